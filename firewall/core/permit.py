@@ -1,0 +1,124 @@
+"""Permit, Cleared and FixedReply: the choke point held by types (DESIGN §3, ADR 0004).
+
+    guard.check(action) ──▶ Permit | Refusal
+    guard.commit(permit) ──▶ Cleared          (the intent record's write has returned)
+    send(cleared) / write(cleared)            (senders and writers accept nothing else)
+
+A Permit or Cleared can be made only with the mint that this module hands out once, to
+`firewall.enforce.guard`, when that module is imported. Code that tries to build one elsewhere does
+not type-check (`Mint` has no public constructor), fails at run time, and is named by
+`tests/enforce/test_choke_point.py`.
+
+FixedReply is the other thing a writer accepts: our own words, rendered from the closed table of
+faults by a gateway's `reply.py`; it has no room for a peer's text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+from firewall.core.action import Action, Headers
+from firewall.core.decision import Decision
+from firewall.core.errors import Fault
+from firewall.core.jsonvalue import JSON
+
+_SEAL: Final = object()
+
+
+@final
+class Permit:
+    """A permitted Action with its final body; not yet sendable: its record is not written."""
+
+    __slots__ = ("action", "body", "decision", "decision_id", "findings", "payload")
+
+    def __init__(
+        self,
+        seal: object,
+        action: Action,
+        body: JSON,
+        payload: bytes,
+        decision: Decision,
+        decision_id: str,
+        findings: int,
+    ) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Permit comes from enforce.guard only")
+        self.action = action
+        self.body = body
+        self.payload = payload
+        self.decision = decision
+        self.decision_id = decision_id
+        self.findings = findings
+
+
+@final
+class Cleared:
+    """Bytes that may move: decided, transformed, recorded.
+
+    payload: the canonical JSON to send, exactly; framing (SSE, a line, HTTP) is the writer's.
+    body: the value that payload encodes; for routing and bookkeeping, never to be sent again.
+    headers: regenerated from the final body.
+    """
+
+    __slots__ = ("body", "decision_id", "headers", "payload", "record_uid")
+
+    def __init__(self, seal: object, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Cleared comes from enforce.guard only")
+        self.body = body
+        self.payload = payload
+        self.headers = headers
+        self.decision_id = decision_id
+        self.record_uid = record_uid
+
+
+@final
+class Mint:
+    """The right to make Permits and Cleareds; taken once."""
+
+    __slots__ = ()
+
+    def permit(self, action: Action, body: JSON, payload: bytes, decision: Decision, decision_id: str, findings: int) -> Permit:
+        """Return a Permit."""
+        return Permit(_SEAL, action, body, payload, decision, decision_id, findings)
+
+    def clear(self, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str) -> Cleared:
+        """Return a Cleared."""
+        return Cleared(_SEAL, body, payload, headers, decision_id, record_uid)
+
+
+_taken: list[bool] = []
+
+
+def take_mint() -> Mint:
+    """Return the process's only Mint; raises RuntimeError from the second call on."""
+    if _taken:
+        raise RuntimeError("the mint belongs to enforce.guard")
+    _taken.append(True)
+    return Mint()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refused Action: which fault to tell, and the decision id that operators look up.
+
+    challenge: scopes that would cure it (HTTP 403 with a challenge), else empty.
+    retry_after_s: for ``over_limit``.
+    rules: rule ids, for operators and tests; never told to the caller.
+    """
+
+    fault: Fault
+    decision_id: str
+    challenge: tuple[str, ...] = ()
+    retry_after_s: int = 0
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FixedReply:
+    """Our own words to a caller: status, headers and a body rendered from a Fault."""
+
+    status: int
+    headers: Headers
+    body: bytes

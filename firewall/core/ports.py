@@ -1,0 +1,224 @@
+"""What one room needs of another room of its own row or of an adapter; injected by `app.py`.
+
+Each port has a contract suite under tests/contract that every implementation passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from firewall.core.finding import Finding
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.label import Label
+from firewall.core.points import Point
+from firewall.core.principal import Principal
+
+
+class Clock(Protocol):
+    """Time as an argument."""
+
+    def now_us(self) -> int:
+        """Return wall time, microseconds since the Unix epoch, UTC."""
+
+    def monotonic_ns(self) -> int:
+        """Return a monotonic clock, nanoseconds."""
+
+
+class Ids(Protocol):
+    """Unguessable identifiers."""
+
+    def new(self, prefix: str) -> str:
+        """Return ``prefix_`` and 26 Crockford base32 characters (130 random bits)."""
+
+
+# -- policy (decide) -------------------------------------------------------------------------------
+
+
+class PolicyEngine(Protocol):
+    """An embedded engine: bytes in, bytes out, no await. One per thread."""
+
+    name: str  # "regorus-rvm/0.13.0", "regorus/0.13.0"
+    revision: str  # revision of the loaded bundle
+
+    def decide(self, point: Point, input_json: bytes) -> bytes:
+        """Return the decision document's JSON; raises PolicyFault("engine_error")."""
+
+
+class RemotePolicyEngine(Protocol):
+    """A policy engine in another process (OPA server)."""
+
+    name: str
+    revision: str
+
+    async def decide_remote(self, point: Point, input_json: bytes) -> bytes:
+        """Return the decision document's JSON within its deadline; raises PolicyFault."""
+
+
+# -- inspection (detect) ------------------------------------------------------------------------------
+
+
+class ScanStream(Protocol):
+    """Stream-scoped inspector: what is found never depends on how the text was cut."""
+
+    def feed(self, text: str) -> list[Finding]:
+        """Return new findings; spans are code-point offsets from the stream's start, pointer is ""."""
+
+    def safe(self) -> int:
+        """Return how many code points from the start can no longer become part of a finding."""
+
+    def close(self) -> list[Finding]:
+        """Return the last findings; afterwards everything is safe."""
+
+
+class Scanner(Protocol):
+    """Tier-1 inspection of canonical string leaves: one pass, then validators. Pure, synchronous."""
+
+    def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
+        """Return findings with pointers into ``body``; bounded by core.bounds.POLICY_FINDINGS."""
+
+    def open_stream(self, point: Point, tenant: str) -> ScanStream:
+        """Return an inspector for one stream's text."""
+
+
+# -- audit (record) --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where a record stands in its log."""
+
+    uid: str
+    index: int
+
+
+class AuditLog(Protocol):
+    """One writer's Merkle log."""
+
+    def append(self, record: JSONObject) -> Receipt:
+        """Write one record and return after its ``write``; adds uid, time, log. Raises AuditUnavailable."""
+
+    async def durable(self, receipt: Receipt) -> None:
+        """Return when ``fdatasync`` covers the record. Raises AuditUnavailable."""
+
+    def hmac(self, tenant: str, value: bytes) -> str:
+        """Return ``h:`` and 32 hex characters: keyed digest under the tenant's audit key."""
+
+
+class Telemetry(Protocol):
+    """Counters that the guard feeds; names live in `record.telemetry` alone."""
+
+    def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int) -> None:
+        """Count one decision."""
+
+    def finding(self, rule: str, point: Point) -> None:
+        """Count one finding."""
+
+
+# -- state -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored value: bytes, version (1, 2, …) and expiry (Unix microseconds, 0 = never)."""
+
+    key: str
+    value: bytes
+    version: int
+    expires_us: int = 0
+
+
+class Collection(Protocol):
+    """Named, tenant-keyed durable map. Every operation is atomic across workers of the node.
+
+    Expired entries are invisible. Synchronous: one local SQLite statement at most; never called
+    per request on the hot path. Raises StateUnavailable (core.errors.BartizanError subclass,
+    code ``state_unavailable``) when the store is not reachable: callers fail closed.
+    """
+
+    def get(self, tenant: str, key: str) -> Entry | None:
+        """Return the live entry, or None."""
+
+    def put(self, tenant: str, key: str, value: bytes, *, expires_us: int = 0, if_version: int | None = None) -> int:
+        """Store and return the new version; if_version=0 means "must not exist".
+
+        Raises Conflict (code ``state_conflict``) when if_version does not hold.
+        """
+
+    def take(self, tenant: str, key: str) -> Entry | None:
+        """Return and remove the live entry: at most one caller ever gets it (one-shot state)."""
+
+    def delete(self, tenant: str, key: str) -> bool:
+        """Remove; return whether something was there."""
+
+    def scan(self, tenant: str, prefix: str = "") -> Iterator[Entry]:
+        """Yield live entries by key order."""
+
+    def add(self, tenant: str, key: str, delta: int, *, ceiling: int, expires_us: int = 0) -> int:
+        """Add up to ``delta`` to a counter without passing ``ceiling``; return how much was granted.
+
+        A negative delta gives back (never below 0). The expiry counts from creation.
+        """
+
+
+class Store(Protocol):
+    """Opens collections by name."""
+
+    def collection(self, name: str) -> Collection:
+        """Return the collection; the same name gives the same data in every worker."""
+
+
+class SharedMarks(Protocol):
+    """The node's shared memory: one writer column per worker, readers OR all columns (DESIGN §6b-2)."""
+
+    def read(self, key: bytes) -> int:
+        """Return the OR of all workers' 64-bit marks for a 16-byte key; all ones when unreadable."""
+
+    def raise_(self, key: bytes, marks: int) -> None:
+        """OR marks into this worker's column; visible to every worker when it returns.
+
+        Raises StateUnavailable when the table is full: the caller refuses.
+        """
+
+    def epoch(self) -> int:
+        """Return the node's epoch; any worker's bump changes it for all."""
+
+    def bump(self) -> int:
+        """Raise the node's epoch (revocation, kill switch, registry change)."""
+
+
+# -- identity ----------------------------------------------------------------------------------------------------
+
+
+class ResourceServer(Protocol):
+    """Token → Principal, for one resource."""
+
+    def authenticate(self, headers: Mapping[bytes, bytes], resource: str, *, default_scope: str) -> Principal:
+        """Return the verified principal whose token's ``aud`` equals ``resource`` exactly.
+
+        headers: lower-case names, single values. Raises Unauthenticated: token_missing, token_invalid.
+        """
+
+    def challenge(self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str) -> bytes:
+        """Return the WWW-Authenticate value (oauth reference §6.1; order of parameters matters)."""
+
+
+class UpstreamCredentials(Protocol):
+    """What we present to an upstream; never the inbound token (AUTH-02)."""
+
+    async def headers_for(self, principal: Principal, upstream: str) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the credential headers, () where none is configured; raises UpstreamFault("credentials")."""
+
+    def key_for(self, principal: Principal, upstream: str) -> str:
+        """Return which credential it would be: sessions are pooled per (upstream, this key)."""
+
+
+class Labels(Protocol):
+    """Flow labels of a caller."""
+
+    def current(self, principal: Principal) -> Label:
+        """Return the label; MOST_RESTRICTIVE when it cannot be read."""
+
+    def raise_(self, principal: Principal, label: Label) -> None:
+        """Join a label into the caller's; readable by every worker of the node on return."""

@@ -1,0 +1,72 @@
+"""Principal: the verified caller, and the order of its actor chain.
+
+A Principal is built only from a verified token (`identity.resource_server`), a verified client
+certificate, or the local operator's own configuration; never from message content.
+
+``chain[0]`` is the principal on whose behalf all happens, the last entry is the immediate caller
+(DESIGN §8). RFC 8693 §4.1 nests the other way round: its outermost ``act`` is the current actor.
+`chain_from_act` is the one function that converts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from firewall.core.bounds import ACTOR_CHAIN
+from firewall.core.errors import Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One link of a delegation: its subject and what kind of thing it is (user, agent, service)."""
+
+    sub: str
+    type: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The verified caller. ``expires_at`` is Unix seconds; ``audience`` is the resource URI."""
+
+    tenant: str
+    issuer: str
+    subject: str
+    client_id: str
+    scopes: frozenset[str]
+    audience: str
+    chain: tuple[Actor, ...]
+    expires_at: int
+    kind: str = "user"  # user | service | local
+    auth_method: str = "oauth"
+    token_id: str = ""
+    grant_id: str = ""
+    acr: str = ""
+    auth_time: int = 0
+    roles: tuple[str, ...] = ()
+    cimd_verified: bool = False
+    cnf: str = ""
+    key: tuple[str, str, str] = field(init=False, compare=False, default=("", "", ""))
+
+    def __post_init__(self) -> None:
+        # The flow-label key of DESIGN §6b-1: labels follow the caller, not the conversation.
+        object.__setattr__(self, "key", (self.tenant, self.subject, self.client_id))
+
+
+def chain_from_act(subject: Actor, act: object) -> tuple[Actor, ...]:
+    """Return the actor chain, delegation order, for a token's subject and its ``act`` claim.
+
+    act: the claim's value as parsed JSON, or None. The outermost ``act`` is the current actor
+    (RFC 8693 §4.1), so it becomes the last entry.
+    Raises Malformed: actor_chain_shape, actor_chain_too_long (more than 8 entries in all).
+    """
+    inner_first: list[Actor] = []
+    while act is not None:
+        if not isinstance(act, Mapping) or not isinstance(act.get("sub"), str) or not act["sub"]:
+            raise Malformed("actor_chain_shape")
+        kind = act.get("sub_type", "agent")
+        inner_first.append(Actor(act["sub"], kind if isinstance(kind, str) else "agent"))
+        if len(inner_first) >= ACTOR_CHAIN:
+            raise Malformed("actor_chain_too_long")
+        act = act.get("act")
+    return (subject, *reversed(inner_first))
