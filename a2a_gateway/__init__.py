@@ -1,0 +1,1 @@
+"""The Agent2Agent gateway: wire to Action and back, cards rebuilt and signed by us."""

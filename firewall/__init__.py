@@ -1,0 +1,1 @@
+"""Bartizan: the firewall between AI agents and everything they can reach."""

@@ -1,0 +1,1 @@
+"""Other gateways that ask us for a decision: AuthZEN, ext_authz."""

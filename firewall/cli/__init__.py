@@ -1,0 +1,1 @@
+"""The command bartizan: one file per subcommand."""

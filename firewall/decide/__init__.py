@@ -1,0 +1,1 @@
+"""The policy decision point: engine port and engines, the contract, bundles."""

@@ -1,0 +1,1 @@
+"""Inspection: hygiene, pattern database, value checks, injection advice, definition review."""

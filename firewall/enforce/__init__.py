@@ -1,0 +1,1 @@
+"""The choke point: guard, stream guard, obligations, limits, labels, pins, approvals, kill switch."""

@@ -1,0 +1,1 @@
+"""The front door: resource server, authorization server, client metadata, upstream credentials."""

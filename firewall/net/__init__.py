@@ -1,0 +1,1 @@
+"""ASGI edge, pooled upstream client, SSRF-safe dialler, supervised tasks and clock."""

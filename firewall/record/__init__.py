@@ -1,0 +1,1 @@
+"""Audit chain, checkpoints and proofs; telemetry with all names in one module."""

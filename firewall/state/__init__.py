@@ -1,0 +1,1 @@
+"""Ports for stored state and what implements them: memory, SQLite, migrations, sealed vault."""

@@ -1,0 +1,1 @@
+"""The LLM gateway: native relay of model APIs, metered and enforced."""

@@ -1,0 +1,1 @@
+"""The Model Context Protocol gateway: wire to Action and back, in both eras."""
