@@ -1,0 +1,77 @@
+# Bartizan's tasks. `make help` lists them; CI (.ci/run) calls the same ones.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+OPA_VERSION := v1.22.2
+OPA := build/bin/opa
+# How many pytest workers; `make test WORKERS=0 ARGS='-k guard -x'` runs in one process.
+WORKERS ?= 2
+ARGS ?=
+
+.PHONY: help setup run tour test attack fuzz lint fix types coverage conformance bench opa lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv and install the locked dependencies, hashes checked
+	@requirements/install.sh
+
+run: setup ## start the firewall in the foreground, in front of real demonstration upstreams
+	@exec $(BIN)/bartizan up $(ARGS)
+
+tour: setup ## drive a running firewall as an agent would (second terminal)
+	@exec $(BIN)/bartizan tour $(ARGS)
+
+test: setup ## run the tests (under five minutes)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) -m "not conformance and not perf" $(ARGS)
+
+attack: setup ## run the attack cases only; each names the control and OWASP ids it proves
+	@exec $(BIN)/python -m pytest tests/attack $(ARGS)
+
+fuzz: setup ## feed hostile bytes to every parser for a bounded time
+	@exec $(BIN)/python -m tests.fuzz.run $(ARGS)
+
+lint: setup ## ruff, import contracts; opa fmt and check where opa is built
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@if [ -x $(OPA) ]; then \
+	  $(OPA) fmt --fail --diff policies && $(OPA) check --strict policies/firewall && echo "opa: fmt and check clean"; \
+	else echo "SKIPPED: opa fmt and check. Go builds it: make opa"; fi
+
+fix: setup ## let ruff (and opa) mend what they can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@if [ -x $(OPA) ]; then $(OPA) fmt --write policies; fi
+
+types: setup ## mypy, strict, on our packages
+	@$(BIN)/mypy
+
+coverage: setup ## run the tests and report what they reach (build/coverage/html)
+	@mkdir -p build/coverage
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not conformance and not perf" --cov --cov-report=term --cov-report=html $(ARGS)
+
+conformance: setup ## run the official MCP suites, direct and through us; installs Node from PyPI
+	@requirements/install.sh conformance
+	@exec $(BIN)/python -m tests.conformance.run $(ARGS)
+
+bench: setup ## measure cost per request beside direct and nginx; writes benchmarks/results/latest.json
+	@exec $(BIN)/python -m benchmarks.run $(ARGS)
+
+opa: ## build the reference policy engine with Go into build/bin/opa (minutes)
+	@command -v go >/dev/null || { echo "opa: Go is not installed; the embedded engine works without it. it needs a current Go, newer than the one of Debian 12" >&2; exit 1; }
+	@if $(OPA) version 2>/dev/null | grep -qx 'Version: $(OPA_VERSION:v%=%)'; then echo "$(OPA) $(OPA_VERSION) is there"; else \
+	  echo "building opa $(OPA_VERSION), a few minutes"; mkdir -p build/bin; \
+	  GOBIN="$(CURDIR)/build/bin" go install github.com/open-policy-agent/opa@$(OPA_VERSION); fi
+
+lock: ## resolve all groups together and rewrite requirements/*.txt (UPGRADE=1 moves every version)
+	@requirements/lock.sh
+
+clean: ## remove what was made: caches, build/, dist/, .venv (never .bartizan, your state)
+	@rm -rf build dist .venv .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,29 @@
+"""What every test shares: the event loop, the property profiles, and where real programs are found."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# `make opa` builds the reference engine here; tests look programs up on PATH only.
+os.environ["PATH"] = os.pathsep.join([str(ROOT / "build" / "bin"), os.environ.get("PATH", os.defpath)])
+
+# Deadlines measure the neighbours of a shared machine, not the code.
+settings.register_profile("dev", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run every async test on asyncio; without this the anyio plug-in would run each on trio too."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the root of the repository."""
+    return ROOT
