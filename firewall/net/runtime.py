@@ -1,0 +1,115 @@
+"""Clock, identifiers and supervised tasks: the only place that reads time, makes chance and makes tasks.
+
+Everything else gets them as arguments, so that pure code stays deterministic and no task is orphaned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+_CROCKFORD: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_ID_CHARS: Final = 26
+
+
+class SystemClock:
+    """The machine's clocks (core.ports.Clock)."""
+
+    __slots__ = ()
+
+    def now_us(self) -> int:
+        """Return wall time, microseconds since the Unix epoch, UTC."""
+        return time.time_ns() // 1000
+
+    def monotonic_ns(self) -> int:
+        """Return a monotonic clock, nanoseconds."""
+        return time.monotonic_ns()
+
+
+class FakeClock:
+    """A clock that moves only when told (core.ports.Clock); for tests and replays."""
+
+    __slots__ = ("_monotonic_ns", "_now_us")
+
+    def __init__(self, now_us: int = 1_790_000_000_000_000) -> None:
+        self._now_us = now_us
+        self._monotonic_ns = 1_000_000_000
+
+    def now_us(self) -> int:
+        """Return the set wall time."""
+        return self._now_us
+
+    def monotonic_ns(self) -> int:
+        """Return the set monotonic time."""
+        return self._monotonic_ns
+
+    def advance(self, seconds: float) -> None:
+        """Move both clocks forward."""
+        self._now_us += round(seconds * 1_000_000)
+        self._monotonic_ns += round(seconds * 1_000_000_000)
+
+
+class RandomIds:
+    """Unguessable identifiers (core.ports.Ids)."""
+
+    __slots__ = ()
+
+    def new(self, prefix: str) -> str:
+        """Return ``prefix_`` and 26 Crockford base32 characters: 130 bits of the system's randomness."""
+        text = base64.b32encode(os.urandom(17))[:_ID_CHARS].translate(_CROCKFORD).decode()
+        return f"{prefix}_{text}"
+
+
+def _ignore(_name: str, _error: BaseException) -> None:
+    """Take no notice: the owner awaits its tasks itself."""
+
+
+class Tasks:
+    """A set of supervised tasks with one end.
+
+    on_error: told the name and the exception of every task that ended with one; cancellation is none.
+    """
+
+    __slots__ = ("_closed", "_on_error", "_tasks")
+
+    def __init__(self, on_error: Callable[[str, BaseException], None] = _ignore) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._on_error = on_error
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, coro: Coroutine[object, None, T], name: str) -> asyncio.Task[T]:
+        """Start a task that lives until it ends, is cancelled, or `close` is called.
+
+        Raises RuntimeError after `close` (the coroutine is closed, not leaked).
+        """
+        if self._closed:
+            coro.close()
+            raise RuntimeError("these tasks are closed")
+        task = asyncio.get_running_loop().create_task(coro, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def close(self) -> None:
+        """Cancel every task and wait until all have ended; nothing can be spawned afterwards."""
+        self._closed = True
+        me = asyncio.current_task()
+        pending = [task for task in self._tasks if task is not me]
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_error(task.get_name(), error)
