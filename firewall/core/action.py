@@ -62,7 +62,6 @@ class Action:
     headers: regenerates the outgoing headers from the final body (pure).
     items_at, item_key: for lists, where the entries stand in ``body`` and which member names one.
     coupled: paths that must change together or not at all (DESIGN §6b-9).
-    text_at: paths of strings an obligation may rewrite; empty means anywhere in ``body``.
     """
 
     point: Point

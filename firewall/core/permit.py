@@ -21,6 +21,7 @@ from typing import Final, final
 from firewall.core.action import Action, Headers
 from firewall.core.decision import Decision
 from firewall.core.errors import Fault
+from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON
 
 _SEAL: Final = object()
@@ -40,7 +41,7 @@ class Permit:
         payload: bytes,
         decision: Decision,
         decision_id: str,
-        findings: int,
+        findings: tuple[Finding, ...],
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("a Permit comes from enforce.guard only")
@@ -79,7 +80,15 @@ class Mint:
 
     __slots__ = ()
 
-    def permit(self, action: Action, body: JSON, payload: bytes, decision: Decision, decision_id: str, findings: int) -> Permit:
+    def permit(
+        self,
+        action: Action,
+        body: JSON,
+        payload: bytes,
+        decision: Decision,
+        decision_id: str,
+        findings: tuple[Finding, ...],
+    ) -> Permit:
         """Return a Permit."""
         return Permit(_SEAL, action, body, payload, decision, decision_id, findings)
 

@@ -1,0 +1,419 @@
+"""The choke point: every message of every protocol, both ways, passes here (DESIGN §3).
+
+    kill switch → limits → inspect → label → decide (one query) → obligations → record
+
+- `Guard.prepare` and `Guard.conclude` are synchronous; between them stands the policy engine:
+  embedded (`check`, no await) or an OPA server (`check_remote`).
+- A Permit becomes Cleared only by `commit`: its record's write has returned. A refusal is
+  recorded too; when no record can be written the answer is ``audit_unavailable`` and nothing moves.
+- Every way out that is not a Permit is a Refusal. An unexpected exception is a Refusal with
+  ``internal``. There is no switch that turns any of this off.
+- INVARIANT (DESIGN §6b-2): a label is raised before the bytes that caused it are released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from firewall.core.action import Action
+from firewall.core.decision import EFFECT_NAMES, Decision, Effect
+from firewall.core.errors import (
+    FAULTS,
+    AuditUnavailable,
+    BartizanError,
+    Fault,
+    Malformed,
+    PolicyFault,
+    StateUnavailable,
+)
+from firewall.core.exchange import Exchange
+from firewall.core.finding import Finding
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.label import CLEAN, Label, join, label_of
+from firewall.core.permit import Cleared, Permit, Refusal, take_mint
+from firewall.core.points import INFO
+from firewall.core.ports import (
+    AuditLog,
+    Clock,
+    Ids,
+    Labels,
+    PolicyEngine,
+    Receipt,
+    RemotePolicyEngine,
+    Scanner,
+    Telemetry,
+)
+from firewall.core.principal import Principal
+from firewall.decide.contract import encode_input, parse_decision
+from firewall.enforce.kill_switch import KillSwitch
+from firewall.enforce.limits import Limits
+from firewall.enforce.obligations import Applied, apply, check_coupled
+from firewall.enforce.records import decision_record, outcome_record
+from firewall.wire import strict_json
+
+_MINT: Final = take_mint()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """durability: ``batch`` forwards after the record's write; ``disk`` awaits its fdatasync."""
+
+    durability: Literal["batch", "disk"] = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An inspected Action and the policy input made from it; what stands between prepare and conclude."""
+
+    action: Action
+    exchange: Exchange
+    decision_id: str
+    findings: tuple[Finding, ...]
+    label: Label
+    input_json: bytes
+
+
+class Guard:
+    """The PEP. One per worker; all collaborators are ports."""
+
+    def __init__(
+        self,
+        *,
+        engine: PolicyEngine | RemotePolicyEngine,
+        scanner: Scanner,
+        labels: Labels,
+        limits: Limits,
+        kill_switch: KillSwitch,
+        audit: AuditLog,
+        telemetry: Telemetry,
+        clock: Clock,
+        ids: Ids,
+        settings: GuardSettings = GuardSettings(),  # noqa: B008  frozen
+        on_internal: Callable[[BaseException], None] = lambda _e: None,
+    ) -> None:
+        self._engine = engine
+        self._remote = hasattr(engine, "decide_remote")
+        self.scanner = scanner
+        self._labels = labels
+        self._limits = limits
+        self._kill_switch = kill_switch
+        self._audit = audit
+        self._telemetry = telemetry
+        self._clock = clock
+        self._ids = ids
+        self._settings = settings
+        self._on_internal = on_internal
+        self._receipts: dict[str, Receipt] = {}
+
+    # -- one exchange ------------------------------------------------------------------------------
+
+    def new_exchange(
+        self, principal: Principal, protocol: str, *, client_ip: str = "", traceparent: bytes = b""
+    ) -> Exchange:
+        """Open the bookkeeping of one request; close it with `close` in ``finally``.
+
+        traceparent: W3C Trace Context 1 header value, or b""; a malformed one is ignored.
+        """
+        exchange = Exchange(self._ids.new("x"), principal, protocol, self._clock.monotonic_ns(), client_ip)
+        _read_traceparent(exchange, traceparent)
+        return exchange
+
+    def close(self, exchange: Exchange, *, outcome: str, error: str = "") -> None:
+        """Write the outcome record, once, of an exchange that had an intent. Never raises.
+
+        outcome: ``ok | refused | upstream_fault | cancelled | internal``.
+        """
+        if exchange.closed:
+            return
+        exchange.closed = True
+        if not exchange.intent_uid:
+            return
+        duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
+        try:
+            self._audit.append(outcome_record(exchange, outcome=outcome, error=error, duration_us=duration))
+        except AuditUnavailable:
+            # The intent stands without an outcome, and `audit verify` reports it: never guess one.
+            return
+
+    # -- one decision -------------------------------------------------------------------------------
+
+    async def clear(self, action: Action, exchange: Exchange) -> Cleared | Refusal:
+        """Decide, record and return sendable bytes, or the refusal. Never raises but on cancellation."""
+        verdict = await self.check_remote(action, exchange) if self._remote else self.check(action, exchange)
+        if isinstance(verdict, Refusal):
+            return verdict
+        cleared = self.commit_or_refuse(verdict, exchange)
+        if self._settings.durability == "disk" and isinstance(cleared, Cleared):
+            try:
+                await self.settle(cleared)
+            except AuditUnavailable:
+                return Refusal(FAULTS["audit_unavailable"], verdict.decision_id)
+        return cleared
+
+    async def settle(self, cleared: Cleared) -> None:
+        """Return when the record of a Cleared is on disk. Raises AuditUnavailable."""
+        receipt = self._receipts.pop(cleared.record_uid, None)
+        if receipt is not None:
+            await self._audit.durable(receipt)
+
+    def check(self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None) -> Permit | Refusal:
+        """Decide with the embedded engine; no await, no I/O but the refusal's record.
+
+        seen: findings of a stream's inspector, in place of a scan of the body.
+        """
+        try:
+            question = self.prepare(action, exchange, seen)
+            if isinstance(question, Refusal):
+                return question
+            started = self._clock.monotonic_ns()
+            answer = self._engine.decide(action.point, question.input_json)  # type: ignore[union-attr]
+            return self.conclude(question, answer, (self._clock.monotonic_ns() - started) // 1000)
+        except Exception as error:
+            return self._failed(action, exchange, error)
+
+    async def check_remote(
+        self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None
+    ) -> Permit | Refusal:
+        """Decide with the engine, wherever it is."""
+        if not self._remote:
+            return self.check(action, exchange, seen)
+        try:
+            question = self.prepare(action, exchange, seen)
+            if isinstance(question, Refusal):
+                return question
+            started = self._clock.monotonic_ns()
+            answer = await self._engine.decide_remote(action.point, question.input_json)  # type: ignore[union-attr]
+            return self.conclude(question, answer, (self._clock.monotonic_ns() - started) // 1000)
+        except Exception as error:
+            return self._failed(action, exchange, error)
+
+    def prepare(
+        self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None
+    ) -> Question | Refusal:
+        """Kill switch, limits, inspection, label and policy input; raises PolicyFault("input_invalid")."""
+        decision_id = self._ids.new("d")
+        principal = action.principal
+        info = INFO[action.point]
+        exchange.upstream = action.resource.upstream
+        if self._kill_switch.stopped(principal, action.resource.upstream):
+            return self._refuse(action, exchange, FAULTS["killed"], decision_id)
+        if info.direction == "request":
+            wait = self._limits.take(principal)
+            if wait:
+                return self._refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
+        if seen is not None:
+            findings = tuple(seen)
+        elif info.content:
+            findings = tuple(self.scanner.scan(action.body, action.point, principal.tenant))
+        else:
+            findings = ()
+        for finding in findings:
+            self._telemetry.finding(finding.rule, action.point)
+        label = self._labels.current(principal)
+        input_json = encode_input(
+            action,
+            findings,
+            label=label,
+            exchange=exchange,
+            now_us=self._clock.now_us(),
+            revision=self._engine.revision,
+        )
+        return Question(action, exchange, decision_id, findings, label, input_json)
+
+    def conclude(self, question: Question, answer: bytes, eval_us: int) -> Permit | Refusal:
+        """Turn the engine's answer into a Permit with its final body, or a Refusal.
+
+        Raises PolicyFault (decision_invalid, obligation_failed), StateUnavailable.
+        """
+        action, exchange = question.action, question.exchange
+        decision = parse_decision(
+            answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us
+        )
+        rules = tuple(r.rule for r in decision.reasons)
+        self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
+        if not decision.permits:
+            return self._refuse_by(question, decision, rules)
+        if decision.obligations:
+            applied = apply(action, decision.obligations, question.findings)
+            self._verify(action, applied, exchange)
+            body, raised = applied.body, applied.label
+        else:
+            body, raised = action.body, CLEAN
+        payload = strict_json.dumps(body)
+        if raised and join(question.label, raised) != question.label:
+            self._labels.raise_(action.principal, raised)
+        return _MINT.permit(action, body, payload, decision, question.decision_id, question.findings)
+
+    def commit(self, permit: Permit, exchange: Exchange) -> Cleared:
+        """Write the permit's record and return sendable bytes. Raises AuditUnavailable."""
+        action = permit.action
+        phase = "intent" if INFO[action.point].direction == "request" else "outcome"
+        uid = self._record(
+            action, exchange, phase, permit.decision_id, permit.decision, "", permit.findings, permit.payload
+        )
+        if phase == "intent" and not exchange.intent_uid:
+            exchange.intent_uid = uid
+        exchange.decisions.append(permit.decision_id)
+        return _MINT.clear(permit.body, permit.payload, action.headers(permit.body), permit.decision_id, uid)
+
+    def commit_or_refuse(self, permit: Permit, exchange: Exchange) -> Cleared | Refusal:
+        """As `commit`; an unwritable record, or a header that cannot be made, is a Refusal."""
+        try:
+            return self.commit(permit, exchange)
+        except AuditUnavailable:
+            return Refusal(FAULTS["audit_unavailable"], permit.decision_id)
+        except Exception as error:
+            return self._failed(permit.action, exchange, error)
+
+    async def decide_stream(
+        self, action: Action, exchange: Exchange, findings: Sequence[Finding]
+    ) -> Decision | Refusal:
+        """Decide about findings in a stream's text; labels are raised and the decision recorded.
+
+        The obligations of a transform are the stream guard's to apply to the waiting pieces.
+        """
+        try:
+            question = self.prepare(action, exchange, findings)
+            if isinstance(question, Refusal):
+                return question
+            started = self._clock.monotonic_ns()
+            if self._remote:
+                answer = await self._engine.decide_remote(action.point, question.input_json)  # type: ignore[union-attr]
+            else:
+                answer = self._engine.decide(action.point, question.input_json)  # type: ignore[union-attr]
+            eval_us = (self._clock.monotonic_ns() - started) // 1000
+            decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
+            rules = tuple(r.rule for r in decision.reasons)
+            self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
+            if not decision.permits:
+                return self._refuse_by(question, decision, rules)
+            marks = [o.params["label"] for o in decision.obligations if o.type == "taint"]
+            if marks:
+                self._labels.raise_(action.principal, label_of(marks))
+            self._record(action, exchange, "outcome", question.decision_id, decision, "", question.findings, b"")
+            return decision
+        except AuditUnavailable:
+            return Refusal(FAULTS["audit_unavailable"], exchange.id)
+        except Exception as error:
+            return self._failed(action, exchange, error)
+
+    def _relay(self, body: JSON, exchange: Exchange, decision_id: str) -> Cleared:
+        """Return one piece of a stream that `stream_guard` has inspected and released.
+
+        For `stream_guard` alone; `tests/enforce/test_choke_point.py` fails on any other caller.
+        """
+        return _MINT.clear(body, strict_json.dumps(body), (), decision_id, exchange.intent_uid)
+
+    # -- refusals -----------------------------------------------------------------------------------------
+
+    def _refuse_by(self, question: Question, decision: Decision, rules: tuple[str, ...]) -> Refusal:
+        if decision.effect is Effect.APPROVE:
+            told = FAULTS["approval_pending"]
+        elif decision.step_up_scopes:
+            told = FAULTS["scope_missing"]
+        elif any(r.effect is Effect.DENY and r.code == "quarantined" for r in decision.reasons):
+            told = FAULTS["quarantined"]
+        else:
+            told = FAULTS["denied"]
+        return self._refuse(
+            question.action,
+            question.exchange,
+            told,
+            question.decision_id,
+            decision=decision,
+            findings=question.findings,
+            challenge=decision.step_up_scopes,
+            rules=rules,
+        )
+
+    def _refuse(
+        self,
+        action: Action,
+        exchange: Exchange,
+        told: Fault,
+        decision_id: str,
+        *,
+        decision: Decision | None = None,
+        findings: tuple[Finding, ...] = (),
+        challenge: tuple[str, ...] = (),
+        rules: tuple[str, ...] = (),
+        retry_after_s: int = 0,
+    ) -> Refusal:
+        exchange.decisions.append(decision_id)
+        phase = "refused" if INFO[action.point].direction == "request" else "outcome"
+        try:
+            self._record(action, exchange, phase, decision_id, decision, told.code, findings, b"")
+        except AuditUnavailable:
+            return Refusal(FAULTS["audit_unavailable"], decision_id)
+        return Refusal(told, decision_id, challenge, retry_after_s, rules)
+
+    def _failed(self, action: Action, exchange: Exchange, error: Exception) -> Refusal:
+        """The last resort: whatever went wrong is a deny, recorded, told in fixed words."""
+        if isinstance(error, PolicyFault):
+            told = FAULTS["denied"] if error.code in ("input_invalid", "obligation_failed") else FAULTS["policy_unavailable"]
+        elif isinstance(error, (StateUnavailable, Malformed)):
+            told = FAULTS["policy_unavailable"]
+        else:
+            told = FAULTS["internal"]
+        self._on_internal(error)
+        code = error.code if isinstance(error, BartizanError) else "internal"
+        self._telemetry.decision(action.point, "error", (code,), 0)
+        return self._refuse(action, exchange, told, self._ids.new("d"), rules=(f"core.{code}",))
+
+    def _verify(self, action: Action, applied: Applied, exchange: Exchange) -> None:
+        """Raise unless what was to be removed is gone from the new body."""
+        if not applied.changed:
+            if applied.cured:
+                raise PolicyFault("obligation_failed", "nothing changed")
+            return
+        check_coupled(action, applied.body)
+        if applied.cured:
+            again = self.scanner.scan(applied.body, action.point, action.principal.tenant)
+            if any((f.rule, f.pointer) in applied.cured for f in again):
+                raise PolicyFault("obligation_failed", "a removed value was found again")
+
+    def _record(
+        self,
+        action: Action,
+        exchange: Exchange,
+        phase: str,
+        decision_id: str,
+        decision: Decision | None,
+        fault: str,
+        findings: Sequence[Finding],
+        payload: bytes,
+    ) -> str:
+        tenant = action.principal.tenant
+        record: JSONObject = decision_record(
+            action,
+            exchange,
+            phase=phase,
+            decision_id=decision_id,
+            decision=decision,
+            fault=fault,
+            findings=findings,
+            label=self._labels.current(action.principal),
+            digest=self._audit.hmac(tenant, payload) if payload else "",
+            size=len(payload),
+        )
+        receipt = self._audit.append(record)
+        if self._settings.durability == "disk":
+            self._receipts[receipt.uid] = receipt
+        return receipt.uid
+
+
+def _read_traceparent(exchange: Exchange, value: bytes) -> None:
+    """Read ``00-<32 hex>-<16 hex>-<2 hex>`` (W3C Trace Context §3.2.2); anything else is ignored."""
+    if len(value) != 55 or value[:3] != b"00-" or value[35:36] != b"-" or value[52:53] != b"-":
+        return
+    trace, span, flags = value[3:35], value[36:52], value[53:55]
+    hexdigits = b"0123456789abcdef"
+    if trace.strip(hexdigits) or span.strip(hexdigits) or flags.strip(hexdigits):
+        return
+    if trace.strip(b"0") == b"" or span.strip(b"0") == b"":
+        return
+    exchange.trace_id = trace.decode()
+    exchange.parent_span = span.decode()
+    exchange.sampled = bool(int(flags, 16) & 1)

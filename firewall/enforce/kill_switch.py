@@ -1,0 +1,99 @@
+"""Kill switch: asked before everything else; works when the engine does not (AUD-03).
+
+Stops are entries of a collection, by scope; each worker keeps a snapshot and reads it again when
+the node's epoch moved. An epoch that cannot be read counts as "stopped" (DESIGN §7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from firewall.core.errors import StateUnavailable
+from firewall.core.ports import Clock, Collection, SharedMarks
+from firewall.core.principal import Principal
+
+Scope = Literal["all", "upstream", "subject", "client"]
+GLOBAL = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One stop: what it covers, who pulled it and when (Unix microseconds)."""
+
+    tenant: str
+    scope: Scope
+    name: str
+    by: str
+    since_us: int
+
+
+class KillSwitch:
+    """Pull, release, list and test stops."""
+
+    def __init__(self, stops: Collection, marks: SharedMarks, clock: Clock) -> None:
+        self._stops = stops
+        self._marks = marks
+        self._clock = clock
+        self._epoch = -1
+        self._snapshot: frozenset[tuple[str, str, str]] = frozenset()
+
+    def pull(self, tenant: str, scope: Scope, name: str, *, by: str) -> Stop:
+        """Stop everything in a scope; seen by every worker when this returns.
+
+        tenant ``*`` with scope ``all`` stops the node.
+        """
+        stop = Stop(tenant, scope, name, by, self._clock.now_us())
+        value = orjson.dumps({"by": by, "since_us": stop.since_us})
+        self._stops.put(tenant, f"{scope}/{name}", value)
+        self._remember(tenant)
+        self._marks.bump()
+        return stop
+
+    def release(self, tenant: str, scope: Scope, name: str) -> bool:
+        """End a stop; return whether it stood."""
+        gone = self._stops.delete(tenant, f"{scope}/{name}")
+        self._marks.bump()
+        return gone
+
+    def list(self) -> list[Stop]:
+        """Return every stop of the node."""
+        found: list[Stop] = []
+        for tenant in self._tenants():
+            for entry in self._stops.scan(tenant):
+                scope, _, name = entry.key.partition("/")
+                raw = orjson.loads(entry.value)
+                found.append(Stop(tenant, scope, name, raw["by"], raw["since_us"]))  # type: ignore[arg-type]
+        return found
+
+    def stopped(self, principal: Principal, upstream: str) -> bool:
+        """Return whether a stop covers this caller or this upstream. Unknown counts as stopped."""
+        try:
+            epoch = self._marks.epoch()
+            if epoch != self._epoch:
+                self._snapshot = frozenset((s.tenant, s.scope, s.name) for s in self.list())
+                self._epoch = epoch
+        except StateUnavailable:
+            return True
+        if not self._snapshot:
+            return False
+        tenant = principal.tenant
+        return not self._snapshot.isdisjoint(
+            (
+                (GLOBAL, "all", GLOBAL),
+                (tenant, "all", GLOBAL),
+                (tenant, "upstream", upstream),
+                (GLOBAL, "upstream", upstream),
+                (tenant, "subject", principal.subject),
+                (tenant, "client", principal.client_id),
+            )
+        )
+
+    # The store has no list of tenants; stops keep their own.
+    def _tenants(self) -> list[str]:
+        return [entry.key for entry in self._stops.scan("\x00tenants")]
+
+    def _remember(self, tenant: str) -> None:
+        self._stops.put("\x00tenants", tenant, b"1")

@@ -1,0 +1,162 @@
+"""Pins: the approved digest of every definition that can reach a model (PIN-01).
+
+A definition is a tool, a server's instructions or an agent's card. Its state is a fact for
+policy; the rules that refuse ``new`` and ``changed`` are in `policies/`. First contact with an
+upstream may pin what it shows (trust on first use) when its review found nothing; afterwards only
+a person approves. INVARIANT: an observation never moves a pin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from firewall.core.errors import Conflict
+from firewall.core.ports import Clock, Collection, Entry, SharedMarks
+
+PinStatus = Literal["approved", "new", "changed"]
+Kind = Literal["tool", "instructions", "card"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """approved: the digest in force ("" when none); seen: the newest one observed.
+
+    by: who approved (``first-contact`` for trust on first use); reasons: rule ids of the review
+    of what was seen.
+    """
+
+    upstream: str
+    kind: Kind
+    name: str
+    approved: str
+    seen: str
+    by: str
+    since_us: int
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> PinStatus:
+        """Compare what was seen with what is approved."""
+        if not self.approved:
+            return "new"
+        return "approved" if self.approved == self.seen else "changed"
+
+
+class Pins:
+    """The book of pins over a collection; every key carries tenant, upstream, kind and name."""
+
+    def __init__(self, book: Collection, marks: SharedMarks, clock: Clock) -> None:
+        self._book = book
+        self._marks = marks
+        self._clock = clock
+
+    def epoch(self) -> int:
+        """Return a number that changes whenever a pin was approved anywhere on the node."""
+        return self._marks.epoch()
+
+    def status(self, tenant: str, upstream: str, kind: Kind, name: str, digest: str) -> PinStatus:
+        """Return how a digest compares with the pin; reads only."""
+        entry = self._book.get(tenant, _key(upstream, kind, name))
+        if entry is None:
+            return "new"
+        pin = _pin(entry)
+        if not pin.approved:
+            return "new"
+        return "approved" if pin.approved == digest else "changed"
+
+    def first_contact(self, tenant: str, upstream: str) -> bool:
+        """Return whether nothing of this upstream was ever pinned or seen."""
+        return next(iter(self._book.scan(tenant, f"{upstream}/")), None) is None
+
+    def observe(
+        self,
+        tenant: str,
+        upstream: str,
+        kind: Kind,
+        name: str,
+        digest: str,
+        *,
+        trust: bool = False,
+        reasons: tuple[str, ...] = (),
+    ) -> PinStatus:
+        """Note what an upstream shows now; return its status.
+
+        trust: pin it if there is no entry yet (first contact with a clean review); never
+        overwrites an existing entry's approved digest.
+        """
+        key = _key(upstream, kind, name)
+        while True:
+            entry = self._book.get(tenant, key)
+            if entry is None:
+                approved = digest if trust and not reasons else ""
+                by = "first-contact" if approved else ""
+                pin = Pin(upstream, kind, name, approved, digest, by, self._clock.now_us(), reasons)
+            else:
+                old = _pin(entry)
+                if old.seen == digest and old.reasons == reasons:
+                    return old.status
+                pin = Pin(upstream, kind, name, old.approved, digest, old.by, old.since_us, reasons)
+            try:
+                self._book.put(tenant, key, _value(pin), if_version=entry.version if entry else 0)
+                return pin.status
+            except Conflict:
+                continue
+
+    def approve(self, tenant: str, upstream: str, kind: Kind, name: str, digest: str, *, by: str) -> Pin:
+        """Make ``digest`` the pin. Raises Conflict unless it is what was seen last.
+
+        The digest is an argument so that a person approves exactly what was shown to them.
+        """
+        key = _key(upstream, kind, name)
+        entry = self._book.get(tenant, key)
+        if entry is None:
+            raise Conflict("nothing of that name was seen")
+        old = _pin(entry)
+        if old.seen != digest:
+            raise Conflict("the definition changed again since it was shown")
+        pin = Pin(upstream, kind, name, digest, digest, by, self._clock.now_us(), old.reasons)
+        self._book.put(tenant, key, _value(pin), if_version=entry.version)
+        self._marks.bump()
+        return pin
+
+    def forget(self, tenant: str, upstream: str) -> int:
+        """Drop every pin of an upstream (it was revoked); return how many."""
+        keys = [entry.key for entry in self._book.scan(tenant, f"{upstream}/")]
+        for key in keys:
+            self._book.delete(tenant, key)
+        self._marks.bump()
+        return len(keys)
+
+    def list(self, tenant: str, upstream: str = "") -> Iterator[Pin]:
+        """Yield pins, of one upstream or of all."""
+        for entry in self._book.scan(tenant, f"{upstream}/" if upstream else ""):
+            yield _pin(entry)
+
+
+def _key(upstream: str, kind: str, name: str) -> str:
+    return f"{upstream}/{kind}/{name}"
+
+
+def _value(pin: Pin) -> bytes:
+    return orjson.dumps(
+        {
+            "upstream": pin.upstream,
+            "kind": pin.kind,
+            "name": pin.name,
+            "approved": pin.approved,
+            "seen": pin.seen,
+            "by": pin.by,
+            "since_us": pin.since_us,
+            "reasons": list(pin.reasons),
+        }
+    )
+
+
+def _pin(entry: Entry) -> Pin:
+    raw = orjson.loads(entry.value)
+    raw["reasons"] = tuple(raw["reasons"])
+    return Pin(**raw)

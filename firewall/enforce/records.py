@@ -1,0 +1,100 @@
+"""Builds the audit record of a decision (operations reference §1.5). Pure.
+
+A record holds ids, rules, pointers and keyed digests; never a value of the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from firewall.core.action import Action
+from firewall.core.decision import EFFECT_NAMES, Decision
+from firewall.core.exchange import Exchange
+from firewall.core.finding import Finding
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.label import Label, names_of
+
+MAX_FINDINGS = 40
+
+
+def decision_record(
+    action: Action,
+    exchange: Exchange,
+    *,
+    phase: str,
+    decision_id: str,
+    decision: Decision | None,
+    fault: str,
+    findings: Sequence[Finding],
+    label: Label,
+    digest: str,
+    size: int,
+) -> JSONObject:
+    """Return the record of one decision; ``decision`` is None when none could be taken."""
+    principal = action.principal
+    record: JSONObject = {
+        "v": 1,
+        "kind": "decision",
+        "phase": phase,
+        "point": action.point.value,
+        "tenant": principal.tenant,
+        "exchange": exchange.id,
+        "decision_id": decision_id,
+        "subject": principal.subject,
+        "client": principal.client_id,
+        "chain": [{"sub": a.sub, "type": a.type} for a in principal.chain],
+        "upstream": action.resource.upstream,
+        "action": {
+            "proto": action.protocol.name,
+            "version": action.protocol.version,
+            "method": action.verb,
+            "resource": action.resource.id,
+            "side_effect": action.side_effect,
+        },
+        "args": {"hmac": digest, "bytes": size},
+        "fault": fault,
+    }
+    if exchange.trace_id:
+        record["trace"] = exchange.trace_id
+    if decision is not None:
+        record["decision"] = {
+            "effect": EFFECT_NAMES[decision.effect],
+            "risk": decision.risk,
+            "rules": [r.rule for r in decision.reasons],
+            "owasp": sorted({o for r in decision.reasons for o in r.owasp}),
+            "obligations": [o.type for o in decision.obligations],
+            "shadow": [r.rule for r in decision.shadow],
+            "policy": decision.revision,
+            "engine": decision.engine,
+            "eval_us": decision.eval_us,
+        }
+    if findings:
+        record["findings"] = [
+            {"rule": f.rule, "severity": f.severity, "pointer": f.pointer[:200], "value": f.value_hmac}
+            for f in findings[:MAX_FINDINGS]
+        ]
+    if label:
+        record["labels"] = list(names_of(label))
+    return record
+
+
+def outcome_record(exchange: Exchange, *, outcome: str, error: str, duration_us: int) -> JSONObject:
+    """Return the record that closes an exchange."""
+    return {
+        "v": 1,
+        "kind": "outcome",
+        "phase": "outcome",
+        "tenant": exchange.principal.tenant,
+        "exchange": exchange.id,
+        "subject": exchange.principal.subject,
+        "client": exchange.principal.client_id,
+        "upstream": exchange.upstream,
+        "outcome": {
+            "result": outcome,
+            "error": error,
+            "duration_us": duration_us,
+            "bytes_in": exchange.bytes_in,
+            "bytes_out": exchange.bytes_out,
+            "intent": exchange.intent_uid,
+        },
+    }

@@ -1,0 +1,161 @@
+"""Stream guard: text that arrives in pieces leaves only when it can no longer be part of a finding.
+
+Pieces (wire events) wait in order; the stream's inspector says how much of the text is safe; what
+is safe leaves. A finding asks policy once more, at the stream's own point:
+
+    allow      → go on
+    transform  → spans of the finding are cut out of the waiting pieces, then they go on
+    approve, deny → Stop: nothing that waits is released, the caller ends the stream and the upstream
+
+What is released never depends on how the network cut the text (DESIGN §8); how much waits is
+bounded by `bounds.STREAM_HOLD_CHARS` of text and `MAX_WAITING` pieces.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Final
+
+from firewall.core.action import Action
+from firewall.core.decision import Effect, Obligation
+from firewall.core.errors import FAULTS, PolicyFault
+from firewall.core.exchange import Exchange
+from firewall.core.finding import Finding
+from firewall.core.jsonvalue import JSON, Path, get, replaced
+from firewall.core.permit import Cleared, Permit, Refusal
+from firewall.enforce.guard import Guard
+from firewall.enforce.obligations import marker
+
+MAX_WAITING: Final = 4096
+
+
+@dataclass(slots=True)
+class _Piece:
+    body: JSON
+    text_at: Path
+    start: int
+    end: int
+
+
+class StreamGuard:
+    """One stream. Make it with `open_stream`; feed every event in order; finish it."""
+
+    def __init__(self, guard: Guard, action: Action, exchange: Exchange, opening: Permit) -> None:
+        self._guard = guard
+        self._action = action
+        self._exchange = exchange
+        self._decision_id = opening.decision_id
+        self._inspector = guard.scanner.open_stream(action.point, action.principal.tenant)
+        self._waiting: deque[_Piece] = deque()
+        self._fed = 0
+        self._released = 0
+        self._cuts: list[tuple[int, int, str]] = []
+        self._stopped: Refusal | None = None
+        self._blank = {**action.body, "text": ""} if isinstance(action.body, dict) else {"text": ""}
+
+    async def feed(self, body: JSON, text_at: Path = (), text: str = "") -> list[Cleared] | Refusal:
+        """Take one event; return the events that may leave now, in order, or the refusal.
+
+        body: the whole wire event, rebuilt by the gateway from the members it knows.
+        text_at: where its streamed text stands in ``body``; () for an event without any.
+        After a refusal every call returns that refusal.
+        """
+        if self._stopped is not None:
+            return self._stopped
+        if len(self._waiting) >= MAX_WAITING:
+            return self._stop(Refusal(FAULTS["upstream_too_large"], self._decision_id))
+        rest = replaced(body, text_at, "") if text_at else body
+        findings = self._guard.scanner.scan(rest, self._action.point, self._action.principal.tenant)
+        if findings:
+            action = replace(self._action, body=rest)
+            permit = await self._guard.check_remote(action, self._exchange, findings)
+            verdict = permit if isinstance(permit, Refusal) else self._guard.commit_or_refuse(permit, self._exchange)
+            if isinstance(verdict, Refusal):
+                return self._stop(verdict)
+            if verdict.body is not rest:
+                body = replaced(verdict.body, text_at, text) if text_at else verdict.body
+        start = self._fed
+        if text_at and text:
+            self._fed += len(text)
+            refusal = await self._judge(self._inspector.feed(text))
+            if refusal is not None:
+                return refusal
+        self._waiting.append(_Piece(body, text_at, start, self._fed))
+        return self._release(self._inspector.safe())
+
+    async def finish(self) -> list[Cleared] | Refusal:
+        """Take the end of the stream; return everything that still waited, or the refusal."""
+        if self._stopped is not None:
+            return self._stopped
+        refusal = await self._judge(self._inspector.close())
+        return refusal if refusal is not None else self._release(self._fed)
+
+    async def _judge(self, findings: list[Finding]) -> Refusal | None:
+        if not findings:
+            return None
+        action = replace(self._action, body=self._blank)
+        placed = [replace(f, pointer="/text") for f in findings]
+        verdict = await self._guard.decide_stream(action, self._exchange, placed)
+        if isinstance(verdict, Refusal):
+            return self._stop(verdict)
+        if verdict.effect is Effect.TRANSFORM:
+            self._cut(placed, verdict.obligations)
+        return None
+
+    def _cut(self, findings: list[Finding], obligations: tuple[Obligation, ...]) -> None:
+        kinds = {o.type for o in obligations if o.params.get("pointer") == "/text"}
+        for found in findings:
+            if found.span is None:
+                continue
+            if found.category == "hygiene" and "clean" in kinds:
+                self._cuts.append((*found.span, ""))
+            elif found.category != "hygiene" and "redact" in kinds:
+                self._cuts.append((*found.span, marker(found.rule)))
+        self._cuts.sort()
+
+    def _release(self, safe: int) -> list[Cleared]:
+        out: list[Cleared] = []
+        while self._waiting and self._waiting[0].end <= safe:
+            piece = self._waiting.popleft()
+            body = piece.body
+            if piece.text_at and piece.end > piece.start and self._cuts:
+                text = get(body, piece.text_at)
+                if not isinstance(text, str):
+                    raise PolicyFault("obligation_failed", "streamed text is not a string")
+                body = replaced(body, piece.text_at, self._rewritten(text, piece.start))
+            self._released = piece.end
+            out.append(self._guard._relay(body, self._exchange, self._decision_id))
+        return out
+
+    def _rewritten(self, text: str, start: int) -> str:
+        """Return a piece's text with the cuts applied; a marker stands where its cut begins."""
+        out: list[str] = []
+        at, end = start, start + len(text)
+        for cut_start, cut_end, mark in self._cuts:
+            if cut_end <= at or cut_start >= end:
+                continue
+            begin = max(cut_start, at)
+            out.append(text[at - start : begin - start])
+            if cut_start >= start:
+                out.append(mark)
+            at = min(cut_end, end)
+        out.append(text[at - start :])
+        return "".join(out)
+
+    def _stop(self, refusal: Refusal) -> Refusal:
+        self._stopped = refusal
+        self._waiting.clear()
+        return refusal
+
+
+async def open_stream(guard: Guard, action: Action, exchange: Exchange) -> StreamGuard | Refusal:
+    """Decide whether a stream may begin, record it, and return its guard.
+
+    action: at the stream's point; ``body`` describes the stream ({} or its opening object).
+    """
+    verdict = await guard.check_remote(action, exchange)
+    if isinstance(verdict, Refusal):
+        return verdict
+    cleared = guard.commit_or_refuse(verdict, exchange)
+    return cleared if isinstance(cleared, Refusal) else StreamGuard(guard, action, exchange, verdict)
