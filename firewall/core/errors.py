@@ -135,6 +135,8 @@ FAULTS: dict[str, Fault] = _table(
     ("quarantined", 403, RPC_DENIED, "This definition changed since it was approved."),
     ("policy_unavailable", 503, RPC_UNAVAILABLE, "No decision could be taken; nothing was sent."),
     ("audit_unavailable", 503, RPC_UNAVAILABLE, "No record could be written; nothing was sent."),
+    ("state_unavailable", 503, RPC_UNAVAILABLE, "The state could not be read; nothing was sent."),
+    ("handle_invalid", 404, -32602, "The id is not known here."),
     ("internal", 500, RPC_UNAVAILABLE, "The request could not be handled; nothing was sent."),
     # -- upstream --------------------------------------------------------------------------
     ("upstream_unreachable", 502, RPC_UPSTREAM, "The upstream could not be reached."),
