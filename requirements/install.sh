@@ -31,10 +31,10 @@ sys.exit(not ok)
 PY
 }
 
-# What is installed, as one hash: the interpreter, the locks, what pyproject says about the project itself.
+# What is installed, as one hash: the locks, and what pyproject says about the project itself.
 fingerprint() {
-  { "$python" -V; sed -n '/^\[build-system\]/,/^\[dependency-groups\]/p; /^\[tool\.hatch/,/^$/p' pyproject.toml
-    for group in "$@"; do cat "requirements/$group.txt"; done; } | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
+  { sed -n '/^\[build-system\]/,/^\[dependency-groups\]/p; /^\[tool\.hatch/,/^$/p' pyproject.toml
+    for group in "$@"; do cat "requirements/$group.txt"; done; } | git hash-object --stdin
 }
 
 stamped() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.stamp-$1" 2>/dev/null)" = "$(fingerprint "$1")" ]; }
@@ -69,9 +69,11 @@ if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 check_machine
 if command -v flock >/dev/null; then mkdir -p build; exec 9>build/setup.lock; flock 9; fi  # one at a time
 
-printf '[1/3] virtual environment %s (%s)\n' "$venv" "$("$python" -V)"
-if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'import pip' 2>/dev/null &&
-  [ "$("$venv/bin/python" -V)" = "$("$python" -V)" ]; }; then "$python" -m venv --clear "$venv"; fi
+# An environment that works is kept, whatever made it; `make clean` first to change the interpreter.
+if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  "$python" -m venv --clear "$venv"
+fi
+printf '[1/3] virtual environment %s (%s)\n' "$venv" "$("$venv/bin/python" -V)"
 
 locks=(); for group in "${missing[@]}"; do locks+=("requirements/$group.txt"); done
 # Wheels only: nothing is compiled and no package's set-up code runs.
