@@ -1,0 +1,187 @@
+"""MCP messages as Actions, and the facts that policy reads about a tool or a server. Pure.
+
+A Resource is made once per inventory entry and state and kept, so that its encoding is paid once.
+Facts come from configuration, inventory, pins and registry; of what a server claims about its tools
+only what makes us stricter counts (mcp reference §5.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from firewall.core.action import Action, Headers, Protocol, Resource, no_headers
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.points import Point
+from firewall.core.principal import Principal
+from mcp_gateway import headers as h
+from mcp_gateway.versions import MODERN, era_of
+
+READ: Final = "read"
+EFFECT_CLASSES: Final = frozenset({"read", "write", "destroy", "send", "pay", "exec", "admin"})
+_JSON: Final = (b"content-type", b"application/json")
+_ACCEPT: Final = (b"accept", b"application/json, text/event-stream")
+_PROTOCOLS: dict[tuple[str, str], Protocol] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What configuration says of an upstream.
+
+    effects: tool name → effect class; a tool that is not named is ``write``.
+    """
+
+    name: str
+    trust: str = "untrusted"
+    network: str = "public"
+    tenants: tuple[str, ...] = ()
+    effects: Mapping[str, str] | None = None
+
+
+def effect_class(facts: ServerFacts, name: str, annotations: JSON) -> str:
+    """Return a tool's effect class: the operator's word, made stricter by the server's hints if at all."""
+    told = (facts.effects or {}).get(name, "write")
+    hints = annotations if isinstance(annotations, dict) else {}
+    if told == READ and hints.get("readOnlyHint") is False:
+        told = "write"
+    if told in (READ, "write") and hints.get("destructiveHint") is True and hints.get("readOnlyHint") is not True:
+        told = "destroy"
+    return told
+
+
+def scope_of(server: str, effect: str) -> str:
+    """Return the OAuth scope that an effect class needs."""
+    return f"{server}:{'read' if effect == READ else 'write'}"
+
+
+def server_resource(facts: ServerFacts, state: str) -> Resource:
+    """Return the Resource of an upstream as a whole (session, list, notifications)."""
+    return Resource(
+        "mcp_server",
+        facts.name,
+        facts.name,
+        {
+            "server": facts.name,
+            "trust": facts.trust,
+            "network": facts.network,
+            "state": state,
+            "tenants": list(facts.tenants),
+            "scope": f"{facts.name}:read",
+        },
+    )
+
+
+def tool_resource(
+    facts: ServerFacts, name: str, *, state: str, effect: str, pin: str, digest: str, schema: str
+) -> Resource:
+    """Return the Resource of one tool. pin: approved|new|changed|none; schema: ok|mismatch|none."""
+    return Resource(
+        "mcp_tool",
+        f"{facts.name}/{name}",
+        facts.name,
+        {
+            "server": facts.name,
+            "trust": facts.trust,
+            "network": facts.network,
+            "state": state,
+            "tenants": list(facts.tenants),
+            "effect_class": effect,
+            "pin": pin,
+            "hash": digest,
+            "scope": scope_of(facts.name, effect),
+            "schema": schema,
+        },
+    )
+
+
+def protocol(version: str, transport: str) -> Protocol:
+    """Return the Protocol value; one object per revision and transport (both from closed sets)."""
+    key = (version, transport)
+    found = _PROTOCOLS.get(key)
+    if found is None:
+        found = _PROTOCOLS.setdefault(key, Protocol("mcp", version, transport))
+    return found
+
+
+def upstream_headers(method: str, version: str, params: h.ParamMap | None = None) -> Callable[[JSON], Headers]:
+    """Return the function that makes a request's HTTP headers from its final body.
+
+    Modern: revision, method, name and ``Mcp-Param-*`` are mirrored from the body; legacy: the revision
+    only, and none on ``initialize`` (it negotiates one).
+    """
+
+    def make(body: JSON) -> Headers:
+        if method == "initialize":
+            return (_JSON, _ACCEPT)
+        out: list[tuple[bytes, bytes]] = [_JSON, _ACCEPT, (h.VERSION, version.encode())]
+        if era_of(version) == MODERN:
+            out.append((h.METHOD, method.encode()))
+            given = body.get("params") if isinstance(body, dict) else None
+            if method == "tools/call" and isinstance(given, dict):
+                name, arguments = given.get("name"), given.get("arguments")
+                out.append((h.NAME, h.encode(name if isinstance(name, str) else "")))
+                if params and isinstance(arguments, dict):
+                    out.extend(h.param_headers(params, arguments))
+        return tuple(out)
+
+    return make
+
+
+def request(
+    point: Point,
+    principal: Principal,
+    method: str,
+    resource: Resource,
+    body: JSONObject,
+    *,
+    version: str,
+    transport: str,
+    params: h.ParamMap | None = None,
+) -> Action:
+    """Return the Action of a message on its way to an upstream, ``arguments`` being the call's own object."""
+    given = body.get("params")
+    arguments = given.get("arguments") if isinstance(given, dict) and point is Point.MCP_TOOL_CALL else None
+    return Action(
+        point=point,
+        principal=principal,
+        verb=method,
+        resource=resource,
+        protocol=protocol(version, transport),
+        body=body,
+        arguments=arguments if isinstance(arguments, dict) else {},
+        headers=upstream_headers(method, version, params) if transport == "http" else no_headers,
+        side_effect=point is Point.MCP_TOOL_CALL and resource.properties.get("effect_class") != READ,
+    )
+
+
+def response(
+    point: Point,
+    principal: Principal,
+    method: str,
+    resource: Resource,
+    body: JSONObject,
+    *,
+    version: str,
+    transport: str = "http",
+    arguments: JSONObject | None = None,
+) -> Action:
+    """Return the Action of a message on its way to the client."""
+    result = body.get("result")
+    coupled: tuple[tuple[str | int, ...], ...] = ()
+    if point is Point.MCP_TOOL_RESULT and isinstance(result, dict):
+        arguments = {"is_error": result.get("isError") is True, "structured": "structuredContent" in result}
+        if "structuredContent" in result and "content" in result:
+            coupled = (("result", "content"), ("result", "structuredContent"))
+    return Action(
+        point=point,
+        principal=principal,
+        verb=method,
+        resource=resource,
+        protocol=protocol(version, transport),
+        body=body,
+        arguments=arguments or {},
+        items_at=("result", "tools") if point is Point.MCP_TOOL_LISTED else (),
+        coupled=coupled,
+        side_effect=False,
+    )

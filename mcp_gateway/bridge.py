@@ -1,0 +1,291 @@
+"""The era bridge: requests, results, notices and errors translated between legacy and modern. Pure.
+
+The canonical inner form is 2026-07-28 (mcp reference §5.1). What this file builds is the whole
+message as it will leave us; nothing of a received envelope survives beside it:
+
+- ids are ours upstream and the client's downstream; progress tokens likewise;
+- ``io.modelcontextprotocol/*`` is regenerated, vendor members of ``_meta`` stay;
+- parameters are a closed list per method, so no member travels that nobody looked at;
+- a result of an unknown kind is refused (fail closed), and so are results that ask the client
+  something back, since no capability for that was declared upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.wire import jsonrpc
+from mcp_gateway.message import (
+    CLIENT_CAPABILITIES,
+    CLIENT_INFO,
+    LOG_LEVEL,
+    PROTOCOL_VERSION,
+    SERVER_INFO,
+    Call,
+    RpcId,
+    is_reserved,
+)
+from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, Era, era_of
+
+OURSELVES: Final[JSONObject] = {"name": "bartizan", "title": "Bartizan", "version": "1"}
+INSTRUCTIONS_CHARS: Final = 16_384
+
+_PARAMS: Final[Mapping[str, tuple[str, ...]]] = {"tools/call": ("name", "arguments"), "tools/list": ("cursor",)}
+# Members of a result that belong to one era, or to exchanges this bridge does not carry.
+_RESULT_OWNED: Final = frozenset(
+    {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState", "task", "_meta"}
+)
+_SERVER_INFO: Final = ("name", "title", "version", "description", "websiteUrl")
+_CAPABILITIES: Final = ("sampling", "elicitation", "roots")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an upstream said of itself when its session was opened; unverified text."""
+
+    version: str
+    era: Era
+    server_info: JSONObject = field(default_factory=dict)
+    instructions: str = ""
+    tools: bool = True
+
+
+# -- towards the upstream ---------------------------------------------------------------------------
+
+
+def request(
+    call: Call,
+    version: str,
+    rpc_id: int,
+    *,
+    name: str = "",
+    trace: str = "",
+) -> JSONObject:
+    """Return a client's request as it goes upstream.
+
+    version: the revision spoken with the upstream. rpc_id: our own id there, which is also the
+    progress token when the client asked for progress. name: the tool's own name upstream.
+    """
+    params = {key: call.params[key] for key in _PARAMS.get(call.method, ()) if key in call.params}
+    if name:
+        params["name"] = name
+    token = rpc_id if call.progress_token is not None else None
+    meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace)
+    if meta:
+        params["_meta"] = meta
+    return jsonrpc.build_request(rpc_id, call.method, params)
+
+
+def envelope(
+    version: str, *, vendor: JSONObject | None = None, token: int | None = None, level: str = "", trace: str = ""
+) -> JSONObject:
+    """Return the ``_meta`` of one of our requests upstream.
+
+    Declared capabilities are the client's ∩ what we bridge, which is none in this slice: a server
+    then must not ask for sampling, elicitation or roots.
+    """
+    meta: JSONObject = dict(vendor or {})
+    if token is not None:
+        meta["progressToken"] = token
+    if trace:
+        meta["traceparent"] = trace
+    if era_of(version) == MODERN:
+        meta[PROTOCOL_VERSION] = version
+        meta[CLIENT_CAPABILITIES] = {}
+        meta[CLIENT_INFO] = OURSELVES
+        if level:
+            meta[LOG_LEVEL] = level
+    return meta
+
+
+def discover(rpc_id: int, version: str) -> JSONObject:
+    """Return our ``server/discover``."""
+    return jsonrpc.build_request(rpc_id, "server/discover", {"_meta": envelope(version)})
+
+
+def initialize(rpc_id: int, version: str) -> JSONObject:
+    """Return our legacy ``initialize``."""
+    params: JSONObject = {"protocolVersion": version, "capabilities": {}, "clientInfo": OURSELVES}
+    return jsonrpc.build_request(rpc_id, "initialize", params)
+
+
+def list_tools(rpc_id: int, version: str, cursor: str) -> JSONObject:
+    """Return our ``tools/list``; cursor: the upstream's own, "" for the first page."""
+    params: JSONObject = {"cursor": cursor} if cursor else {}
+    meta = envelope(version)
+    if meta:
+        params["_meta"] = meta
+    return jsonrpc.build_request(rpc_id, "tools/list", params)
+
+
+def opened(result: JSON, era: Era) -> Opened:
+    """Return what the answer to `discover` or `initialize` says. Raises Malformed("result_shape")."""
+    if not isinstance(result, dict) or not isinstance(result.get("capabilities", {}), dict):
+        raise Malformed("result_shape")
+    if era == MODERN:
+        offered = result.get("supportedVersions")
+        version: JSON = next((v for v in reversed(MODERN_VERSIONS) if isinstance(offered, list) and v in offered), "")
+        meta = result.get("_meta")
+        told = meta.get(SERVER_INFO) if isinstance(meta, dict) else None
+    else:
+        version, told = result.get("protocolVersion"), result.get("serverInfo")
+    if not isinstance(version, str) or era_of(version) != era:
+        raise Malformed("result_shape")
+    info = {k: told[k] for k in _SERVER_INFO if isinstance(told.get(k), str)} if isinstance(told, dict) else {}
+    instructions = result.get("instructions")
+    text = instructions if isinstance(instructions, str) else ""
+    if len(text) > INSTRUCTIONS_CHARS:
+        raise Malformed("result_shape")
+    capabilities = result.get("capabilities", {})
+    return Opened(version, era, info, text, isinstance(capabilities, dict) and "tools" in capabilities)
+
+
+# -- towards the client ----------------------------------------------------------------------------------
+
+
+def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONObject:
+    """Return our answer to ``initialize`` (legacy) or ``server/discover`` (modern)."""
+    info: JSONObject = (
+        said.server_info if said.server_info.get("name") and said.server_info.get("version") else OURSELVES
+    )
+    result: JSONObject
+    if era == MODERN:
+        result = {
+            "resultType": "complete",
+            "supportedVersions": list(MODERN_VERSIONS),
+            "capabilities": {"tools": {}} if said.tools else {},
+            "ttlMs": 0,
+            "cacheScope": "private",
+            "_meta": {SERVER_INFO: info},
+        }
+    else:
+        result = {
+            "protocolVersion": version,
+            "capabilities": {"tools": {"listChanged": False}} if said.tools else {},
+            "serverInfo": info,
+        }
+    if said.instructions:
+        result["instructions"] = said.instructions
+    return jsonrpc.build_response(rpc_id, result)
+
+
+def tools_listed(rpc_id: RpcId, era: Era, tools: list[JSONObject], cursor: str, ttl_ms: int) -> JSONObject:
+    """Return a page of ``tools/list``.
+
+    ``cacheScope`` is always ``private``: what a list holds depends on who asks.
+    """
+    result: JSONObject = {"tools": list(tools)}
+    if cursor:
+        result["nextCursor"] = cursor
+    if era == MODERN:
+        result |= {
+            "resultType": "complete",
+            "ttlMs": ttl_ms,
+            "cacheScope": "private",
+            "_meta": {SERVER_INFO: OURSELVES},
+        }
+    return jsonrpc.build_response(rpc_id, result)
+
+
+def tool_result(rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject) -> JSONObject:
+    """Return a ``tools/call`` result as it goes to the client.
+
+    Raises Malformed("result_shape"): not an object, a ``resultType`` other than ``complete``,
+    content that is not a list of typed blocks, a non-boolean ``isError``.
+    """
+    if not isinstance(result, dict) or result.get("resultType", "complete") != "complete" or "task" in result:
+        raise Malformed("result_shape")
+    content = result.get("content")
+    if not isinstance(content, list) or not all(
+        isinstance(b, dict) and isinstance(b.get("type"), str) for b in content
+    ):
+        raise Malformed("result_shape")
+    if not isinstance(result.get("isError", False), bool):
+        raise Malformed("result_shape")
+    out: JSONObject = {k: v for k, v in result.items() if k not in _RESULT_OWNED}
+    if era == LEGACY and not isinstance(out.get("structuredContent", {}), dict):
+        # Any JSON value is modern; older clients demand an object. The same data stands in `content`.
+        del out["structuredContent"]
+    meta = kept_meta(result.get("_meta"))
+    if era == MODERN:
+        out["resultType"] = "complete"
+        if server_info.get("name") and server_info.get("version"):
+            meta[SERVER_INFO] = server_info
+    if meta:
+        out["_meta"] = meta
+    return jsonrpc.build_response(rpc_id, out)
+
+
+def notice(value: JSONObject, call: Call) -> JSONObject | None:
+    """Return an upstream's progress or log notification as it goes to the client, or None to drop it.
+
+    Progress carries the client's own token. A modern client gets logs only if its request asked
+    for a level; every other notification is not part of this slice and is dropped.
+    """
+    method, params = value.get("method"), value.get("params")
+    if not isinstance(params, dict):
+        return None
+    if method == "notifications/progress":
+        progress, total = params.get("progress"), params.get("total")
+        if call.progress_token is None or not _is_number(progress):
+            return None
+        out: JSONObject = {"progressToken": call.progress_token, "progress": progress}
+        if _is_number(total):
+            out["total"] = total
+        if isinstance(params.get("message"), str):
+            out["message"] = params["message"]
+        return jsonrpc.build_notification("notifications/progress", out)
+    if method == "notifications/message":
+        level, logger = params.get("level"), params.get("logger")
+        if "data" not in params or not isinstance(level, str) or (call.era == MODERN and not call.log_level):
+            return None
+        out = {"level": level, "data": params["data"]}
+        if isinstance(logger, str):
+            out["logger"] = logger
+        return jsonrpc.build_notification("notifications/message", out)
+    return None
+
+
+# Upstream code → what the client is told. Its message and data are not relayed: error texts are an
+# uninspected way into a model's context (mcp reference §3.1, §6).
+_ERRORS: Final[Mapping[int, str]] = {
+    -32700: "The upstream could not read the request.",
+    -32600: "The upstream refused the request.",
+    -32601: "The upstream does not know this method.",
+    -32602: "The upstream refused the parameters.",
+    -32603: "The upstream had an internal error.",
+    -32021: "The upstream needs a client capability that was not declared.",
+}
+
+
+def error(rpc_id: RpcId, era: Era, code: int, data: JSON) -> JSONObject:
+    """Return an upstream's JSON-RPC error as it goes to the client: mapped code, fixed text.
+
+    Codes of our own range and of the specification's reserved range never pass: they would say
+    something about us. -32021 keeps the names of the capabilities that it lists.
+    """
+    kept: JSON = None
+    if code == -32002:
+        code = -32602 if era == MODERN else -32002
+    if code == -32021:
+        required = data.get("requiredCapabilities") if isinstance(data, dict) else None
+        if era == MODERN and isinstance(required, dict):
+            kept = {"requiredCapabilities": {k: {} for k in _CAPABILITIES if k in required}}
+        else:
+            code = -32602
+    elif -32099 <= code <= -32020 or -31999 <= code <= -31000 or (era == MODERN and -32019 <= code <= -32000):
+        code = -32603
+    return jsonrpc.build_error(rpc_id, code, _ERRORS.get(code, "The upstream answered with an error."), kept)
+
+
+def kept_meta(value: JSON) -> JSONObject:
+    """Return the vendor members of a ``_meta``."""
+    return {k: v for k, v in value.items() if not is_reserved(k)} if isinstance(value, dict) else {}
+
+
+def _is_number(value: JSON) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

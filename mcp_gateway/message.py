@@ -1,0 +1,240 @@
+"""Received MCP messages: decoded JSON-RPC and headers in, a checked Call or Notice out. Pure.
+
+The ladder, first failure wins (MCP 2026-07-28 transports; the order of the SDK, so that clients see
+the code they expect): shape → repeated header → ``_meta`` envelope → header = body → revision.
+
+- The era is what header *and* body say together. Servers that route by header alone and servers that
+  read the body alone disagree about a mixed message, so a mixed one is refused (-32020).
+- ``io.modelcontextprotocol/*`` members of ``_meta`` are read here, checked, and never passed on:
+  `bridge` regenerates them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from firewall.core.bounds import JSON_INTEGER, RPC_ID_CHARS
+from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON, JSONObject
+from mcp_gateway import headers as h
+from mcp_gateway.versions import (
+    ASSUMED_VERSION,
+    HANDSHAKE_VERSIONS,
+    LEGACY,
+    MODERN,
+    MODERN_VERSIONS,
+    Era,
+)
+
+RpcId = str | int
+
+PREFIX: Final = "io.modelcontextprotocol/"
+PROTOCOL_VERSION: Final = PREFIX + "protocolVersion"
+CLIENT_CAPABILITIES: Final = PREFIX + "clientCapabilities"
+CLIENT_INFO: Final = PREFIX + "clientInfo"
+SERVER_INFO: Final = PREFIX + "serverInfo"
+LOG_LEVEL: Final = PREFIX + "logLevel"
+
+LOG_LEVELS: Final = frozenset({"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"})
+# `_meta` keys that we own although they carry no prefix (SEP-414, progress).
+OWNED: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
+# Method → the parameter that `Mcp-Name` mirrors. `resources/read` and `prompts/get` arrive with their methods.
+NAMED: Final[Mapping[str, str]] = {"tools/call": "name"}
+METHOD_CHARS: Final = 128
+NAME_CHARS: Final = 512
+
+
+class Rejected(Malformed):
+    """A message that is answered by a fixed error: the fault's code, the id if one was readable.
+
+    data: members for the error's ``data``, made by us from closed lists.
+    """
+
+    def __init__(
+        self, code: str, detail: str = "", *, rpc_id: RpcId | None = None, data: JSONObject | None = None
+    ) -> None:
+        super().__init__(code, detail)
+        self.rpc_id = rpc_id
+        self.data = data or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request.
+
+    params: as received, without ``_meta``. meta: vendor members of ``_meta`` only.
+    name: the tool's name as the client spells it, "" for other methods.
+    """
+
+    era: Era
+    version: str
+    id: RpcId
+    method: str
+    params: JSONObject
+    meta: JSONObject
+    name: str = ""
+    capabilities: JSONObject = field(default_factory=dict)
+    log_level: str = ""
+    progress_token: RpcId | None = None
+    traceparent: str = ""
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A notification from the client."""
+
+    era: Era
+    version: str
+    method: str
+    params: JSONObject
+
+
+def parse(value: JSON, raw_headers: list[tuple[bytes, bytes]]) -> Call | Notice:
+    """Return the checked message of one POST.
+
+    value: strictly parsed body. raw_headers: the request's header pairs, repeated ones included.
+    Raises Rejected: rpc_batch, rpc_shape, rpc_id, params_invalid (no ``_meta`` envelope, wrong
+    types), header_mismatch, era_mixed, version_unsupported (data ``supported`` and ``requested``).
+    """
+    if isinstance(value, list):
+        raise Rejected("rpc_batch")
+    if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
+        raise Rejected("rpc_shape", rpc_id=_readable_id(value))
+    method = value.get("method")
+    if not isinstance(method, str) or not 0 < len(method) <= METHOD_CHARS or "result" in value or "error" in value:
+        # A posted response lands here too: we ask clients nothing, so nothing waits for one.
+        raise Rejected("rpc_shape", rpc_id=_readable_id(value))
+    if "id" not in value:
+        return _notice(value, method, raw_headers)
+    rpc_id = _readable_id(value)
+    if rpc_id is None:
+        raise Rejected("rpc_id")
+    try:
+        return _call(value, method, rpc_id, raw_headers)
+    except Rejected as error:
+        error.rpc_id = rpc_id
+        raise
+    except Malformed as error:
+        raise Rejected(error.code, error.detail, rpc_id=rpc_id) from None
+
+
+def _call(value: JSONObject, method: str, rpc_id: RpcId, raw_headers: list[tuple[bytes, bytes]]) -> Call:
+    params = value.get("params", {})
+    if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
+        raise Rejected("params_invalid")
+    received = h.collect(raw_headers)
+    meta = params.get("_meta", {})
+    assert isinstance(meta, dict)
+    told = received.get(h.VERSION, b"").decode("latin-1")
+    era = _era(told, meta)
+    version = _modern(received, told, meta, method, params) if era == MODERN else _legacy(told)
+    name = _name(method, params)
+    token = meta.get("progressToken")
+    if token is not None and not _is_id(token):
+        raise Rejected("params_invalid")
+    level = meta.get(LOG_LEVEL, "") if era == MODERN else ""
+    if level and (not isinstance(level, str) or level not in LOG_LEVELS):
+        raise Rejected("params_invalid")
+    capabilities = meta.get(CLIENT_CAPABILITIES, {}) if era == MODERN else {}
+    trace = meta.get("traceparent", "")
+    return Call(
+        era=era,
+        version=version,
+        id=rpc_id,
+        method=method,
+        params={k: v for k, v in params.items() if k != "_meta"},
+        meta={k: v for k, v in meta.items() if k not in OWNED and not is_reserved(k)},
+        name=name,
+        capabilities=capabilities if isinstance(capabilities, dict) else {},
+        log_level=level if isinstance(level, str) else "",
+        progress_token=token if isinstance(token, (str, int)) else None,
+        traceparent=trace if isinstance(trace, str) else "",
+        headers=received,
+    )
+
+
+def _era(told: str, meta: JSONObject) -> Era:
+    """Return the era on which header and body agree (mcp reference §3.5)."""
+    if PROTOCOL_VERSION in meta:
+        if not told or told in HANDSHAKE_VERSIONS:
+            raise Rejected("era_mixed")
+        return MODERN
+    # Without an envelope a modern header is a modern message that lacks its envelope (-32602); an
+    # unknown revision is answered as such in either era.
+    return LEGACY if not told or told in HANDSHAKE_VERSIONS else MODERN
+
+
+def _modern(received: Mapping[bytes, bytes], told: str, meta: JSONObject, method: str, params: JSONObject) -> str:
+    version = meta.get(PROTOCOL_VERSION)
+    if PROTOCOL_VERSION not in meta and told not in MODERN_VERSIONS:
+        raise _unsupported(told)
+    if not isinstance(version, str) or not isinstance(meta.get(CLIENT_CAPABILITIES), dict):
+        raise Rejected("params_invalid")
+    if told != version or h.decode(received.get(h.METHOD, b"")) != method:
+        raise Rejected("header_mismatch")
+    key = NAMED.get(method)
+    if key is not None and params.get(key) is not None and h.decode(received.get(h.NAME, b"")) != params[key]:
+        raise Rejected("header_mismatch")
+    if version not in MODERN_VERSIONS:
+        raise _unsupported(version)
+    return version
+
+
+def _legacy(told: str) -> str:
+    return told or ASSUMED_VERSION
+
+
+def _name(method: str, params: JSONObject) -> str:
+    key = NAMED.get(method)
+    if key is None:
+        return ""
+    name = params.get(key)
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS:
+        raise Rejected("params_invalid")
+    if not isinstance(params.get("arguments", {}), dict):
+        raise Rejected("params_invalid")
+    return name
+
+
+def _notice(value: JSONObject, method: str, raw_headers: list[tuple[bytes, bytes]]) -> Notice:
+    params = value.get("params", {})
+    if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
+        raise Rejected("params_invalid")
+    try:
+        told = h.collect(raw_headers).get(h.VERSION, b"").decode("latin-1")
+    except Malformed as error:
+        raise Rejected(error.code) from None
+    meta = params.get("_meta", {})
+    era = _era(told, meta if isinstance(meta, dict) else {})
+    if era == MODERN and told not in MODERN_VERSIONS:
+        raise _unsupported(told)
+    return Notice(era, told or ASSUMED_VERSION, method, {k: v for k, v in params.items() if k != "_meta"})
+
+
+def _unsupported(told: str) -> Rejected:
+    # The specification wants the asked revision echoed; only text that could be one is.
+    shown = told if 0 < len(told) <= 32 and told.isascii() and told.replace("-", "").replace(".", "").isalnum() else ""
+    return Rejected("version_unsupported", data={"supported": list(MODERN_VERSIONS), "requested": shown})
+
+
+def is_reserved(key: str) -> bool:
+    """Return whether a ``_meta`` key has a prefix that MCP reserves (second label ``modelcontextprotocol`` or ``mcp``)."""
+    prefix, slash, _ = key.partition("/")
+    labels = prefix.split(".")
+    return bool(slash) and len(labels) >= 2 and labels[1] in ("modelcontextprotocol", "mcp")
+
+
+def _is_id(value: JSON) -> bool:
+    if isinstance(value, str):
+        return len(value) <= RPC_ID_CHARS
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= JSON_INTEGER
+
+
+def _readable_id(value: JSON) -> RpcId | None:
+    if not isinstance(value, dict):
+        return None
+    rpc_id = value.get("id")
+    return rpc_id if _is_id(rpc_id) and isinstance(rpc_id, (str, int)) else None

@@ -1,0 +1,79 @@
+"""Protocol revisions, their eras, and the METHODS table: which message is decided at which Point.
+
+Pure. The revision tuples equal ``mcp_types.version`` (tested), without importing its pydantic
+models on the way to the first answer. Revisions are an enumerated set: never compared as strings.
+
+A method that has no row for its (era, direction) is refused by name; rows for resources, prompts,
+completion, sampling, elicitation, roots, logging, tasks and subscriptions arrive with those methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+from firewall.core.points import Point
+
+Era = Literal["legacy", "modern"]
+Flow = Literal["request", "response"]  # client → server, server → client
+
+LEGACY: Final[Era] = "legacy"
+MODERN: Final[Era] = "modern"
+
+HANDSHAKE_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+MODERN_VERSIONS: Final = ("2026-07-28",)
+KNOWN_VERSIONS: Final = (*HANDSHAKE_VERSIONS, *MODERN_VERSIONS)
+# 2024-11-05 has another transport (HTTP+SSE); over Streamable HTTP a session starts at 2025-03-26.
+SESSION_VERSIONS: Final = HANDSHAKE_VERSIONS[1:]
+NEWEST_HANDSHAKE: Final = HANDSHAKE_VERSIONS[-1]
+NEWEST_MODERN: Final = MODERN_VERSIONS[-1]
+ASSUMED_VERSION: Final = "2025-03-26"  # legacy request without a version header (MCP 2025-11-25, transports)
+
+ERROR: Final = "error"  # the row of an upstream's JSON-RPC error, whatever method it answers
+
+
+def _rows() -> Mapping[tuple[str, Era, Flow], Point]:
+    rows: dict[tuple[str, Era, Flow], Point] = {
+        ("initialize", LEGACY, "request"): Point.MCP_SESSION_OPEN,
+        ("initialize", LEGACY, "response"): Point.MCP_SESSION_OPENED,
+        ("server/discover", MODERN, "request"): Point.MCP_SESSION_OPEN,
+        ("server/discover", MODERN, "response"): Point.MCP_SESSION_OPENED,
+        ("notifications/initialized", LEGACY, "request"): Point.MCP_NOTIFY_CLIENT,
+        ("notifications/cancelled", LEGACY, "request"): Point.MCP_NOTIFY_CLIENT,
+        # We answer every ping ourselves, so the one decision is about our own answer.
+        ("ping", LEGACY, "request"): Point.MCP_PONG,
+        ("ping", LEGACY, "response"): Point.MCP_PONG,
+    }
+    for era in (LEGACY, MODERN):
+        rows["tools/list", era, "request"] = Point.MCP_TOOL_LIST
+        rows["tools/list", era, "response"] = Point.MCP_TOOL_LISTED
+        rows["tools/call", era, "request"] = Point.MCP_TOOL_CALL
+        rows["tools/call", era, "response"] = Point.MCP_TOOL_RESULT
+        rows["notifications/progress", era, "response"] = Point.MCP_NOTIFY_SERVER
+        rows["notifications/message", era, "response"] = Point.MCP_NOTIFY_SERVER
+        rows[ERROR, era, "response"] = Point.MCP_ERROR
+    return MappingProxyType(rows)
+
+
+METHODS: Final = _rows()
+
+
+def era_of(version: str) -> Era | None:
+    """Return the era of a known revision, or None for an unknown one."""
+    if version in MODERN_VERSIONS:
+        return MODERN
+    return LEGACY if version in HANDSHAKE_VERSIONS else None
+
+
+def point_of(method: str, era: Era, flow: Flow) -> Point | None:
+    """Return the Point of a message, or None when this era has no such message in this direction."""
+    return METHODS.get((method, era, flow))
+
+
+def negotiated(requested: str) -> str:
+    """Return the revision that answers a legacy ``initialize``: the asked one if served, else the newest.
+
+    Source: MCP 2025-11-25 lifecycle, version negotiation. A legacy client never gets a modern revision.
+    """
+    return requested if requested in SESSION_VERSIONS else NEWEST_HANDSHAKE
