@@ -1,0 +1,208 @@
+"""ASGI helpers of every shell: read a bounded body, read headers once, write what was cleared, see a client leave.
+
+The writers accept `Cleared` and `FixedReply` and nothing else (DESIGN §3); the check is made at run
+time as well, since an untyped caller must not be a way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeAlias
+
+from firewall.core.action import Headers
+from firewall.core.errors import Malformed
+from firewall.core.permit import Cleared, FixedReply
+from firewall.wire import sse
+
+Scope: TypeAlias = "MutableMapping[str, Any]"
+Message: TypeAlias = "MutableMapping[str, Any]"
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Fields that route, authenticate or frame: a second one is read by somebody else (MCP reference 11-3).
+_SINGLE: Final = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"dpop",
+        b"expect",
+        b"host",
+        b"last-event-id",
+        b"origin",
+        b"proxy-authorization",
+        b"signature",
+        b"traceparent",
+        b"transfer-encoding",
+        b"x-api-key",
+        b"api-key",
+        b"a2a-version",
+    }
+)
+_SINGLE_PREFIXES: Final = (b"mcp-", b"x-bartizan-")
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_JSON: Final = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_STREAM_HEADERS: Final = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),  # a transforming proxy would hold events back
+    (b"x-accel-buffering", b"no"),
+    _NOSNIFF,
+)
+
+
+def header_map(scope: Scope) -> dict[bytes, bytes]:
+    """Return lower-case names → values without edge white space; list-valued repeats joined by ", ".
+
+    Raises Malformed http_desync: a repeat of a field that routes, authenticates or frames (all
+    ``mcp-*`` included). ``cookie`` repeats are joined by "; " (RFC 9113 8.2.3).
+    """
+    out: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        value = value.strip(b" \t")
+        before = out.get(name)
+        if before is not None:
+            if name in _SINGLE or name.startswith(_SINGLE_PREFIXES):
+                raise Malformed("http_desync")
+            value = before + (b"; " if name == b"cookie" else b", ") + value
+        out[name] = value
+    return out
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+    """Return the whole request body.
+
+    max_bytes: inclusive; a larger Content-Length is refused before a byte is read. timeout_s: seconds
+    for the whole body, so that a drip of bytes gains nothing.
+    Raises Malformed: body_too_large (413), timeout_request (408), client_gone (nobody to answer).
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (len(value) > 19 or not value.isdigit() or int(value) > max_bytes):
+            raise Malformed("body_too_large")
+    try:
+        async with asyncio.timeout(timeout_s):
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Malformed("client_gone")
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body", False):
+                if len(body) > max_bytes:
+                    raise Malformed("body_too_large")
+                return body
+            parts = [body]
+            total = len(body)
+            while message.get("more_body", False):
+                if total > max_bytes:
+                    raise Malformed("body_too_large")
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Malformed("client_gone")
+                parts.append(message.get("body", b""))
+                total += len(parts[-1])
+    except TimeoutError:
+        raise Malformed("timeout_request") from None
+    if total > max_bytes:
+        raise Malformed("body_too_large")
+    return b"".join(parts)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has left. Race it against every stream: without it a vanished client leaves its task."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def write_cleared(send: Send, cleared: Cleared, *, status: int = 200, extra: Headers = ()) -> None:
+    """Write one JSON reply: the cleared payload, its headers, then ``extra``."""
+    if not isinstance(cleared, Cleared):
+        raise TypeError("only what the guard cleared may leave")
+    payload = cleared.payload
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                _JSON,
+                (b"content-length", b"%d" % len(payload)),
+                _NOSNIFF,
+                _NO_STORE,
+                *cleared.headers,
+                *extra,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": payload})
+
+
+async def write_fixed(send: Send, reply: FixedReply) -> None:
+    """Write our own words."""
+    if not isinstance(reply, FixedReply):
+        raise TypeError("only a fixed reply may be written here")
+    await send(
+        {
+            "type": "http.response.start",
+            "status": reply.status,
+            "headers": [(b"content-length", b"%d" % len(reply.body)), _NOSNIFF, _NO_STORE, *reply.headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+class EventStream:
+    """One SSE response. `open` once, then events in order, then `close`; a lock keeps two writers apart."""
+
+    __slots__ = ("_closed", "_lock", "_opened", "_send", "bytes_out")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._lock = asyncio.Lock()
+        self._opened = False
+        self._closed = False
+        self.bytes_out = 0
+
+    @property
+    def opened(self) -> bool:
+        """Whether the head was sent: from then on an error is an event, not a status."""
+        return self._opened
+
+    async def open(self, extra_headers: Headers = (), *, status: int = 200) -> None:
+        """Send the head. A second call does nothing."""
+        if not self._opened:
+            self._opened = True
+            await self._send(
+                {"type": "http.response.start", "status": status, "headers": [*_STREAM_HEADERS, *extra_headers]}
+            )
+
+    async def event(self, cleared: Cleared, *, event: str = "", id: str = "") -> None:
+        """Send one cleared event."""
+        if not isinstance(cleared, Cleared):
+            raise TypeError("only what the guard cleared may leave")
+        await self._write(sse.encode(cleared.payload, event=event, id=id))
+
+    async def fixed_event(self, reply: FixedReply, *, event: str = "") -> None:
+        """Send our own words as an event."""
+        if not isinstance(reply, FixedReply):
+            raise TypeError("only a fixed reply may be written here")
+        await self._write(sse.encode(reply.body, event=event))
+
+    async def comment(self) -> None:
+        """Send a keep-alive."""
+        await self._write(sse.COMMENT)
+
+    async def close(self) -> None:
+        """End the response. Opens it first where nothing was sent; a second call does nothing."""
+        await self.open()
+        async with self._lock:
+            if not self._closed:
+                self._closed = True
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, data: bytes) -> None:
+        async with self._lock:
+            if self._closed or not self._opened:
+                raise RuntimeError("the event stream is not open")
+            self.bytes_out += len(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})

@@ -1,0 +1,67 @@
+"""Our own fetches, behind `Dialler.fetch`: one connection each, no cookies, no redirects, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import yarl
+
+from firewall.core.action import Headers
+from firewall.core.errors import UpstreamFault
+from firewall.net.address import Network
+from firewall.net.connector import fault_for, open_session, read_bounded
+from firewall.net.dial import Dialler, Fetched, Purpose
+from firewall.wire.http import URL
+
+
+class Fetcher:
+    """One session per network permission."""
+
+    def __init__(self, dialler: Dialler) -> None:
+        self._dialler = dialler
+        self._sessions: dict[Network, aiohttp.ClientSession] = {}
+
+    async def fetch(
+        self,
+        purpose: Purpose,
+        url: URL,
+        *,
+        network: Network,
+        max_bytes: int,
+        timeout_s: float,
+        headers: Headers,
+        body: bytes | None,
+    ) -> Fetched:
+        """Return the answer; see `Dialler.fetch`."""
+        session = self._sessions.get(network)
+        if session is None:
+            session = self._sessions[network] = open_session(self._dialler, network)
+        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        sent.setdefault("User-Agent", f"bartizan ({purpose.value})")
+        sent["Accept-Encoding"] = "identity"
+        # A kept connection would outlive the name's pin: these fetches are rare, so each dials anew.
+        sent["Connection"] = "close"
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                session.request(
+                    "GET" if body is None else "POST",
+                    yarl.URL(str(url), encoded=True),
+                    headers=sent,
+                    data=body,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                data = await read_bounded(response, max_bytes)
+                return Fetched(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
+        except UpstreamFault:
+            raise
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise fault_for(error) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
