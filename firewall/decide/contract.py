@@ -26,7 +26,7 @@ from firewall.core.decision import CONTRACT, EFFECTS, OBLIGATIONS, Decision, Eff
 from firewall.core.errors import PolicyFault
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSON, parse_pointer
+from firewall.core.jsonvalue import JSON, get, parse_pointer
 from firewall.core.label import MARKS, Label, names_of
 from firewall.core.points import INFO, Point
 from firewall.core.principal import Principal
@@ -54,6 +54,18 @@ RESOURCE_PROPERTIES: Final[dict[str, frozenset[str] | type]] = {
     "host": str,
     "port": int,
     "address_class": frozenset({"public", "private", "loopback", "link_local", "metadata", "reserved", "invalid"}),
+}
+
+# Facts that a resource has by its type when its gateway says nothing; rules can then ask for every
+# fact positively, and a fact that gets lost denies. A tenant's ``"*"`` means every tenant.
+RESOURCE_DEFAULTS: Final[dict[str, dict[str, JSON]]] = {
+    "mcp_server": {"trust": "untrusted"},
+    "mcp_tool": {"trust": "untrusted", "schema": "none"},
+    "a2a_agent": {"trust": "untrusted", "signed": "none"},
+    "a2a_card": {"trust": "untrusted", "signed": "none"},
+    "llm_model": {"tenants": ["*"], "scope": "llm:invoke", "state": "approved"},
+    "llm_provider": {"tenants": ["*"], "scope": "llm:invoke", "state": "approved"},
+    "host": {"tenants": ["*"], "network": "public"},
 }
 
 # Codes that only our own code may put in a record; Rego that claims one is invalid (policy §10.5).
@@ -121,7 +133,8 @@ def encode_input(
 ) -> bytes:
     """Return the policy input document for one action as JSON bytes (UTF-8).
 
-    findings: at most POLICY_FINDINGS; spans and value digests never enter the document.
+    findings: at most POLICY_FINDINGS; spans and value digests never enter the document. Each gets
+        ``item``: the name of the list entry that it stands in (``action.items_at``), else "".
     label: the caller's flow label *before* this action. now_us: Unix microseconds.
     limits: counters as facts for rules, e.g. ``{"calls": 12}``.
     approval: None, or ``{"id": str, "rules": [str]}``: the rules that a person was shown and
@@ -165,6 +178,7 @@ def encode_input(
                 "category": f.category,
                 "severity": f.severity,
                 "pointer": f.pointer,
+                "item": _entry_of(action, f.pointer) if action.items_at else "",
                 "detector": f.detector,
             }
             for f in findings
@@ -196,6 +210,20 @@ def encode_input(
 
 
 _LIST_POINTS: Final = frozenset({Point.MCP_TOOL_LISTED, Point.A2A_CARD_SERVE, Point.LLM_MODELS})
+
+
+def _entry_of(action: Action, where: str) -> str:
+    """Return the name of the list entry that a finding's pointer leads into, or ""."""
+    tokens = parse_pointer(where)
+    depth = len(action.items_at)
+    if len(tokens) <= depth or tokens[:depth] != tuple(map(str, action.items_at)):
+        return ""
+    try:
+        entry = get(action.body, tokens[: depth + 1])
+    except KeyError:
+        return ""
+    name = entry.get(action.item_key) if isinstance(entry, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _remember(principal: Principal) -> tuple[Principal, bytes, bytes]:
@@ -232,7 +260,7 @@ def _remember(principal: Principal) -> tuple[Principal, bytes, bytes]:
 
 def _encode_resource(resource: Resource) -> bytes:
     """Check a resource against the closed list, encode it and keep the bytes on it."""
-    if resource.type not in RESOURCE_TYPES:
+    if resource.type not in RESOURCE_DEFAULTS:
         raise PolicyFault("input_invalid", "unknown resource type")
     for name, value in resource.properties.items():
         allowed = RESOURCE_PROPERTIES.get(name)
@@ -246,7 +274,7 @@ def _encode_resource(resource: Resource) -> bytes:
             fits = type(value) is allowed
         if not fits:
             raise PolicyFault("input_invalid", f"resource property {name} has a value outside its list")
-    properties = dict(resource.properties)
+    properties = {**RESOURCE_DEFAULTS[resource.type], **resource.properties}
     _check_shape(properties)
     encoded = _dumps({"type": resource.type, "id": resource.id, "properties": properties})
     resource.encoded[:] = [encoded]

@@ -1,0 +1,279 @@
+# METADATA
+# title: Tools, agents, models and hosts
+# description: |
+#   What may be reached at all: registered, approved, unchanged since its approval, called as its
+#   schema says. Facts come from the registry, the pins and the configuration, never from a message.
+package firewall.rules.tools
+
+import data.firewall.lib.points
+
+import future.keywords.not
+import rego.v1
+
+facts := input.resource.properties
+
+# -- grants ---------------------------------------------------------------------------------------
+
+registered if facts.state == "approved"
+
+pinned if facts.pin == "approved"
+
+classes := {"read", "write", "destroy", "send", "pay", "exec", "admin"}
+
+grant contains "tools.call" if {
+	input.point == "mcp.tool.call"
+	input.resource.type == "mcp_tool"
+	registered
+	pinned
+	facts.effect_class in classes
+	facts.schema in {"ok", "none"}
+}
+
+grant contains "tools.server" if {
+	input.point in {
+		"mcp.session.open", "mcp.notify.client", "mcp.tool.list",
+		"mcp.pong", "mcp.session.opened", "mcp.notify.server", "mcp.error",
+	}
+	registered
+}
+
+grant contains "tools.result" if {
+	input.point == "mcp.tool.result"
+	registered
+}
+
+grant contains "tools.listed" if {
+	input.point == "mcp.tool.listed"
+	registered
+	list_readable
+}
+
+grant contains "tools.agent" if {
+	input.point in {"a2a.message.send", "a2a.card.serve"}
+	registered
+	pinned
+	facts.signed in {"verified", "none"}
+}
+
+grant contains "tools.agent_task" if {
+	input.point in {"a2a.task.get", "a2a.task.cancel", "a2a.message.receive", "a2a.task.update", "a2a.error"}
+	registered
+}
+
+grant contains "tools.model" if {
+	points.llm
+	registered
+}
+
+grant contains "tools.host" if {
+	input.point == "egress.connect"
+	input.resource.type == "host"
+	address_public
+	facts.port in data.config.egress_ports
+}
+
+# An upstream that was configured for a private or loopback network may use that network only.
+grant contains "tools.own_network" if {
+	input.point == "egress.connect"
+	input.resource.type == "host"
+	address_own
+}
+
+address_public if facts.address_class == "public"
+
+address_own if {
+	facts.network in {"private", "loopback"}
+	facts.address_class == facts.network
+}
+
+# -- findings: registry and pins ------------------------------------------------------------------
+
+# METADATA
+# title: Not approved, suspended or revoked
+# description: Only upstreams and agents that an operator approved may be used; a suspension counts at once.
+# custom:
+#   owasp: [ASI04, ASI10, "MCP09:2025"]
+#   severity: 80
+#   message_user: This action is not allowed by policy.
+finding contains {
+	"rule": "tools.not_approved", "effect": "deny", "code": "not_approved",
+	"owasp": ["ASI04", "ASI10", "MCP09:2025"], "severity": 80, "obligations": [],
+} if {
+	input.point != "egress.connect"
+	not registered
+}
+
+# METADATA
+# title: The definition changed after approval
+# description: The canonical hash differs from the approved pin (rug pull).
+# custom:
+#   owasp: [ASI04, "MCP03:2025"]
+#   severity: 90
+#   message_user: This definition changed since it was approved.
+finding contains {
+	"rule": "tools.pin_changed", "effect": "deny", "code": "quarantined",
+	"owasp": ["ASI04", "MCP03:2025"], "severity": 90, "obligations": [],
+} if facts.pin == "changed"
+
+# METADATA
+# title: The definition was never approved
+# description: A tool or agent that appeared after the first contact waits for an operator.
+# custom:
+#   owasp: [ASI04, "MCP03:2025"]
+#   severity: 70
+#   message_user: This definition changed since it was approved.
+finding contains {
+	"rule": "tools.pin_new", "effect": "deny", "code": "quarantined",
+	"owasp": ["ASI04", "MCP03:2025"], "severity": 70, "obligations": [],
+} if facts.pin == "new"
+
+# METADATA
+# title: Arguments do not fit the pinned schema
+# description: Checked natively against the approved schema before policy; extra members count as well.
+# custom:
+#   owasp: [ASI02, "LLM03:2026"]
+#   severity: 60
+#   message_user: The parameters are not valid.
+finding contains {
+	"rule": "tools.schema_mismatch", "effect": "deny", "code": "schema_mismatch",
+	"owasp": ["ASI02", "LLM03:2026"], "severity": 60, "obligations": [],
+} if facts.schema == "mismatch"
+
+# METADATA
+# title: The agent's card is not signed as required
+# description: A failed signature is always refused; a missing one where the platform asks for signatures.
+# custom:
+#   owasp: [ASI07, ASI04]
+#   severity: 85
+#   message_user: This action is not allowed by policy.
+finding contains {
+	"rule": "tools.card_signature", "effect": "deny", "code": "card_signature",
+	"owasp": ["ASI07", "ASI04"], "severity": 85, "obligations": [],
+} if card_unacceptable
+
+card_unacceptable if facts.signed == "failed"
+
+card_unacceptable if {
+	input.resource.type in {"a2a_agent", "a2a_card"}
+	data.config.require_signed_cards == true
+	not facts.signed == "verified"
+}
+
+# METADATA
+# title: The model has no known price
+# description: Without a price a budget means nothing.
+# custom:
+#   owasp: [ASI08, "LLM06:2026"]
+#   severity: 40
+#   message_user: This action is not allowed by policy.
+finding contains {
+	"rule": "tools.model_unpriced", "effect": "deny", "code": "model_unpriced",
+	"owasp": ["ASI08", "LLM06:2026"], "severity": 40, "obligations": [],
+} if {
+	input.point == "llm.request"
+	data.config.require_priced_models == true
+	not facts.priced == true
+}
+
+# -- findings: lists ------------------------------------------------------------------------------
+
+items := input.action.properties.arguments.items
+
+list_readable if {
+	is_array(items)
+	every item in items {
+		is_string(item.id)
+		item.id != ""
+	}
+}
+
+usable(item) if {
+	item.state == "approved"
+	item.pin == "approved"
+	item.scope in input.subject.properties.scopes
+}
+
+# METADATA
+# title: Entries that the caller may not use
+# description: Hidden from the list, so that a model never reads a definition that it could not call.
+# custom:
+#   owasp: [ASI02, ASI04, "LLM08:2026"]
+#   severity: 10
+#   message_user: Some entries are not available.
+finding contains {
+	"rule": "tools.visibility", "effect": "transform", "code": "items_hidden",
+	"owasp": ["ASI02", "ASI04", "LLM08:2026"], "severity": 10, "obligations": hidden,
+} if {
+	input.point == "mcp.tool.listed"
+	count(hidden) > 0
+}
+
+hidden := [{"type": "drop_item", "id": item.id} |
+	some item in items
+	not usable(item)
+]
+
+# -- findings: calls ------------------------------------------------------------------------------
+
+# METADATA
+# title: This class of action asks a person
+# description: Code execution, administration and payments wait for an approval of the exact arguments.
+# custom:
+#   owasp: [ASI02, ASI09, "LLM03:2026"]
+#   severity: 50
+#   message_user: This action waits for a person's approval.
+finding contains {
+	"rule": "tools.approval_required", "effect": "approve", "code": "approval_required",
+	"owasp": ["ASI02", "ASI09", "LLM03:2026"], "severity": 50, "obligations": [],
+} if {
+	input.point in {"mcp.tool.call", "llm.tool_call"}
+	facts.effect_class in data.config.approval_classes
+}
+
+path_values contains value if {
+	some name, value in input.action.properties.arguments
+	lower(name) in data.config.path_arguments
+	is_string(value)
+}
+
+path_values contains value if {
+	some name, values in input.action.properties.arguments
+	lower(name) in data.config.path_arguments
+	is_array(values)
+	some value in values
+	is_string(value)
+}
+
+# METADATA
+# title: A path leads to keys or start-up files
+# description: Credentials of the account, hooks, editor and CI settings that execute, kernel interfaces.
+# custom:
+#   owasp: [ASI05, ASI02, "MCP05:2025"]
+#   severity: 85
+#   message_user: This action is not allowed by policy.
+finding contains {
+	"rule": "tools.protected_path", "effect": "deny", "code": "protected_path",
+	"owasp": ["ASI05", "ASI02", "MCP05:2025"], "severity": 85, "obligations": [],
+} if {
+	input.point == "mcp.tool.call"
+	some value in path_values
+	regex.match(data.config.protected_paths, lower(value))
+}
+
+# -- findings: egress of local programs -------------------------------------------------------------
+
+# METADATA
+# title: A local program reaches for an address that is not public
+# description: Private, loopback, link-local and metadata addresses are refused unless the upstream was given that network.
+# custom:
+#   owasp: [ASI02, ASI05, "MCP05:2025"]
+#   severity: 85
+#   message_user: This action is not allowed by policy.
+finding contains {
+	"rule": "tools.egress_address", "effect": "deny", "code": "egress_address",
+	"owasp": ["ASI02", "ASI05", "MCP05:2025"], "severity": 85, "obligations": [],
+} if {
+	input.point == "egress.connect"
+	not address_public
+	not address_own
+}
