@@ -113,6 +113,13 @@ FAULTS: dict[str, Fault] = _table(
     ("version_unsupported", 400, -32022, "The protocol version is not supported."),
     ("session_missing", 400, -32600, "A session id is required."),
     ("session_unknown", 404, -32600, "The session is not known."),
+    # -- A2A (codes of A2A 1.0 §5.4) --------------------------------------------------------
+    ("a2a_version", 400, -32009, "This A2A version is not supported; version 1.0 is."),
+    ("operation_unsupported", 400, -32004, "This operation is not supported here."),
+    ("push_unsupported", 400, -32003, "Push notifications are not supported here."),
+    ("task_unknown", 404, -32001, "Task not found."),
+    ("message_replayed", 409, -32600, "This message id was used before."),
+    ("agent_response", 502, -32006, "The agent's answer was not acceptable."),
     # -- edge ------------------------------------------------------------------------------
     ("http_desync", 400, -32600, "The request is not acceptable."),
     ("host_foreign", 421, -32600, "This host is not served here."),
