@@ -39,20 +39,6 @@ def test_the_package_firewall_itself_holds_no_code(root: Path) -> None:
     assert "import" not in text.replace('"""', "")
 
 
-# Files of a gateway that do I/O or read clocks by design; every other one is pure and must be listed.
-SHELLS = {"serve", "upstream", "stdio", "sandbox", "notify", "relay", "inventory", "catalog", "sessions", "pool"}
-
-
-def test_every_gateway_file_is_a_known_shell_or_is_held_pure(root: Path) -> None:
-    pure = contracts(root)["pure"]["source_modules"]
-    loose = [
-        name
-        for name in modules(root)
-        if "." in name and not name.startswith("firewall.") and name.split(".")[1] not in SHELLS
-    ]
-    assert [name for name in loose if not under(name, pure)] == []
-
-
 @pytest.mark.slow
 def test_the_import_contracts_hold(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
@@ -65,6 +51,7 @@ def test_the_import_contracts_hold(root: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("firewall/wire/planted.py", "import asyncio"),
         ("mcp_gateway/action.py", "import time"),
+        ("llm_router/nobody_named_this_file.py", "import socket"),
         ("a2a_gateway/serve.py", "import llm_router"),
         ("firewall/enforce/planted.py", "import mcp_gateway"),
         ("firewall/detect/planted.py", "import firewall.record"),
