@@ -36,13 +36,13 @@ attack: setup ## run the attack cases only; each names the control and OWASP ids
 fuzz: setup ## feed hostile bytes to every parser for a bounded time
 	@exec $(BIN)/python -m tests.fuzz.run $(ARGS)
 
-lint: setup ## ruff, import contracts; opa fmt and check where opa is built
+lint: setup ## ruff, import contracts; opa fmt, check and test where opa is built
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@if [ -x $(OPA) ]; then \
-	  $(OPA) fmt --fail --diff policies && $(OPA) check --strict policies/firewall && echo "opa: fmt and check clean"; \
-	else echo "SKIPPED: opa fmt and check. Go builds it: make opa"; fi
+	  $(OPA) fmt --fail --diff policies && $(OPA) check --strict --bundle policies && $(OPA) test --bundle policies && echo "opa: fmt, check and test clean"; \
+	else echo "SKIPPED: opa fmt, check and test. Go builds it: make opa"; fi
 
 fix: setup ## let ruff (and opa) mend what they can
 	@$(BIN)/ruff check --fix .
