@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Category = Literal["hygiene", "injection", "secret", "pii", "egress", "markup", "schema", "review", "normal_form", "flow"]
+Category = Literal[
+    "hygiene", "injection", "secret", "pii", "egress", "markup", "schema", "review", "normal_form", "flow"
+]
 
 
 @dataclass(frozen=True, slots=True)

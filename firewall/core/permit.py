@@ -64,7 +64,9 @@ class Cleared:
 
     __slots__ = ("body", "decision_id", "headers", "payload", "record_uid")
 
-    def __init__(self, seal: object, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str) -> None:
+    def __init__(
+        self, seal: object, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str
+    ) -> None:
         if seal is not _SEAL:
             raise TypeError("a Cleared comes from enforce.guard only")
         self.body = body

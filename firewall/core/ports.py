@@ -200,7 +200,9 @@ class ResourceServer(Protocol):
         headers: lower-case names, single values. Raises Unauthenticated: token_missing, token_invalid.
         """
 
-    def challenge(self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str) -> bytes:
+    def challenge(
+        self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str
+    ) -> bytes:
         """Return the WWW-Authenticate value (oauth reference §6.1; order of parameters matters)."""
 
 

@@ -90,7 +90,7 @@ class Guard:
         telemetry: Telemetry,
         clock: Clock,
         ids: Ids,
-        settings: GuardSettings = GuardSettings(),  # noqa: B008  frozen
+        settings: GuardSettings = GuardSettings(),
         on_internal: Callable[[BaseException], None] = lambda _e: None,
     ) -> None:
         self._engine = engine
@@ -170,7 +170,7 @@ class Guard:
             started = self._clock.monotonic_ns()
             answer = self._engine.decide(action.point, question.input_json)  # type: ignore[union-attr]
             return self.conclude(question, answer, (self._clock.monotonic_ns() - started) // 1000)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
     async def check_remote(
@@ -186,12 +186,10 @@ class Guard:
             started = self._clock.monotonic_ns()
             answer = await self._engine.decide_remote(action.point, question.input_json)  # type: ignore[union-attr]
             return self.conclude(question, answer, (self._clock.monotonic_ns() - started) // 1000)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
-    def prepare(
-        self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None
-    ) -> Question | Refusal:
+    def prepare(self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None) -> Question | Refusal:
         """Kill switch, limits, inspection, label and policy input; raises PolicyFault("input_invalid")."""
         decision_id = self._ids.new("d")
         principal = action.principal
@@ -228,9 +226,7 @@ class Guard:
         Raises PolicyFault (decision_invalid, obligation_failed), StateUnavailable.
         """
         action, exchange = question.action, question.exchange
-        decision = parse_decision(
-            answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us
-        )
+        decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
         rules = tuple(r.rule for r in decision.reasons)
         self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
         if not decision.permits:
@@ -264,7 +260,7 @@ class Guard:
             return self.commit(permit, exchange)
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], permit.decision_id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(permit.action, exchange, error)
 
     async def decide_stream(
@@ -296,7 +292,7 @@ class Guard:
             return decision
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], exchange.id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
     def _relay(self, body: JSON, exchange: Exchange, decision_id: str) -> Cleared:
@@ -352,7 +348,11 @@ class Guard:
     def _failed(self, action: Action, exchange: Exchange, error: Exception) -> Refusal:
         """The last resort: whatever went wrong is a deny, recorded, told in fixed words."""
         if isinstance(error, PolicyFault):
-            told = FAULTS["denied"] if error.code in ("input_invalid", "obligation_failed") else FAULTS["policy_unavailable"]
+            told = (
+                FAULTS["denied"]
+                if error.code in ("input_invalid", "obligation_failed")
+                else FAULTS["policy_unavailable"]
+            )
         elif isinstance(error, (StateUnavailable, Malformed)):
             told = FAULTS["policy_unavailable"]
         else:

@@ -58,7 +58,7 @@ class KillSwitch:
         self._marks.bump()
         return gone
 
-    def list(self) -> list[Stop]:
+    def stops(self) -> list[Stop]:
         """Return every stop of the node."""
         found: list[Stop] = []
         for tenant in self._tenants():
@@ -73,7 +73,7 @@ class KillSwitch:
         try:
             epoch = self._marks.epoch()
             if epoch != self._epoch:
-                self._snapshot = frozenset((s.tenant, s.scope, s.name) for s in self.list())
+                self._snapshot = frozenset((s.tenant, s.scope, s.name) for s in self.stops())
                 self._epoch = epoch
         except StateUnavailable:
             return True

@@ -6,7 +6,7 @@ Pure. An obligation that is unknown, does not fit, or does not achieve its end i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from firewall.core.action import Action
@@ -94,22 +94,26 @@ def apply(action: Action, obligations: Sequence[Obligation], findings: Sequence[
             case _:
                 raise PolicyFault("obligation_failed", "unknown obligation for a permit")
     for where in redact_at:
-        found = [f for f in findings if f.pointer == where and f.category in ("secret", "pii", "markup", "injection", "egress")]
+        found = [
+            f
+            for f in findings
+            if f.pointer == where and f.category in ("secret", "pii", "markup", "injection", "egress")
+        ]
         if not found:
             raise PolicyFault("obligation_failed", "nothing was found where something is to be redacted")
-        body = _rewrite(body, where, lambda text, found=found: redacted(text, found))  # type: ignore[misc]
+        body = _rewrite(body, where, lambda text, found=found: redacted(text, found))
         cured.update((f.rule, where) for f in found)
     for where in clean_at:
         body = _rewrite(body, where, clean)
         cured.update((f.rule, where) for f in findings if f.pointer == where and f.category == "hygiene")
     for where, value in replace_at:
-        body = _rewrite(body, where, lambda _text, value=value: value)  # type: ignore[misc]
+        body = _rewrite(body, where, lambda _text, value=value: value)
     if drop:
         body = _dropped(body, action, drop)
     return Applied(body, label, frozenset(cured), body is not action.body)
 
 
-def _rewrite(body: JSON, where: str, change: object) -> JSON:
+def _rewrite(body: JSON, where: str, change: Callable[[str], str]) -> JSON:
     try:
         path = parse_pointer(where)
         text = get(body, path)
@@ -117,7 +121,7 @@ def _rewrite(body: JSON, where: str, change: object) -> JSON:
         raise PolicyFault("obligation_failed", "a pointer leads nowhere") from None
     if not isinstance(text, str):
         raise PolicyFault("obligation_failed", "a pointer does not lead to a string")
-    new = change(text)  # type: ignore[operator]
+    new = change(text)
     return body if new == text else replaced(body, path, new)
 
 

@@ -11,7 +11,7 @@ from firewall.core.action import Action
 from firewall.core.decision import EFFECT_NAMES, Decision
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSONObject
+from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.label import Label, names_of
 
 MAX_FINDINGS = 40
@@ -57,11 +57,13 @@ def decision_record(
     if exchange.trace_id:
         record["trace"] = exchange.trace_id
     if decision is not None:
+        owasp: list[JSON] = []
+        owasp.extend(sorted({o for r in decision.reasons for o in r.owasp}))
         record["decision"] = {
             "effect": EFFECT_NAMES[decision.effect],
             "risk": decision.risk,
             "rules": [r.rule for r in decision.reasons],
-            "owasp": sorted({o for r in decision.reasons for o in r.owasp}),
+            "owasp": owasp,
             "obligations": [o.type for o in decision.obligations],
             "shadow": [r.rule for r in decision.shadow],
             "policy": decision.revision,

@@ -43,7 +43,13 @@ def check_name(name: str) -> str:
     Lower-case letters, digits and single hyphens, 1–40 characters, starting with a letter:
     it stands in paths, scopes (``name:read``) and aggregated tool names (``name__tool``).
     """
-    if not 1 <= len(name) <= NAME_MAX or not set(name) <= NAME_CHARS or not name[0].isalpha() or name[-1] == "-" or "--" in name:
+    if (
+        not 1 <= len(name) <= NAME_MAX
+        or not set(name) <= NAME_CHARS
+        or not name[0].isalpha()
+        or name[-1] == "-"
+        or "--" in name
+    ):
         raise Malformed("name_invalid")
     return name
 
@@ -151,5 +157,12 @@ def _entry(tenant: str, entry: Entry) -> RegistryEntry:
     kind, _, name = entry.key.partition("/")
     raw = orjson.loads(entry.value)
     return RegistryEntry(
-        tenant, kind, name, raw["state"], raw["spec"], raw["by"], raw["since_us"], entry.version  # type: ignore[arg-type]
+        tenant,
+        kind,
+        name,
+        raw["state"],
+        raw["spec"],
+        raw["by"],
+        raw["since_us"],
+        entry.version,  # type: ignore[arg-type]
     )

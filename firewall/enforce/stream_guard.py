@@ -52,7 +52,7 @@ class StreamGuard:
         self._released = 0
         self._cuts: list[tuple[int, int, str]] = []
         self._stopped: Refusal | None = None
-        self._blank = {**action.body, "text": ""} if isinstance(action.body, dict) else {"text": ""}
+        self._blank: JSON = {**action.body, "text": ""} if isinstance(action.body, dict) else {"text": ""}
 
     async def feed(self, body: JSON, text_at: Path = (), text: str = "") -> list[Cleared] | Refusal:
         """Take one event; return the events that may leave now, in order, or the refusal.

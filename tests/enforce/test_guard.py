@@ -1,0 +1,262 @@
+"""The choke point: what it lets through, what it refuses, and in which order things happen."""
+
+import orjson
+import pytest
+
+from firewall.core.finding import Finding
+from firewall.core.label import MARKS, MOST_RESTRICTIVE, Label
+from firewall.core.permit import Cleared, Refusal
+from tests.support.kit import ALLOW, BrokenEngine, NoScanner, ScriptedEngine, call, kit, principal, result, tool
+
+
+def decided(effect: str, *reasons: dict, obligations: list | None = None) -> dict:
+    return {
+        **ALLOW,
+        "effect": effect,
+        "decision": effect in ("allow", "transform"),
+        "risk": max([r["severity"] for r in reasons], default=0),
+        "reasons": list(reasons),
+        "obligations": obligations or [],
+    }
+
+
+def reason(rule: str = "t.rule", effect: str = "deny", code: str = "because") -> dict:
+    return {"rule": rule, "effect": effect, "code": code, "owasp": ["ASI02"], "severity": 70}
+
+
+def secret_at(pointer: str, span: tuple[int, int] | None = None) -> Finding:
+    return Finding("SCAN-04", "secret.test", "secret", 90, pointer, "patterns", "", span)
+
+
+async def test_an_allowed_call_becomes_the_canonical_bytes_of_its_body_after_its_record():
+    k = kit()
+    x = k.guard.new_exchange(principal(), "mcp")
+    cleared = await k.guard.clear(call({"b": 1, "a": "é"}), x)
+    assert isinstance(cleared, Cleared)
+    assert orjson.loads(cleared.payload) == cleared.body == call({"b": 1, "a": "é"}).body
+    (record,) = k.audit.records
+    assert (record["phase"], record["point"], record["decision"]["effect"]) == ("intent", "mcp.tool.call", "allow")
+    assert record["args"]["bytes"] == len(cleared.payload)
+    assert cleared.record_uid == x.intent_uid == "r1"
+
+
+async def test_nothing_is_cleared_when_no_record_can_be_written():
+    k = kit()
+    k.audit.broken = True
+    refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "audit_unavailable"
+    k.audit.broken = False  # the twin: the same call with a working log is cleared
+    assert isinstance(await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp")), Cleared)
+
+
+async def test_disk_durability_waits_for_the_disk_and_refuses_when_it_fails():
+    k = kit(durability="disk")
+
+    class HalfBroken(type(k.audit)):
+        async def durable(self, receipt):
+            from firewall.core.errors import AuditUnavailable
+
+            raise AuditUnavailable("eio")
+
+    k.audit.__class__ = HalfBroken
+    refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "audit_unavailable"
+
+
+async def test_a_deny_is_recorded_and_tells_only_fixed_words():
+    k = kit(engine=ScriptedEngine(lambda _i: decided("deny", reason("tools.secret_rule"))))
+    refusal = await k.guard.clear(call({"x": "attacker text"}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.text == "This action is not allowed by policy."
+    assert refusal.rules == ("tools.secret_rule",)
+    assert k.audit.records[0]["decision"]["rules"] == ["tools.secret_rule"]
+    assert "attacker text" not in orjson.dumps(k.audit.records).decode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"null",
+        b"{}",
+        b'"<undefined>"',
+        orjson.dumps({**ALLOW, "contract": "2"}),
+        orjson.dumps({**ALLOW, "effect": "permit"}),
+        orjson.dumps({k: v for k, v in ALLOW.items() if k != "effect"}),
+        orjson.dumps(decided("transform", reason(effect="transform"))),
+        orjson.dumps({**ALLOW, "obligations": [{"type": "open_sesame"}]}),
+    ],
+)
+async def test_any_answer_that_is_not_a_decision_is_a_deny(answer: bytes):
+    k = kit(engine=ScriptedEngine(lambda _i: answer))
+    refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "policy_unavailable"
+
+
+async def test_an_engine_that_breaks_and_an_unexpected_exception_are_denies():
+    for engine in (BrokenEngine(), ScriptedEngine(lambda _i: 1 / 0)):
+        k = kit(engine=engine)
+        refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+        assert isinstance(refusal, Refusal)
+        assert refusal.fault.code in ("policy_unavailable", "internal")
+        assert k.faults, "operators are told"
+
+
+async def test_a_redaction_replaces_exactly_the_found_span():
+    text = "key AKIAxyz done"
+    duty = [{"type": "redact", "pointer": "/result/content/0/text"}]
+    seen = [secret_at("/result/content/0/text", (4, 11))]
+    k = kit(
+        engine=ScriptedEngine(lambda i: decided("transform", reason(effect="transform"), obligations=duty)),
+        scanner=NoScanner(lambda body: seen if "AKIA" in orjson.dumps(body).decode() else []),
+    )
+    cleared = await k.guard.clear(result(text), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(cleared, Cleared)
+    assert cleared.body["result"]["content"][0]["text"] == "key [redacted:secret.test] done"
+    assert b"AKIA" not in cleared.payload
+
+
+async def test_a_redaction_that_leaves_the_value_behind_is_a_deny():
+    duty = [{"type": "redact", "pointer": "/result/content/0/text"}]
+    seen = [secret_at("/result/content/0/text", (0, 1))]
+    k = kit(
+        engine=ScriptedEngine(lambda i: decided("transform", reason(effect="transform"), obligations=duty)),
+        scanner=NoScanner(lambda _body: seen),
+    )
+    refusal = await k.guard.clear(result("AKIA"), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.rules == ("core.obligation_failed",)
+
+
+@pytest.mark.parametrize("pointer", ["/nowhere", "/result", "result", "/result/content/7/text"])
+async def test_an_obligation_that_cannot_be_met_is_a_deny(pointer: str):
+    duty = [{"type": "replace", "pointer": pointer, "value": "x"}]
+    k = kit(engine=ScriptedEngine(lambda i: decided("transform", reason(effect="transform"), obligations=duty)))
+    refusal = await k.guard.clear(result("text"), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+
+
+async def test_content_and_structured_content_change_together_or_not_at_all():
+    """DESIGN §6b-9."""
+    both = [
+        {"type": "replace", "pointer": "/result/content/0/text", "value": "x"},
+        {"type": "replace", "pointer": "/result/structuredContent/v", "value": "x"},
+    ]
+    for duties, passes in ((both, True), (both[:1], False), (both[1:], False)):
+        k = kit(
+            engine=ScriptedEngine(lambda i, d=duties: decided("transform", reason(effect="transform"), obligations=d))
+        )
+        verdict = await k.guard.clear(result("t", structured={"v": "t"}), k.guard.new_exchange(principal(), "mcp"))
+        assert isinstance(verdict, Cleared) is passes
+
+
+async def test_a_label_is_raised_before_the_bytes_are_released_and_follows_the_caller():
+    """DESIGN §6b-1, §6b-2."""
+    duty = [{"type": "taint", "label": "untrusted"}]
+    k = kit(engine=ScriptedEngine(lambda i: decided("allow", reason(effect="allow"), obligations=duty)))
+    permit = k.guard.check(result("t"), k.guard.new_exchange(principal(), "mcp"))
+    assert not isinstance(permit, Refusal)
+    assert k.labels.current(principal()) == Label(MARKS["untrusted"]), "raised before commit"
+    assert k.labels.current(principal(audience="http://127.0.0.1:8700/v1")) == Label(MARKS["untrusted"])
+    assert k.labels.current(principal(subject="u_bob")) == 0
+    assert k.labels.current(principal(tenant="other")) == 0
+
+
+async def test_a_label_that_cannot_be_raised_stops_the_release():
+    from firewall.core.errors import StateUnavailable
+
+    duty = [{"type": "taint", "label": "untrusted"}]
+    k = kit(engine=ScriptedEngine(lambda i: decided("allow", reason(effect="allow"), obligations=duty)))
+
+    def full(key: bytes, marks: int) -> None:
+        raise StateUnavailable("full")
+
+    k.marks.raise_ = full
+    assert isinstance(await k.guard.clear(result("t"), k.guard.new_exchange(principal(), "mcp")), Refusal)
+
+
+async def test_policy_is_told_the_most_restrictive_label_when_labels_cannot_be_read():
+    from firewall.core.errors import StateUnavailable
+
+    engine = ScriptedEngine()
+    k = kit(engine=engine)
+
+    def lost(key: bytes) -> int:
+        raise StateUnavailable("gone")
+
+    k.marks.read = lost
+    await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert set(engine.inputs[0]["context"]["labels"]) == set(MARKS)
+    assert MOST_RESTRICTIVE
+
+
+async def test_the_kill_switch_is_asked_before_the_engine():
+    k = kit(engine=BrokenEngine())
+    k.kill_switch.pull("default", "upstream", "demo", by="op")
+    refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "killed"
+    k.kill_switch.release("default", "upstream", "demo")
+    refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "policy_unavailable"
+
+
+async def test_a_caller_over_its_rate_is_told_when_to_come_back_and_another_is_not():
+    k = kit(calls_per_minute=3)
+    verdicts = [await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp")) for _ in range(4)]
+    assert [isinstance(v, Cleared) for v in verdicts] == [True, True, True, False]
+    assert 1 <= verdicts[3].retry_after_s <= 60
+    assert isinstance(
+        await k.guard.clear(call({}, who=principal(subject="u_bob")), k.guard.new_exchange(principal(), "mcp")), Cleared
+    )
+    k.clock.advance(61)
+    assert isinstance(await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp")), Cleared)
+
+
+async def test_a_scope_that_would_cure_the_deny_is_named_only_when_nothing_else_denies():
+    step = [{"type": "step_up", "scope": "demo:write"}]
+    curable = decided("deny", reason("identity.scope_missing", code="scope_missing"), obligations=step)
+    other = decided("deny", reason("identity.scope_missing", code="scope_missing"), reason("tools.x"), obligations=step)
+    for answer, challenge in ((curable, ("demo:write",)), (other, ())):
+        k = kit(engine=ScriptedEngine(lambda _i, a=answer: a))
+        refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+        assert isinstance(refusal, Refusal)
+        assert refusal.challenge == challenge
+
+
+async def test_an_input_beyond_its_bound_is_a_deny_and_never_a_cut():
+    """DESIGN §6b-5."""
+    k = kit()
+    refusal = await k.guard.clear(call({"a": "x" * 300_000}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.rules == ("core.input_invalid",)
+
+
+async def test_an_exchange_is_closed_once_and_only_when_something_was_intended():
+    k = kit()
+    x = k.guard.new_exchange(principal(), "mcp")
+    k.guard.close(x, outcome="refused")
+    assert k.audit.records == []
+    x = k.guard.new_exchange(principal(), "mcp")
+    await k.guard.clear(call({}), x)
+    k.guard.close(x, outcome="upstream_fault", error="timeout")
+    k.guard.close(x, outcome="ok")
+    assert [r["kind"] for r in k.audit.records] == ["decision", "outcome"]
+    assert k.audit.records[1]["outcome"]["intent"] == "r1"
+
+
+def test_a_traceparent_is_read_for_shape_only():
+    k = kit()
+    good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    x = k.guard.new_exchange(principal(), "mcp", traceparent=good)
+    assert (x.trace_id, x.parent_span, x.sampled) == ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True)
+    for bad in (b"", b"01" + good[2:], good[:-1], good.upper(), b"00-" + b"0" * 32 + good[35:], good + b"-x"):
+        assert k.guard.new_exchange(principal(), "mcp", traceparent=bad).trace_id == ""
+
+
+def test_a_tool_helper_has_only_known_facts():
+    assert tool().properties["pin"] == "approved"
