@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from firewall.core.action import Action
 from firewall.core.decision import Obligation
@@ -101,16 +102,20 @@ def apply(action: Action, obligations: Sequence[Obligation], findings: Sequence[
         ]
         if not found:
             raise PolicyFault("obligation_failed", "nothing was found where something is to be redacted")
-        body = _rewrite(body, where, lambda text, found=found: redacted(text, found))
+        body = _rewrite(body, where, partial(redacted, found=found))
         cured.update((f.rule, where) for f in found)
     for where in clean_at:
         body = _rewrite(body, where, clean)
         cured.update((f.rule, where) for f in findings if f.pointer == where and f.category == "hygiene")
     for where, value in replace_at:
-        body = _rewrite(body, where, lambda _text, value=value: value)
+        body = _rewrite(body, where, partial(_value, value))
     if drop:
         body = _dropped(body, action, drop)
     return Applied(body, label, frozenset(cured), body is not action.body)
+
+
+def _value(value: str, _text: str) -> str:
+    return value
 
 
 def _rewrite(body: JSON, where: str, change: Callable[[str], str]) -> JSON:

@@ -154,7 +154,8 @@ class Registry:
 
 
 def _entry(tenant: str, entry: Entry) -> RegistryEntry:
-    kind, _, name = entry.key.partition("/")
+    prefix, _, name = entry.key.partition("/")
+    kind: Kind = "mcp" if prefix == "mcp" else "a2a"
     raw = orjson.loads(entry.value)
     return RegistryEntry(
         tenant,
@@ -164,5 +165,5 @@ def _entry(tenant: str, entry: Entry) -> RegistryEntry:
         raw["spec"],
         raw["by"],
         raw["since_us"],
-        entry.version,  # type: ignore[arg-type]
+        entry.version,
     )
