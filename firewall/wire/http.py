@@ -240,6 +240,6 @@ def _is_url_path(path: bytes) -> bool:
             byte = int(piece[:2], 16) if len(piece) >= 2 and piece[:2].isalnum() else 0
         except ValueError:
             return False
-        if byte < 0x21 or byte == 0x7F or bytes([byte]) in b"./\\%":
+        if byte < 0x20 or byte == 0x7F or bytes([byte]) in b"./\\%":
             return False
     return is_normal_path(b"".join([pieces[0], *(piece[2:] for piece in pieces[1:])]) or b"/")

@@ -112,7 +112,8 @@ def _check_depth(text: bytes, max_depth: int) -> None:
         brackets = brackets.replace(b"()", b"")
         if not brackets:
             return
-    raise Malformed("json_too_deep")
+    if brackets:
+        raise Malformed("json_too_deep")
 
 
 def _code_of(data: bytes, message: str) -> str:
