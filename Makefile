@@ -64,7 +64,7 @@ bench: setup ## measure cost per request beside direct and nginx; writes benchma
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)
 
 opa: ## build the reference policy engine with Go into build/bin/opa (minutes)
-	@command -v go >/dev/null || { echo "opa: Go is not installed; the embedded engine works without it. it needs a current Go, newer than the one of Debian 12" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "opa: Go is not installed; the embedded engine works without it. Building needs a current Go, newer than the one of Debian 12" >&2; exit 1; }
 	@if $(OPA) version 2>/dev/null | grep -qx 'Version: $(OPA_VERSION:v%=%)'; then echo "$(OPA) $(OPA_VERSION) is there"; else \
 	  echo "building opa $(OPA_VERSION), a few minutes"; mkdir -p build/bin; \
 	  GOBIN="$(CURDIR)/build/bin" go install github.com/open-policy-agent/opa@$(OPA_VERSION); fi
