@@ -19,7 +19,15 @@ replies if input.point in {
 	"llm.response", "llm.tool_call", "llm.models", "llm.error",
 }
 
-mcp if input.context.protocol.name == "mcp"
+mcp if input.point in {
+	"mcp.session.open", "mcp.notify.client", "mcp.tool.list", "mcp.tool.call",
+	"mcp.pong", "mcp.session.opened", "mcp.tool.listed", "mcp.tool.result", "mcp.notify.server", "mcp.error",
+}
+
+a2a if input.point in {
+	"a2a.message.send", "a2a.task.get", "a2a.task.cancel",
+	"a2a.message.receive", "a2a.task.update", "a2a.card.serve", "a2a.error",
+}
 
 llm if input.point in {"llm.request", "llm.response", "llm.tool_call", "llm.models", "llm.error"}
 

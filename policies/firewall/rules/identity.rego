@@ -118,21 +118,28 @@ finding contains {
 audience_fits if input.subject.properties.kind == "local"
 
 audience_fits if {
+	points.mcp
 	is_string(input.context.audience)
 	is_string(input.resource.properties.server)
-	some room in ["mcp", "a2a"]
-	endswith(input.context.audience, concat("/", ["", room, input.resource.properties.server]))
+	endswith(input.context.audience, concat("/", ["/mcp", input.resource.properties.server]))
 }
 
 audience_fits if {
-	is_string(input.context.audience)
 	points.mcp
+	is_string(input.context.audience)
 	endswith(input.context.audience, "/mcp")
 }
 
 audience_fits if {
+	points.a2a
 	is_string(input.context.audience)
+	is_string(input.resource.properties.server)
+	endswith(input.context.audience, concat("/", ["/a2a", input.resource.properties.server]))
+}
+
+audience_fits if {
 	points.llm
+	is_string(input.context.audience)
 	endswith(input.context.audience, "/v1")
 }
 

@@ -233,15 +233,18 @@ finding contains {
 path_values contains value if {
 	some name, value in input.action.properties.arguments
 	lower(name) in data.config.path_arguments
-	is_string(value)
 }
 
-path_values contains value if {
-	some name, values in input.action.properties.arguments
-	lower(name) in data.config.path_arguments
-	is_array(values)
-	some value in values
+names_protected(value) if {
 	is_string(value)
+	regex.match(data.config.protected_paths, lower(value))
+}
+
+names_protected(value) if {
+	is_array(value)
+	some part in value
+	is_string(part)
+	regex.match(data.config.protected_paths, lower(part))
 }
 
 # METADATA
@@ -257,7 +260,7 @@ finding contains {
 } if {
 	input.point == "mcp.tool.call"
 	some value in path_values
-	regex.match(data.config.protected_paths, lower(value))
+	names_protected(value)
 }
 
 # -- findings: egress of local programs -------------------------------------------------------------
