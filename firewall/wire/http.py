@@ -154,7 +154,8 @@ def check_host(host: str) -> str:
             address = ipaddress.IPv6Address(host[1:-1] if host.endswith("]") else "")
         except ValueError:
             raise Malformed("http_desync") from None
-        if "%" in host or str(address) != host[1:-1]:
+        # IPv4-mapped has two spellings that Python versions disagree about; IPv4 has its own form.
+        if "%" in host or str(address) != host[1:-1] or address.ipv4_mapped is not None:
             raise Malformed("http_desync")
         return str(address)
     labels = host.split(".")
