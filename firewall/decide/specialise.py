@@ -101,7 +101,9 @@ class Folder:
         if " else " in statement.text:
             return statement
         if lines[-1] == "}" and len(lines) > 2:
-            start = max((i for i, line in enumerate(lines) if line[0] not in "\t " and line.endswith(" if {")), default=-1)
+            start = max(
+                (i for i, line in enumerate(lines) if line[0] not in "\t " and line.endswith(" if {")), default=-1
+            )
             if start < 0:
                 return statement
             kept = []
@@ -152,7 +154,9 @@ def point_groups(source: str, config: Mapping[str, JSON]) -> dict[str, frozenset
     return groups
 
 
-def specialise(modules: Mapping[str, str], config: Mapping[str, JSON], point: Point, packages: Iterable[str]) -> dict[str, str]:
+def specialise(
+    modules: Mapping[str, str], config: Mapping[str, JSON], point: Point, packages: Iterable[str]
+) -> dict[str, str]:
     """Return the modules of one point's program: path → source.
 
     modules: path → source of every rule module, the aggregator included (it carries the marks).

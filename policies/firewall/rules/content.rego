@@ -15,7 +15,10 @@ seen := input.context.findings
 marks := input.context.labels
 
 # A finding below its category's threshold is noise; one without a readable severity is not below.
-below(f, category) if f.severity < data.config.min_severity[category]
+below(f, category) if {
+	is_number(f.severity)
+	f.severity < data.config.min_severity[category]
+}
 
 # -- secrets --------------------------------------------------------------------------------------
 

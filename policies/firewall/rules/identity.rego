@@ -18,8 +18,17 @@ scope_held if input.resource.properties.scope in scopes
 # Whoever may use any part of an upstream may hear its replies.
 upstream_held if {
 	is_string(input.resource.properties.server)
-	some right in ["read", "write", "send"]
-	concat(":", [input.resource.properties.server, right]) in scopes
+	concat(":", [input.resource.properties.server, "read"]) in scopes
+}
+
+upstream_held if {
+	is_string(input.resource.properties.server)
+	concat(":", [input.resource.properties.server, "write"]) in scopes
+}
+
+upstream_held if {
+	is_string(input.resource.properties.server)
+	concat(":", [input.resource.properties.server, "send"]) in scopes
 }
 
 tenant_served if input.subject.properties.tenant in input.resource.properties.tenants

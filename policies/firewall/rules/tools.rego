@@ -232,6 +232,7 @@ finding contains {
 
 path_values contains value if {
 	some name, value in input.action.properties.arguments
+	is_string(name)
 	lower(name) in data.config.path_arguments
 }
 
