@@ -58,11 +58,19 @@ ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 def request_action(
-    method: Method, principal: Principal, agent: Resource, read: Send | TaskQuery, params: JSONObject, trace: bytes
+    method: Method,
+    principal: Principal,
+    agent: Resource,
+    read: Send | TaskQuery,
+    params: JSONObject,
+    *,
+    trace: bytes = b"",
+    extensions: tuple[str, ...] = (),
 ) -> Action:
     """Return the Action of a request that goes to an agent.
 
     params: as they leave (`Send.outgoing`, `TaskQuery.outgoing`); trace: a ``traceparent`` or b"".
+    extensions: the allow-listed URIs that the caller activates (spec §4.6).
     """
     arguments: JSONObject = {}
     if isinstance(read, Send):
@@ -71,6 +79,8 @@ def request_action(
     headers: Headers = ((HEADER, VERSION.encode()),)
     if trace:
         headers += ((b"traceparent", trace),)
+    if extensions:
+        headers += ((b"a2a-extensions", ", ".join(extensions).encode("ascii")),)
     return Action(
         METHODS[method, "request"],
         principal,

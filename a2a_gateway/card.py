@@ -20,7 +20,6 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -32,6 +31,7 @@ from firewall.core.bounds import CARD_BYTES
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import canonical, strict_json
+from firewall.wire.http import parse_host, parse_url
 from firewall.wire.jwt import Key, check_key
 
 PROVENANCE: Final = "urn:bartizan:a2a:provenance:1"
@@ -237,12 +237,15 @@ def accept(card: UncheckedCard, kid: str, *, card_url: str, origins: frozenset[s
     Raises Malformed: card_origin, card_interface (no JSON-RPC 1.0 among them).
     """
     allowed = origins | {origin(card_url)}
+    hosts = {parse_url(one).host for one in allowed}
     chosen: JSONObject | None = None
     for interface in _list(card.offered["supportedInterfaces"]):
         url = str(interface["url"])
-        # gRPC names an authority without a scheme.
-        place = url if "://" in url else f"https://{url}"
-        if origin(place) not in allowed and not ("://" not in url and _host(place) in {_host(o) for o in allowed}):
+        if "://" in url:
+            fits = origin(url) in allowed
+        else:  # gRPC names an authority without a scheme
+            fits = _host(url) in hosts
+        if not fits:
             raise Malformed("card_origin")
         if (
             chosen is None
@@ -258,19 +261,18 @@ def accept(card: UncheckedCard, kid: str, *, card_url: str, origins: frozenset[s
 
 
 def origin(url: str) -> str:
-    """Return ``scheme://host:port`` of an http or https URL; raises Malformed("card_origin")."""
+    """Return ``scheme://authority`` of a URL in normal form; raises Malformed("card_origin")."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
+        return parse_url(url).origin
+    except Malformed:
         raise Malformed("card_origin") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
-        raise Malformed("card_origin")
-    return f"{parts.scheme}://{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}"
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""
+def _host(authority: str) -> str:
+    try:
+        return parse_host(authority.encode())[0]
+    except Malformed:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.wire.http import parse_url
 
 ID_CHARS: Final = 256
 PARTS: Final = 256
@@ -83,12 +84,13 @@ def _id(value: JSON) -> JSON:
 
 
 def _url(value: JSON) -> JSON:
-    """An absolute http or https URL in its normal form: no user, no fragment trick, no white space."""
+    """An absolute http or https URL that equals its normal form (DESIGN §6b-5)."""
     text = _string(value, URL_CHARS, "url")
-    scheme, mark, rest = text.partition("://")
-    host = rest.partition("/")[0].partition("?")[0].partition("#")[0]
-    clean = text.isascii() and text.isprintable() and not any(c in text for c in ' "<>\\^`{|}')
-    if scheme not in ("http", "https") or not mark or not host or "@" in host or host != host.lower() or not clean:
+    try:
+        normal = str(parse_url(text))
+    except Malformed:
+        raise bad("url") from None
+    if text != normal and f"{text}/" != normal:
         raise bad("url")
     return text
 

@@ -81,7 +81,7 @@ def failed(error: BartizanError, rpc_id: jsonrpc.ID | None = None, reference: st
     return fixed(fault_of(error), rpc_id, reference)
 
 
-def refused(refusal: Refusal, rpc_id: jsonrpc.ID, challenge: bytes = b"") -> FixedReply:
+def refused(refusal: Refusal, rpc_id: jsonrpc.ID | None, challenge: bytes = b"") -> FixedReply:
     """Return the reply for a refusal; with a challenge it is a 403 that says which scope would cure it."""
     extra: Headers = ((b"www-authenticate", challenge),) if challenge else ()
     return fixed(refusal.fault, rpc_id, refusal.decision_id, extra=extra, retry_after_s=refusal.retry_after_s)

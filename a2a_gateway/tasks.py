@@ -57,7 +57,7 @@ class Caller:
         return cls(principal.tenant, principal.subject, principal.client_id, agent)
 
 
-class Tasks:
+class TaskBook:
     """The book of ids. secret: 32 bytes of the node's own, the same in every worker.
 
     lifetime_s: how long an id leads back; replay_s: how long a message id may not come again,
@@ -146,7 +146,7 @@ class Progress:
     """The order of one answer or stream: feed each event before it goes on.
 
     task_id, context_id: upstream ids the request named, or "". A stream is one message, or a task
-    and its updates; nothing of another task, nothing after a terminal state but its own snapshot.
+    and its updates; nothing of another task, nothing after a terminal state.
     """
 
     task_id: str = ""
@@ -158,7 +158,7 @@ class Progress:
 
     def feed(self, event: Event) -> None:
         """Advance; raises Malformed("agent_response") for an event that may not come now."""
-        if self.ended and not (event.kind == "task" and event.state == self.state):
+        if self.ended:
             raise _wrong("after the end")
         if event.kind == "message":
             if self.started:
