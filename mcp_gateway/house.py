@@ -1,0 +1,87 @@
+"""Our own messages to upstreams: opening sessions and reading catalogues, decided like any other.
+
+The house principal speaks for the gateway itself, per tenant. It is made from configuration
+(``kind="local"``), holds the read scope of one upstream and nothing else, and its actions pass the
+same guard and are recorded. What it learns reaches a caller only through that caller's own decision.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from firewall.core.action import Resource
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.permit import Cleared, Refusal
+from firewall.core.points import Point
+from firewall.core.principal import Actor, Principal
+from firewall.enforce.guard import Guard
+from mcp_gateway.action import request, response, server_resource
+from mcp_gateway.settings import UpstreamSpec
+
+SUBJECT = "bartizan"
+
+
+class States(Protocol):
+    """The registry's answer on the data path (`enforce.registry.Registry`)."""
+
+    def state(self, tenant: str, kind: str, name: str) -> str:
+        """Return approved|pending|suspended|revoked."""
+
+
+class Refused(Exception):
+    """The guard refused one of our own messages; the caller is told the same refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.fault.code)
+        self.refusal = refusal
+
+
+class House:
+    """Clears the gateway's own messages."""
+
+    def __init__(self, guard: Guard, registry: States, public_url: str) -> None:
+        self._guard = guard
+        self._registry = registry
+        self._public_url = public_url
+        self._resources: dict[tuple[str, str], Resource] = {}
+
+    def resource(self, tenant: str, spec: UpstreamSpec) -> Resource:
+        """Return the Resource of an upstream with its present registry state; raises StateUnavailable."""
+        state = self._registry.state(tenant, "mcp", spec.name)
+        found = self._resources.get((spec.name, state))
+        if found is None:
+            found = self._resources[spec.name, state] = server_resource(spec.facts, state)
+        return found
+
+    async def clear(
+        self, tenant: str, spec: UpstreamSpec, method: str, body: JSONObject, *, version: str, point: Point
+    ) -> Cleared:
+        """Return one of our messages, sendable. Raises Refused."""
+        principal = self._principal(tenant, spec.name)
+        resource = self.resource(tenant, spec)
+        exchange = self._guard.new_exchange(principal, "mcp")
+        exchange.verb = method
+        make = response if point is Point.MCP_PONG else request
+        verdict: Cleared | Refusal | None = None
+        try:
+            action = make(point, principal, method, resource, body, version=version, transport=spec.transport)
+            verdict = await self._guard.clear(action, exchange)
+        finally:
+            self._guard.close(exchange, outcome="ok" if isinstance(verdict, Cleared) else "refused")
+        if isinstance(verdict, Refusal):
+            raise Refused(verdict)
+        return verdict
+
+    def _principal(self, tenant: str, name: str) -> Principal:
+        return Principal(
+            tenant=tenant,
+            issuer=self._public_url,
+            subject=SUBJECT,
+            client_id=SUBJECT,
+            scopes=frozenset({f"{name}:read"}),
+            audience=f"{self._public_url}/mcp/{name}",
+            chain=(Actor(SUBJECT, "service"),),
+            expires_at=0,
+            kind="local",
+            auth_method="local",
+        )

@@ -1,0 +1,310 @@
+"""What stands behind us: per (tenant, upstream, credential) the tools, their pins and their facts.
+
+A catalogue is read by the house (`house`), page by page with a bound and a cycle check; each
+definition is hashed, reviewed and compared with its pin. It is read again when it is older than the
+caller allows (lists: seconds; calls: ``ttl_s``), single-flight per catalogue.
+
+- First contact pins what shows a clean review (``pins: tofu``) or nothing (``strict``).
+- A poisoned or changed definition is quarantined: it has no approved pin, so policy hides it from
+  lists and refuses calls. An operator's approval is seen at once (the pins' epoch).
+- A tool that shares its name, or a confusable one, with another of the same upstream is poisoned too
+  (PIN-03); one with an invalid ``x-mcp-header`` or no usable shape is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, Protocol
+
+from firewall.core.action import Headers, Resource
+from firewall.core.bounds import PAGES_PER_LIST, TOOLS_PER_UPSTREAM
+from firewall.core.errors import Malformed, UpstreamFault
+from firewall.core.finding import Finding
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.points import Point
+from firewall.core.ports import Clock
+from firewall.wire import jsonrpc
+from mcp_gateway import bridge, lists
+from mcp_gateway.action import effect_class, scope_of, tool_resource
+from mcp_gateway.bridge import Opened
+from mcp_gateway.house import House, States
+from mcp_gateway.lists import Definition
+from mcp_gateway.schema import Schema, Verdict
+from mcp_gateway.settings import UpstreamSpec
+from mcp_gateway.upstream import Credentials, Link, Pool
+
+PinStatus = Literal["approved", "new", "changed"]
+CATALOGUES: Final = 1024
+Review = Callable[[JSON], Sequence[Finding]]
+
+
+class PinBook(Protocol):
+    """The part of `enforce.pins.Pins` that the inventory needs."""
+
+    def epoch(self) -> int: ...
+    def first_contact(self, tenant: str, upstream: str) -> bool: ...
+    def status(
+        self, tenant: str, upstream: str, kind: Literal["tool", "instructions"], name: str, digest: str
+    ) -> PinStatus: ...
+    def observe(
+        self,
+        tenant: str,
+        upstream: str,
+        kind: Literal["tool", "instructions"],
+        name: str,
+        digest: str,
+        *,
+        trust: bool = False,
+        reasons: tuple[str, ...] = (),
+    ) -> PinStatus: ...
+
+
+@dataclass(slots=True)
+class Tool:
+    """One tool with its facts. ``pin`` is as of ``epoch``; resources are kept per (state, pin, schema)."""
+
+    spec: UpstreamSpec
+    definition: Definition
+    effect: str
+    reasons: tuple[str, ...]
+    pin: PinStatus
+    epoch: int
+    resources: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
+    _input: Schema | None = None
+    _output: Schema | None = None
+
+    @property
+    def scope(self) -> str:
+        """The OAuth scope that a call needs."""
+        return scope_of(self.spec.name, self.effect)
+
+    def check_arguments(self, arguments: JSON) -> Verdict:
+        """Return how arguments fit the definition's input schema; compiled at first use."""
+        if self._input is None:
+            self._input = Schema(self.definition.value.get("inputSchema"))
+        return self._input.check(arguments)
+
+    def check_result(self, result: JSON) -> Verdict:
+        """Return how a result's structured content fits the output schema; an error result has none."""
+        if "outputSchema" not in self.definition.value or not isinstance(result, dict) or result.get("isError") is True:
+            return "none"
+        if self._output is None:
+            self._output = Schema(self.definition.value["outputSchema"])
+        return self._output.check(result.get("structuredContent"))
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """All tools of one upstream as one credential sees them."""
+
+    tools: dict[str, Tool]
+    opened: Opened
+    instructions: str
+    fetched_ns: int
+    stale: bool = False
+
+
+class Inventory:
+    """Catalogues of one worker."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        house: House,
+        pins: PinBook,
+        registry: States,
+        review: Review,
+        review_severity: int,
+        clock: Clock,
+    ) -> None:
+        self._pool = pool
+        self._house = house
+        self._pins = pins
+        self._registry = registry
+        self._review = review
+        self._severity = review_severity
+        self._clock = clock
+        self._catalogues: dict[tuple[str, str, str], Catalogue] = {}
+        self._locks: dict[tuple[str, str, str], asyncio.Lock] = {}
+        self._reviewed: dict[str, tuple[str, ...]] = {}
+
+    async def get(
+        self, tenant: str, spec: UpstreamSpec, key: str, credentials: Credentials, max_age_s: float
+    ) -> Catalogue:
+        """Return a catalogue at most ``max_age_s`` old. Raises UpstreamFault, Refused."""
+        slot = (tenant, spec.name, key)
+        found = self._fresh(slot, max_age_s)
+        if found is not None:
+            return found
+        async with self._locks.setdefault(slot, asyncio.Lock()):
+            found = self._fresh(slot, max_age_s)
+            if found is not None:
+                return found
+            link = await self._pool.get(tenant, spec, key, credentials)
+            headers = await credentials()
+            fetched_ns = self._clock.monotonic_ns()
+            raw = await self._read_all(tenant, spec, link, headers) if link.opened.tools else []
+            old = self._catalogues.pop(slot, None)
+            catalogue = self._take(tenant, spec, raw, link.opened, fetched_ns, old)
+            while len(self._catalogues) >= CATALOGUES:
+                dropped = next(iter(self._catalogues))
+                del self._catalogues[dropped]
+                self._locks.pop(dropped, None)
+            self._catalogues[slot] = catalogue
+            return catalogue
+
+    def spoil(self, tenant: str, name: str, key: str) -> None:
+        """Have a catalogue read again before its next use (the upstream said that its list changed)."""
+        found = self._catalogues.get((tenant, name, key))
+        if found is not None:
+            found.stale = True
+
+    def pin(self, tenant: str, tool: Tool) -> PinStatus:
+        """Return a tool's pin status now: an approval anywhere on the node counts at once."""
+        epoch = self._pins.epoch()
+        if tool.epoch != epoch:
+            tool.pin = self._pins.status(tenant, tool.spec.name, "tool", tool.definition.name, tool.definition.digest)
+            tool.epoch = epoch
+        return tool.pin
+
+    def resource(self, tenant: str, tool: Tool, schema: Verdict) -> Resource:
+        """Return the Resource of a call or result, with present facts. Raises StateUnavailable."""
+        state = self._registry.state(tenant, "mcp", tool.spec.name)
+        slot = (state, self.pin(tenant, tool), schema)
+        found = tool.resources.get(slot)
+        if found is None:
+            found = tool.resources[slot] = tool_resource(
+                tool.spec.facts,
+                tool.definition.name,
+                state=state,
+                effect=tool.effect,
+                pin=slot[1],
+                digest=tool.definition.digest,
+                schema=schema,
+            )
+        return found
+
+    def item(self, tenant: str, tool: Tool, exposed: str) -> JSONObject:
+        """Return what policy reads about a tool in a list."""
+        return {
+            "id": exposed,
+            "effect_class": tool.effect,
+            "scope": tool.scope,
+            "pin": self.pin(tenant, tool),
+            "state": self._registry.state(tenant, "mcp", tool.spec.name),
+        }
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def _fresh(self, slot: tuple[str, str, str], max_age_s: float) -> Catalogue | None:
+        found = self._catalogues.get(slot)
+        if found is None or found.stale:
+            return None
+        return found if self._clock.monotonic_ns() - found.fetched_ns <= max_age_s * 1e9 else None
+
+    async def _read_all(self, tenant: str, spec: UpstreamSpec, link: Link, headers: Headers) -> list[JSON]:
+        """Return all pages. Raises UpstreamFault("malformed") on a cursor cycle or a bound, and as the link does."""
+        raw: list[JSON] = []
+        cursors = {""}
+        cursor = ""
+        for _ in range(PAGES_PER_LIST):
+            result = await self._page(tenant, spec, link, headers, cursor)
+            page = result.get("tools")
+            if not isinstance(page, list) or result.get("resultType", "complete") != "complete":
+                raise UpstreamFault("malformed", "a list of tools is no list")
+            raw.extend(page)
+            if len(raw) > TOOLS_PER_UPSTREAM:
+                raise UpstreamFault("too_large", "more tools than the bound")
+            following = result.get("nextCursor")
+            if following is None:
+                return raw
+            if not isinstance(following, str) or following in cursors:
+                raise UpstreamFault("malformed", "the upstream's cursors run in a circle")
+            cursors.add(following)
+            cursor = following
+        raise UpstreamFault("malformed", "more pages than the bound")
+
+    async def _page(self, tenant: str, spec: UpstreamSpec, link: Link, headers: Headers, cursor: str) -> JSONObject:
+        rpc_id = link.next_id()
+        version = link.opened.version
+        body = bridge.list_tools(rpc_id, version, cursor)
+        cleared = await self._house.clear(tenant, spec, "tools/list", body, version=version, point=Point.MCP_TOOL_LIST)
+        async with link.exchange(rpc_id, cleared, headers) as messages:
+            async for value in messages:
+                if "method" in value:
+                    continue
+                try:
+                    answer = jsonrpc.parse(value)
+                except Malformed:
+                    break
+                if isinstance(answer, jsonrpc.Response) and isinstance(answer.result, dict):
+                    return answer.result
+                break
+        raise UpstreamFault("malformed", "the upstream did not list its tools")
+
+    def _take(
+        self, tenant: str, spec: UpstreamSpec, raw: list[JSON], opened: Opened, fetched_ns: int, old: Catalogue | None
+    ) -> Catalogue:
+        trust = spec.pins == "tofu" and self._pins.first_contact(tenant, spec.name)
+        definitions: dict[str, list[Definition]] = {}
+        for item in raw:
+            try:
+                tool = lists.definition(item)
+            except Malformed:
+                continue
+            definitions.setdefault(lists.skeleton(tool.name), []).append(tool)
+        tools: dict[str, Tool] = {}
+        for alike in definitions.values():
+            for tool in alike:
+                if tool.name in tools or sum(t.name == tool.name for t in alike) > 1:
+                    tools.pop(tool.name, None)
+                    continue
+                before = old.tools.get(tool.name) if old else None
+                reasons = self._judge(tool) + (("PIN-03.confusable",) if len(alike) > 1 else ())
+                tools[tool.name] = self._tool(tenant, spec, tool, reasons, trust, before)
+        return Catalogue(tools, opened, self._instructions(tenant, spec, opened, trust), fetched_ns)
+
+    def _tool(
+        self,
+        tenant: str,
+        spec: UpstreamSpec,
+        tool: Definition,
+        reasons: tuple[str, ...],
+        trust: bool,
+        before: Tool | None,
+    ) -> Tool:
+        epoch = self._pins.epoch()
+        if before is not None and before.definition.digest == tool.digest and before.reasons == reasons:
+            return before  # its compiled schemas and encoded facts stay good; its pin is read by epoch
+        pin = self._pins.observe(tenant, spec.name, "tool", tool.name, tool.digest, trust=trust, reasons=reasons)
+        effect = effect_class(spec.facts, tool.name, tool.value.get("annotations"))
+        return Tool(spec, tool, effect, reasons, pin, epoch)
+
+    def _judge(self, tool: Definition) -> tuple[str, ...]:
+        found = self._reviewed.get(tool.digest)
+        if found is None:
+            if len(self._reviewed) >= 8 * TOOLS_PER_UPSTREAM:
+                self._reviewed.clear()
+            serious = {f.rule for f in self._review(tool.value) if f.severity >= self._severity}
+            found = self._reviewed[tool.digest] = tuple(sorted(serious))
+        return found
+
+    def _instructions(self, tenant: str, spec: UpstreamSpec, opened: Opened, trust: bool) -> str:
+        """Return a server's instructions if their pin is approved; else they are withheld."""
+        if not opened.instructions:
+            return ""
+        digest = lists.instructions_digest(opened.instructions, opened.server_info)
+        judged = self._review({"name": spec.name, "description": opened.instructions, "inputSchema": {}})
+        reasons = tuple(sorted({f.rule for f in judged if f.severity >= self._severity}))
+        status = self._pins.observe(
+            tenant, spec.name, "instructions", "instructions", digest, trust=trust, reasons=reasons
+        )
+        return opened.instructions if status == "approved" else ""
+
+
+def said(catalogue: Catalogue) -> Opened:
+    """Return what an upstream says of itself, as far as it is approved."""
+    return replace(catalogue.opened, instructions=catalogue.instructions)

@@ -1,0 +1,122 @@
+"""What the MCP gateway is told by configuration: its upstreams and its own bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from firewall.core.bounds import LIST_CHUNK, UPSTREAM_IDLE_S, UPSTREAM_TOTAL_S
+from firewall.core.errors import ConfigFault
+from mcp_gateway.action import EFFECT_CLASSES, ServerFacts
+
+NAME_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSpec:
+    """One MCP server behind us. Commands and addresses come from here and from nowhere else (ISO-02).
+
+    url: Streamable HTTP endpoint; network: the class of address it may resolve to.
+    command: the stdio program and its arguments. env: its whole environment beside PATH, HOME, TMPDIR,
+    LANG and the proxy variables. read, write: absolute paths it may read, or read and write, beside
+    system libraries and its scratch directory.
+    sandbox: ``required`` refuses a kernel without all of Landlock, seccomp and network namespaces;
+    ``auto`` takes what there is, and refuses when there is nothing; ``off`` takes nothing. Running
+    with nothing needs ``unsandboxed=True`` written down.
+    effects: tool → effect class (default ``write``). pins: ``tofu`` pins what first contact shows;
+    ``strict`` waits for an operator. era: ``auto`` asks the upstream.
+    ttl_s: how old a catalogue may be at a call; list_age_s: at a list. Seconds.
+    """
+
+    name: str
+    transport: Literal["http", "stdio"] = "http"
+    url: str = ""
+    network: Literal["public", "private", "loopback"] = "public"
+    ca_file: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    sandbox: Literal["auto", "required", "off"] = "auto"
+    unsandboxed: bool = False
+    trust: Literal["trusted", "untrusted"] = "untrusted"
+    tenants: tuple[str, ...] = ("*",)
+    effects: Mapping[str, str] = field(default_factory=dict)
+    pins: Literal["tofu", "strict"] = "tofu"
+    era: Literal["auto", "modern", "legacy"] = "auto"
+    deadline_s: float = UPSTREAM_TOTAL_S
+    idle_s: float = UPSTREAM_IDLE_S
+    open_s: float = 15.0
+    ttl_s: float = 60.0
+    list_age_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Raise ConfigFault: upstream_name, upstream_address, upstream_effect, upstream_unsandboxed."""
+        name = self.name
+        if (
+            not 1 <= len(name) <= 40
+            or not set(name) <= NAME_CHARS
+            or not name[0].isalpha()
+            or "--" in name
+            or name[-1] == "-"
+        ):
+            raise ConfigFault(
+                "upstream_name", f"mcp upstream {name[:40]!r}", fix="lower-case letters, digits, single hyphens"
+            )
+        if (self.transport == "http") != bool(self.url) or (self.transport == "stdio") != bool(self.command):
+            raise ConfigFault(
+                "upstream_address", f"mcp upstream {name}", fix="give a url for http, a command for stdio"
+            )
+        for tool, effect in self.effects.items():
+            if effect not in EFFECT_CLASSES:
+                raise ConfigFault(
+                    "upstream_effect", f"{name}: tool {tool}", fix="one of " + ", ".join(sorted(EFFECT_CLASSES))
+                )
+        if self.transport == "stdio" and self.sandbox == "off" and not self.unsandboxed:
+            raise ConfigFault(
+                "upstream_unsandboxed", f"mcp upstream {name}", fix="write unsandboxed: true beside sandbox: off"
+            )
+
+    @property
+    def facts(self) -> ServerFacts:
+        """The part that policy may read."""
+        return ServerFacts(self.name, self.trust, self.network, self.tenants, self.effects)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """public_url: scheme and authority that clients use, no trailing slash.
+
+    workers: with more than one, legacy sessions and stdio upstreams are refused.
+    scratch: directory under which children get their working directories; outside keys, state, policy.
+    private: absolute paths that no child may be given (keys, state, policy).
+    egress_socket: path of the unix socket of our egress proxy, or "" when there is none; ``{name}``
+    in it is replaced by the upstream's name.
+    """
+
+    public_url: str
+    upstreams: tuple[UpstreamSpec, ...]
+    aggregated: bool = True
+    workers: int = 1
+    page: int = LIST_CHUNK
+    session_ttl_s: int = 8 * 3600
+    scratch: str = ""
+    private: tuple[str, ...] = ()
+    egress_socket: str = ""
+    links: int = 256
+    review_severity: int = 60
+
+    def __post_init__(self) -> None:
+        """Raise ConfigFault: upstream_twice, workers_stdio."""
+        names = [spec.name for spec in self.upstreams]
+        if len(set(names)) != len(names):
+            raise ConfigFault("upstream_twice", fix="give each mcp upstream a name of its own")
+        if self.workers > 1 and any(spec.transport == "stdio" for spec in self.upstreams):
+            raise ConfigFault(
+                "workers_stdio",
+                "a stdio server has one pipe, and several workers cannot share it yet",
+                fix="set workers: 1, or put the server behind Streamable HTTP",
+            )

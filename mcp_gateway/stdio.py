@@ -1,0 +1,408 @@
+"""Stdio upstreams: children as opponents (ISO-02), one pipe each, many requests in flight.
+
+- The command comes from configuration, starts without a shell in a session of its own, with a minimal
+  environment and a scratch directory, inside the cage of `sandbox`.
+- One JSON message per line, bounded and strictly parsed; a line that is none ends the child, since
+  what follows cannot be trusted to be framed.
+- stderr is untrusted text: it is drained and counted, never logged.
+- Requests are told apart by ids of our own. A notification goes to the request whose progress token
+  it names; a log line names none, so it is relayed only while exactly one request is open: with two
+  it could be another principal's.
+- A child that died is started again after a back-off; its end is SIGTERM, then SIGKILL, within a
+  second, to the whole process group, and it is always reaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
+
+from firewall.core.action import Headers
+from firewall.core.bounds import MIB, UPSTREAM_BODY_BYTES
+from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.permit import Cleared
+from firewall.core.points import Point
+from firewall.core.ports import Clock
+from firewall.net.runtime import Tasks
+from firewall.wire import jsonrpc
+from mcp_gateway import bridge, sandbox
+from mcp_gateway.bridge import Opened
+from mcp_gateway.house import House, Refused
+from mcp_gateway.sandbox import Cage, Support
+from mcp_gateway.settings import Settings, UpstreamSpec
+from mcp_gateway.upstream import Messages, answer_server, parsed
+from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
+
+TERM_S: Final = 0.7
+KILL_S: Final = 0.3
+PROBE_S: Final = 5.0
+BACKOFF_FIRST_S: Final = 0.2
+BACKOFF_MAX_S: Final = 30.0
+HEALTHY_S: Final = 30.0
+PATIENCE_S: Final = 1.0  # how long a caller waits for a back-off to end
+QUEUE_MESSAGES: Final = 256
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Launcher:
+    """Starts children by configuration; remembers failures per child for the back-off."""
+
+    def __init__(self, settings: Settings, support: Support, house: House, tasks: Tasks, clock: Clock) -> None:
+        self._settings = settings
+        self._support = support
+        self._house = house
+        self._tasks = tasks
+        self._clock = clock
+        self._starts: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def check(self, spec: UpstreamSpec) -> tuple[str, ...]:
+        """Return the walls that this child will lack.
+
+        Raises ConfigFault: sandbox_missing (nothing, or less than ``required``), sandbox_private (a
+        granted path reaches keys, state or policy), scratch_missing.
+        """
+        if not self._settings.scratch:
+            raise ConfigFault("scratch_missing", f"mcp upstream {spec.name}", fix="set a scratch directory")
+        for granted in (*spec.read, *spec.write, self._settings.scratch):
+            if any(_overlap(granted, private) for private in self._settings.private):
+                raise ConfigFault(
+                    "sandbox_private",
+                    f"{spec.name} may not be given {granted}",
+                    fix="keep keys, state and policy out of every child's paths",
+                )
+        if spec.sandbox == "off":
+            return ("landlock", "seccomp", "network namespace")
+        missing = self._support.missing
+        if missing and spec.sandbox == "required":
+            raise ConfigFault(
+                "sandbox_missing",
+                f"{spec.name}: no {', '.join(missing)} here",
+                fix="use another kernel, or sandbox: auto",
+            )
+        if len(missing) == 3 and not spec.unsandboxed:
+            raise ConfigFault(
+                "sandbox_missing",
+                f"{spec.name}: this kernel has no sandbox",
+                fix="write unsandboxed: true to accept that",
+            )
+        return missing
+
+    async def open(self, tenant: str, spec: UpstreamSpec) -> StdioLink:
+        """Start the child and open its session. Raises UpstreamFault, Refused."""
+        slot = (tenant, spec.name)
+        failures, until_ns = self._starts.get(slot, (0, 0))
+        wait_s = (until_ns - self._clock.monotonic_ns()) / 1e9
+        if wait_s > PATIENCE_S:
+            raise UpstreamFault("unreachable", "the child keeps dying and is started again later")
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        now = self._clock.monotonic_ns()
+        # A child that was started a moment ago and is needed again has died: count it.
+        recent = bool(until_ns) and now - until_ns < HEALTHY_S * 1e9
+        failures = min(failures + 1, 16) if recent else 0
+        backoff_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**failures)
+        self._starts[slot] = (failures, now + int(backoff_s * 1e9))
+        link = StdioLink(self._house, tenant, spec, self._tasks)
+        try:
+            await link.start(self._cage(tenant, spec))
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    def _cage(self, tenant: str, spec: UpstreamSpec) -> Cage:
+        cwd = os.path.join(self._settings.scratch, _slug(tenant), spec.name)
+        os.makedirs(cwd, mode=0o700, exist_ok=True)
+        env = {"PATH": _path(spec.command[0]), "HOME": cwd, "TMPDIR": cwd, "LANG": "C.UTF-8", **spec.env}
+        walls = spec.sandbox != "off"
+        socket_path = self._settings.egress_socket.replace("{name}", spec.name)
+        return Cage(
+            argv=spec.command,
+            env=env,
+            cwd=cwd,
+            read=(*_program_roots(spec.command[0]), *spec.read),
+            write=spec.write,
+            landlock=walls and self._support.landlock > 0,
+            seccomp=walls and self._support.seccomp,
+            network=walls and self._support.network,
+            egress_socket=socket_path,
+            parent=os.getpid(),
+        )
+
+
+class StdioLink:
+    """One running child; see `mcp_gateway.upstream.Link`."""
+
+    transport = "stdio"
+
+    def __init__(self, house: House, tenant: str, spec: UpstreamSpec, tasks: Tasks) -> None:
+        self._house = house
+        self._tenant = tenant
+        self._spec = spec
+        self._tasks = tasks
+        self._process: asyncio.subprocess.Process | None = None
+        self._readers: list[asyncio.Task[None]] = []
+        self._open: dict[int, asyncio.Queue[JSONObject | None]] = {}
+        self._writing = asyncio.Lock()
+        self._ids = 0
+        self._dead = False
+        self.stderr_bytes = 0
+        self.opened = Opened(NEWEST_MODERN, MODERN)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs and its pipe is sound."""
+        return not self._dead and self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, which is also its process group."""
+        return self._process.pid if self._process else 0
+
+    def next_id(self) -> int:
+        """Return the next id; never repeated within a child."""
+        self._ids += 1
+        return self._ids
+
+    async def start(self, cage: Cage) -> None:
+        """Start the child, find its era, open its session. Raises UpstreamFault, Refused."""
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *sandbox.command(cage),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=UPSTREAM_BODY_BYTES,
+                start_new_session=True,
+                env={},
+                cwd="/",
+            )
+        except OSError:
+            raise UpstreamFault("unreachable", "the program could not be started") from None
+        self._readers = [
+            self._tasks.spawn(self._read(), f"mcp.stdio.{self._spec.name}.out"),
+            self._tasks.spawn(self._drain(), f"mcp.stdio.{self._spec.name}.err"),
+        ]
+        if self._spec.era == LEGACY or not await self._discover():
+            if self._spec.era == MODERN:
+                raise UpstreamFault("malformed", "the program does not speak a modern revision")
+            await self._initialize()
+
+    @asynccontextmanager
+    async def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> AsyncGenerator[Messages]:
+        """See Link.exchange. Leaving early does not cancel by itself: cancellation here is a notification."""
+        queue: asyncio.Queue[JSONObject | None] = asyncio.Queue(QUEUE_MESSAGES)
+        self._open[rpc_id] = queue
+        try:
+            await self._write(cleared)
+            async with aclosing(self._answers(queue)) as messages:
+                yield messages
+        finally:
+            self._open.pop(rpc_id, None)
+
+    async def notify(self, cleared: Cleared, credentials: Headers) -> None:
+        """See Link.notify."""
+        await self._write(cleared)
+
+    async def close(self) -> None:
+        """End the child: stdin closed and SIGTERM, then SIGKILL to its group; reaped in any case. Idempotent."""
+        self._fail()
+        process = self._process
+        if process is not None:
+            if process.stdin is not None:
+                process.stdin.close()
+            if process.returncode is None:
+                _signal(process.pid, signal.SIGTERM)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TERM_S):
+                        await process.wait()
+            _signal(process.pid, signal.SIGKILL)  # what the child itself started dies with its group
+            if process.returncode is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(KILL_S):
+                        await process.wait()
+        me = asyncio.current_task()
+        for task in self._readers:
+            if task is not me:
+                task.cancel()
+
+    # -- opening ---------------------------------------------------------------------------------------
+
+    async def _discover(self) -> bool:
+        body = bridge.discover(self.next_id(), NEWEST_MODERN)
+        try:
+            async with asyncio.timeout(PROBE_S):
+                message = await self._ask("server/discover", body, NEWEST_MODERN)
+        except TimeoutError:
+            return False
+        if not isinstance(message, jsonrpc.Response):
+            return False
+        try:
+            self.opened = bridge.opened(message.result, MODERN)
+        except Malformed:
+            return False
+        return True
+
+    async def _initialize(self) -> None:
+        body = bridge.initialize(self.next_id(), NEWEST_HANDSHAKE)
+        message = await self._ask("initialize", body, NEWEST_HANDSHAKE)
+        if not isinstance(message, jsonrpc.Response):
+            raise UpstreamFault("malformed", "the program refused to open a session")
+        try:
+            self.opened = bridge.opened(message.result, LEGACY)
+        except Malformed:
+            raise UpstreamFault("malformed", "the program opened a session in a way that no revision knows") from None
+        note = jsonrpc.build_notification("notifications/initialized")
+        await self._write(await self._clear("notifications/initialized", note, Point.MCP_NOTIFY_CLIENT))
+
+    async def _ask(self, method: str, body: JSONObject, version: str) -> jsonrpc.Message:
+        cleared = await self._house.clear(
+            self._tenant, self._spec, method, body, version=version, point=Point.MCP_SESSION_OPEN
+        )
+        rpc_id = body["id"]
+        assert isinstance(rpc_id, int)
+        async with self.exchange(rpc_id, cleared, ()) as messages:
+            async for value in messages:
+                if "method" not in value:
+                    try:
+                        return jsonrpc.parse(value)
+                    except Malformed:
+                        raise UpstreamFault("malformed", "the answer is no JSON-RPC response") from None
+        raise UpstreamFault("cut_stream", "the program ended without an answer")
+
+    async def _clear(self, method: str, body: JSONObject, point: Point) -> Cleared:
+        return await self._house.clear(self._tenant, self._spec, method, body, version=self.opened.version, point=point)
+
+    # -- the pipe ----------------------------------------------------------------------------------------
+
+    async def _write(self, cleared: Cleared) -> None:
+        if not isinstance(cleared, Cleared):
+            raise TypeError("only what the guard cleared may leave")
+        stdin = self._process.stdin if self._process else None
+        if stdin is None or not self.alive:
+            raise UpstreamFault("unreachable", "the child is not running")
+        # A JSON text made by our encoder holds no raw line end, so a payload is exactly one line.
+        async with self._writing:
+            try:
+                stdin.write(cleared.payload + b"\n")
+                await stdin.drain()
+            except (OSError, RuntimeError):
+                self._fail()
+                raise UpstreamFault("cut_stream", "the child closed its input") from None
+
+    async def _answers(self, queue: asyncio.Queue[JSONObject | None]) -> Messages:
+        ends_at = asyncio.get_running_loop().time() + self._spec.deadline_s
+        while True:
+            # The time-out stands around the wait alone: a yield inside it would let it cancel the consumer.
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    value = await queue.get()
+            except TimeoutError:
+                raise UpstreamFault("timeout") from None
+            if value is None:
+                raise UpstreamFault("cut_stream", "the child ended")
+            yield value
+            if "method" not in value:
+                return
+
+    async def _read(self) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        try:
+            while line := await process.stdout.readline():
+                await self._route(parsed(line))
+        except (UpstreamFault, ValueError):  # ValueError: a line beyond the bound
+            pass
+        except Refused:
+            pass
+        finally:
+            self._fail()
+            _signal(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def _route(self, value: JSONObject) -> None:
+        if "method" in value and "id" in value:
+            reply = answer_server(value)
+            if reply is not None:
+                point = Point.MCP_PONG if "result" in reply else Point.MCP_NOTIFY_CLIENT
+                await self._write(await self._clear("ping" if "result" in reply else "error", reply, point))
+            return
+        rpc_id = value.get("id") if "method" not in value else self._owner(value)
+        queue = self._open.get(rpc_id) if isinstance(rpc_id, int) and not isinstance(rpc_id, bool) else None
+        if queue is None:
+            return  # an answer to nothing we asked, or a notification without an owner
+        if queue.full() and "method" in value:
+            return  # a reader that is too slow loses notifications, never its response
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(value)
+
+    def _owner(self, value: JSONObject) -> int | None:
+        params = value.get("params")
+        token = params.get("progressToken") if isinstance(params, dict) else None
+        if isinstance(token, int) and not isinstance(token, bool):
+            return token
+        if value.get("method") == "notifications/message" and len(self._open) == 1:
+            return next(iter(self._open))
+        return None
+
+    async def _drain(self) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stderr is not None
+        while data := await process.stderr.read(64 * 1024):
+            self.stderr_bytes = min(self.stderr_bytes + len(data), 1024 * MIB)
+
+    def _fail(self) -> None:
+        """Mark the child dead and wake everyone who waits for it."""
+        self._dead = True
+        for queue in self._open.values():
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+
+def _signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _overlap(a: str, b: str) -> bool:
+    a, b = os.path.realpath(a), os.path.realpath(b)
+    return os.path.commonpath((a, b)) in (a, b)
+
+
+def _slug(tenant: str) -> str:
+    """Return a directory name for a tenant: its own name where that is plain, else its hex."""
+    plain = tenant.isascii() and tenant.replace("-", "").replace("_", "").isalnum() and len(tenant) <= 64
+    return tenant if plain else "x" + tenant.encode().hex()[:120]
+
+
+def _path(program: str) -> str:
+    """Return the child's PATH: the program's own directory first where it was named by path."""
+    folder = os.path.dirname(program)
+    return f"{folder}:{_PATH}" if os.path.isabs(folder) else _PATH
+
+
+def _program_roots(program: str) -> tuple[str, ...]:
+    """Return what a program needs to read of itself: its directory, its virtual environment, its interpreter."""
+    if not os.path.isabs(program):
+        return ()
+    roots = {os.path.dirname(os.path.realpath(program)), os.path.dirname(program)}
+    venv = os.path.dirname(os.path.dirname(program))
+    if os.path.exists(os.path.join(venv, "pyvenv.cfg")):
+        # A Python program in a virtual environment: the environment and the base installation it names.
+        roots.add(venv)
+        interpreter = os.path.realpath(os.path.join(venv, "bin", "python"))
+        roots.add(os.path.dirname(os.path.dirname(interpreter)))
+    if venv == os.path.realpath(sys.prefix):
+        roots.add(os.path.realpath(sys.base_prefix))
+    return tuple(sorted(roots))
