@@ -140,6 +140,9 @@ FAULTS: dict[str, Fault] = _table(
     ("killed", 403, RPC_DENIED, "This route is stopped by an operator."),
     ("over_limit", 429, RPC_LIMIT, "Too many requests; try again later."),
     ("quarantined", 403, RPC_DENIED, "This definition changed since it was approved."),
+    ("budget_exceeded", 429, RPC_LIMIT, "The budget of this caller is spent for today."),
+    ("model_unpriced", 403, RPC_DENIED, "This model has no known price and may not be used."),
+    ("model_unknown", 404, -32602, "This model is not known here."),
     ("policy_unavailable", 503, RPC_UNAVAILABLE, "No decision could be taken; nothing was sent."),
     ("audit_unavailable", 503, RPC_UNAVAILABLE, "No record could be written; nothing was sent."),
     ("state_unavailable", 503, RPC_UNAVAILABLE, "The state could not be read; nothing was sent."),
@@ -152,6 +155,7 @@ FAULTS: dict[str, Fault] = _table(
     ("upstream_too_large", 502, RPC_UPSTREAM, "The upstream's answer was too large."),
     ("upstream_cut_stream", 502, RPC_UPSTREAM, "The upstream ended its answer early."),
     ("upstream_blocked", 502, RPC_UPSTREAM, "The upstream's address is not allowed."),
+    ("upstream_failed", 502, RPC_UPSTREAM, "The upstream could not handle the request."),
     ("upstream_credentials", 502, RPC_UPSTREAM, "No credential for the upstream is available."),
 )
 
