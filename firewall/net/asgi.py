@@ -141,11 +141,13 @@ async def write_fixed(send: Send, reply: FixedReply) -> None:
     """Write our own words."""
     if not isinstance(reply, FixedReply):
         raise TypeError("only a fixed reply may be written here")
+    given = {name for name, _ in reply.headers}
+    ours = (header for header in (_NOSNIFF, _NO_STORE) if header[0] not in given)
     await send(
         {
             "type": "http.response.start",
             "status": reply.status,
-            "headers": [(b"content-length", b"%d" % len(reply.body)), _NOSNIFF, _NO_STORE, *reply.headers],
+            "headers": [(b"content-length", b"%d" % len(reply.body)), *ours, *reply.headers],
         }
     )
     await send({"type": "http.response.body", "body": reply.body})
