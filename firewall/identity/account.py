@@ -1,0 +1,92 @@
+"""``/account/grants`` and ``/logout``: a person sees which programs are connected, and ends a connection (UI-09)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from firewall.core.permit import FixedReply
+from firewall.identity.consents import Consents
+from firewall.identity.grants import OAuthGrants
+from firewall.identity.pages import Pages
+from firewall.identity.sessions import LoginSession, LoginSessions
+from firewall.identity.settings import IdentitySettings
+from firewall.identity.transactions import Transactions, check_form_token
+from firewall.identity.web import WebRequest, page_reply, redirect_reply
+from firewall.wire.oauth import OAuthError
+
+
+class Account:
+    """The pages of a signed-in person."""
+
+    def __init__(
+        self,
+        settings: IdentitySettings,
+        sessions: LoginSessions,
+        transactions: Transactions,
+        grants: OAuthGrants,
+        consents: Consents,
+        pages: Pages,
+    ) -> None:
+        self._origin = settings.public_url
+        self._sessions = sessions
+        self._tokens = transactions
+        self._grants = grants
+        self._consents = consents
+        self._pages = pages
+
+    async def show(self, request: WebRequest) -> FixedReply:
+        """List the person's grants, or the sign-in page."""
+        session = self._sessions.read(request)
+        if session is None:
+            return page_reply(self._pages.render("login", txn="", csrf="", client="", error=""))
+        user = session.user
+        grants = [
+            {
+                "id": g.grant_id,
+                "client": g.client_name or g.client_id,
+                "resource": g.resource,
+                "scopes": " ".join(g.scopes),
+            }
+            for g in self._grants.of_subject(user.tenant, user.subject)
+        ]
+        csrf = self._tokens.form_token(_secret(session), "account")
+        return page_reply(self._pages.render("grants", user=user.name, grants=grants, csrf=csrf))
+
+    async def end(self, request: WebRequest) -> FixedReply:
+        """End one grant; what was agreed with that client is forgotten too."""
+        session = self._posted(request)
+        if session is None:
+            return self._refused()
+        user = session.user
+        grant_id = request.form().get("grant")
+        for grant in self._grants.of_subject(user.tenant, user.subject):
+            if grant.grant_id == grant_id:
+                self._consents.withdraw(user, grant.client_id)
+                self._grants.revoke(user.tenant, user.subject, grant_id, reason="revoked_by_user")
+        return redirect_reply("/account/grants")
+
+    async def logout(self, request: WebRequest) -> FixedReply:
+        """End the session."""
+        if self._posted(request) is None:
+            return self._refused()
+        self._sessions.close(request)
+        return redirect_reply("/account/grants", headers=(self._sessions.expired_cookie(),))
+
+    def _posted(self, request: WebRequest) -> LoginSession | None:
+        session = self._sessions.read(request)
+        if session is None or not request.is_same_origin(self._origin):
+            return None
+        try:
+            token = request.form().get("csrf")
+        except OAuthError:
+            return None
+        return session if check_form_token(_secret(session), "account", token) else None
+
+    def _refused(self) -> FixedReply:
+        text = "This form was not sent from our own page, or you are no longer signed in."
+        return page_reply(self._pages.render("message", title="This cannot go on", text=text), 403)
+
+
+def _secret(session: LoginSession) -> str:
+    # The session id is random, never leaves the store, and ends with the session.
+    return hashlib.sha256(f"account\0{session.session_id}".encode()).hexdigest()

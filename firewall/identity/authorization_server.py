@@ -1,0 +1,146 @@
+"""The embedded authorization server and its resource server, put together (issuer = the bare public origin).
+
+The grants are our own small files over the rules of `wire.oauth`, not subclasses of authlib: of its
+framework-neutral core nothing but the dispatch would be left after the fifteen corrections that the
+oauth reference §8 lists, and it is synchronous. joserfc does the signatures.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from joserfc.jwk import ECKey
+
+from firewall.core.ports import Clock, Ids, SharedMarks, Store
+from firewall.identity.account import Account
+from firewall.identity.authorize import Authorization, AuthorizeParts
+from firewall.identity.cimd import ClientDocuments, DocumentFetcher
+from firewall.identity.client_auth import ClientAuthenticator, ClientKeys
+from firewall.identity.clients import Clients
+from firewall.identity.codes import Codes
+from firewall.identity.consents import Consents
+from firewall.identity.first_contact import FirstContact, FirstContactPage
+from firewall.identity.grants import OAuthGrants
+from firewall.identity.issue import OperatorTokens
+from firewall.identity.pages import Pages
+from firewall.identity.passwords import Passwords
+from firewall.identity.refresh import RefreshTokens
+from firewall.identity.resource_server import BearerResourceServer
+from firewall.identity.resources import Resources
+from firewall.identity.revocation import RevocationEndpoint
+from firewall.identity.serve import FrontDoor
+from firewall.identity.sessions import LoginSessions
+from firewall.identity.settings import IdentitySettings, Record, TokenBytes
+from firewall.identity.throttle import Throttle
+from firewall.identity.token_endpoint import TokenEndpoint, TokenParts
+from firewall.identity.tokens import SigningKeys, TokenIssuer
+from firewall.identity.transactions import Transactions
+from firewall.identity.users import Users
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the composition root passes on.
+
+    front_door: ASGI application of the public listener. resource_server: for the gateways.
+    resources: swap with ``replace`` when an upstream is registered. users, first_contact, operator_tokens,
+    grants: for the admin room and the command line.
+    """
+
+    front_door: FrontDoor
+    resource_server: BearerResourceServer
+    resources: Resources
+    users: Users
+    grants: OAuthGrants
+    first_contact: FirstContact
+    operator_tokens: OperatorTokens
+    pages: Pages
+    settings: IdentitySettings
+
+    def first_contact_page(self, *, origin: str, path: str) -> FirstContactPage:
+        """Return the page for the admin listener."""
+        return FirstContactPage(
+            self.first_contact, self.pages, origin=origin, path=path, least_chars=self.settings.min_password_chars
+        )
+
+
+def build_identity(
+    settings: IdentitySettings,
+    *,
+    store: Store,
+    marks: SharedMarks,
+    clock: Clock,
+    ids: Ids,
+    fetcher: DocumentFetcher,
+    signing_key: ECKey | EllipticCurvePrivateKey,
+    other_keys: tuple[ECKey | EllipticCurvePrivateKey, ...] = (),
+    record: Record,
+    token_bytes: TokenBytes = secrets.token_bytes,
+) -> Identity:
+    """Return the front door with everything it needs; objects only, no I/O."""
+    keys = SigningKeys(signing_key, *other_keys)
+    resources = Resources(settings.public_url, settings.resources)
+    pages = Pages()
+    throttle = Throttle(store, clock)
+    passwords = Passwords(token_bytes, n=settings.scrypt_n, least_chars=settings.min_password_chars)
+    users = Users(store, clock, ids, passwords, record)
+    grants = OAuthGrants(store, marks, clock, record, lifetime_s=settings.refresh_lifetime_s)
+    users.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
+    clients = Clients(settings, ClientDocuments(settings, fetcher, clock))
+    authenticator = ClientAuthenticator(settings.public_url, clients, ClientKeys(fetcher, clock), store, clock)
+    sessions = LoginSessions(store, clock, ids, users, settings, token_bytes)
+    transactions = Transactions(store, clock, ids, settings, token_bytes)
+    consents = Consents(store, clock, lifetime_s=settings.consent_lifetime_s)
+    codes = Codes(store, clock, grants, token_bytes, lifetime_s=settings.code_lifetime_s)
+    refresh = RefreshTokens(store, clock, grants, token_bytes, settings)
+    tokens = TokenIssuer(settings.public_url, keys, clock, ids, lifetime_s=settings.token_lifetime_s)
+    authorization = Authorization(
+        AuthorizeParts(
+            settings=settings,
+            resources=resources,
+            clients=clients,
+            users=users,
+            sessions=sessions,
+            transactions=transactions,
+            consents=consents,
+            codes=codes,
+            throttle=throttle,
+            pages=pages,
+            clock=clock,
+            ids=ids,
+            record=record,
+        )
+    )
+    token = TokenEndpoint(
+        TokenParts(
+            resources=resources,
+            clients=authenticator,
+            users=users,
+            codes=codes,
+            refresh=refresh,
+            grants=grants,
+            tokens=tokens,
+            throttle=throttle,
+            clock=clock,
+            ids=ids,
+            record=record,
+            per_minute=settings.token_per_minute,
+        )
+    )
+    revocation = RevocationEndpoint(
+        authenticator, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
+    )
+    account = Account(settings, sessions, transactions, grants, consents, pages)
+    return Identity(
+        front_door=FrontDoor(settings, resources, keys, authorization, token, revocation, account, pages, record),
+        resource_server=BearerResourceServer(resources, keys, grants, marks, clock),
+        resources=resources,
+        users=users,
+        grants=grants,
+        first_contact=FirstContact(store, clock, token_bytes, users, throttle, settings, record),
+        operator_tokens=OperatorTokens(settings, resources, tokens, grants, ids, record),
+        pages=pages,
+        settings=settings,
+    )

@@ -1,0 +1,109 @@
+"""OAuth grants: what a person gave to a client, and its end.
+
+Every token of one grant carries its id (``gid``). Revoking writes a durable entry, raises a mark in
+the node's shared memory and bumps the epoch, in this order: whoever sees the new epoch finds the
+mark or the entry. Cached tokens die in every worker (DESIGN §6b-2); refresh tokens die with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from firewall.core.errors import StateUnavailable
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.ports import Clock, SharedMarks, Store
+from firewall.identity import records
+from firewall.identity.records import SECOND_US
+from firewall.identity.settings import Record
+
+REVOKED_MARK = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthGrant:
+    """One grant. Times in Unix seconds."""
+
+    tenant: str
+    subject: str
+    grant_id: str
+    client_id: str
+    client_name: str
+    resource: str
+    scopes: tuple[str, ...]
+    created_s: int
+
+
+class OAuthGrants:
+    """Stores grants and answers whether one is revoked."""
+
+    def __init__(self, store: Store, marks: SharedMarks, clock: Clock, record: Record, *, lifetime_s: int) -> None:
+        self._grants = store.collection("oauth_grants")
+        self._revoked = store.collection("oauth_revoked")
+        self._marks = marks
+        self._clock = clock
+        self._record = record
+        self._lifetime_s = lifetime_s
+
+    def save(self, grant: OAuthGrant) -> None:
+        """Store a grant until no token of it can be alive."""
+        value: JSONObject = {
+            "client_id": grant.client_id,
+            "client_name": grant.client_name,
+            "resource": grant.resource,
+            "scopes": list(grant.scopes),
+            "created_s": grant.created_s,
+        }
+        key = f"{grant.subject}/{grant.grant_id}"
+        self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon())
+
+    def of_subject(self, tenant: str, subject: str) -> list[OAuthGrant]:
+        """Return a subject's live grants."""
+        found = []
+        for entry in self._grants.scan(tenant, f"{subject}/"):
+            value = records.decode(entry.value)
+            found.append(
+                OAuthGrant(
+                    tenant=tenant,
+                    subject=subject,
+                    grant_id=entry.key.partition("/")[2],
+                    client_id=records.text(value, "client_id"),
+                    client_name=records.text(value, "client_name"),
+                    resource=records.text(value, "resource"),
+                    scopes=records.texts(value, "scopes"),
+                    created_s=records.number(value, "created_s"),
+                )
+            )
+        return found
+
+    def revoke(self, tenant: str, subject: str, grant_id: str, *, reason: str) -> None:
+        """End a grant and every token of it, now, in every worker. Idempotent."""
+        self._revoked.put(tenant, grant_id, b"{}", expires_us=self._horizon())
+        self._grants.delete(tenant, f"{subject}/{grant_id}")
+        try:
+            self._marks.raise_(mark_key(tenant, grant_id), REVOKED_MARK)
+        except StateUnavailable:
+            pass  # a full table: the durable entry is read instead whenever the epoch has moved
+        self._marks.bump()
+        self._record("identity.grant.revoked", {"tenant": tenant, "sub": subject, "gid": grant_id, "reason": reason})
+
+    def revoke_subject(self, tenant: str, subject: str, *, reason: str) -> int:
+        """End all grants of a subject (password change, disabled user); return how many."""
+        grants = self.of_subject(tenant, subject)
+        for grant in grants:
+            self.revoke(tenant, subject, grant.grant_id, reason=reason)
+        return len(grants)
+
+    def is_revoked(self, tenant: str, grant_id: str) -> bool:
+        """Return whether the grant has ended; an unreadable mark counts as ended."""
+        if self._marks.read(mark_key(tenant, grant_id)) & REVOKED_MARK:
+            return True
+        return self._revoked.get(tenant, grant_id) is not None
+
+    def _horizon(self) -> int:
+        return self._clock.now_us() + (self._lifetime_s + 3600) * SECOND_US
+
+
+def mark_key(tenant: str, grant_id: str) -> bytes:
+    """Return the 16-byte key of a grant in the shared marks."""
+    return hashlib.sha256(f"oauth-grant\0{tenant}\0{grant_id}".encode()).digest()[:16]

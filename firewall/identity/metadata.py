@@ -1,0 +1,60 @@
+"""The documents that clients find us by: RFC 9728, RFC 8414, OIDC Discovery, JWK Set.
+
+Every URL is built from the configured public URL, never from the request (OP-02). What is not
+listed is not offered: no implicit or password grant, no ``plain``, no fragment, no registration (OP-09).
+"""
+
+from __future__ import annotations
+
+from firewall.core.jsonvalue import JSONObject
+from firewall.identity.resources import Resources
+from firewall.identity.settings import IdentitySettings, ProtectedResource
+from firewall.identity.token_endpoint import GRANT_TYPES
+from firewall.identity.tokens import ALGORITHM
+from firewall.wire import jwt
+
+AUTH_METHODS = ("none", "private_key_jwt", "client_secret_basic")
+
+
+def resource_metadata(resources: Resources, resource: ProtectedResource) -> JSONObject:
+    """Return the protected resource metadata (RFC 9728 §2). scopes_supported is the minimal useful set (MCP)."""
+    return {
+        "resource": resources.uri(resource.path),
+        "resource_name": resource.title,
+        "authorization_servers": [resources.public_url],
+        "scopes_supported": list(resource.default_scopes),
+        "bearer_methods_supported": ["header"],
+    }
+
+
+def server_metadata(settings: IdentitySettings, resources: Resources) -> JSONObject:
+    """Return the authorization server metadata (RFC 8414 §2; oauth reference §6.1)."""
+    url = settings.public_url
+    return {
+        "issuer": url,
+        "authorization_endpoint": f"{url}/authorize",
+        "token_endpoint": f"{url}/token",
+        "revocation_endpoint": f"{url}/revoke",
+        "jwks_uri": f"{url}/.well-known/jwks.json",
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": list(GRANT_TYPES),
+        "code_challenge_methods_supported": ["S256"],
+        "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
+        "token_endpoint_auth_signing_alg_values_supported": list(jwt.ALGORITHMS),
+        "revocation_endpoint_auth_methods_supported": list(AUTH_METHODS),
+        "revocation_endpoint_auth_signing_alg_values_supported": list(jwt.ALGORITHMS),
+        # offline_access belongs here and never into resource metadata or challenges (MCP 2026-07-28).
+        "scopes_supported": [*resources.all_scopes(), "offline_access"],
+        "client_id_metadata_document_supported": settings.cimd_policy != "off",
+        "authorization_response_iss_parameter_supported": True,
+    }
+
+
+def openid_configuration(settings: IdentitySettings, resources: Resources) -> JSONObject:
+    """Return the same document for clients that look only here; no ID tokens are issued."""
+    return {
+        **server_metadata(settings, resources),
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+    }

@@ -1,0 +1,78 @@
+"""``POST /revoke`` (RFC 7009): a token of the authenticated client ends its whole grant; others end nothing."""
+
+from __future__ import annotations
+
+from firewall.core.errors import Malformed
+from firewall.core.permit import FixedReply
+from firewall.core.ports import Clock
+from firewall.identity.client_auth import ClientAuthenticator
+from firewall.identity.clients import Client
+from firewall.identity.grants import OAuthGrants
+from firewall.identity.records import text
+from firewall.identity.refresh import RefreshTokens
+from firewall.identity.throttle import Throttle
+from firewall.identity.token_endpoint import refusal
+from firewall.identity.tokens import ALGORITHM, TOKEN_TYPE, SigningKeys
+from firewall.identity.web import WebRequest, error_reply, json_reply
+from firewall.wire import jwt, oauth
+from firewall.wire.oauth import OAuthError
+
+
+class RevocationEndpoint:
+    """Answers 200 also for what it does not know: nobody learns whether a token existed."""
+
+    def __init__(
+        self,
+        clients: ClientAuthenticator,
+        refresh: RefreshTokens,
+        grants: OAuthGrants,
+        keys: SigningKeys,
+        throttle: Throttle,
+        clock: Clock,
+        *,
+        per_minute: int,
+    ) -> None:
+        self._clients = clients
+        self._refresh = refresh
+        self._grants = grants
+        self._keys = keys
+        self._throttle = throttle
+        self._clock = clock
+        self._per_minute = per_minute
+
+    async def serve(self, request: WebRequest) -> FixedReply:
+        """Return the reply to one revocation request."""
+        if not self._throttle.allow("revoke", request.client_ip, per_minute=self._per_minute):
+            return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
+        authorization = request.headers.get(b"authorization")
+        try:
+            form = request.form()
+            oauth.refuse_repeated(form)
+            client = await self._clients.authenticate(form, authorization)
+            if not form.get("token"):
+                raise OAuthError("invalid_request", "token_missing")
+        except OAuthError as error:
+            return refusal(error, basic=authorization is not None)
+        self._revoke(client, form.get("token"))
+        return json_reply({})
+
+    def _revoke(self, client: Client, token: str) -> None:
+        try:
+            facts = self._refresh.find(token, client.client_id)
+            tenant, subject, grant_id = facts.tenant, facts.subject, facts.grant_id
+        except OAuthError:
+            try:
+                tenant, subject, grant_id = self._of_access_token(client, token)
+            except Malformed:
+                return
+        self._grants.revoke(tenant, subject, grant_id, reason="revoked_by_client")
+
+    def _of_access_token(self, client: Client, token: str) -> tuple[str, str, str]:
+        unchecked = jwt.parse_compact(token.encode("utf-8", "surrogatepass"), algorithms=(ALGORITHM,))
+        key = self._keys.by_kid.get(unchecked.kid)
+        if key is None or unchecked.typ != TOKEN_TYPE:
+            raise Malformed("jwt_key")
+        claims = jwt.verify(unchecked, key)
+        if claims.get("client_id") != client.client_id:
+            raise Malformed("token_foreign")
+        return text(claims, "tenant"), text(claims, "sub"), text(claims, "gid")

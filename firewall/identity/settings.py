@@ -1,0 +1,153 @@
+"""What the front door is told by configuration. Frozen values; only `firewall.config` reads files."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from firewall.core.bounds import CODE_LIFETIME_S, REFRESH_LIFETIME_S, TOKEN_LIFETIME_S
+from firewall.core.errors import ConfigFault
+from firewall.core.jsonvalue import JSON, JSONObject
+
+# record(event, facts): writes one identity event (OP-06). Facts hold ids, never secrets. May raise AuditUnavailable.
+Record = Callable[[str, JSONObject], None]
+TokenBytes = Callable[[int], bytes]
+
+AuthMethod = Literal["none", "private_key_jwt", "client_secret_basic"]
+
+TENANT_SET: Final = frozenset(string.ascii_lowercase + string.digits + "-_")
+CIMD_HOSTS: Final = ("claude.ai", "vscode.dev", "chatgpt.com", "zed.dev")
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """A client that an operator registered.
+
+    scopes: patterns the client may ever have (`wire.oauth.scope_allowed`); the client's side of the
+        intersection. tenant: whose people may use it and whose resources its own tokens
+        reach; "" means people of every tenant, and no tokens of its own.
+    secret_sha256: lower-case hex digest of a random secret of at least 128 bits (client_secret_basic).
+    first_party: the operator vouches for it: no consent page (UI-01).
+    """
+
+    client_id: str
+    name: str
+    redirect_uris: tuple[str, ...] = ()
+    auth_method: AuthMethod = "none"
+    grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
+    scopes: tuple[str, ...] = ("*",)
+    tenant: str = "default"
+    jwks: JSON = None
+    jwks_uri: str = ""
+    secret_sha256: str = ""
+    first_party: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedResource:
+    """One thing that has its own audience: ``/mcp/<name>``, ``/mcp``, ``/a2a/<name>``, ``/v1``.
+
+    scopes: all that exist here. default_scopes: the minimal useful set; told in metadata and
+    challenges, and meant when a client asks for none. tenants: () means all.
+    """
+
+    path: str
+    title: str
+    scopes: tuple[str, ...]
+    default_scopes: tuple[str, ...]
+    tenants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySettings:
+    """Settings of the front door. Durations in seconds, limits per minute and address.
+
+    public_url: the bare origin that clients see, ``https://fw.example``; also the issuer. Never
+        derived from a request. http only on loopback.
+    cimd_policy: which client id hosts may be fetched at all; judged before any network.
+    cimd_pinned: documents that stand in configuration instead of being fetched, by client id URL.
+    """
+
+    public_url: str
+    resources: tuple[ProtectedResource, ...] = ()
+    clients: tuple[ClientSettings, ...] = ()
+    default_tenant: str = "default"
+    cimd_policy: Literal["allowlist", "any", "off"] = "allowlist"
+    cimd_hosts: tuple[str, ...] = CIMD_HOSTS
+    cimd_ports: frozenset[int] = frozenset()
+    cimd_pinned: Mapping[str, JSON] = field(default_factory=dict)
+    token_lifetime_s: int = TOKEN_LIFETIME_S
+    code_lifetime_s: int = CODE_LIFETIME_S
+    refresh_lifetime_s: int = REFRESH_LIFETIME_S
+    refresh_idle_s: int = 14 * 24 * 3600
+    refresh_grace_s: int = 30
+    session_lifetime_s: int = 8 * 3600
+    transaction_lifetime_s: int = 600
+    consent_lifetime_s: int = 90 * 24 * 3600
+    operator_token_lifetime_s: int = 3600
+    min_password_chars: int = 12
+    authorize_per_minute: int = 60
+    token_per_minute: int = 300
+    login_per_minute: int = 20
+    # Work factor of password hashes: 2**14 is about 30 ms; OWASP's floor for scrypt is 2**17 with r=8 or
+    # 2**14 with p=5. Tests lower it.
+    scrypt_n: int = 2**15
+
+    def __post_init__(self) -> None:
+        check_public_url(self.public_url)
+        if not is_tenant(self.default_tenant):
+            raise ConfigFault("tenant_name", "default_tenant", fix="use a–z, 0–9, - and _, at most 63")
+        paths = [resource.path for resource in self.resources]
+        if len(set(paths)) != len(paths):
+            raise ConfigFault("resource_twice", "two protected resources share a path")
+        for client in self.clients:
+            _check_client(client)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the public origin is https: then cookies are ``__Host-`` and Secure."""
+        return self.public_url.startswith("https://")
+
+    def cookie(self, name: str) -> str:
+        """Return the cookie name; browsers take the prefix (and Secure) only over https."""
+        return f"__Host-{name}" if self.secure else name
+
+
+def is_tenant(name: str) -> bool:
+    """Return whether a tenant name may stand in a key, a token and an opaque handle."""
+    return 0 < len(name) <= 63 and TENANT_SET.issuperset(name)
+
+
+def check_public_url(url: str) -> None:
+    """Raise ConfigFault unless ``url`` is a bare origin: https, or http on loopback (OP-03)."""
+    fix = "set public_url to the origin that clients use, such as https://fw.example, without a path or trailing slash"
+    try:
+        parts = urlsplit(url)
+        bare = f"{parts.scheme}://{parts.netloc}" == url and url == url.lower() and parts.port != 0
+    except ValueError:
+        raise ConfigFault("public_url", "not a URL", fix=fix) from None
+    if not bare or not parts.hostname or "@" in parts.netloc:
+        raise ConfigFault("public_url", "not a bare origin", fix=fix)
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        return
+    raise ConfigFault("public_url", "plain http is for loopback only", fix=fix)
+
+
+def _check_client(client: ClientSettings) -> None:
+    where = f"client {client.client_id!r}"
+    if client.client_id.startswith("https://"):
+        raise ConfigFault(
+            "client_id", where, fix="ids that start with https:// are metadata documents; pin them in cimd_pinned"
+        )
+    if client.auth_method == "client_secret_basic" and len(client.secret_sha256) != 64:
+        raise ConfigFault("client_secret", where, fix="give secret_sha256, 64 hex characters")
+    if client.auth_method == "private_key_jwt" and (client.jwks is None) == (not client.jwks_uri):
+        raise ConfigFault("client_keys", where, fix="give exactly one of jwks and jwks_uri")
+    if "client_credentials" in client.grant_types and client.auth_method == "none":
+        raise ConfigFault("client_method", where, fix="client_credentials needs private_key_jwt or client_secret_basic")
+    if not is_tenant(client.tenant) and (client.tenant or "client_credentials" in client.grant_types):
+        raise ConfigFault("tenant_name", where, fix="use a–z, 0–9, - and _, at most 63")

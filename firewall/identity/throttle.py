@@ -1,0 +1,76 @@
+"""Rate limits of the front door: fixed windows per address, and growing delays after failures (AS-19).
+
+Counters live in the store, so that workers share them. Nothing a stranger does can lock an account:
+failures are counted per (account, address).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+
+from firewall.core.ports import Clock, Store
+from firewall.identity import records
+from firewall.identity.records import SECOND_US
+
+NODE = "_node"  # state that belongs to no tenant because nobody is known yet
+FREE_FAILURES = 3
+LONGEST_DELAY_S = 300
+FORGET_S = 3600
+
+
+class Throttle:
+    """Counts and delays. Times in seconds."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._counts = store.collection("throttle_counts")
+        self._failures = store.collection("throttle_failures")
+        self._clock = clock
+
+    def allow(self, what: str, who: str, *, per_minute: int) -> bool:
+        """Count one event and return whether it is within the limit of its minute."""
+        minute = self._clock.now_us() // (60 * SECOND_US)
+        key = f"{what}/{_short(who)}/{minute}"
+        expires_us = (minute + 2) * 60 * SECOND_US
+        return self._counts.add(NODE, key, 1, ceiling=per_minute, expires_us=expires_us) == 1
+
+    def wait_s(self, account: str, address: str) -> int:
+        """Return how long this address must wait before it tries this account again."""
+        entry = self._failures.get(NODE, _pair(account, address))
+        if entry is None:
+            return 0
+        left_us = records.number(records.decode(entry.value), "until_us") - self._clock.now_us()
+        return max(0, -(-left_us // SECOND_US))
+
+    def failed(self, account: str, address: str) -> None:
+        """Count a failure: from the fourth on, each doubles the delay, up to five minutes."""
+        key = _pair(account, address)
+        entry = self._failures.get(NODE, key)
+        count = 1 + (records.number(records.decode(entry.value), "count") if entry else 0)
+        now_us = self._clock.now_us()
+        delay_s = 0 if count <= FREE_FAILURES else min(2 ** (count - FREE_FAILURES), LONGEST_DELAY_S)
+        value = records.encode({"count": min(count, 64), "until_us": now_us + delay_s * SECOND_US})
+        self._failures.put(NODE, key, value, expires_us=now_us + FORGET_S * SECOND_US)
+
+    def succeeded(self, account: str, address: str) -> None:
+        """Forget the failures of this pair."""
+        self._failures.delete(NODE, _pair(account, address))
+
+
+def network_of(address: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address
+
+
+def _pair(account: str, address: str) -> str:
+    return _short(f"{account}\0{network_of(address)}")
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,0 +1,114 @@
+"""Access tokens: ES256 ``at+jwt`` for exactly one resource (RFC 9068; claims of oauth reference §6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from joserfc.jwk import ECKey
+
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.ports import Clock, Ids
+from firewall.identity.records import SECOND_US
+from firewall.wire import jwt
+
+TOKEN_TYPE = "at+jwt"  # noqa: S105 - a media type
+ALGORITHM = "ES256"
+
+Kind = Literal["user", "service", "local"]
+
+
+class SigningKeys:
+    """The active signing key and others still (or already) published. Key ids are RFC 7638 thumbprints."""
+
+    def __init__(self, active: ECKey | EllipticCurvePrivateKey, *others: ECKey | EllipticCurvePrivateKey) -> None:
+        keys = [_as_ec_key(key) for key in (active, *others)]
+        for key in keys:
+            jwt.check_key(key, ALGORITHM)
+        self.active = keys[0]
+        self.kid = keys[0].thumbprint()
+        self.by_kid: Mapping[str, ECKey] = {key.thumbprint(): key for key in keys}
+
+    def jwks(self) -> JSON:
+        """Return the JWK Set document with public members only (OP-04)."""
+        return {
+            "keys": [{**_public(key), "kid": kid, "use": "sig", "alg": ALGORITHM} for kid, key in self.by_kid.items()]
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What an access token says. Times in Unix seconds; resource is the audience URI."""
+
+    tenant: str
+    subject: str
+    client_id: str
+    resource: str
+    scopes: tuple[str, ...]
+    grant_id: str
+    session_id: str = ""
+    auth_time: int = 0
+    acr: str = ""
+    roles: tuple[str, ...] = ()
+    kind: Kind = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A minted token and what may be told about it."""
+
+    token: str = field(repr=False)
+    token_id: str
+    expires_in: int
+    scopes: tuple[str, ...]
+
+
+class TokenIssuer:
+    """Signs access tokens with the active key."""
+
+    def __init__(self, issuer: str, keys: SigningKeys, clock: Clock, ids: Ids, *, lifetime_s: int) -> None:
+        self._issuer = issuer
+        self._keys = keys
+        self._clock = clock
+        self._ids = ids
+        self._lifetime_s = lifetime_s
+
+    def issue(self, facts: TokenFacts, *, lifetime_s: int = 0) -> IssuedToken:
+        """Return a new token; lifetime_s 0 means the configured one."""
+        now_s = self._clock.now_us() // SECOND_US
+        lifetime_s = lifetime_s or self._lifetime_s
+        token_id = self._ids.new("jti")
+        claims: JSONObject = {
+            "iss": self._issuer,
+            "aud": facts.resource,
+            "sub": facts.subject,
+            "client_id": facts.client_id,
+            "scope": " ".join(facts.scopes),
+            "iat": now_s,
+            "exp": now_s + lifetime_s,
+            "jti": token_id,
+            "gid": facts.grant_id,
+            "tenant": facts.tenant,
+            "sub_type": facts.kind,
+        }
+        if facts.session_id:
+            claims["sid"] = facts.session_id
+        if facts.auth_time:
+            claims["auth_time"] = facts.auth_time
+        if facts.acr:
+            claims["acr"] = facts.acr
+        if facts.roles:
+            claims["roles"] = list(facts.roles)
+        token = jwt.sign(claims, self._keys.active, alg=ALGORITHM, typ=TOKEN_TYPE, kid=self._keys.kid)
+        return IssuedToken(token, token_id, lifetime_s, facts.scopes)
+
+
+def _as_ec_key(key: ECKey | EllipticCurvePrivateKey) -> ECKey:
+    return key if isinstance(key, ECKey) else ECKey.import_key(key)
+
+
+def _public(key: ECKey) -> dict[str, JSON]:
+    facts = key.as_dict(private=False)
+    return {name: str(facts[name]) for name in ("kty", "crv", "x", "y")}

@@ -1,0 +1,172 @@
+"""Embedded users: a name, a password hash, a tenant, roles, and the scopes they may ever give away."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from firewall.core.errors import Conflict, Malformed
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.ports import Clock, Collection, Ids, Store
+from firewall.identity import records
+from firewall.identity.passwords import Passwords
+from firewall.identity.records import SECOND_US
+from firewall.identity.settings import Record, is_tenant
+from firewall.identity.throttle import NODE
+
+NAME_SET = frozenset(string.ascii_lowercase + string.digits + "._-+@")
+NAME_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person. scopes: patterns (`wire.oauth.scope_allowed`), the person's side of the intersection."""
+
+    tenant: str
+    subject: str
+    name: str
+    roles: tuple[str, ...]
+    scopes: tuple[str, ...]
+    disabled: bool = False
+
+
+class Users:
+    """The people of this installation. Names are unique across tenants, so that nobody types a tenant."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, passwords: Passwords, record: Record) -> None:
+        self._users: Collection = store.collection("users")
+        self._names: Collection = store.collection("user_names")
+        self._clock = clock
+        self._ids = ids
+        self._passwords = passwords
+        self._record = record
+        self._ended: list[Callable[[str, str, str], object]] = []
+
+    def on_end(self, call: Callable[[str, str, str], object]) -> None:
+        """Call ``call(tenant, subject, reason)`` when what a user had given must end."""
+        self._ended.append(call)
+
+    async def create(
+        self,
+        name: str,
+        password: str,
+        *,
+        tenant: str,
+        roles: tuple[str, ...] = (),
+        scopes: tuple[str, ...] = ("*",),
+        first: bool = False,
+    ) -> User:
+        """Create a user. Raises Malformed (user_name, tenant_name, password_weak), Conflict (name taken).
+
+        first: only if no user exists at all.
+        """
+        name = check_name(name)
+        if not is_tenant(tenant):
+            raise Malformed("tenant_name")
+        self._passwords.check_choice(password)
+        hashed = await self._passwords.hash(password)
+        if first:
+            # The claim makes two simultaneous first users one.
+            if self.exists_any():
+                raise Conflict("a user exists")
+            expires_us = self._clock.now_us() + 60 * SECOND_US
+            self._names.put(NODE, "#first", b"{}", expires_us=expires_us, if_version=0)
+        user = User(tenant, self._ids.new("u"), name, roles, scopes)
+        index = records.encode({"tenant": tenant, "sub": user.subject})
+        self._names.put(NODE, name, index, if_version=0)
+        self._save(user, hashed)
+        self._record("identity.user.created", {"tenant": tenant, "sub": user.subject, "roles": list(roles)})
+        return user
+
+    def exists_any(self) -> bool:
+        """Return whether anybody can sign in at all."""
+        return any(not entry.key.startswith("#") for entry in self._names.scan(NODE))
+
+    def get(self, tenant: str, subject: str) -> User | None:
+        """Return an enabled user by subject."""
+        found = self._load(tenant, subject)
+        return found[0] if found and not found[0].disabled else None
+
+    async def verify(self, name: str, password: str) -> User | None:
+        """Return the user whose password this is; an unknown name costs the same time."""
+        found = self._find(name)
+        ok = await self._passwords.verify(password, found[1] if found and not found[0].disabled else "")
+        return found[0] if ok and found else None
+
+    async def set_password(self, tenant: str, subject: str, password: str) -> None:
+        """Change the password; everything the user had given ends (AS-12)."""
+        found = self._load(tenant, subject)
+        if found is None:
+            raise Malformed("user_unknown")
+        self._passwords.check_choice(password)
+        self._save(found[0], await self._passwords.hash(password))
+        self._end(tenant, subject, "password_changed")
+
+    def update(
+        self, tenant: str, subject: str, *, roles: tuple[str, ...], scopes: tuple[str, ...], disabled: bool = False
+    ) -> User:
+        """Change what a user may do; everything the user had given ends, so that it counts at once."""
+        found = self._load(tenant, subject)
+        if found is None:
+            raise Malformed("user_unknown")
+        user = User(tenant, subject, found[0].name, roles, scopes, disabled)
+        self._save(user, found[1])
+        self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
+        return user
+
+    def list(self, tenant: str) -> list[User]:
+        """Return the users of a tenant."""
+        return [_user(tenant, entry.key, records.decode(entry.value)) for entry in self._users.scan(tenant)]
+
+    def _find(self, name: str) -> tuple[User, str] | None:
+        try:
+            entry = self._names.get(NODE, check_name(name))
+        except Malformed:
+            return None
+        if entry is None:
+            return None
+        index = records.decode(entry.value)
+        return self._load(records.text(index, "tenant"), records.text(index, "sub"))
+
+    def _load(self, tenant: str, subject: str) -> tuple[User, str] | None:
+        entry = self._users.get(tenant, subject)
+        if entry is None:
+            return None
+        value = records.decode(entry.value)
+        return _user(tenant, subject, value), records.text(value, "hash")
+
+    def _save(self, user: User, hashed: str) -> None:
+        value: JSONObject = {
+            "name": user.name,
+            "roles": list(user.roles),
+            "scopes": list(user.scopes),
+            "disabled": user.disabled,
+            "hash": hashed,
+            "changed_s": self._clock.now_us() // SECOND_US,
+        }
+        self._users.put(user.tenant, user.subject, records.encode(value))
+
+    def _end(self, tenant: str, subject: str, reason: str) -> None:
+        self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": reason})
+        for call in self._ended:
+            call(tenant, subject, reason)
+
+
+def check_name(name: str) -> str:
+    """Return the stored spelling of a user name: lower case; raises Malformed("user_name")."""
+    name = name.strip().lower()
+    if not 0 < len(name) <= NAME_CHARS or not NAME_SET.issuperset(name):
+        raise Malformed("user_name", fix="use letters, digits and . _ - + @, at most 64")
+    return name
+
+
+def _user(tenant: str, subject: str, value: JSONObject) -> User:
+    return User(
+        tenant=tenant,
+        subject=subject,
+        name=records.text(value, "name"),
+        roles=records.texts(value, "roles"),
+        scopes=records.texts(value, "scopes"),
+        disabled=value.get("disabled") is True,
+    )

@@ -1,0 +1,201 @@
+"""Client ID Metadata Documents: the rules of the URL and of the document. Pure; nothing is fetched.
+
+Source: draft-ietf-oauth-client-id-metadata-document-02, MCP 2026-07-28 authorization, oauth reference §3.
+Client identifiers compare as plain strings: ``https://a.example/c`` is not ``https://a.example:443/c``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from firewall.core.bounds import METADATA_BYTES
+from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.wire import canonical, jwt, oauth, strict_json
+
+URL_CHARS: Final = 512
+STRING_CHARS: Final = 2048
+REDIRECTS: Final = 20
+DEPTH: Final = 8
+AUTH_METHODS: Final = ("none", "private_key_jwt")
+
+_FORBIDDEN: Final = ("client_secret", "client_secret_expires_at")
+_HOST_SET: Final = frozenset(string.ascii_lowercase + string.digits + "-.")
+_PATH_SET: Final = frozenset(string.ascii_letters + string.digits + "-._~%!$&'()*+,;=:@/?")
+# A change of one of these means: this is not what the person agreed to.
+_CONSENTED: Final = (
+    "redirect_uris",
+    "jwks",
+    "jwks_uri",
+    "token_endpoint_auth_method",
+    "scope",
+    "grant_types",
+    "client_name",
+    "logo_uri",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDocument:
+    """What we use of a checked document. ``digest`` changes when something changes that a person agreed to.
+
+    client_name: as written by a stranger; clean it before anybody sees it.
+    scope: () means no limit of the client's own.
+    """
+
+    client_id: str
+    client_name: str
+    redirect_uris: tuple[str, ...]
+    grant_types: tuple[str, ...]
+    auth_method: str
+    scope: tuple[str, ...]
+    jwks: JSON
+    jwks_uri: str
+    digest: str
+
+
+def is_client_url(client_id: str) -> bool:
+    """Return whether a client id claims to be a metadata document's URL."""
+    return client_id.startswith("https://")
+
+
+def check_client_url(url: str, *, ports: frozenset[int] = frozenset()) -> str:
+    """Return the lower-case host of an acceptable client identifier URL, before any network is touched.
+
+    https, a registered name (no address in any notation), a path that is not bare, no dot segment in
+    any encoding, no query, fragment or userinfo; at most 512 characters; no port but those allowed.
+    Raises Malformed("cimd_url").
+    """
+    if not url.startswith("https://") or len(url) > URL_CHARS or not url.isascii():
+        raise Malformed("cimd_url", "scheme or length")
+    authority, slash, path = url[len("https://") :].partition("/")
+    host, colon, port = authority.partition(":")
+    if colon and not (port.isdigit() and len(port) <= 5 and int(port) in ports):
+        raise Malformed("cimd_url", "port")
+    labels = host.split(".")
+    if len(labels) < 2 or not _HOST_SET.issuperset(host) or any(_bad_label(label) for label in labels):
+        raise Malformed("cimd_url", "host")
+    if labels[-1][0] in string.digits:
+        raise Malformed("cimd_url", "address")
+    if not slash or not path or not _PATH_SET.issuperset(path) or "?" in path:
+        raise Malformed("cimd_url", "path")
+    for segment in path.lower().split("/"):
+        if segment.replace("%2e", ".") in (".", ".."):
+            raise Malformed("cimd_url", "dot segment")
+    if any(code in path.lower() for code in ("%2f", "%5c", "%00", "%25")):
+        raise Malformed("cimd_url", "path")
+    return host
+
+
+def parse_document(url: str, data: bytes) -> ClientDocument:
+    """Return the checked document that was found at ``url``.
+
+    data: at most 5 KiB of strict JSON. Unknown members are ignored. Raises Malformed("cimd_document").
+    """
+    if len(data) > METADATA_BYTES:
+        raise Malformed("cimd_document", "too large")
+    try:
+        value = strict_json.loads(data, max_depth=DEPTH)
+    except Malformed as error:
+        raise Malformed("cimd_document", error.code) from None
+    return check_document(url, value)
+
+
+def check_document(url: str, value: JSON) -> ClientDocument:
+    """Return the checked document from parsed JSON; ``client_id`` must equal ``url`` byte for byte (CL-02)."""
+    if not isinstance(value, dict) or value.get("client_id") != url:
+        raise Malformed("cimd_document", "client_id")
+    if any(name in value for name in _FORBIDDEN):
+        raise Malformed("cimd_document", "secret")
+    method = value.get("token_endpoint_auth_method")
+    if method is None:
+        # RFC 7591 would mean client_secret_basic, which a public document cannot have.
+        method = "private_key_jwt" if "jwks" in value or "jwks_uri" in value else "none"
+    if method not in AUTH_METHODS:
+        raise Malformed("cimd_document", "token_endpoint_auth_method")
+    assert isinstance(method, str)
+    jwks, jwks_uri = value.get("jwks"), _text(value, "jwks_uri")
+    if jwks is not None:
+        jwt.keys_of(jwks)  # refuses private and symmetric material
+    if method == "private_key_jwt" and (jwks is None) == (not jwks_uri):
+        raise Malformed("cimd_document", "jwks")
+    if jwks_uri:
+        _check_jwks_uri(jwks_uri)
+    redirects = _texts(value, "redirect_uris")
+    if not 0 < len(redirects) <= REDIRECTS:
+        raise Malformed("cimd_document", "redirect_uris")
+    for redirect in redirects:
+        try:
+            oauth.check_redirect_uri(redirect)
+        except Malformed:
+            raise Malformed("cimd_document", "redirect_uris") from None
+    grants = _texts(value, "grant_types") if "grant_types" in value else ("authorization_code",)
+    try:
+        scope = oauth.parse_scope(_text(value, "scope"))
+    except Malformed:
+        raise Malformed("cimd_document", "scope") from None
+    return ClientDocument(
+        client_id=url,
+        client_name=_text(value, "client_name"),
+        redirect_uris=redirects,
+        grant_types=tuple(g for g in grants if g in ("authorization_code", "refresh_token")),
+        auth_method=method,
+        scope=scope,
+        jwks=jwks,
+        jwks_uri=jwks_uri,
+        digest=consent_digest(value),
+    )
+
+
+def consent_digest(value: JSONObject) -> str:
+    """Return the digest of the members that a person's consent depends on (hex, SHA-256)."""
+    return hashlib.sha256(canonical.encode({k: value[k] for k in _CONSENTED if k in value})).hexdigest()
+
+
+def cache_seconds(cache_control: str, *, default_s: int = 3600, least_s: int = 300, most_s: int = 86_400) -> int:
+    """Return how long a good document may be kept: max-age within our bounds (RFC 9111 §5.2.2.1)."""
+    for directive in cache_control.lower().split(","):
+        name, _, number = directive.strip().partition("=")
+        if name == "max-age" and number.isascii() and number.isdigit() and len(number) <= 10:
+            return max(least_s, min(int(number), most_s))
+        if name in ("no-store", "no-cache"):
+            return least_s
+    return default_s
+
+
+def _check_jwks_uri(uri: str) -> None:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise Malformed("cimd_document", "jwks_uri") from None
+    if parts.fragment:
+        raise Malformed("cimd_document", "jwks_uri")
+    try:
+        check_client_url(uri)
+    except Malformed:
+        raise Malformed("cimd_document", "jwks_uri") from None
+
+
+def _bad_label(label: str) -> bool:
+    return not label or len(label) > 63 or label[0] == "-" or label[-1] == "-"
+
+
+def _text(value: JSONObject, name: str) -> str:
+    member = value.get(name, "")
+    if not isinstance(member, str) or len(member) > STRING_CHARS:
+        raise Malformed("cimd_document", name)
+    return member
+
+
+def _texts(value: JSONObject, name: str) -> tuple[str, ...]:
+    member = value.get(name)
+    if not isinstance(member, list):
+        raise Malformed("cimd_document", name)
+    texts = tuple(item for item in member if isinstance(item, str) and len(item) <= STRING_CHARS)
+    if len(texts) != len(member):
+        raise Malformed("cimd_document", name)
+    return texts

@@ -1,0 +1,324 @@
+"""OAuth 2.1 rules as functions. Pure: nothing here fetches, stores, reads a clock or a dice.
+
+- Parameters may not repeat (OAuth 2.1 §3.1; oauth reference AS-07); unknown ones are ignored.
+- PKCE: S256 only, both directions mandatory (RFC 7636, RFC 9700 §2.1.1).
+- Redirect URIs match as exact strings; only the port of an http loopback URI is free
+  (RFC 8252 §7.3, extended to the name ``localhost``, which real clients register).
+- A resource indicator matches as an exact string (RFC 8707 §2): no prefix, no trailing slash.
+- Scopes narrow, never widen: what is granted is an intersection (DESIGN §6b-6).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from firewall.core.errors import Malformed
+
+FIELDS: Final = 64
+VALUE_CHARS: Final = 8192
+STATE_CHARS: Final = 2048
+SCOPES: Final = 64
+SCOPE_CHARS: Final = 128
+REDIRECT_CHARS: Final = 1024
+LOOPBACK_HOSTS: Final = ("127.0.0.1", "[::1]", "localhost")
+VENDOR_SCHEMES: Final = frozenset({"vscode", "vscode-insiders", "cursor"})
+FORBIDDEN_SCHEMES: Final = frozenset(
+    {"javascript", "data", "file", "vbscript", "blob", "about", "ws", "wss", "ftp", "mailto"}
+)
+
+_UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")
+_BASE64URL: Final = frozenset(string.ascii_letters + string.digits + "-_")
+_SCOPE_SET: Final = frozenset(chr(c) for c in range(0x21, 0x7F)) - {'"', "\\"}
+_URI_SET: Final = frozenset(chr(c) for c in range(0x21, 0x7F)) - set('"<>\\^`{|}#')
+_SCHEME_SET: Final = frozenset(string.ascii_lowercase + string.digits + "+-.")
+_STATE_SET: Final = frozenset(chr(c) for c in range(0x20, 0x7F))
+_PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
+
+
+class OAuthError(Malformed):
+    """A refusal in OAuth's own words.
+
+    error: the registered error code that the peer sees (RFC 6749 §4.1.2.1, §5.2; RFC 8707 §2).
+    code: ours, for operators, more exact; never told to the peer.
+    """
+
+    def __init__(self, error: str, code: str) -> None:
+        super().__init__(code)
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Decoded parameters. ``repeated`` names those that occurred more than once (their values are kept out)."""
+
+    values: Mapping[str, str]
+    repeated: frozenset[str]
+
+    def get(self, name: str) -> str:
+        """Return the value, "" when absent or empty (RFC 6749 §3.1: empty counts as omitted)."""
+        return self.values.get(name, "")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRequest:
+    """A checked authorization request. scope: in order, without repetition; prompt: a set; max_age: s or −1."""
+
+    client_id: str
+    redirect_uri: str
+    scope: tuple[str, ...]
+    state: str
+    code_challenge: str
+    resource: str
+    prompt: frozenset[str]
+    max_age: int
+
+
+# -- parameters ------------------------------------------------------------------------------------
+
+
+def parse_form(data: bytes) -> Form:
+    """Return the parameters of a query string or form body (application/x-www-form-urlencoded).
+
+    data: at most 64 fields, values at most 8,192 characters, UTF-8, no control characters.
+    Raises OAuthError invalid_request: form_invalid.
+    """
+    try:
+        pairs = parse_qsl(
+            data.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=FIELDS
+        )
+    except ValueError:
+        raise OAuthError("invalid_request", "form_invalid") from None
+    values: dict[str, str] = {}
+    repeated: set[str] = set()
+    for name, value in pairs:
+        if len(value) > VALUE_CHARS or any(c < " " or c == "\x7f" for c in value):
+            raise OAuthError("invalid_request", "form_invalid")
+        if name in values or name in repeated:
+            repeated.add(name)
+            values.pop(name, None)
+        else:
+            values[name] = value
+    return Form(values, frozenset(repeated))
+
+
+def refuse_repeated(form: Form) -> None:
+    """Raise OAuthError invalid_request: parameter_repeated, when any parameter occurred twice."""
+    if form.repeated:
+        raise OAuthError("invalid_request", "parameter_repeated")
+
+
+# -- authorization request ---------------------------------------------------------------------------
+
+
+def parse_identity(form: Form) -> tuple[str, str]:
+    """Return (client_id, redirect_uri), the two that decide whether a redirect is allowed at all (AS-01).
+
+    Raises OAuthError invalid_request: client_missing, redirect_missing. The caller shows a page.
+    """
+    if not form.get("client_id"):
+        raise OAuthError("invalid_request", "client_missing")
+    if not form.get("redirect_uri"):
+        raise OAuthError("invalid_request", "redirect_missing")
+    return form.get("client_id"), form.get("redirect_uri")
+
+
+def parse_authorization_request(form: Form) -> AuthorizationRequest:
+    """Return the checked request; call only after client and redirect URI were found good.
+
+    Raises OAuthError (to be told by redirect): invalid_request, unsupported_response_type,
+    invalid_scope. Source: OAuth 2.1 §4.1.1, RFC 7636 §4.3, RFC 8707 §2.1, OIDC Core §3.1.2.1 (prompt, max_age).
+    """
+    refuse_repeated(form)
+    client_id, redirect_uri = parse_identity(form)
+    if form.get("response_type") != "code":
+        error = "unsupported_response_type" if form.get("response_type") else "invalid_request"
+        raise OAuthError(error, "response_type")
+    if form.get("response_mode") not in ("", "query") or form.get("request") or form.get("request_uri"):
+        raise OAuthError("invalid_request", "request_mode")
+    check_challenge(form.get("code_challenge"), form.get("code_challenge_method"))
+    prompt = frozenset(form.get("prompt").split(" ")) - {""}
+    if not prompt <= _PROMPTS or ("none" in prompt and len(prompt) > 1):
+        raise OAuthError("invalid_request", "prompt")
+    max_age = form.get("max_age")
+    if max_age and not (max_age.isascii() and max_age.isdigit() and len(max_age) <= 9):
+        raise OAuthError("invalid_request", "max_age")
+    return AuthorizationRequest(
+        client_id=client_id,
+        redirect_uri=redirect_uri,
+        scope=parse_scope(form.get("scope")),
+        state=check_state(form.get("state")),
+        code_challenge=form.get("code_challenge"),
+        resource=form.get("resource"),
+        prompt=prompt,
+        max_age=int(max_age) if max_age else -1,
+    )
+
+
+def check_state(state: str) -> str:
+    """Return the state when it may be echoed (VSCHAR, RFC 6749 A.5; at most 2,048 characters)."""
+    if len(state) > STATE_CHARS or not _STATE_SET.issuperset(state):
+        raise OAuthError("invalid_request", "state")
+    return state
+
+
+def build_redirect(redirect_uri: str, parameters: Mapping[str, str]) -> str:
+    """Return the redirect URI with parameters added to its query; empty values are left out."""
+    query = urlencode({k: v for k, v in parameters.items() if v})
+    return f"{redirect_uri}{'&' if '?' in redirect_uri else '?'}{query}"
+
+
+# -- PKCE ------------------------------------------------------------------------------------------------
+
+
+def check_challenge(challenge: str, method: str) -> None:
+    """Raise OAuthError invalid_request unless there is an S256 challenge (43 base64url characters)."""
+    if not challenge:
+        raise OAuthError("invalid_request", "pkce_missing")
+    if method != "S256":
+        raise OAuthError("invalid_request", "pkce_method")
+    if len(challenge) != 43 or not _BASE64URL.issuperset(challenge):
+        raise OAuthError("invalid_request", "pkce_shape")
+
+
+def check_verifier(verifier: str, challenge: str) -> None:
+    """Raise OAuthError invalid_grant unless the verifier hashes to the challenge (RFC 7636 §4.6).
+
+    verifier: 43–128 unreserved characters. Compared in constant time. A verifier without a
+    challenge, or the reverse, is a mismatch too (RFC 9700 §4.8.2).
+    """
+    if not 43 <= len(verifier) <= 128 or not _UNRESERVED.issuperset(verifier) or not challenge:
+        raise OAuthError("invalid_grant", "pkce_verifier")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
+    if not hmac.compare_digest(digest, challenge.encode()):
+        raise OAuthError("invalid_grant", "pkce_verifier")
+
+
+# -- redirect URIs ---------------------------------------------------------------------------------------
+
+
+def check_redirect_uri(uri: str) -> str:
+    """Return a URI that may be registered and redirected to.
+
+    https with a host; http on loopback; a private-use scheme with a dot (RFC 8252 §7.1) or a vendor's.
+    No fragment, userinfo, wildcard, backslash or other character that needs quoting.
+    Raises OAuthError invalid_redirect_uri.
+    """
+    scheme, colon, rest = uri.partition(":")
+    if not colon or not rest or len(uri) > REDIRECT_CHARS or not _URI_SET.issuperset(uri) or "*" in uri:
+        raise OAuthError("invalid_redirect_uri", "redirect_shape")
+    if not _SCHEME_SET.issuperset(scheme) or not scheme[0].isalpha() or scheme in FORBIDDEN_SCHEMES:
+        raise OAuthError("invalid_redirect_uri", "redirect_scheme")
+    if scheme == "http":
+        if _loopback_parts(uri) is None:
+            raise OAuthError("invalid_redirect_uri", "redirect_scheme")
+    elif scheme == "https":
+        try:
+            parts = urlsplit(uri)
+            port_ok = parts.port is None or parts.port > 0
+        except ValueError:
+            raise OAuthError("invalid_redirect_uri", "redirect_shape") from None
+        if not port_ok or not parts.hostname or "@" in parts.netloc or not rest.startswith("//"):
+            raise OAuthError("invalid_redirect_uri", "redirect_shape")
+    elif "." not in scheme and scheme not in VENDOR_SCHEMES:
+        raise OAuthError("invalid_redirect_uri", "redirect_scheme")
+    return uri
+
+
+def redirect_matches(registered: Iterable[str], presented: str) -> bool:
+    """Return whether the presented URI is one of the registered (AS-02); both sides are exact strings."""
+    try:
+        check_redirect_uri(presented)
+    except OAuthError:
+        return False
+    loopback = _loopback_parts(presented)
+    return any(presented == uri or (loopback is not None and loopback == _loopback_parts(uri)) for uri in registered)
+
+
+def is_loopback_redirect(uri: str) -> bool:
+    """Return whether the URI leads to a program on the user's own computer by http."""
+    return _loopback_parts(uri) is not None
+
+
+def redirect_host(uri: str) -> str:
+    """Return what a person is shown as the destination: the host, or the scheme of an app."""
+    loopback = _loopback_parts(uri)
+    if loopback is not None:
+        return loopback[0]
+    return urlsplit(uri).hostname or f"{uri.partition(':')[0]}:"
+
+
+def _loopback_parts(uri: str) -> tuple[str, str] | None:
+    """Return (host, everything after the port) of an http loopback URI, else None."""
+    if not uri.startswith("http://"):
+        return None
+    rest = uri[len("http://") :]
+    for host in LOOPBACK_HOSTS:
+        if not rest.startswith(host):
+            continue
+        tail = rest[len(host) :]
+        if tail.startswith(":"):
+            digits = tail[1:6]
+            digits = digits[: next((i for i, c in enumerate(digits) if c not in string.digits), len(digits))]
+            if not digits or not 0 < int(digits) < 65536:
+                return None
+            tail = tail[1 + len(digits) :]
+        if tail == "" or tail[0] in "/?":
+            return host, tail
+    return None
+
+
+# -- resources and scopes -----------------------------------------------------------------------------
+
+
+def check_resource(presented: str, known: Mapping[str, object]) -> str:
+    """Return the resource URI when it is known, byte for byte; raises OAuthError invalid_target.
+
+    An absent one is allowed only where a single resource exists, which is then meant (RFC 8707 §2).
+    """
+    if not presented and len(known) == 1:
+        return next(iter(known))
+    if presented not in known:
+        raise OAuthError("invalid_target", "resource_unknown" if presented else "resource_missing")
+    return presented
+
+
+def parse_scope(text: str) -> tuple[str, ...]:
+    """Return the scopes in order, without repetition; raises OAuthError invalid_scope (RFC 6749 §3.3)."""
+    if not text:
+        return ()
+    scopes = tuple(dict.fromkeys(text.split(" ")))
+    if len(scopes) > SCOPES:
+        raise OAuthError("invalid_scope", "scope_count")
+    for scope in scopes:
+        if not scope or len(scope) > SCOPE_CHARS or not _SCOPE_SET.issuperset(scope):
+            raise OAuthError("invalid_scope", "scope_shape")
+    return scopes
+
+
+def scope_allowed(scope: str, patterns: Iterable[str]) -> bool:
+    """Return whether one pattern covers the scope.
+
+    A pattern is ``*``, or colon-separated segments of which each is literal or ``*`` (``time:*``,
+    ``*:read``); it covers scopes with the same number of segments only.
+    """
+    parts = scope.split(":")
+    for pattern in patterns:
+        if pattern == "*":
+            return True
+        wanted = pattern.split(":")
+        if len(wanted) == len(parts) and all(w in ("*", p) for w, p in zip(wanted, parts, strict=True)):
+            return True
+    return False
+
+
+def intersect(requested: Iterable[str], *permissions: Iterable[str]) -> tuple[str, ...]:
+    """Return the requested scopes that every permission (a set of patterns) covers, in order."""
+    sets = [tuple(p) for p in permissions]
+    return tuple(s for s in requested if all(scope_allowed(s, p) for p in sets))
