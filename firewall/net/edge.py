@@ -1,0 +1,172 @@
+"""The edge of every listener: one Host that we serve, no foreign Origin, one spelling of a path.
+
+Pure ASGI, before authentication and routing. Refusals are fixed words; nothing redirects
+(a redirect built from a Host header is a gift, and clients drop credentials and bodies on it).
+What ASGI no longer shows is judged by `net.protocol`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from firewall.core.action import Headers
+from firewall.core.errors import FAULTS, ConfigFault, Fault, Malformed
+from firewall.core.permit import FixedReply
+from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
+from firewall.wire.http import check_host, is_normal_path, parse_host
+
+_FORWARDED: Final = frozenset(
+    {b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip"}
+)
+_HOPS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """What one listener serves.
+
+    hosts: allowed Host values, ``name`` (any port) or ``name:port``, lower case; IPv6 in brackets.
+    origins: allowed Origin values, exactly as a browser writes them. No Origin is always allowed.
+    trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto count; nobody else's do.
+    """
+
+    hosts: frozenset[str]
+    origins: frozenset[str] = frozenset()
+    trusted_proxies: tuple[str, ...] = ()
+    methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def edge_reply(fault: Fault, extra: Headers = ()) -> FixedReply:
+    """Return the edge's own words for a fault: a JSON-RPC error without an id (MCP transports)."""
+    body = orjson.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": fault.rpc_code, "message": fault.text}})
+    return FixedReply(fault.status, ((b"content-type", b"application/json"), *extra), body)
+
+
+class Edge:
+    """ASGI wrapper. Passes on a scope whose client and scheme are true and that has no forwarding fields."""
+
+    def __init__(self, app: App, settings: EdgeSettings) -> None:
+        """Raises ConfigFault edge_host, edge_proxy."""
+        self._app = app
+        self._names, self._exact = _hosts(settings.hosts)
+        self._origins = frozenset(origin.encode() for origin in settings.origins)
+        self._methods = settings.methods
+        self._allow = (b"allow", ", ".join(sorted(settings.methods)).encode())
+        try:
+            self._proxies = tuple(ipaddress.ip_network(text) for text in settings.trusted_proxies)
+        except ValueError:
+            raise ConfigFault(
+                "edge_proxy", "a trusted proxy is no address or network", fix="write 10.0.0.5 or 10.0.0.0/24"
+            ) from None
+        self._seen: dict[bytes, bool] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on. Scopes other than http and lifespan are closed."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        code = self._check(scope)
+        if code:
+            await write_fixed(send, edge_reply(FAULTS[code], (self._allow,) if code == "method_not_allowed" else ()))
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> str:
+        """Return the code of a refusal, or "" after making the scope true."""
+        hosts: list[bytes] = []
+        origins: list[bytes] = []
+        forwarded = False
+        for name, value in scope["headers"]:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"origin":
+                origins.append(value)
+            elif name in _FORWARDED:
+                forwarded = True
+        if len(hosts) != 1:
+            return "http_desync"
+        if not self._serves(hosts[0]):
+            return "host_foreign"
+        if origins and (len(origins) > 1 or origins[0] not in self._origins):
+            return "origin_foreign"
+        if scope["method"] not in self._methods:
+            return "method_not_allowed"
+        if not is_normal_path(scope["raw_path"]):
+            return "path_unknown"
+        if forwarded:
+            return self._forwarded(scope)
+        return ""
+
+    def _serves(self, host: bytes) -> bool:
+        known = self._seen.get(host)
+        if known is None:
+            try:
+                name, port = parse_host(host)
+            except Malformed:
+                return False
+            known = name in self._names or (name, port) in self._exact
+            if known and len(self._seen) < 64:  # spellings of one name by case and port
+                self._seen[host] = known
+        return known
+
+    def _forwarded(self, scope: Scope) -> str:
+        """Believe a trusted proxy, nobody else; drop the fields in either case."""
+        headers = scope["headers"]
+        client = scope.get("client")
+        if client and self._trusts(client[0]):
+            protos = [value for name, value in headers if name == b"x-forwarded-proto"]
+            if len(protos) > 1 or (protos and protos[0] not in (b"http", b"https")):
+                return "http_desync"
+            if protos:
+                scope["scheme"] = protos[0].decode()
+            hops = b",".join(value for name, value in headers if name == b"x-forwarded-for").split(b",")
+            if len(hops) > _HOPS:
+                return "http_desync"
+            # From the right: every proxy appends; the first address that is not ours is the client.
+            for hop in reversed(hops):
+                text = hop.strip(b" \t").decode("latin-1")
+                if not text and len(hops) == 1:
+                    break
+                try:
+                    ipaddress.ip_address(text)
+                except ValueError:
+                    return "http_desync"
+                scope["client"] = (text, 0)
+                if not self._trusts(text):
+                    break
+        scope["headers"] = [pair for pair in headers if pair[0] not in _FORWARDED]
+        return ""
+
+    def _trusts(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return any(address in net for net in self._proxies if net.version == address.version)
+
+
+def _hosts(hosts: frozenset[str]) -> tuple[frozenset[str], frozenset[tuple[str, int | None]]]:
+    names: set[str] = set()
+    exact: set[tuple[str, int | None]] = set()
+    for text in hosts:
+        try:
+            name, port = parse_host(text.encode())
+            check_host(f"[{name}]" if ":" in name else name)
+        except (Malformed, UnicodeEncodeError):
+            raise ConfigFault(
+                "edge_host", "a served host is not a host name", fix="write example.com or example.com:8443"
+            ) from None
+        if port is None:
+            names.add(name)
+        else:
+            exact.add((name, port))
+    if not names and not exact:
+        raise ConfigFault("edge_host", "no host is served", fix="name at least one host")
+    return frozenset(names), frozenset(exact)
