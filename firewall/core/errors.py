@@ -113,6 +113,7 @@ FAULTS: dict[str, Fault] = _table(
     ("version_unsupported", 400, -32022, "The protocol version is not supported."),
     ("session_missing", 400, -32600, "A session id is required."),
     ("session_unknown", 404, -32600, "The session is not known."),
+    ("legacy_unavailable", 400, -32600, "Sessions are not available here; use protocol version 2026-07-28."),
     # -- A2A (codes of A2A 1.0 §5.4) --------------------------------------------------------
     ("a2a_version", 400, -32009, "This A2A version is not supported; version 1.0 is."),
     ("operation_unsupported", 400, -32004, "This operation is not supported here."),
