@@ -57,7 +57,7 @@ class House:
         self, tenant: str, spec: UpstreamSpec, method: str, body: JSONObject, *, version: str, point: Point
     ) -> Cleared:
         """Return one of our messages, sendable. Raises Refused."""
-        principal = self._principal(tenant, spec.name)
+        principal = self.principal(tenant, spec.name)
         resource = self.resource(tenant, spec)
         exchange = self._guard.new_exchange(principal, "mcp")
         exchange.verb = method
@@ -72,7 +72,8 @@ class House:
             raise Refused(verdict)
         return verdict
 
-    def _principal(self, tenant: str, name: str) -> Principal:
+    def principal(self, tenant: str, name: str) -> Principal:
+        """Return who we are towards one upstream for one tenant."""
         return Principal(
             tenant=tenant,
             issuer=self._public_url,

@@ -31,7 +31,7 @@ class Schema:
         if schema is None:
             return
         try:
-            if len(strict_json.dumps(schema)) > SCHEMA_BYTES:
+            if not isinstance(schema, (dict, bool)) or len(strict_json.dumps(schema)) > SCHEMA_BYTES:
                 raise ValueError
             self._validator = jsonschema_rs.validator_for(schema, retriever=_refuse, pattern_options=_PATTERNS)
         except Exception:  # noqa: BLE001  whatever the library says, the schema is unusable

@@ -1,0 +1,290 @@
+"""One ``tools/call`` on its way: request out, notifications and result back, each through the guard.
+
+The first notification turns the answer into a stream; an answer without one stays plain JSON and
+keeps its HTTP status. Leaving means different things (mcp reference §3.1, §3.2): a modern client that
+closes its stream cancels, a legacy one does not and must say ``notifications/cancelled``. Cancelling
+upstream is closing the stream (modern HTTP) or that notification (legacy, and every pipe).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+from firewall.core.action import Resource
+from firewall.core.errors import Malformed, UpstreamFault, fault_of
+from firewall.core.exchange import Exchange
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.points import Point
+from firewall.core.principal import Principal
+from firewall.enforce.guard import Guard
+from firewall.net import asgi
+from firewall.net.runtime import Tasks
+from firewall.wire import jsonrpc
+from mcp_gateway import bridge, reply
+from mcp_gateway.action import request, response
+from mcp_gateway.house import House, Refused
+from mcp_gateway.inventory import Inventory, Tool
+from mcp_gateway.message import Call
+from mcp_gateway.upstream import Credentials, Link
+from mcp_gateway.versions import ERROR, MODERN, point_of
+
+WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
+KEEP_ALIVE_S: Final = 15.0
+
+
+class Leash:
+    """A block that can be ended from outside, without a task of its own: ``async with leash``, ``leash.pull()``."""
+
+    __slots__ = ("_active", "_timeout", "pulled")
+
+    def __init__(self) -> None:
+        self._timeout = asyncio.timeout(None)
+        self._active = False
+        self.pulled = False
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._active = True
+        if self.pulled:
+            self.pull()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> bool:
+        self._active = False
+        try:
+            await self._timeout.__aexit__(kind, error, where)
+            return False
+        except TimeoutError:
+            if self.pulled:
+                return True
+            raise
+
+    def pull(self) -> None:
+        """End the block at its next wait; the block then ends without an exception."""
+        self.pulled = True
+        if self._active:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+
+class Out:
+    """The answer to one POST: plain JSON, or a stream from the first notification on."""
+
+    def __init__(self, send: asgi.Send, tasks: Tasks) -> None:
+        self._send = send
+        self._tasks = tasks
+        self._stream: asgi.EventStream | None = None
+        self._beat: asyncio.Task[None] | None = None
+        self.done = False
+
+    async def notice(self, cleared: Cleared) -> None:
+        """Write a notification; the first one opens the stream."""
+        if self._stream is None:
+            self._stream = asgi.EventStream(self._send)
+            await self._stream.open()
+            self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
+        await self._stream.event(cleared, event="message")
+
+    async def final(self, answer: Cleared | FixedReply, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """Write the response and end."""
+        self.done = True
+        if self._stream is None:
+            if isinstance(answer, Cleared):
+                await asgi.write_cleared(self._send, answer, extra=extra)
+            else:
+                await asgi.write_fixed(self._send, answer)
+            return
+        if isinstance(answer, Cleared):
+            await self._stream.event(answer, event="message")
+        else:
+            await self._stream.fixed_event(answer, event="message")
+        await self.end()
+
+    async def end(self) -> None:
+        """End without a response: the request was cancelled, and a cancelled request gets none."""
+        self.done = True
+        if self._beat is not None:
+            self._beat.cancel()
+        if self._stream is None:
+            self._stream = asgi.EventStream(self._send)
+        await self._stream.close()
+
+    def stop(self) -> None:
+        """Stop the keep-alive; nobody reads any more."""
+        if self._beat is not None:
+            self._beat.cancel()
+
+    @staticmethod
+    async def _keep_alive(stream: asgi.EventStream) -> None:
+        with contextlib.suppress(RuntimeError, OSError):
+            while True:
+                await asyncio.sleep(KEEP_ALIVE_S)
+                await stream.comment()
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request that is being served."""
+
+    principal: Principal
+    exchange: Exchange
+    call: Call
+    out: Out
+    receive: asgi.Receive
+    leash: Leash
+    resource_url: str
+    challenge: Callable[[Refusal], bytes]
+
+    async def refuse(self, refusal: Refusal, *, tool_call: bool = False) -> str:
+        """Tell a refusal; return the exchange's outcome."""
+        told = reply.refused(
+            refusal, self.call.id, era=self.call.era, tool_call=tool_call, challenge=self.challenge(refusal)
+        )
+        await self.out.final(told)
+        return "refused"
+
+    async def fail(self, fault: UpstreamFault) -> str:
+        """Tell an upstream's failure; return the exchange's outcome."""
+        await self.out.final(reply.failed(fault_of(fault).code, self.call.id, self.exchange.id))
+        return "upstream_fault"
+
+
+class Relay:
+    """Carries calls; no state of its own."""
+
+    def __init__(self, guard: Guard, house: House, inventory: Inventory, tasks: Tasks) -> None:
+        self._guard = guard
+        self._house = house
+        self._inventory = inventory
+        self._tasks = tasks
+
+    async def carry(self, turn: Turn, tool: Tool, link: Link, credentials: Credentials, key: str) -> str:
+        """Decide, send, relay and answer one call; return the exchange's outcome. Raises UpstreamFault, Refused."""
+        call, principal = turn.call, turn.principal
+        rpc_id = link.next_id()
+        version = link.opened.version
+        body = bridge.request(call, version, rpc_id, name=tool.definition.name, trace=_trace(turn.exchange))
+        arguments = call.params.get("arguments", {})
+        resource = self._inventory.resource(principal.tenant, tool, tool.check_arguments(arguments))
+        action = request(
+            Point.MCP_TOOL_CALL,
+            principal,
+            call.method,
+            resource,
+            body,
+            version=version,
+            transport=link.transport,
+            params=tool.definition.params,
+        )
+        cleared = await self._guard.clear(action, turn.exchange)
+        if isinstance(cleared, Refusal):
+            return await turn.refuse(cleared, tool_call=True)
+        headers = await credentials()
+        outcome = "cancelled"
+        with self._watching(turn):
+            async with turn.leash, link.exchange(rpc_id, cleared, headers) as messages:
+                async for value in messages:
+                    if "method" in value:
+                        await self._notice(turn, tool, link, value, key)
+                    else:
+                        outcome = await self._answer(turn, tool, link, value)
+                        break
+        if turn.leash.pulled and outcome == "cancelled":
+            await self._cancel(turn, tool, link, rpc_id, credentials)
+            await turn.out.end()
+        return outcome
+
+    async def _notice(self, turn: Turn, tool: Tool, link: Link, value: JSONObject, key: str) -> None:
+        """Relay a notification. One that the guard refuses is dropped; the call goes on without it."""
+        if value.get("method") == "notifications/tools/list_changed":
+            self._inventory.spoil(turn.principal.tenant, tool.spec.name, key)
+            return
+        body = bridge.notice(value, turn.call)
+        method = body["method"] if body else None
+        point = point_of(method, turn.call.era, "response") if isinstance(method, str) else None
+        if body is None or point is None or not isinstance(method, str):
+            return
+        cleared = await self._clear(turn, point, method, self._server(turn, tool), body, "sse")
+        if isinstance(cleared, Cleared):
+            await turn.out.notice(cleared)
+
+    async def _answer(self, turn: Turn, tool: Tool, link: Link, value: JSONObject) -> str:
+        call = turn.call
+        try:
+            message = jsonrpc.parse(value)
+            if isinstance(message, jsonrpc.ErrorResponse):
+                body = bridge.error(call.id, call.era, message.code, message.data)
+                cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, tool), body, "http")
+            elif isinstance(message, jsonrpc.Response):
+                body = bridge.tool_result(call.id, call.era, message.result, link.opened.server_info)
+                schema = tool.check_result(message.result)
+                resource = self._inventory.resource(turn.principal.tenant, tool, schema)
+                cleared = await self._clear(turn, Point.MCP_TOOL_RESULT, call.method, resource, body, "http")
+            else:
+                raise Malformed("rpc_shape")
+        except Malformed:
+            raise UpstreamFault("malformed", "the result has no known shape") from None
+        if isinstance(cleared, Refusal):
+            return await turn.refuse(cleared, tool_call=True)
+        await turn.out.final(cleared)
+        return "ok"
+
+    async def _clear(
+        self, turn: Turn, point: Point, method: str, resource: Resource, body: JSONObject, transport: str
+    ) -> Cleared | Refusal:
+        action = response(point, turn.principal, method, resource, body, version=turn.call.version, transport=transport)
+        return await self._guard.clear(action, turn.exchange)
+
+    def _server(self, turn: Turn, tool: Tool) -> Resource:
+        return self._house.resource(turn.principal.tenant, tool.spec)
+
+    async def _cancel(self, turn: Turn, tool: Tool, link: Link, rpc_id: int, credentials: Credentials) -> None:
+        """Tell an upstream that listens to it; a modern HTTP one saw its stream close."""
+        if link.transport == "http" and link.opened.era == MODERN:
+            return
+        note = jsonrpc.build_notification("notifications/cancelled", {"requestId": rpc_id})
+        with contextlib.suppress(UpstreamFault, Refused):
+            cleared = await self._house.clear(
+                turn.principal.tenant,
+                tool.spec,
+                "notifications/cancelled",
+                note,
+                version=link.opened.version,
+                point=Point.MCP_NOTIFY_CLIENT,
+            )
+            await link.notify(cleared, await credentials())
+
+    @contextlib.contextmanager
+    def _watching(self, turn: Turn) -> Iterator[None]:
+        """Pull the leash when a modern client leaves. Starts its task only for calls that take a while."""
+        if turn.call.era != MODERN:
+            yield
+            return
+        watcher: list[asyncio.Task[None]] = []
+
+        async def watch() -> None:
+            await asgi.disconnected(turn.receive)
+            turn.leash.pull()
+
+        timer = asyncio.get_running_loop().call_later(
+            WATCH_AFTER_S, lambda: watcher.append(self._tasks.spawn(watch(), "mcp.watch"))
+        )
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for task in watcher:
+                task.cancel()
+
+
+def _trace(exchange: Exchange) -> str:
+    """Return the ``traceparent`` for the upstream, or "": the caller's trace goes on."""
+    if not exchange.trace_id:
+        return ""
+    return f"00-{exchange.trace_id}-{exchange.parent_span}-{'01' if exchange.sampled else '00'}"
