@@ -19,11 +19,12 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
+from joserfc.jws import JWSAlgModel
 
 from a2a_gateway.message import Parser, Shape
 from a2a_gateway.versions import VERSION, is_current
@@ -58,6 +59,13 @@ _HEADER: Final = frozenset({"alg", "kid", "typ", "jku"})
 class _Registry(jws.JWSRegistry):
     max_header_length = HEADER_BYTES
     max_payload_length = CARD_BYTES
+
+    def check_header(self, header: dict[str, Any]) -> None:
+        """`_header` has judged it; the library would refuse the ``"jku": null`` that the SDK's signer writes."""
+
+    def get_alg(self, name: str) -> JWSAlgModel:
+        """Return the algorithm; EdDSA with our Ed25519 keys is Ed25519."""
+        return super().get_alg(ALGORITHMS.get(name, name))
 
 
 def _text(most: int) -> Parser:
@@ -211,8 +219,8 @@ def _verified_by(signature: JSON, payload: str, keys: Mapping[str, Key]) -> str 
         return None
     try:
         check_key(key, known)
-        registry = _Registry(algorithms=[alg], strict_check_header=False)
-        jws.deserialize_compact(f"{protected}.{payload}.{value}", key, algorithms=[alg], registry=registry)
+        registry = _Registry(algorithms=[known])
+        jws.deserialize_compact(f"{protected}.{payload}.{value}", key, algorithms=[known], registry=registry)
     except (JoseError, Malformed, ValueError):
         return None
     return kid
