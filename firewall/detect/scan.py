@@ -1,0 +1,337 @@
+"""PatternScanner: the Scanner port. Strings of a body → one buffer → one pass → judged findings.
+
+The common case, a body in which no enabled rule can match, costs one walk, one join and one call
+of the engine; places, pointers and digests are worked out only for what was found.
+
+Rules enforced here:
+- Every string is scanned, object keys too, ``_meta`` too; only JSON-RPC's own ``jsonrpc``,
+  ``method`` and ``id`` members are not (the gateway made them). Integers of 12 digits and more
+  count as strings.
+- Which detectors look at which point is `ENABLED`, one table.
+- A bound that is reached is a finding (``scan.overflow``, severity 100), never silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import Final
+
+from firewall.core.bounds import POLICY_FINDINGS
+from firewall.core.finding import Finding
+from firewall.core.jsonvalue import JSON, Path, pointer
+from firewall.core.points import INFO, Point
+from firewall.detect import hygiene, tool_review
+from firewall.detect.match import Budget, Buffer, Match, Overflow, matches
+from firewall.detect.patterns import RULES, Database, open_database
+from firewall.detect.rule import Family
+from firewall.detect.stream import PatternStream
+from firewall.detect.views import DECODERS, fold
+
+Digest = Callable[[str, bytes], str]
+
+_SKIPPED: Final = frozenset({"jsonrpc", "method", "id"})
+_LEAST_CARD: Final = 10**11
+_IDS: Final = frozenset({"id", "taskid", "contextid", "messageid", "sessionid", "cursor", "nextcursor", "progresstoken", "requestid", "traceparent"})
+
+_EVERYWHERE: Final[frozenset[Family]] = frozenset({"hygiene", "secret", "field", "decode"})
+_ARGUMENTS: Final = _EVERYWHERE | {"pii", "injection", "egress", "path"}
+_RESULT: Final = _EVERYWHERE | {"pii", "injection", "markup"}
+_DEFINITION: Final = _EVERYWHERE | {"injection", "review"}
+_PROMPT: Final = _EVERYWHERE | {"pii", "injection"}
+
+# Which detectors look at which point. A point that carries content must stand here (tested).
+ENABLED: Final[dict[Point, frozenset[Family]]] = {
+    Point.MCP_SESSION_OPEN: _EVERYWHERE | {"injection"},
+    Point.MCP_NOTIFY_CLIENT: _EVERYWHERE | {"injection"},
+    Point.MCP_TOOL_LIST: _EVERYWHERE,
+    Point.MCP_TOOL_CALL: _ARGUMENTS,
+    Point.MCP_SESSION_OPENED: _DEFINITION,
+    Point.MCP_TOOL_LISTED: _DEFINITION,
+    Point.MCP_TOOL_RESULT: _RESULT,
+    Point.MCP_NOTIFY_SERVER: _RESULT,
+    Point.MCP_ERROR: _RESULT,
+    Point.A2A_MESSAGE_SEND: _ARGUMENTS,
+    Point.A2A_TASK_GET: _EVERYWHERE,
+    Point.A2A_TASK_CANCEL: _EVERYWHERE,
+    Point.A2A_MESSAGE_RECEIVE: _RESULT,
+    Point.A2A_TASK_UPDATE: _RESULT,
+    Point.A2A_CARD_SERVE: _DEFINITION,
+    Point.A2A_ERROR: _RESULT,
+    Point.LLM_REQUEST: _PROMPT,
+    Point.LLM_RESPONSE: _RESULT,
+    Point.LLM_TOOL_CALL: _ARGUMENTS,
+    Point.LLM_MODELS: _EVERYWHERE,
+    Point.LLM_ERROR: _RESULT,
+}
+# What a stream's text is inspected for: what is judged by its neighbourhood alone.
+STREAMED: Final[frozenset[Family]] = frozenset({"hygiene", "secret", "pii", "injection", "markup"})
+_VIEWED: Final[frozenset[Family]] = frozenset({"secret", "injection", "review"})
+
+
+def _indices(families: Iterable[Family]) -> frozenset[int]:
+    wanted = frozenset(families)
+    return frozenset(i for i, rule in enumerate(RULES) if rule.family in wanted)
+
+
+def gather(value: JSON, out: list[str]) -> None:
+    """Append every string of a value, keys directly before their values, document order.
+
+    Depth is bounded by the strict parser (`bounds.JSON_DEPTH`).
+    """
+    if isinstance(value, dict):
+        append = out.append
+        for key, item in value.items():
+            append(key)
+            kind = type(item)
+            if kind is str:
+                append(item)  # type: ignore[arg-type]
+            elif kind is dict or kind is list:
+                gather(item, out)
+            elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):  # type: ignore[operator]
+                append(str(item))
+    elif isinstance(value, list):
+        for item in value:
+            kind = type(item)
+            if kind is str:
+                out.append(item)  # type: ignore[arg-type]
+            elif kind is dict or kind is list:
+                gather(item, out)
+            elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):  # type: ignore[operator]
+                out.append(str(item))
+    elif isinstance(value, str):
+        out.append(value)
+
+
+def strings_of(body: JSON) -> list[str]:
+    """Return the strings of a body that are scanned, in order (see the module's rules)."""
+    out: list[str] = []
+    if isinstance(body, dict) and "jsonrpc" in body:
+        for key, item in body.items():
+            if key not in _SKIPPED:
+                out.append(key)
+                gather(item, out)
+    else:
+        gather(body, out)
+    return out
+
+
+def places_of(body: JSON) -> list[tuple[Path, bool]]:
+    """Return (path, is key) of the strings of `strings_of`, in the same order."""
+    out: list[tuple[Path, bool]] = []
+
+    def walk(value: JSON, path: Path) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                out.append(((*path, key), True))
+                walk(item, (*path, key))
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                walk(item, (*path, i))
+        elif isinstance(value, str) or (type(value) is int and (value >= _LEAST_CARD or value <= -_LEAST_CARD)):
+            out.append((path, False))
+
+    if isinstance(body, dict) and "jsonrpc" in body:
+        for key, item in body.items():
+            if key not in _SKIPPED:
+                out.append(((key,), True))
+                walk(item, (key,))
+    else:
+        walk(body, ())
+    return out
+
+
+class PatternScanner:
+    """Tier-1 inspection. Thread-safe; one per process."""
+
+    def __init__(self, *, cache: FilePath | None = None, database: Database | None = None, digest: Digest | None = None) -> None:
+        """Open the pattern database.
+
+        cache: directory (ours alone, mode 0700) that keeps the compiled database; None compiles
+            at every start (about two seconds). database: in its place, an opened one.
+        digest: keyed digest of a matched value, `AuditLog.hmac`; None leaves ``value_hmac`` empty.
+        """
+        self.database: Database = database if database is not None else open_database(cache)
+        self._nominate = self.database.nominate
+        self._digest = digest
+        self._enabled = {point: _indices(families) for point, families in ENABLED.items()}
+        self._streamed = {point: _indices(families & STREAMED) for point, families in ENABLED.items()}
+        self._decoders = {i: rule.id for i, rule in enumerate(RULES) if rule.family == "decode"}
+
+    def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
+        """Return findings with pointers into ``body``, document order; at most `POLICY_FINDINGS`."""
+        enabled = self._enabled.get(point)
+        if enabled is None:
+            enabled = self._enabled[Point.MCP_TOOL_CALL] if INFO[point].content else frozenset()
+        if not enabled:
+            return []
+        strings = strings_of(body)
+        text = "\n".join(strings)
+        data = text.encode("utf-8", "replace")
+        nominated = enabled.intersection(self._nominate(data))
+        if not nominated and (len(data) == len(text) or text.isascii()) and point is not Point.MCP_TOOL_LISTED:
+            return []
+        return self._locate(body, point, tenant, strings, data, nominated, enabled)
+
+    def open_stream(self, point: Point, tenant: str) -> PatternStream:
+        """Return an inspector for one stream's text."""
+        return PatternStream(self._nominate, self._streamed.get(point, frozenset()), self._digest, tenant)
+
+    # -- what was nominated ---------------------------------------------------------------------
+
+    def _locate(
+        self,
+        body: JSON,
+        point: Point,
+        tenant: str,
+        strings: Sequence[str],
+        data: bytes,
+        nominated: frozenset[int],
+        enabled: frozenset[int],
+    ) -> list[Finding]:
+        places: list[tuple[Path, bool]] = []
+
+        def key_of(leaf: int) -> tuple[str, bool]:
+            if not places:
+                places.extend(places_of(body))
+            path, is_key = places[leaf]
+            name = next((p for p in reversed(path) if isinstance(p, str)), "")
+            return name.lower(), is_key
+
+        buffer = _joined(data, strings, key_of)
+        budget = Budget()
+        found: list[tuple[Match, bytes | None]] = []
+        views: list[tuple[int, int, int, str]] = []  # leaf, start, end (bytes; whole string: 0, 0), text
+        overflow = False
+        try:
+            for index in sorted(nominated):
+                if index in self._decoders:
+                    decode = DECODERS[self._decoders[index]]
+                    views += [
+                        (m.leaf, m.start, m.end, said)
+                        for m in matches(index, buffer, budget)
+                        if (said := decode(data[m.start : m.end]))
+                    ]
+                else:
+                    found += [(m, None) for m in matches(index, buffer, budget)]
+                if len(found) > 8 * POLICY_FINDINGS:
+                    raise Overflow
+            for leaf, string in enumerate(strings):
+                if not string.isascii():
+                    folded = fold(string)
+                    if folded != string:
+                        views.append((leaf, 0, 0, folded))
+                    hidden = hygiene.tag_text(string)
+                    if hidden:
+                        views.append((leaf, 0, 0, hidden))
+            if views:
+                found += self._in_views(views, strings, enabled, key_of, budget, {(m.verdict.rule, m.leaf) for m, _ in found})
+        except Overflow:
+            overflow = True
+        findings = self._findings(found, buffer, strings, places or places_of(body), tenant) if found else []
+        if point is Point.MCP_TOOL_LISTED:
+            findings += _structure(body)
+        return _bounded(findings, overflow)
+
+    def _in_views(
+        self,
+        views: Sequence[tuple[int, int, int, str]],
+        strings: Sequence[str],
+        enabled: frozenset[int],
+        key_of: Callable[[int], tuple[str, bool]],
+        budget: Budget,
+        known: set[tuple[str, int]],
+    ) -> list[tuple[Match, bytes | None]]:
+        """Return matches in views that the strings themselves do not show, placed on their source."""
+        texts = [said for _, _, _, said in views]
+        data = "\n".join(texts).encode("utf-8", "replace")
+        wanted = [i for i in sorted(enabled.intersection(self._nominate(data))) if RULES[i].family in _VIEWED]
+        buffer = _joined(data, texts, lambda view: key_of(views[view][0]))
+        out: list[tuple[Match, bytes | None]] = []
+        for index in wanted:
+            for match in matches(index, buffer, budget):
+                leaf, start, end, _ = views[match.leaf]
+                if (match.verdict.rule, leaf) in known:
+                    continue
+                known.add((match.verdict.rule, leaf))
+                out.append((replace(match, leaf=leaf, start=start, end=end), buffer.data[match.start : match.end]))
+        return out
+
+    def _findings(
+        self,
+        found: Sequence[tuple[Match, bytes | None]],
+        buffer: Buffer,
+        strings: Sequence[str],
+        places: Sequence[tuple[Path, bool]],
+        tenant: str,
+    ) -> list[Finding]:
+        strong = [(m.leaf, m.start, m.end) for m, _ in found if m.rule.category == "secret" and not m.rule.weak and m.end]
+        out: list[Finding] = []
+        spans: dict[tuple[str, int], int] = {}
+        for match, decoded in sorted(found, key=lambda item: (item[0].leaf, item[0].start, item[0].end)):
+            rule, verdict = match.rule, match.verdict
+            path, is_key = places[match.leaf]
+            if rule.weak and any(leaf == match.leaf and start <= match.start < end for leaf, start, end in strong):
+                continue
+            if rule.category == "pii" and not is_key and path and isinstance(path[-1], str) and path[-1].lower() in _IDS:
+                continue
+            value = decoded if decoded is not None else buffer.data[match.start : match.end]
+            span = None if is_key or match.end == 0 else _span(buffer, strings, match)
+            if span is not None:
+                same = spans.get((verdict.rule, match.leaf))
+                if same is not None and out[same].span is not None and out[same].span[1] >= span[0]:  # type: ignore[index]
+                    first = out[same].span
+                    assert first is not None
+                    out[same] = replace(out[same], span=(first[0], max(first[1], span[1])), severity=max(out[same].severity, verdict.severity))
+                    continue
+                spans[(verdict.rule, match.leaf)] = len(out)
+            out.append(
+                Finding(
+                    control=verdict.control or rule.control,
+                    rule=verdict.rule,
+                    category=verdict.category or rule.category,
+                    severity=verdict.severity if decoded is None else min(verdict.severity + 10, 100),
+                    pointer=pointer(path),
+                    detector="pattern" if decoded is None else "pattern.view",
+                    value_hmac=self._digest(tenant, value) if self._digest is not None else "",
+                    span=span,
+                )
+            )
+        return out
+
+
+def _joined(data: bytes, strings: Sequence[str], key_of: Callable[[int], tuple[str, bool]]) -> Buffer:
+    starts: list[int] = []
+    ends: list[int] = []
+    at = 0
+    for string in strings:
+        starts.append(at)
+        at += len(string) if string.isascii() else len(string.encode("utf-8", "replace"))
+        ends.append(at)
+        at += 1
+    return Buffer(data, starts, ends, key_of)
+
+
+def _span(buffer: Buffer, strings: Sequence[str], match: Match) -> tuple[int, int]:
+    """Return the code points of a match in its string; a decoded run's offsets count from the buffer too."""
+    low = buffer.starts[match.leaf]
+    if strings[match.leaf].isascii():
+        return match.start - low, match.end - low
+    start = len(buffer.data[low : match.start].decode("utf-8", "ignore"))
+    return start, start + len(buffer.data[match.start : match.end].decode("utf-8", "ignore"))
+
+
+def _structure(body: JSON) -> list[Finding]:
+    result = body.get("result") if isinstance(body, dict) else None
+    tools = result.get("tools") if isinstance(result, dict) else None
+    if not isinstance(tools, list):
+        return []
+    return [found for i, tool in enumerate(tools) for found in tool_review.structure(tool, ("result", "tools", i))]
+
+
+def _bounded(findings: list[Finding], overflow: bool) -> list[Finding]:
+    if len(findings) <= POLICY_FINDINGS and not overflow:
+        return findings
+    kept = sorted(findings, key=lambda f: -f.severity)[: POLICY_FINDINGS - 1]
+    return [*kept, Finding("SCAN-01", "scan.overflow", "hygiene", 100, "", "pattern")]

@@ -1,0 +1,127 @@
+"""Views: what a disguised text says. Found phrases count in every view, once decoded, never twice.
+
+fold      NFKC, invisible characters removed, look-alike letters Latin, typographic quotes plain
+tags      the ASCII that tag characters spell
+base64, hex, percent, entity, escape, spaced    a run decoded, when it decodes to text
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable
+from html import unescape
+from typing import Final
+from unicodedata import is_normalized, normalize
+from urllib.parse import unquote_to_bytes
+
+from firewall.detect.hygiene import CONFUSABLES, clean
+from firewall.detect.rule import Rule
+
+DECODED_CHARS: Final = 64 * 1024
+
+_PLAIN: Final = str.maketrans(
+    {**CONFUSABLES, "’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " ", "…": "...", "\u2028": "\n", "\u2029": "\n"}
+)
+_COMBINING: Final = range(0x300, 0x370)
+
+
+def fold(text: str) -> str:
+    """Return the view of a non-ASCII text in which disguises of letters are undone.
+
+    A word in one foreign script stays readable to the rules of that language only where its letters
+    are not look-alikes; so this view is scanned beside the text, never in its place.
+    """
+    plain = clean(text)
+    if not is_normalized("NFKC", plain):
+        plain = normalize("NFKC", plain)
+    plain = plain.translate(_PLAIN)
+    if any(ord(c) in _COMBINING for c in normalize("NFD", plain)) and _latin_share(plain):
+        plain = "".join(c for c in normalize("NFD", plain) if ord(c) not in _COMBINING)
+    return plain
+
+
+def _latin_share(text: str) -> bool:
+    """Return whether accents stand on so many letters that they are a disguise, not a language."""
+    letters = sum(c.isalpha() for c in text)
+    accented = sum(c.isalpha() and not c.isascii() for c in text)
+    return letters > 0 and accented * 4 > letters
+
+
+def _text(data: bytes) -> str:
+    """Return decoded bytes when they are text: UTF-8, nine in ten printable, at least six letters."""
+    try:
+        text = data[:DECODED_CHARS].decode()
+    except UnicodeDecodeError:
+        return ""
+    printable = sum(c.isprintable() or c in "\n\r\t" for c in text)
+    return text if printable * 10 >= len(text) * 9 and sum(c.isalpha() for c in text) >= 6 else ""
+
+
+def from_base64(run: bytes) -> str:
+    """Return the text of a base64 or base64url run, "" when it is none."""
+    compact = run.translate(bytes.maketrans(b"-_", b"+/"), b"\r\n= ")[: DECODED_CHARS * 4 // 3]
+    compact = compact[: len(compact) - (len(compact) % 4 == 1)]
+    try:
+        return _text(b64decode(compact + b"=" * (-len(compact) % 4), validate=True))
+    except (Base64Error, ValueError):
+        return ""
+
+
+def from_hex(run: bytes) -> str:
+    """Return the text of a hexadecimal run, "" when it is none."""
+    compact = run.replace(b"\\x", b"").replace(b" ", b"").replace(b":", b"")[: DECODED_CHARS * 2]
+    try:
+        return _text(bytes.fromhex(compact[: len(compact) & ~1].decode("ascii")))
+    except ValueError:
+        return ""
+
+
+def from_percent(run: bytes) -> str:
+    """Return the text of a percent-encoded run (``+`` is a space)."""
+    return _text(unquote_to_bytes(run[: DECODED_CHARS * 3].replace(b"+", b" ")))
+
+
+def from_entities(run: bytes) -> str:
+    """Return the text of a run with HTML character references."""
+    return unescape(run[: DECODED_CHARS * 4].decode("utf-8", "replace"))
+
+
+def from_escapes(run: bytes) -> str:
+    r"""Return the text of a run of \uXXXX escapes."""
+    out: list[str] = []
+    for part in run[: DECODED_CHARS * 6].split(b"\\u")[1:]:
+        try:
+            out.append(chr(int(part[:4], 16)) + part[4:].decode("utf-8", "replace"))
+        except ValueError:
+            return ""
+    return "".join(out)
+
+
+def from_spaced(run: bytes) -> str:
+    """Return the words of letters set apart by single spaces."""
+    text = run.decode("utf-8", "replace").replace("   ", "\0").replace("  ", "\0")
+    return text.replace(" ", "").replace("\0", " ")
+
+
+def _rule(name: str, pattern: bytes) -> Rule:
+    return Rule(f"decode.{name}", "SCAN-02", "injection", 0, "decode", pattern)
+
+
+# Runs are long here: they are looked for in whole strings only, never in streams.
+RULES: Final = (
+    _rule("base64", rb"(?:[A-Za-z0-9+/_-]{4}){6}[A-Za-z0-9+/_-]*={0,2}"),
+    _rule("hex", rb"(?i)(?:\\x[0-9a-f]{2}){10}(?:\\x[0-9a-f]{2})*|\b(?:[0-9a-f]{2}[ :]?){16}(?:[0-9a-f]{2}[ :]?)*"),
+    _rule("percent", rb"(?i)[\w.+!'()*,;:@&=$/?-]*(?:%[0-9a-f]{2}[\w.+!'()*,;:@&=$/?-]*){3}(?:%[0-9a-f]{2}|[\w.+!'()*,;:@&=$/?-])*"),
+    _rule("entity", rb"(?i)[^\n<>]{0,80}(?:&#x?[0-9a-f]{2,6};[^\n<>&]{0,40}){3}[^\n<>]*"),
+    _rule("escape", rb"(?i)(?:\\u[0-9a-f]{4}[ ,.]?){6}(?:\\u[0-9a-f]{4}[ ,.]?)*"),
+    _rule("spaced", rb"(?:[A-Za-z0-9@$!]  ?){11}(?:[A-Za-z0-9@$!.,]  ?)*[A-Za-z0-9.]?"),
+)
+DECODERS: Final[dict[str, Callable[[bytes], str]]] = {
+    "decode.base64": from_base64,
+    "decode.hex": from_hex,
+    "decode.percent": from_percent,
+    "decode.entity": from_entities,
+    "decode.escape": from_escapes,
+    "decode.spaced": from_spaced,
+}
