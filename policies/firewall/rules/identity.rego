@@ -79,6 +79,7 @@ grant contains "identity.egress" if {
 # What the rules below and those of the other packages rely on. The encoder guarantees it; were it
 # ever to fail, a fact of another type must not un-fire a rule.
 well_formed if {
+	is_object(input.action.properties.arguments)
 	is_array(input.subject.properties.scopes)
 	is_array(input.context.labels)
 	every label in input.context.labels {

@@ -1,0 +1,72 @@
+"""The embedded engine: Rego inside this process, compiled where the bundle earned it, else interpreted.
+
+The interpreter is strict. The compiled machine is four times as fast and is not, so a bundle runs
+on it only with the profile and the self-test behind it: `bundle.load` decided that and says why.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal
+
+from firewall.core.errors import PolicyFault
+from firewall.core.points import Point
+from firewall.decide.bundle import Bundle
+from firewall.decide.program import Compiled, Strict
+
+Mode = Literal["auto", "compiled", "interpreter"]
+
+
+class RegorusEngine:
+    """The embedded policy engine (core.ports.PolicyEngine). One per thread.
+
+    mode: "auto" follows the bundle; "compiled" raises PolicyFault("policy_unavailable") for a bundle
+        that may not run compiled; "interpreter" is always possible.
+    ``mode`` and ``why`` say what runs and for what reason; ``fallbacks`` counts decisions where the
+    compiled machine gave no answer and the interpreter was asked.
+    """
+
+    def __init__(self, bundle: Bundle, mode: Mode = "auto") -> None:
+        if mode == "compiled" and bundle.mode != "compiled":
+            raise PolicyFault("policy_unavailable", f"the bundle may not run compiled: {bundle.why}")
+        self.revision = bundle.revision
+        self.mode: Literal["compiled", "interpreter"] = bundle.mode if mode == "auto" else mode
+        self.why = bundle.why if mode != "interpreter" else "asked for"
+        self.fallbacks = 0
+        self._bundle = bundle
+        self._owner = threading.get_ident()
+        self._strict: Strict | None = None
+        self._machines: dict[Point, Compiled] = {}
+        if self.mode == "compiled":
+            for point, program in bundle.programs.items():
+                self._machines[point] = Compiled(point, program, bundle.data_json)
+        else:
+            self._strict = Strict(bundle.modules, bundle.data_json)
+        self.name = Compiled.name if self.mode == "compiled" else Strict.name
+
+    def decide(self, point: Point, input_json: bytes) -> bytes:
+        """Return the decision document as JSON. Raises PolicyFault("engine_error").
+
+        When the compiled machine gives no answer (its limit of instructions, a panic), the strict
+        interpreter is asked once: it is the reference, only slower.
+        """
+        if threading.get_ident() != self._owner:
+            raise PolicyFault("engine_error", "an engine belongs to the thread that made it")
+        compiled = self._machines.get(point)
+        if compiled is not None:
+            try:
+                return compiled.decide(input_json)
+            except PolicyFault:
+                self.fallbacks += 1
+                # A machine that failed is not used again: a panic may have left it in any state.
+                self._machines[point] = Compiled(point, self._bundle.programs[point], self._bundle.data_json)
+        if self._strict is None:
+            self._strict = Strict(self._bundle.modules, self._bundle.data_json)
+        return self._strict.decide(point, input_json)
+
+    def use_interpreter(self, why: str) -> None:
+        """From the next decision on, use the strict interpreter; there is no way back but a new engine."""
+        self._machines = {}
+        self.mode = "interpreter"
+        self.name = Strict.name
+        self.why = why
