@@ -93,6 +93,25 @@ class Registry:
             raise Conflict("this name is registered")
         return self._store(tenant, kind, name, "pending", spec, by, old.version if old else 0, "register")
 
+    def configure(self, tenant: str, kind: Kind, name: str, spec: JSONObject) -> RegistryEntry:
+        """Bring an entry that stands in the configuration file up to date; called at every start.
+
+        A new name is approved (who may write the file may decide that); a known one keeps its
+        state, so that a suspension or revocation outlives a restart. Raises Malformed.
+        """
+        check_name(name)
+        while True:
+            old = self.get(tenant, kind, name)
+            if old is not None and old.spec == spec:
+                return old
+            state: State = old.state if old else "approved"
+            try:
+                return self._store(
+                    tenant, kind, name, state, spec, "configuration", old.version if old else 0, "configure"
+                )
+            except Conflict:
+                continue  # another worker starts at the same time
+
     def approve(self, tenant: str, kind: Kind, name: str, *, by: str) -> RegistryEntry:
         """Let a pending or suspended entry be called."""
         return self._move(tenant, kind, name, "approve", by)

@@ -1,22 +1,18 @@
-"""Configuration: one YAML file and the environment → typed settings. Unknown keys are errors.
+"""The shape of ``bartizan.yaml``: every key, its type, its bounds and its default. Unknown keys are errors.
 
-Only this module reads the file and the environment; every room gets its own frozen settings from
-`firewall.app`. Secrets are never written in the file: a credential names an environment variable
-or a file that only its owner can read. ``schema()`` is published as ``docs/bartizan.schema.json``.
+Secrets are never written in the file: a credential names an environment variable, or a file that
+only its owner can read.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from firewall.core.errors import ConfigFault, Malformed
+from firewall.core.errors import Malformed
 from firewall.enforce.registry import check_name
 
 EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
@@ -98,10 +94,10 @@ class ClientConfig(_Model):
 
 
 class CIMDConfig(_Model):
-    """Client id metadata documents: which hosts are trusted, and documents pinned by hand."""
+    """Client id metadata documents: which hosts are fetched at all, and documents pinned by hand."""
 
-    enabled: bool = True
-    allow_domains: tuple[str, ...] = ()
+    policy: Literal["allowlist", "any", "off"] = "allowlist"
+    hosts: tuple[str, ...] = ()
     pinned: dict[str, dict[str, Any]] = {}
 
 
@@ -128,32 +124,43 @@ class Credential(_Model):
         return self
 
 
+class UpstreamTLS(_Model):
+    """PEM files for one upstream: its authority, and our client certificate with its key."""
+
+    ca_file: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+
+
 class _Upstream(_Model):
+    """network: the one class of address it may resolve to. tenants: whom it serves; none means ours."""
+
     network: Network = "public"
     trust: Literal["trusted", "untrusted"] = "untrusted"
-    tenants: tuple[str, ...] = ("default",)
+    tenants: tuple[str, ...] = ()
     credential: Credential | None = None
+    tls: UpstreamTLS = UpstreamTLS()
     title: str = ""
 
 
 class MCPUpstream(_Upstream):
     """An MCP server: ``url`` for Streamable HTTP, or ``command`` for a local program.
 
-    tools: effect class of each tool; ``default_class`` for the rest. pins ``tofu`` trusts clean
-    definitions at first contact, ``strict`` waits for a person.
+    tools: effect class of each tool, ``write`` for the rest. pins ``tofu`` trusts clean definitions
+    at first contact, ``strict`` waits for a person. read, write: absolute paths that a local program
+    may read, or read and write, beside system libraries and its scratch directory.
     """
 
     url: str = ""
     command: tuple[str, ...] = ()
     env: dict[str, str] = {}
-    cwd: Path | None = None
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
     era: Literal["auto", "modern", "legacy"] = "auto"
     pins: Literal["tofu", "strict"] = "tofu"
-    default_class: EffectClass = "write"
     tools: dict[str, EffectClass] = {}
     sandbox: Literal["auto", "required", "off"] = "auto"
     unsandboxed: bool = False
-    egress: tuple[str, ...] = ()
     deadline_s: float = Field(default=60.0, gt=0, le=600)
 
     @model_validator(mode="after")
@@ -166,12 +173,13 @@ class MCPUpstream(_Upstream):
 
 
 class A2AUpstream(_Upstream):
-    """A remote agent: where its card is, and the public key (JWK) that must have signed it."""
+    """A remote agent: where its card is, and the JWK Set whose keys may have signed it."""
 
     card_url: str
-    key: dict[str, Any] | None = None
-    pins: Literal["tofu", "strict"] = "tofu"
-    deadline_s: float = Field(default=120.0, gt=0, le=600)
+    keys: dict[str, Any] | None = None
+    origins: tuple[str, ...] = ()
+    public_card: bool = False
+    extensions: tuple[str, ...] = ()
 
 
 class Provider(_Upstream):
@@ -267,79 +275,3 @@ class Config(_Model):
     def audit_dir(self) -> Path:
         """Where the audit logs stand."""
         return (self.audit.directory or self.state / "audit").expanduser()
-
-
-ENVIRONMENT: Mapping[str, str] = {
-    "BARTIZAN_PUBLIC_URL": "public_url",
-    "BARTIZAN_STATE_DIR": "state_dir",
-    "BARTIZAN_WORKERS": "workers",
-}
-
-
-def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Return the configuration of a file (None: defaults), with the environment's overrides.
-
-    Raises ConfigFault: config_missing, config_unreadable, config_invalid. Each problem is one
-    line of ``detail``: where it stands and what is wrong.
-    """
-    raw: dict[str, Any] = {}
-    if path is not None:
-        raw = _read(path)
-    for variable, key in ENVIRONMENT.items():
-        if variable in environ:
-            raw[key] = environ[variable]
-    return build(raw)
-
-
-def build(raw: dict[str, Any]) -> Config:
-    """Return the configuration of an already parsed document. Raises ConfigFault("config_invalid")."""
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False, include_context=False):
-            where = ".".join(str(p) for p in problem["loc"]) or "(top)"
-            lines.append(f"{where}: {problem['msg']}")
-        raise ConfigFault(
-            "config_invalid", "\n".join(lines), fix="see docs/configuration.md, or run: bartizan config schema"
-        ) from None
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of ``bartizan.yaml``."""
-    made = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "bartizan.yaml", **made}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigFault("config_missing", f"there is no file {path}", fix="run: bartizan init") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigFault("config_unreadable", f"{path}: {type(error).__name__}") from None
-    try:
-        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader that also refuses repeated keys
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigFault("config_invalid", f"{where}: {getattr(error, 'problem', 'not YAML')}") from None
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise ConfigFault("config_invalid", f"{path}: a mapping is expected at the top")
-    return raw
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; raises ConstructorError on a repeated key."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, "a key is written twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)

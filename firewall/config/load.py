@@ -1,0 +1,92 @@
+"""Reads ``bartizan.yaml`` and the environment's overrides; every problem is told with its place.
+
+Only this file of the house reads configuration from disk or the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from firewall.config.model import Config
+from firewall.core.errors import ConfigFault
+
+ENVIRONMENT: Mapping[str, str] = {
+    "BARTIZAN_PUBLIC_URL": "public_url",
+    "BARTIZAN_STATE_DIR": "state_dir",
+    "BARTIZAN_WORKERS": "workers",
+}
+
+
+def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Return the configuration of a file (None: defaults), with the environment's overrides.
+
+    Raises ConfigFault: config_missing, config_unreadable, config_invalid. Each problem is one
+    line of ``detail``: where it stands and what is wrong.
+    """
+    raw: dict[str, Any] = {}
+    if path is not None:
+        raw = _read(path)
+    for variable, key in ENVIRONMENT.items():
+        if variable in environ:
+            raw[key] = environ[variable]
+    return build(raw)
+
+
+def build(raw: dict[str, Any]) -> Config:
+    """Return the configuration of an already parsed document. Raises ConfigFault("config_invalid")."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            where = ".".join(str(p) for p in problem["loc"]) or "(top)"
+            lines.append(f"{where}: {problem['msg']}")
+        raise ConfigFault(
+            "config_invalid", "\n".join(lines), fix="see docs/configuration.md, or run: bartizan config schema"
+        ) from None
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``bartizan.yaml``."""
+    made = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "bartizan.yaml", **made}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigFault("config_missing", f"there is no file {path}", fix="run: bartizan init") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigFault("config_unreadable", f"{path}: {type(error).__name__}") from None
+    try:
+        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader that also refuses repeated keys
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigFault("config_invalid", f"{where}: {getattr(error, 'problem', 'not YAML')}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigFault("config_invalid", f"{path}: a mapping is expected at the top")
+    return raw
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; raises ConstructorError on a repeated key."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, "a key is written twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)

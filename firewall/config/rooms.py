@@ -1,0 +1,214 @@
+"""Translates the file into each room's settings. Pure but for names of files, which rooms open themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from a2a_gateway.inventory import AgentSpec, InventorySettings
+from firewall.config.model import A2AUpstream, Config, ListenerConfig, MCPUpstream
+from firewall.core.errors import ConfigFault
+from firewall.core.jsonvalue import JSONObject
+from firewall.enforce.registry import RegistryEntry
+from firewall.identity.settings import CIMD_HOSTS, ClientSettings, IdentitySettings, ProtectedResource
+from firewall.identity.upstream_credentials import CredentialSettings
+from firewall.net.edge import EdgeSettings
+from firewall.net.server import TLSSettings
+from mcp_gateway.settings import Settings as MCPSettings
+from mcp_gateway.settings import UpstreamSpec
+
+
+def tls(listener: ListenerConfig) -> TLSSettings | None:
+    """Return the TLS files of a listener, or None for plain HTTP."""
+    if listener.tls is None:
+        return None
+    return TLSSettings(str(listener.tls.cert), str(listener.tls.key), str(listener.tls.client_ca or ""))
+
+
+def edge(config: Config, listener: ListenerConfig, port: int, *, public: bool) -> EdgeSettings:
+    """Return which hosts and origins a listener serves; ``port`` is the bound one."""
+    hosts = {f"{name}:{port}" for name in _local_names(listener.host)}
+    origins = {f"http://{host}" for host in hosts}
+    if public:
+        hosts.add(urlsplit(config.public_url).netloc)
+        hosts.update(config.hosts)
+        origins = {config.public_url, *config.origins}
+    return EdgeSettings(frozenset(hosts), frozenset(origins), config.trusted_proxies)
+
+
+def _local_names(host: str) -> tuple[str, ...]:
+    if host in ("127.0.0.1", "::1", "localhost"):
+        return ("127.0.0.1", "localhost", "[::1]")
+    return (host,) if host not in ("0.0.0.0", "::") else ()  # noqa: S104  compared, not bound
+
+
+def tenants(config: Config, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return whom an upstream serves: our own tenant unless the file says otherwise."""
+    return given or (config.tenant,)
+
+
+# -- MCP ------------------------------------------------------------------------------------------------
+
+
+def mcp_spec(config: Config, name: str, given: MCPUpstream) -> UpstreamSpec:
+    """Return one MCP upstream's settings. Raises ConfigFault."""
+    return UpstreamSpec(
+        name=name,
+        transport="http" if given.url else "stdio",
+        url=given.url,
+        network=given.network,
+        ca_file=given.tls.ca_file,
+        client_cert=given.tls.client_cert,
+        client_key=given.tls.client_key,
+        command=given.command,
+        env=given.env,
+        read=given.read,
+        write=given.write,
+        sandbox=given.sandbox,
+        unsandboxed=given.unsandboxed,
+        trust=given.trust,
+        tenants=tenants(config, given.tenants),
+        effects=given.tools,
+        pins=given.pins,
+        era=given.era,
+        deadline_s=given.deadline_s,
+    )
+
+
+def mcp_record(given: MCPUpstream) -> JSONObject:
+    """Return what the registry keeps of a configured MCP server: where it is, never its environment."""
+    return {"url": given.url, "command": list(given.command[:1]), "network": given.network, "trust": given.trust}
+
+
+def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
+    """Return the settings of a server that was registered by API: by URL only, never a command (ISO-02).
+
+    Raises ConfigFault("registry_spec").
+    """
+    try:
+        given = MCPUpstream.model_validate(entry.spec)
+    except ValueError:
+        raise ConfigFault("registry_spec", entry.name) from None
+    if given.command or given.env or given.read or given.write:
+        raise ConfigFault("registry_spec", entry.name, fix="local programs are started from the configuration file only")
+    return UpstreamSpec(
+        name=entry.name,
+        url=given.url,
+        network=given.network,
+        trust=given.trust,
+        tenants=given.tenants or (entry.tenant,),
+        effects=given.tools,
+        pins=given.pins,
+        era=given.era,
+        deadline_s=given.deadline_s,
+    )
+
+
+def mcp_settings(config: Config, specs: tuple[UpstreamSpec, ...], *, scratch: str, egress_socket: str) -> MCPSettings:
+    """Return the MCP gateway's settings."""
+    return MCPSettings(
+        public_url=config.public_url,
+        upstreams=specs,
+        workers=config.workers,
+        scratch=scratch,
+        private=(str(config.state.resolve()),),
+        egress_socket=egress_socket,
+    )
+
+
+# -- A2A ---------------------------------------------------------------------------------------------------
+
+
+def agent_spec(config: Config, given: A2AUpstream) -> AgentSpec:
+    """Return one agent's spec, as its registry entry keeps it."""
+    return AgentSpec(
+        card_url=given.card_url,
+        keys=given.keys,
+        network=given.network,
+        trust=given.trust,
+        tenants=tenants(config, given.tenants),
+        origins=given.origins,
+        public_card=given.public_card,
+        extensions=given.extensions,
+        ca_file=given.tls.ca_file,
+        client_cert=given.tls.client_cert,
+        client_key=given.tls.client_key,
+    )
+
+
+def inventory_settings(config: Config) -> InventorySettings:
+    """Return the agent inventory's settings."""
+    return InventorySettings(config.public_url, home_tenant=config.tenant)
+
+
+# -- identity -------------------------------------------------------------------------------------------------
+
+
+def protected_resources(
+    config: Config, mcp: Iterable[UpstreamSpec], agents: Iterable[tuple[str, str]]
+) -> tuple[ProtectedResource, ...]:
+    """Return every resource: one per upstream, the aggregate, and the LLM routes (DESIGN §6b-8).
+
+    agents: names and titles.
+    """
+    found: list[ProtectedResource] = []
+    reads: list[str] = []
+    scopes: list[str] = []
+    for spec in mcp:
+        read, write = f"{spec.name}:read", f"{spec.name}:write"
+        title = (config.mcp[spec.name].title if spec.name in config.mcp else "") or spec.name
+        allowed = () if "*" in spec.tenants else spec.tenants
+        found.append(ProtectedResource(f"/mcp/{spec.name}", title, (read, write), (read,), allowed))
+        reads.append(read)
+        scopes += (read, write)
+    if reads:
+        found.append(ProtectedResource("/mcp", "All MCP servers", tuple(scopes), tuple(reads)))
+    found.extend(
+        ProtectedResource(f"/a2a/{name}", title or name, (f"{name}:send",), (f"{name}:send",)) for name, title in agents
+    )
+    if config.llm.models:
+        found.append(ProtectedResource("/v1", "Language models", ("llm:invoke",), ("llm:invoke",)))
+    return tuple(found)
+
+
+def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> IdentitySettings:
+    """Return the front door's settings. Raises ConfigFault."""
+    clients = tuple(
+        ClientSettings(
+            client_id=client_id,
+            name=given.name or client_id,
+            redirect_uris=given.redirect_uris,
+            auth_method="private_key_jwt" if given.jwks else "none",
+            grant_types=given.grants,
+            scopes=given.scopes or ("*",),
+            tenant=config.tenant,
+            jwks=given.jwks,
+        )
+        for client_id, given in config.identity.clients.items()
+    )
+    cimd = config.identity.cimd
+    return IdentitySettings(
+        public_url=config.public_url,
+        resources=resources,
+        clients=clients,
+        default_tenant=config.tenant,
+        cimd_policy=cimd.policy,
+        cimd_hosts=cimd.hosts or CIMD_HOSTS,
+        cimd_pinned=cimd.pinned,
+        token_lifetime_s=config.identity.access_token_s,
+    )
+
+
+def credentials(config: Config) -> dict[str, CredentialSettings]:
+    """Return what we present to each upstream."""
+    upstreams = {**config.mcp, **config.a2a, **config.llm.providers}
+    found: dict[str, CredentialSettings] = {}
+    for name, given in upstreams.items():
+        own = given.credential
+        if own is None:
+            found[name] = CredentialSettings()
+        else:
+            prefix = f"{own.scheme} " if own.scheme else ""
+            kind, source = ("env", own.env) if own.env else ("file", str(own.file))
+            found[name] = CredentialSettings(kind, source, own.header, prefix)  # type: ignore[arg-type]
+    return found
