@@ -105,7 +105,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._deaf = False  # nothing that arrives is read any more
         self._in_head = True
         self._begun = False  # the first byte of the request under way has come
-        self._head_bytes = 0
+        self._raw = b""  # what arrived of the head under way; its first line is compared with what was parsed
         self._header_total = 0
         self._reading_since = 0.0  # loop time at which the request under way began; 0 when none is
         self._timer: asyncio.TimerHandle | None = None
@@ -132,6 +132,8 @@ class StrictProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._unset_keepalive_if_required()
+        if self._in_head:
+            self._raw += data
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -143,10 +145,9 @@ class StrictProtocol(HttpToolsProtocol):
         cycle = self._current()
         if not self._reading_since and (cycle is None or cycle.response_complete):
             # Line ends between requests begin nothing, and uvicorn has just stopped its idle timer.
-            self._reading_since, self._in_head, self._begun, self._head_bytes = self.loop.time(), True, False, 0
-        if self._in_head and self._reading_since:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.settings.header_bytes + self.settings.target_bytes:
+            self._reading_since = self.loop.time()
+        if self._in_head:
+            if len(self._raw) > self.settings.header_bytes + self.settings.target_bytes:
                 self._refuse(FAULTS["headers_too_large"])
 
     # -- parser callbacks ------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class StrictProtocol(HttpToolsProtocol):
             raise _Refused
         super().on_message_begin()
         self._begun = self._in_head = True
-        self._head_bytes = self._header_total = 0
+        self._header_total = 0
         self._reading_since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -179,7 +180,11 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if not check_head(self.parser.get_http_version(), self.parser.get_method(), self.url, self.headers):
+        raw, self._raw = self._raw, b""
+        version, method = self.parser.get_http_version(), self.parser.get_method()
+        # llhttp also reads RTSP and ICAP lines and several spaces; what it parsed must be what was written.
+        line = b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode())
+        if not raw.lstrip(b"\r\n").startswith(line) or not check_head(version, method, self.url, self.headers):
             self._stop("http_desync")
         if self._tls is not None:
             self.scope["extensions"] = {"bartizan.tls": dict(self._tls)}
@@ -187,6 +192,7 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._reading_since = 0.0
+        self._in_head, self._begun = True, False
         super().on_message_complete()
 
     def _current(self) -> RequestResponseCycle | None:

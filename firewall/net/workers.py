@@ -59,8 +59,8 @@ class Heartbeat:
 
     async def run(self, every_s: float) -> None:
         """Beat until the parent is gone."""
-        while self.beat():
-            await asyncio.sleep(every_s)  # noqa: ASYNC110 -- there is nobody in this process to wake us
+        while self.beat():  # noqa: ASYNC110 -- nobody in this process wakes us
+            await asyncio.sleep(every_s)
 
 
 class WorkerMain(Protocol):
