@@ -66,8 +66,17 @@ class Frontier:
 
     def copy(self) -> Frontier:
         """Return an independent frontier with the same leaves."""
+        return self.joined(Frontier())
+
+    def joined(self, right: Frontier) -> Frontier:
+        """Return the frontier of these leaves followed by those of ``right``.
+
+        ``right`` must fit below the lowest bit of this size (so no subtree spans both); raises ValueError.
+        """
+        if self.size and right.size >= self.size & -self.size:
+            raise ValueError("the right part does not fit under the left one")
         other = Frontier()
-        other.size, other._hashes = self.size, list(self._hashes)
+        other.size, other._hashes = self.size + right.size, self._hashes + right._hashes
         return other
 
 

@@ -1,0 +1,87 @@
+"""The anchor log: which logs exist in a directory, and how far each had come.
+
+Its entries are ``log.open``, ``log.checkpoint`` (size and root), ``log.close`` and ``log.damaged``
+of the other logs. Whoever deletes or rolls back a whole log contradicts it (operations reference
+§1.4). Every worker of the node appends to it, rarely: it is opened under its lock for each entry.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.ports import Clock
+from firewall.record.log import Log, iter_bundles
+from firewall.record.note import Checkpoint, Signer, Verifier
+from firewall.record.record import LOG_CHECKPOINT, LOG_CLOSE, LOG_OPEN
+
+NAME: Final = "anchor"
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """One entry about a log: its kind, and the log's size and root (b"" when unknown)."""
+
+    kind: str
+    origin: str
+    size: int
+    root: bytes
+
+
+class Anchor:
+    """Appends to the anchor log of an audit directory."""
+
+    def __init__(self, directory: Path, signer: Signer, known: tuple[Verifier, ...], clock: Clock, node: str) -> None:
+        self._directory = directory / NAME
+        self._origin = f"{signer.verifier.name}/{NAME}"
+        self._signer, self._known, self._clock, self._node = signer, known, clock, node
+
+    def append(self, kind: str, checkpoint: Checkpoint, **more: str | int) -> None:
+        """Write one entry, make it durable and sign. Raises LogDamaged, OSError."""
+        log = Log(self._directory, self._origin, self._signer, self._known, wait=True)
+        try:
+            entry: JSONObject = {
+                "v": 1,
+                "kind": kind,
+                "log": self._origin,
+                "seq": log.size,
+                "time_us": self._clock.now_us(),
+                "node": self._node,
+                "of": checkpoint.origin,
+                "size": checkpoint.size,
+                "root": base64.b64encode(checkpoint.root).decode(),
+                **more,
+            }
+            log.append(orjson.dumps(entry, option=orjson.OPT_SORT_KEYS))
+            log.sync()
+            log.sign(log.edge())
+        finally:
+            log.close()
+
+    def latest(self) -> dict[str, int]:
+        """Return the largest size that was anchored for each log, by origin."""
+        sizes: dict[str, int] = {}
+        for one in anchored(self._directory):
+            if one.kind in (LOG_OPEN, LOG_CHECKPOINT, LOG_CLOSE):
+                sizes[one.origin] = max(one.size, sizes.get(one.origin, 0))
+        return sizes
+
+
+def anchored(directory: Path) -> list[Anchored]:
+    """Return the anchor log's entries in order; unreadable ones are skipped (`verify` names them)."""
+    found = []
+    for _, bundle, _ in iter_bundles(directory):
+        for entry in bundle:
+            try:
+                record = orjson.loads(entry)
+                found.append(
+                    Anchored(record["kind"], record["of"], int(record["size"]), base64.b64decode(record["root"]))
+                )
+            except (ValueError, KeyError, TypeError):
+                continue
+    return found

@@ -1,0 +1,461 @@
+"""The audit writer: one Merkle log per process, group commit, fail closed (core.ports.AuditLog).
+
+`append` hashes and writes one record and returns when ``write`` has returned; a single flusher
+thread makes groups durable (64 records or 5 ms), signs a checkpoint each second and anchors it.
+When neither the directory nor the spool takes a record, `append` raises AuditUnavailable and the
+caller forwards nothing; it is tried again after a second. There is no mode that goes on without.
+
+A restarted worker goes on in a log that nobody holds. A log that contradicts its own checkpoint is
+never continued: it stays as evidence, the anchor log says so, and a new one is begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.ports import Clock, Ids, Receipt
+from firewall.record.anchor import Anchor
+from firewall.record.log import Log, LogBusy, LogDamaged
+from firewall.record.merkle import Frontier
+from firewall.record.note import Checkpoint, Signer, Verifier
+from firewall.record.record import LOG_CHECKPOINT, LOG_CLOCK, LOG_CLOSE, LOG_DAMAGED, LOG_OPEN, LOG_RECOVERED
+from firewall.state.vault import derive
+
+GROUP_RECORDS: Final = 64
+RETRY_S: Final = 1.0
+CLOCK_JUMP_US: Final = 1_000_000
+HMAC_CHARS: Final = 32
+_TENANTS_KEPT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Names, limits and pace of the audit log.
+
+    deployment: prefix of every origin and name of the signing key, as a schema-less URL.
+    spool: a second directory, on another volume, used while the first takes nothing.
+    local_max: bytes of one audit directory; at this size it counts as a full disk.
+    """
+
+    deployment: str = "bartizan.local"
+    node: str = ""
+    version: str = ""
+    spool: Path | None = None
+    local_max: int = 10 * 1024**3
+    group_ms: int = 5
+    checkpoint_s: float = 1.0
+    anchor_s: float = 10.0
+
+
+@dataclass(slots=True)
+class _Place:
+    """One directory that can hold logs, and the log that we write in it."""
+
+    directory: Path
+    anchor: Anchor
+    log: Log | None = None
+    log_id: str = ""
+    failed_at: float = -1e9
+    others: int = 0  # bytes of other logs in the directory, counted when ours was opened
+    synced: int = 0
+    checkpoint_at: float = 0.0
+    anchor_at: float = 0.0
+    anchored: int = 0
+    waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = field(default_factory=list)
+
+
+class AuditWriter:
+    """One process's writer. Thread-safe. Starts one daemon thread; `close` ends it.
+
+    directory: the audit directory, shared by all workers of the node.
+    key: the node's Ed25519 audit key; older: public keys of earlier generations.
+    hmac_key: secret from which each tenant's audit key is derived.
+    on_fault: told a code when a directory fails or a log is found damaged (operators' log, metrics).
+
+    Raises AuditUnavailable when no log can be opened at all.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        key: Ed25519PrivateKey,
+        clock: Clock,
+        ids: Ids,
+        *,
+        hmac_key: bytes,
+        settings: Settings | None = None,
+        older: tuple[Ed25519PublicKey, ...] = (),
+        on_fault: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._settings = settings or Settings()
+        self._clock, self._ids = clock, ids
+        self._hmac_key = hmac_key
+        self._tenant_keys: dict[str, bytes] = {}
+        self._on_fault = on_fault or (lambda _code, _detail: None)
+        name = f"{self._settings.deployment}/audit"
+        self._signer = Signer(name, key)
+        self._known = tuple(Verifier.of(name, k) for k in older)
+        self._lock = threading.Lock()
+        self._wake, self._full = threading.Event(), threading.Event()
+        self._pending = 0
+        self._stopping = False
+        self._appended = self._refused = 0
+        self._offset_us = self._clock_offset()
+        folders = [Path(directory)] + ([self._settings.spool] if self._settings.spool else [])
+        self._places = [_Place(f, Anchor(f, self._signer, self._known, clock, self._settings.node)) for f in folders]
+        self._place = self._places[0]
+        self._log: Log | None = None
+        with self._lock:
+            self._choose()
+        self._thread = threading.Thread(target=self._run, name="audit-flush", daemon=True)
+        self._thread.start()
+
+    @property
+    def vkey(self) -> str:
+        """Return the verifier key that `audit verify` wants."""
+        return self._signer.verifier.vkey()
+
+    @property
+    def log_id(self) -> str:
+        """Return the id of the log that is being written."""
+        return self._place.log_id
+
+    def append(self, record: JSONObject) -> Receipt:
+        """Write one record and return after its ``write``; adds uid, seq, log, time, node, version.
+
+        record: no floats, ASCII keys (`record.validate_record`). Raises AuditUnavailable:
+        audit_write, audit_full, record_invalid, record_too_long (65,535 bytes).
+        """
+        with self._lock:
+            log = self._log
+            if log is None:
+                log = self._choose()
+            try:
+                return self._write(log, record)
+            except OSError as error:
+                self._failed(self._place, type(error).__name__)
+            return self._write_elsewhere(record)
+
+    async def durable(self, receipt: Receipt) -> None:
+        """Return when ``fdatasync`` covers the record. Raises AuditUnavailable when it never will."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            log_id = receipt.uid.partition(".")[0]
+            place = next((p for p in self._places if p.log_id == log_id and p.log is not None), None)
+            if place is None:
+                raise AuditUnavailable("audit_write", "the record's log was given up")
+            if receipt.index < place.synced:
+                return
+            future: asyncio.Future[None] = loop.create_future()
+            place.waiters.append((receipt.index, loop, future))
+            self._full.set()
+            self._wake.set()
+        await future
+
+    def hmac(self, tenant: str, value: bytes) -> str:
+        """Return ``h:`` and 32 hex characters: HMAC-SHA-256, cut to 128 bits, under the tenant's audit key."""
+        key = self._tenant_keys.get(tenant)
+        if key is None:
+            if len(self._tenant_keys) >= _TENANTS_KEPT:
+                self._tenant_keys.clear()
+            key = self._tenant_keys[tenant] = derive(self._hmac_key, "audit", tenant)
+        return "h:" + hmac.digest(key, value, "sha256").hex()[:HMAC_CHARS]
+
+    def stats(self) -> dict[str, int | float]:
+        """Return figures for telemetry: records, refused, lag (records not yet durable), bytes, checkpoint age (s)."""
+        with self._lock:
+            log, place = self._log, self._place
+            return {
+                "appended": self._appended,
+                "refused": self._refused,
+                "lag": log.size - place.synced if log else 0,
+                "bytes": log.bytes + place.others if log else 0,
+                "used": (log.bytes + place.others) / self._settings.local_max if log else 1.0,
+                "checkpoint_age_s": time.monotonic() - place.checkpoint_at
+                if log and log.size > log.signed.size
+                else 0.0,
+                "spooling": int(place is not self._places[0]),
+                "writable": int(log is not None),
+            }
+
+    def close(self) -> None:
+        """Flush, sign, anchor the end of every log, stop the thread. Idempotent."""
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+        self._full.set()
+        self._wake.set()
+        self._thread.join(10)
+        for place in self._places:
+            if place.log is None:
+                continue
+            try:
+                self._flush(place)
+                self._sign(place, place.log.edge())
+                place.anchor.append(LOG_CLOSE, place.log.signed)
+            except (OSError, LogDamaged) as error:
+                self._on_fault("audit_close", type(error).__name__)
+            with self._lock:
+                place.log.close()
+                place.log = None
+        self._log = None
+
+    # -- writing (the lock is held) ------------------------------------------------------------------
+
+    def _write(self, log: Log, record: JSONObject) -> Receipt:
+        index, place = log.size, self._place
+        uid = f"{place.log_id}.{index}"
+        try:
+            data = orjson.dumps(
+                {
+                    **record,
+                    "uid": uid,
+                    "seq": index,
+                    "log": log.origin,
+                    "time_us": self._clock.now_us(),
+                    "node": self._settings.node,
+                    "ver": self._settings.version,
+                },
+                option=orjson.OPT_SORT_KEYS,
+            )
+        except TypeError:
+            self._refused += 1
+            raise AuditUnavailable("record_invalid") from None
+        if log.bytes + place.others + len(data) > self._settings.local_max:
+            raise OSError(28, "audit.local_max")
+        try:
+            log.append(data)
+        except Malformed:
+            self._refused += 1
+            raise AuditUnavailable("record_too_long") from None
+        self._appended += 1
+        self._pending += 1
+        if self._pending == 1:
+            self._wake.set()
+        elif self._pending == GROUP_RECORDS:
+            self._full.set()
+        return Receipt(uid, index)
+
+    def _write_elsewhere(self, record: JSONObject) -> Receipt:
+        """Try the other directory, at once; refuse when there is none."""
+        log = self._choose()
+        try:
+            return self._write(log, record)
+        except OSError as error:
+            self._failed(self._place, type(error).__name__)
+            self._refused += 1
+            raise AuditUnavailable("audit_write", type(error).__name__) from error
+
+    def _failed(self, place: _Place, reason: str) -> None:
+        place.failed_at = time.monotonic()
+        self._log = None
+        self._on_fault("audit_write", reason)
+
+    def _choose(self) -> Log:
+        """Return the first directory's log that did not fail within a second; raise AuditUnavailable when none is left."""
+        if self._stopping:
+            raise AuditUnavailable("audit_closed")
+        reason = "every directory failed a moment ago"
+        for place in self._places:
+            if time.monotonic() - place.failed_at < RETRY_S:
+                continue
+            try:
+                if place.log is None:
+                    self._open(place)
+                log = place.log
+                if log is not None:
+                    self._place, self._log = place, log
+                    return log
+            except (OSError, BartizanError) as error:
+                reason = error.code if isinstance(error, BartizanError) else type(error).__name__
+                place.failed_at = time.monotonic()
+                self._on_fault("audit_open", reason)
+        self._refused += 1
+        raise AuditUnavailable("audit_write", reason)
+
+    def _open(self, place: _Place) -> None:
+        """Open a log that nobody holds, or begin one; its first entry is anchored before any record."""
+        place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sizes = place.anchor.latest()
+        log_id, log = self._resume(place, sizes)
+        if log is None:
+            log_id = self._ids.new("log")
+            log = Log(place.directory / log_id, self._origin(log_id), self._signer, self._known)
+        try:
+            place.anchor.append(LOG_OPEN, Checkpoint(log.origin, log.size, log.edge().root()), id=log_id)
+        except BaseException:
+            log.close()
+            raise
+        place.log, place.log_id, place.synced, place.anchored = log, log_id, 0, log.size
+        place.others = _tree_bytes(place.directory) - log.bytes
+        self._place = place
+        note: JSONObject = {"v": 1, "phase": "note", "size": log.size}
+        if log.dropped:
+            self._write(log, {**note, "kind": LOG_RECOVERED, "dropped_bytes": log.dropped})
+        self._write(log, {**note, "kind": LOG_OPEN})
+
+    def _resume(self, place: _Place, sizes: dict[str, int]) -> tuple[str, Log | None]:
+        for folder in sorted(place.directory.glob("log_*")):
+            if (folder / "damaged").exists():
+                continue
+            origin = self._origin(folder.name)
+            try:
+                log = Log(folder, origin, self._signer, self._known)
+            except LogBusy:
+                continue
+            except LogDamaged as error:
+                self._set_aside(place, folder, error.code)
+                continue
+            if log.size < sizes.get(origin, 0):
+                log.close()
+                self._set_aside(place, folder, "log_rolled_back")
+                continue
+            return folder.name, log
+        return "", None
+
+    def _set_aside(self, place: _Place, folder: Path, code: str) -> None:
+        place.anchor.append(LOG_DAMAGED, Checkpoint(self._origin(folder.name), 0, b""), code=code)
+        (folder / "damaged").write_text(f"{code}\n")
+        self._on_fault(code, folder.name)
+
+    def _origin(self, log_id: str) -> str:
+        return f"{self._signer.verifier.name}/{log_id}"
+
+    # -- the flusher thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping:
+            if self._wake.wait(self._settings.checkpoint_s):
+                self._full.wait(self._settings.group_ms / 1000)
+            self._wake.clear()
+            self._full.clear()
+            for place in self._places:
+                if place.log is None:
+                    continue
+                try:
+                    self._tick(place)
+                except (OSError, LogDamaged) as error:
+                    self._give_up(place, type(error).__name__)
+            self._watch_clock()
+            self._return_home()
+
+    def _tick(self, place: _Place) -> None:
+        frontier = self._flush(place)
+        now = time.monotonic()
+        if now - place.checkpoint_at >= self._settings.checkpoint_s:
+            place.checkpoint_at = now
+            self._sign(place, frontier)
+            log = place.log
+            if (
+                log is not None
+                and log.signed.size > place.anchored
+                and now - place.anchor_at >= self._settings.anchor_s
+            ):
+                place.anchor_at = now
+                place.anchor.append(LOG_CHECKPOINT, log.signed)
+                place.anchored = log.signed.size
+
+    def _flush(self, place: _Place) -> Frontier:
+        with self._lock:
+            log = place.log
+            if log is None:
+                return Frontier()
+            frontier = log.edge()
+            if place is self._place:
+                self._pending = 0
+            if frontier.size == place.synced:
+                return frontier
+            size, handles, tiles = log.begin_sync()
+        log.finish_sync(handles, tiles)
+        with self._lock:
+            place.synced = size
+            done = [w for w in place.waiters if w[0] < size]
+            place.waiters = [w for w in place.waiters if w[0] >= size]
+        _wake_up(done, None)
+        return frontier
+
+    def _sign(self, place: _Place, frontier: Frontier) -> None:
+        log = place.log
+        if log is not None and frontier.size > log.signed.size:
+            log.sign(frontier)
+
+    def _give_up(self, place: _Place, reason: str) -> None:
+        """A failed sync leaves unknown bytes on disk: end this log for good and fail its waiters."""
+        with self._lock:
+            log, place.log = place.log, None
+            waiters, place.waiters = place.waiters, []
+            place.failed_at = time.monotonic()
+            if place is self._place:
+                self._log = None
+            if log is not None:
+                log.close()
+        _wake_up(waiters, AuditUnavailable("audit_write", reason))
+        self._on_fault("audit_sync", reason)
+
+    def _return_home(self) -> None:
+        """While spooling, go back to the first directory once it can be written again."""
+        home = self._places[0]
+        with self._lock:
+            if self._place is home or self._stopping or time.monotonic() - home.failed_at < RETRY_S:
+                return
+            away, log = self._place, self._log
+            try:
+                if home.log is None:
+                    self._open(home)
+                self._place = home
+                if home.log is not None:
+                    self._write(home.log, {"v": 1, "kind": LOG_OPEN, "phase": "note", "size": home.log.size})
+                    self._log = home.log
+                    return
+            except (OSError, BartizanError):
+                home.failed_at = time.monotonic()
+            self._place, self._log = away, log
+
+    def _watch_clock(self) -> None:
+        offset = self._clock_offset()
+        jump = offset - self._offset_us
+        if abs(jump) > CLOCK_JUMP_US:
+            self._offset_us = offset
+            try:
+                self.append({"v": 1, "kind": LOG_CLOCK, "phase": "note", "jump_us": jump})
+            except AuditUnavailable:
+                return
+
+    def _clock_offset(self) -> int:
+        return self._clock.now_us() - self._clock.monotonic_ns() // 1000
+
+
+def _wake_up(
+    waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]], error: BartizanError | None
+) -> None:
+    def settle(future: asyncio.Future[None]) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    for _, loop, future in waiters:
+        try:
+            loop.call_soon_threadsafe(settle, future)
+        except RuntimeError:  # the loop has ended: nobody waits any more
+            continue
+
+
+def _tree_bytes(directory: Path) -> int:
+    return sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())

@@ -1,0 +1,327 @@
+"""One Merkle log in one directory: append, recover, checkpoint. No policy, no threads.
+
+    <log>/live                   the bundle that is being filled: tlog-tiles encoding, appended
+    <log>/tile/entries/<N>       full bundles of 256 entries: ``live``, renamed
+    <log>/tile/<L>/<N>           full hash tiles (can be made again from the entries)
+    <log>/checkpoint             the newest signed checkpoint
+    <log>/lock                   flock of the writer
+
+Bytes are hashed as they are stored, so verification never serialises anything again. After a crash
+``live`` may end in half an entry: it was never acknowledged, and is cut off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from firewall.core.errors import BartizanError, Malformed
+from firewall.record.merkle import Frontier, leaf_hash
+from firewall.record.note import Checkpoint, Signer, Verifier, open_note
+from firewall.record.tiles import (
+    HEIGHT,
+    WIDTH,
+    Tiler,
+    decode_bundle,
+    entries_path,
+    split_bundle,
+    subtree_root,
+    tile_hashes,
+    tile_path,
+)
+
+
+class LogDamaged(BartizanError):
+    """The files contradict the log's own signed checkpoint: it must not be continued."""
+
+
+class LogBusy(BartizanError):
+    """Another process writes this log."""
+
+
+class Log:
+    """An open log; its owner holds the lock. Not thread-safe: the owner serialises calls.
+
+    origin: the checkpoint's first line. signer: signs checkpoints. known: verifiers of the existing
+    checkpoint (older keys included).
+    wait: wait for another writer to close, instead of raising LogBusy.
+    dropped: bytes of torn entries that were cut off while opening.
+    Raises LogBusy, LogDamaged("log_rolled_back" | "log_changed" | "checkpoint_bad"), OSError.
+    """
+
+    def __init__(
+        self, directory: Path, origin: str, signer: Signer, known: tuple[Verifier, ...] = (), *, wait: bool = False
+    ) -> None:
+        self.directory = directory
+        self.origin = origin
+        self.signer = signer
+        self._known = (signer.verifier, *known)
+        self.size = 0
+        self.dropped = 0
+        self.signed = Checkpoint(origin, 0, b"")
+        self.bytes = 0
+        # The tree in two parts, so that each inner node is hashed once: full bundles, and the live one.
+        self._full, self._row = Frontier(), Frontier()
+        self._row_leaves: list[bytes] = []
+        self._tiler = Tiler()
+        self._tiles: list[tuple[str, bytes]] = []
+        self._filled: list[int] = []
+        self._bundles = 0
+        self._offset = 0
+        self._live = -1
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LogBusy("log_busy") from None
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def edge(self) -> Frontier:
+        """Return the frontier of all entries: an independent copy."""
+        return self._full.joined(self._row)
+
+    def append(self, entry: bytes) -> int:
+        """Write one entry and return its index once ``write`` has returned.
+
+        Raises Malformed("entry_too_long"); OSError after cutting off what was written in part.
+        """
+        if len(entry) > 65_535:
+            raise Malformed("entry_too_long")
+        if self._offset and not self.size % WIDTH:
+            self._roll()
+        elif self._live < 0:
+            self._open_live()
+        data = len(entry).to_bytes(2, "big") + entry
+        try:
+            written = os.write(self._live, data)
+        except OSError:
+            self._cut()
+            raise
+        if written != len(data):  # a full disk may take a part
+            self._cut()
+            raise OSError(28, "short write")
+        self._offset += written
+        self.bytes += written
+        self._grow(sha256(b"\x00" + entry).digest())
+        return self.size - 1
+
+    def begin_sync(self) -> tuple[int, list[int], list[tuple[str, bytes]]]:
+        """Return the size that a sync will cover, the descriptors to sync, and hash tiles to write.
+
+        The live descriptor is duplicated: all of them belong to the caller, who passes them to
+        `finish_sync`, outside the owner's lock.
+        """
+        filled, self._filled = self._filled, []
+        tiles, self._tiles = self._tiles, []
+        live = [os.dup(self._live)] if self._live >= 0 else []
+        return self.size, [*filled, *live], tiles
+
+    def finish_sync(self, handles: list[int], tiles: list[tuple[str, bytes]]) -> None:
+        """Make what `begin_sync` returned durable. Raises OSError."""
+        try:
+            for handle in handles:
+                os.fdatasync(handle)
+        finally:
+            for handle in handles:
+                os.close(handle)
+        for path, data in tiles:
+            write_whole(self.directory / path, data)
+
+    def sync(self) -> None:
+        """Make every entry durable. Raises OSError."""
+        _, handles, tiles = self.begin_sync()
+        self.finish_sync(handles, tiles)
+
+    def sign(self, frontier: Frontier) -> Checkpoint:
+        """Sign and store a checkpoint over durable entries; never one smaller than the last.
+
+        frontier: a copy taken when the entries it covers were handed to a sync.
+        """
+        checkpoint = Checkpoint(self.origin, frontier.size, frontier.root())
+        if checkpoint.size > self.signed.size:
+            write_whole(self.directory / "checkpoint", self.signer.sign(checkpoint.text()).encode())
+            self.signed = checkpoint
+        return checkpoint
+
+    def close(self) -> None:
+        """Close without syncing."""
+        for handle in (*self._filled, self._live, self._lock):
+            if handle >= 0:
+                os.close(handle)
+        self._filled, self._live, self._lock = [], -1, -1
+
+    # -- recovery ------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        checkpoint = self._read_checkpoint()
+        while (self.directory / entries_path(self._bundles)).exists():
+            self._load_bundle(self._bundles, checkpoint)
+            self._bundles += 1
+        self._open_live()
+        data = os.pread(self._live, os.fstat(self._live).st_size, 0)
+        entries, whole = _acknowledged(data)
+        if len(entries) > WIDTH:
+            raise LogDamaged("log_changed", "the live bundle holds more than 256 entries")
+        for entry in entries:
+            self._grow(leaf_hash(entry))
+            if self.size == checkpoint.size:
+                self._compare(checkpoint, self.edge())
+        if checkpoint.size > self.size:
+            raise LogDamaged("log_rolled_back", f"{self.size} entries, {checkpoint.size} were signed")
+        if whole != len(data):
+            self.dropped = len(data) - whole
+            os.ftruncate(self._live, whole)
+        self._offset = whole
+        self.bytes += whole
+        self.signed = checkpoint
+
+    def _load_bundle(self, n: int, checkpoint: Checkpoint) -> None:
+        path = self.directory / entries_path(n)
+        self.bytes += path.stat().st_size
+        leaves = self._leaves(n, path)
+        ahead = checkpoint.size - self.size
+        if 0 < ahead < WIDTH:
+            partial = self._full.copy()
+            for leaf in leaves[:ahead]:
+                partial.append(leaf)
+            self._compare(checkpoint, partial)
+        root = subtree_root(leaves)
+        self.size += WIDTH
+        self._full.append_subtree(root, HEIGHT)
+        self._tiles += [t for t in self._tiler.add_full(root) if not (self.directory / t[0]).exists()]
+        if self.size == checkpoint.size:
+            self._compare(checkpoint, self._full)
+
+    def _leaves(self, n: int, bundle: Path) -> list[bytes]:
+        try:
+            hashes = tile_hashes((self.directory / tile_path(0, n)).read_bytes())
+            if len(hashes) == WIDTH:
+                return hashes
+        except (OSError, Malformed):
+            pass  # killed before the tile was written: the entries are the evidence
+        try:
+            entries = decode_bundle(bundle.read_bytes())
+        except Malformed:
+            entries = []
+        if len(entries) != WIDTH:
+            raise LogDamaged("log_changed", f"bundle {n} is not whole")
+        hashes = [leaf_hash(entry) for entry in entries]
+        self._tiles.append((tile_path(0, n), b"".join(hashes)))
+        return hashes
+
+    def _read_checkpoint(self) -> Checkpoint:
+        try:
+            note = (self.directory / "checkpoint").read_text()
+        except FileNotFoundError:
+            return Checkpoint(self.origin, 0, b"")
+        except ValueError:
+            raise LogDamaged("checkpoint_bad") from None
+        try:
+            checkpoint = Checkpoint.parse(open_note(note, self._known))
+        except Malformed as error:
+            raise LogDamaged("checkpoint_bad", error.code) from None
+        if checkpoint.origin != self.origin:
+            raise LogDamaged("checkpoint_bad", "the checkpoint is of another log")
+        return checkpoint
+
+    @staticmethod
+    def _compare(checkpoint: Checkpoint, frontier: Frontier) -> None:
+        if frontier.root() != checkpoint.root:
+            raise LogDamaged("log_changed", f"the entries do not match the checkpoint of size {checkpoint.size}")
+
+    def _grow(self, leaf: bytes) -> None:
+        self.size += 1
+        self._row.append(leaf)
+        self._row_leaves.append(leaf)
+        if len(self._row_leaves) == WIDTH:
+            root = self._row.root()
+            self._full.append_subtree(root, HEIGHT)
+            self._tiles.append((tile_path(0, self._bundles), b"".join(self._row_leaves)))
+            self._tiles += self._tiler.add_full(root)
+            self._row, self._row_leaves = Frontier(), []
+
+    # -- the live bundle --------------------------------------------------------------------------------
+
+    def _open_live(self) -> None:
+        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        self._live = os.open(self.directory / "live", flags, 0o600)
+
+    def _roll(self) -> None:
+        target = self.directory / entries_path(self._bundles)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(self.directory / "live", target)
+        self._filled.append(self._live)
+        self._live = -1
+        self._bundles += 1
+        self._offset = 0
+        self._open_live()
+
+    def _cut(self) -> None:
+        os.ftruncate(self._live, self._offset)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file aside, sync it and rename it into place: readers see the old one or the new one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.new")
+    handle = os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(handle, data) != len(data):
+            raise OSError(28, "short write")
+        os.fdatasync(handle)
+    finally:
+        os.close(handle)
+    os.rename(aside, path)
+
+
+def iter_bundles(directory: Path, first: int = 0) -> Iterator[tuple[int, list[bytes], int]]:
+    """Yield a log's bundles from number ``first`` on: number, entries, bytes of a torn tail.
+
+    The live bundle comes last, once, and only it may be short or torn. Takes no lock: a reader
+    beside the writer sees a prefix. Raises Malformed("bundle_torn") with the bundle's number as
+    detail when a finished bundle is not 256 whole entries; OSError.
+    """
+    n = first
+    while True:
+        path = directory / entries_path(n)
+        if path.exists():
+            try:
+                entries = decode_bundle(path.read_bytes())
+            except Malformed:
+                entries = []
+            if len(entries) != WIDTH:
+                raise Malformed("bundle_torn", str(n))
+            yield n, entries, 0
+            n += 1
+            continue
+        try:
+            data = (directory / "live").read_bytes()
+        except FileNotFoundError:
+            data = b""
+        if path.exists():
+            continue  # the writer filled it while we looked
+        entries, whole = split_bundle(data)
+        yield n, entries, len(data) - whole
+        return
+
+
+def _acknowledged(data: bytes) -> tuple[list[bytes], int]:
+    """Return the entries of a live bundle that were written whole, and where they end.
+
+    After a power cut a file system may leave zeros where data was not yet on disk: an entry that is
+    not one JSON object ends what can be believed. A signed checkpoint still decides whether
+    something is missing.
+    """
+    entries, whole = split_bundle(data)
+    for n, entry in enumerate(entries):
+        if entry[:1] != b"{" or entry[-1:] != b"}":
+            return entries[:n], sum(len(e) + 2 for e in entries[:n])
+    return entries, whole

@@ -1,0 +1,173 @@
+"""Reading the log for people: records by filter, and the story of one exchange.
+
+What a record says is shown; what was sent never stood in it. Text of records reaches a terminal, so
+control characters are removed here (a client's own name is attacker-chosen).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSONObject
+from firewall.record.index import Index, parse_uid
+from firewall.record.note import Checkpoint
+from firewall.record.record import DECISION, OUTCOME
+
+
+def show(
+    directory: str | os.PathLike[str],
+    *,
+    since_us: int = 0,
+    until_us: int = 2**62,
+    rule: str = "",
+    newest_first: bool = False,
+    limit: int = 1000,
+    **equals: str,
+) -> Iterator[JSONObject]:
+    """Yield records by time; filters as `index.Index.find`. Raises Malformed("filter_unknown", "bundle_torn")."""
+    index = Index(directory)
+    try:
+        index.refresh()
+        yield from index.find(
+            since_us=since_us, until_us=until_us, rule=rule, newest_first=newest_first, limit=limit, **equals
+        )
+    finally:
+        index.close()
+
+
+def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
+    """Return everything recorded about one exchange.
+
+    some_id: an exchange id, a decision id or a record uid.
+    Returns exchange, tenant, who{subject,client,chain}, asked[], decisions[], outcome (None when
+    there is none), signed (every record stands under a checkpoint) and records[].
+    Raises Malformed("record_unknown").
+    """
+    index = Index(directory)
+    try:
+        index.refresh()
+        exchange = index.exchange_of(some_id)
+        if not exchange:
+            raise Malformed("record_unknown")
+        records = list(index.find(exchange=exchange))
+    finally:
+        index.close()
+    decisions = [r for r in records if r.get("kind") == DECISION]
+    outcome = next((r["outcome"] for r in records if r.get("kind") == OUTCOME), None)
+    first: dict[str, Any] = decisions[0] if decisions else records[0]
+    return {
+        "id": some_id,
+        "exchange": exchange,
+        "tenant": first.get("tenant", ""),
+        "time_us": first.get("time_us", 0),
+        "who": {name: first.get(name) for name in ("subject", "client", "chain")},
+        "asked": [_asked(r) for r in decisions],
+        "decisions": [_decision(r) for r in decisions],
+        "outcome": outcome,
+        "signed": all(_is_signed(Path(directory), str(r.get("uid", ""))) for r in records),
+        "records": list(records),
+    }
+
+
+def explain_text(story: JSONObject) -> str:
+    """Return the story of `explain` in plain words, one fact a line."""
+    who: Any = story["who"]
+    lines = [f"Exchange {story['exchange']} of tenant {story['tenant']}, {_when(story['time_us'])}"]
+    lines.append(f"Who: {who['subject']} with client {who['client']}")
+    chain = " -> ".join(f"{a['sub']} ({a['type']})" for a in who["chain"] or ())
+    if chain:
+        lines.append(f"On behalf of: {chain}")
+    decisions: Any = story["decisions"]
+    asked: Any = story["asked"]
+    for question, decision in zip(asked, decisions, strict=True):
+        lines.append("")
+        lines.append(f"{decision['point']}: {question['method']} {question['resource']}".rstrip())
+        lines.append(f"  decision {decision['decision_id']}: {_verdict(decision)}")
+        if decision["rules"]:
+            lines.append(f"  rules: {', '.join(decision['rules'])}")
+        if decision["owasp"]:
+            lines.append(f"  OWASP: {', '.join(decision['owasp'])}")
+        lines += [
+            f"  found: {f['rule']} at {f['pointer'] or '/'} (severity {f['severity']})" for f in decision["findings"]
+        ]
+        if decision["labels"]:
+            lines.append(f"  labels of the caller: {', '.join(decision['labels'])}")
+        if decision["obligations"]:
+            lines.append(f"  obligations: {', '.join(decision['obligations'])}")
+        if decision["policy"]:
+            lines.append(f"  policy {decision['policy']} on {decision['engine']}, {decision['eval_us']} us")
+        lines.append(f"  record {decision['uid']}")
+    outcome: Any = story["outcome"]
+    lines.append("")
+    if outcome:
+        error = f" ({outcome['error']})" if outcome.get("error") else ""
+        lines.append(f"Outcome: {outcome['result']}{error} after {outcome['duration_us']} us")
+    elif any(d["phase"] == "intent" for d in decisions):
+        lines.append("Outcome: none recorded; the exchange goes on, or the process ended before it did")
+    else:
+        lines.append("Outcome: nothing was forwarded")
+    lines.append("Proof: under a signed checkpoint" if story["signed"] else "Proof: not under a signed checkpoint yet")
+    return "\n".join(_clean(line) for line in lines)
+
+
+def _asked(record: dict[str, Any]) -> JSONObject:
+    action = record.get("action") or {}
+    return {
+        "point": record.get("point", ""),
+        "method": action.get("method", ""),
+        "resource": action.get("resource", ""),
+        "protocol": f"{action.get('proto', '')} {action.get('version', '')}".strip(),
+        "bytes": (record.get("args") or {}).get("bytes", 0),
+        "hmac": (record.get("args") or {}).get("hmac", ""),
+    }
+
+
+def _decision(record: dict[str, Any]) -> JSONObject:
+    made = record.get("decision") or {}
+    return {
+        "decision_id": record.get("decision_id", ""),
+        "uid": record.get("uid", ""),
+        "point": record.get("point", ""),
+        "phase": record.get("phase", ""),
+        "effect": made.get("effect", ""),
+        "risk": made.get("risk", 0),
+        "rules": made.get("rules", []),
+        "owasp": made.get("owasp", []),
+        "obligations": made.get("obligations", []),
+        "shadow": made.get("shadow", []),
+        "policy": made.get("policy", ""),
+        "engine": made.get("engine", ""),
+        "eval_us": made.get("eval_us", 0),
+        "findings": record.get("findings", []),
+        "labels": record.get("labels", []),
+        "fault": record.get("fault", ""),
+    }
+
+
+def _verdict(decision: dict[str, Any]) -> str:
+    effect = decision["effect"] or "no decision, so refused"
+    told = f", the caller was told {decision['fault']!r}" if decision["fault"] else ""
+    return f"{effect}{told}"
+
+
+def _is_signed(directory: Path, uid: str) -> bool:
+    try:
+        log, index = parse_uid(uid)
+        note = (directory / log / "checkpoint").read_text()
+        return index < Checkpoint.parse(note[: note.rfind("\n\n") + 1]).size
+    except (Malformed, OSError, ValueError):
+        return False
+
+
+def _when(time_us: object) -> str:
+    moment = datetime.fromtimestamp(int(str(time_us)) / 1e6, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _clean(line: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in line)

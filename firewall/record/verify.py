@@ -1,0 +1,313 @@
+"""Verification of an audit directory with nothing but its files and the verifier keys.
+
+No network, no server, no database. Every contradiction is named; what is merely unfinished (a tail
+that no checkpoint covers yet, an intent whose outcome is not there) is a note, not a problem.
+
+A directory that was rolled back *as a whole*, anchor log included, contradicts nothing in itself:
+keep checkpoints elsewhere and pass them as ``known``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSONObject
+from firewall.record import anchor
+from firewall.record.anchor import Anchored, anchored
+from firewall.record.log import iter_bundles
+from firewall.record.merkle import Frontier, leaf_hash
+from firewall.record.note import Checkpoint, Verifier, open_note
+from firewall.record.proof import check_proof, entry_of, prove
+from firewall.record.record import LOG_CHECKPOINT, LOG_CLOSE, LOG_OPEN, LOG_RECOVERED
+from firewall.record.show import explain, explain_text, show
+
+OPEN_LISTED: Final = 1000
+
+__all__ = [
+    "PROBLEMS",
+    "Problem",
+    "Report",
+    "check_proof",
+    "entry_of",
+    "explain",
+    "explain_text",
+    "prove",
+    "show",
+    "verify",
+]
+
+# Every problem that a report can name, and what it means; docs and console render this table.
+PROBLEMS: Final[dict[str, str]] = {
+    "anchor_missing": "The anchor log is gone: nothing says which logs should exist.",
+    "log_missing": "The anchor log names a log whose directory is gone.",
+    "log_unanchored": "A log stands here that the anchor log never heard of.",
+    "log_rolled_back": "The log is shorter than it once was, by an anchored or known checkpoint.",
+    "tail_missing": "The newest records are gone: the log's own checkpoint covers more than is there.",
+    "tail_after_close": "Records were added after the log was closed.",
+    "bundle_torn": "A finished bundle of 256 records is damaged.",
+    "record_unreadable": "A record is not JSON.",
+    "record_missing": "A record is missing in the middle.",
+    "record_reordered": "Records stand in another order than they were written.",
+    "record_duplicated": "A record stands here more than once.",
+    "record_spliced": "A record comes from another log.",
+    "root_mismatch": "Records were changed: the tree does not have the signed root.",
+    "checkpoint_missing": "The log once had a checkpoint, and has none.",
+    "checkpoint_forged": "A known key's signature on the checkpoint does not hold.",
+    "checkpoint_unsigned": "No known key signed the checkpoint.",
+    "checkpoint_invalid": "The checkpoint cannot be read.",
+    "checkpoint_foreign": "The checkpoint is of another log.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One contradiction: the log's directory, a code of `PROBLEMS`, and where."""
+
+    log: str
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """One log: records there, records under its checkpoint, closed properly, torn bytes at its end."""
+
+    log: str
+    origin: str
+    size: int
+    signed: int
+    root: str
+    closed: bool
+    torn_bytes: int
+
+
+@dataclass(slots=True)
+class Report:
+    """What verification found; ``ok`` when nothing contradicts anything.
+
+    open_intents: uids of intents without an outcome (the newest 1,000): a crash in between, or an
+    exchange that is still going on.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    logs: list[LogReport] = field(default_factory=list)
+    records: int = 0
+    open_intents: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Return whether there is no problem."""
+        return not self.problems
+
+    def as_json(self) -> JSONObject:
+        """Return the report as a JSON object."""
+        return {**asdict(self), "ok": self.ok}
+
+    def text(self) -> str:
+        """Return the report in plain words."""
+        lines = [f"{log.log}: {log.size} records, {log.signed} under a signed checkpoint" for log in self.logs]
+        lines += [f"note: {n.log}: {n.detail}" for n in self.notes]
+        if self.open_intents:
+            lines.append(f"note: {len(self.open_intents)} intents without an outcome, the last {self.open_intents[-1]}")
+        lines += [f"PROBLEM: {p.log}: {PROBLEMS[p.code]} [{p.code}] {p.detail}".rstrip() for p in self.problems]
+        lines.append("The log holds." if self.ok else f"The log does not hold: {len(self.problems)} problems.")
+        return "\n".join(lines)
+
+
+def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Sequence[str] = ()) -> Report:
+    """Check every log of an audit directory against its checkpoint and the anchor log.
+
+    vkeys: verifier keys of the deployment, older ones included. known: signed checkpoints that were
+    kept elsewhere. Reads beside a running writer. Raises Malformed: vkey_invalid, and as
+    `note.open_note` for a known checkpoint that does not verify.
+    """
+    root = Path(directory)
+    verifiers = [Verifier.parse(v) for v in vkeys]
+    kept = [Checkpoint.parse(open_note(note, verifiers)) for note in known]
+    report = Report()
+    folders = sorted(f for f in root.glob("log_*") if f.is_dir())
+    names = {v.name for v in verifiers}
+    marks: dict[str, list[Anchored]] = {}
+    if (root / anchor.NAME).is_dir():
+        _Check(root / anchor.NAME, names, verifiers, [], kept, report).run()
+        marks = _marks(root, report)
+    elif folders or kept:
+        report.problems.append(Problem(anchor.NAME, "anchor_missing"))
+    intents: dict[str, str] = {}
+    seen = set()
+    for folder in folders:
+        origins = {f"{name}/{folder.name}" for name in names}
+        if marks and not origins & marks.keys():
+            marks = _marks(root, report)  # the log may have been begun since we looked
+        mine = [mark for origin in origins for mark in marks.get(origin, ())]
+        check = _Check(folder, names, verifiers, mine, kept, report, intents)
+        check.run()
+        seen |= origins
+        if marks and not mine and check.size:
+            report.problems.append(Problem(folder.name, "log_unanchored"))
+    for origin in sorted(marks.keys() - seen):
+        if origin.rpartition("/")[0] in names:
+            report.problems.append(Problem(origin.rpartition("/")[2], "log_missing"))
+    report.open_intents = list(intents.values())[-OPEN_LISTED:]
+    return report
+
+
+def _marks(root: Path, report: Report) -> dict[str, list[Anchored]]:
+    marks: dict[str, list[Anchored]] = {}
+    try:
+        for mark in anchored(root / anchor.NAME):
+            marks.setdefault(mark.origin, []).append(mark)
+    except Malformed:
+        pass  # already named by the check of the anchor log itself
+    return marks
+
+
+class _Check:
+    """The check of one log; adds what it finds to the report."""
+
+    def __init__(
+        self,
+        folder: Path,
+        names: set[str],
+        verifiers: list[Verifier],
+        marks: list[Anchored],
+        known: list[Checkpoint],
+        report: Report,
+        intents: dict[str, str] | None = None,
+    ) -> None:
+        self.folder, self.verifiers, self.marks, self.report = folder, verifiers, marks, report
+        self.origins = {f"{name}/{folder.name}" for name in names}
+        self.known = [k for k in known if k.origin in self.origins]
+        self.intents = intents if intents is not None else {}
+        self.size = 0
+        self.good = 0
+        self.sequence: list[int] = []
+
+    def problem(self, code: str, detail: str = "") -> None:
+        self.report.problems.append(Problem(self.folder.name, code, detail))
+
+    def note(self, code: str, detail: str) -> None:
+        self.report.notes.append(Problem(self.folder.name, code, detail))
+
+    def run(self) -> None:
+        checkpoint = self.checkpoint()
+        wanted: dict[int, set[bytes]] = {}
+        if checkpoint is not None:
+            wanted.setdefault(checkpoint.size, set()).add(checkpoint.root)
+        for mark in self.marks:
+            if mark.kind in (LOG_OPEN, LOG_CHECKPOINT, LOG_CLOSE) and mark.root:
+                wanted.setdefault(mark.size, set()).add(mark.root)
+        for kept in self.known:
+            wanted.setdefault(kept.size, set()).add(kept.root)
+        frontier, torn = self.read(wanted)
+        self.size = frontier.size
+        self.order()
+        signed = checkpoint.size if checkpoint is not None else 0
+        if signed > self.size:
+            self.problem("tail_missing", f"{self.size} of {signed} records are there")
+        once = max([m.size for m in self.marks] + [k.size for k in self.known], default=0)
+        if once > self.size and once > signed:
+            self.problem("log_rolled_back", f"it once had {once} records, now {self.size}")
+        elif once > signed:
+            self.problem("log_rolled_back", f"its checkpoint covers {signed} records, once {once}")
+        closed = bool(self.marks) and self.marks[-1].kind == LOG_CLOSE
+        if closed and self.size > self.marks[-1].size:
+            self.problem("tail_after_close", f"closed at {self.marks[-1].size}, now {self.size}")
+        elif self.size > signed:
+            self.note("unsigned_tail", f"{self.size - signed} records are newer than the checkpoint")
+        if torn:
+            self.note("torn_tail", f"{torn} bytes of an unfinished record at the end")
+        if (self.folder / "damaged").exists():
+            self.note("set_aside", "the writer found this log damaged and began another")
+        self.report.records += self.size
+        origin = checkpoint.origin if checkpoint is not None else next(iter(self.origins), "")
+        self.report.logs.append(
+            LogReport(self.folder.name, origin, self.size, signed, frontier.root().hex(), closed, torn)
+        )
+
+    def checkpoint(self) -> Checkpoint | None:
+        try:
+            note = (self.folder / "checkpoint").read_text()
+        except FileNotFoundError:
+            if any(m.size for m in self.marks) or self.folder.name == anchor.NAME:
+                self.problem("checkpoint_missing")
+            return None
+        except ValueError:
+            self.problem("checkpoint_invalid")
+            return None
+        try:
+            found = Checkpoint.parse(open_note(note, self.verifiers))
+        except Malformed as error:
+            code = {"note_forged": "checkpoint_forged", "note_unsigned": "checkpoint_unsigned"}.get(error.code)
+            self.problem(code or "checkpoint_invalid")
+            return None
+        if found.origin not in self.origins:
+            self.problem("checkpoint_foreign", found.origin)
+            return None
+        return found
+
+    def read(self, wanted: dict[int, set[bytes]]) -> tuple[Frontier, int]:
+        frontier, torn_bytes = Frontier(), 0
+        try:
+            for _, entries, tail in iter_bundles(self.folder):
+                torn_bytes = tail
+                for entry in entries:
+                    self.record(frontier.size, entry)
+                    frontier.append(leaf_hash(entry))
+                    if frontier.size in wanted:
+                        self.compare(frontier, wanted[frontier.size])
+        except Malformed as error:
+            self.problem("bundle_torn", f"bundle {error.detail}")
+        return frontier, torn_bytes
+
+    def compare(self, frontier: Frontier, roots: set[bytes]) -> None:
+        if roots == {frontier.root()}:
+            self.good = frontier.size
+        elif not any(p.log == self.folder.name and p.code == "root_mismatch" for p in self.report.problems):
+            self.problem("root_mismatch", f"among records {self.good} to {frontier.size - 1}")
+
+    def record(self, index: int, entry: bytes) -> None:
+        try:
+            record = orjson.loads(entry)
+            origin, sequence = record["log"], int(record["seq"])
+        except (ValueError, KeyError, TypeError):
+            self.problem("record_unreadable", f"at {index}")
+            self.sequence.append(index)
+            return
+        if origin not in self.origins:
+            self.problem("record_spliced", f"at {index}: it is of {origin!s:.80}")
+            self.sequence.append(index)
+            return
+        self.sequence.append(sequence)
+        kind, phase, exchange = record.get("kind"), record.get("phase"), record.get("exchange")
+        if kind == "decision" and phase == "intent":
+            self.intents.setdefault(exchange, f"{self.folder.name}.{index}")
+        elif kind == "outcome":
+            self.intents.pop(exchange, None)
+        elif kind == LOG_RECOVERED:
+            self.note(
+                "recovered", f"{record.get('dropped_bytes')} bytes of unacknowledged records were cut off at {index}"
+            )
+
+    def order(self) -> None:
+        found = self.sequence
+        if found == list(range(len(found))):
+            return
+        highest = max(found)
+        missing = sorted(set(range(highest + 1)) - set(found))
+        if missing:
+            self.problem("record_missing", f"{len(missing)} of them, the first at {missing[0]}")
+        if len(set(found)) != len(found):
+            self.problem("record_duplicated", f"{len(found) - len(set(found))} of them")
+        if any(a > b for a, b in pairwise(found)):
+            at = next(n for n, (a, b) in enumerate(pairwise(found)) if a > b)
+            self.problem("record_reordered", f"around {at}")
