@@ -145,11 +145,11 @@ class MCPGateway:
         try:
             principal = self._auth.authenticate(headers, endpoint.url, default_scope=endpoint.scope)
         except Unauthenticated as error:
-            code: Literal["token_missing", "token_invalid"] = (
+            told: Literal["token_missing", "token_invalid"] = (
                 "token_missing" if error.code == "token_missing" else "token_invalid"
             )
-            challenge = self._auth.challenge(endpoint.url, code, error.scope or endpoint.scope)
-            await asgi.write_fixed(send, reply.challenged(code, challenge, ""))
+            challenge = self._auth.challenge(endpoint.url, told, error.scope or endpoint.scope)
+            await asgi.write_fixed(send, reply.challenged(told, challenge, ""))
             return
         if scope["method"] == "DELETE":
             await asgi.write_fixed(send, self._end_session(principal, endpoint, raw))

@@ -1,0 +1,223 @@
+"""The MCP gateway in one process: real guard, real listeners, real upstreams; tokens from a table."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import warnings
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from firewall.core.errors import Unauthenticated
+from firewall.core.finding import Finding
+from firewall.core.jsonvalue import JSON
+from firewall.core.principal import Principal
+from firewall.enforce.pins import Pins
+from firewall.enforce.registry import Registry
+from firewall.net.dial import Dialler
+from firewall.net.edge import Edge, EdgeSettings
+from firewall.net.runtime import SystemClock, Tasks
+from firewall.net.server import Listener, Server
+from firewall.net.upstream import AiohttpClient
+from firewall.state.vault import Sealer
+from mcp_gateway.sandbox import Support
+from mcp_gateway.serve import MCPGateway
+from mcp_gateway.settings import Settings, UpstreamSpec
+from tests.support.kit import Kit, kit, principal
+
+PUBLIC = "http://127.0.0.1:8700"
+BIN = Path(sys.executable).parent
+MODERN_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+}
+
+
+class TokenTable:
+    """A ResourceServer whose tokens are keys of a table; the audience is the resource that is asked for."""
+
+    def __init__(self, people: Mapping[str, Principal]) -> None:
+        self.people = dict(people)
+
+    def authenticate(self, headers: Mapping[bytes, bytes], resource: str, *, default_scope: str) -> Principal:
+        value = headers.get(b"authorization", b"").decode()
+        if not value:
+            raise Unauthenticated("token_missing", scope=default_scope)
+        found = self.people.get(value.removeprefix("Bearer "))
+        if found is None or (found.audience != resource and found.audience != "any"):
+            raise Unauthenticated("token_invalid", scope=default_scope)
+        return replace(found, audience=resource)
+
+    def challenge(self, resource: str, code: str, scope: str) -> bytes:
+        return f'Bearer resource_metadata="{PUBLIC}/.well-known", scope="{scope}", error="{code}"'.encode()
+
+
+class Credentials:
+    """Static credentials per upstream."""
+
+    def __init__(self, headers: Mapping[str, tuple[tuple[bytes, bytes], ...]] | None = None) -> None:
+        self.headers = dict(headers or {})
+
+    async def headers_for(self, who: Principal, upstream: str) -> tuple[tuple[bytes, bytes], ...]:
+        return self.headers.get(upstream, ())
+
+    def key_for(self, who: Principal, upstream: str) -> str:
+        return "static"
+
+
+@dataclass
+class Stack:
+    """A running gateway; ``url`` names an endpoint, ``client`` opens the real SDK client on it."""
+
+    gateway: MCPGateway
+    kit: Kit
+    pins: Pins
+    registry: Registry
+    tasks: Tasks
+    auth: TokenTable
+    port: int = 0
+    sdk_errors: list[str] = field(default_factory=list)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    @contextlib.asynccontextmanager
+    async def client(
+        self, path: str, *, mode: str = "auto", token: str = "alice", **options: Any
+    ) -> AsyncIterator[Client]:
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=20) as http:
+            transport = streamable_http_client(self.url(path), http_client=http)
+            async with Client(transport, mode=mode, read_timeout_seconds=15, **options) as client:
+                yield client
+
+    async def post(
+        self, path: str, body: JSON | bytes, *, token: str = "alice", headers: Mapping[str, str] | list | None = None
+    ) -> httpx2.Response:
+        """POST raw bytes or a JSON value with the headers of a careful client."""
+        base = [
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            *([("authorization", f"Bearer {token}")] if token else []),
+        ]
+        extra = list(headers.items()) if isinstance(headers, Mapping) else list(headers or [])
+        named = {name.lower() for name, _ in extra}
+        async with httpx2.AsyncClient(timeout=20) as http:
+            content = body if isinstance(body, bytes) else None
+            return await http.post(
+                self.url(path),
+                **({"content": content} if content is not None else {"json": body}),
+                headers=[*[h for h in base if h[0] not in named], *extra],
+            )
+
+    async def modern(
+        self,
+        path: str,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        token: str = "alice",
+        rpc_id: Any = 1,
+        **headers: str,
+    ) -> httpx2.Response:
+        """POST a correct modern request."""
+        given = {**(params or {})}
+        given["_meta"] = {**MODERN_META, **given.get("_meta", {})}
+        body = {"jsonrpc": "2.0", "id": rpc_id, "method": method, "params": given}
+        routed = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
+        if "name" in given:
+            routed["mcp-name"] = given["name"]
+        return await self.post(path, body, token=token, headers={**routed, **headers})
+
+
+def spec(name: str, **changes: Any) -> UpstreamSpec:
+    """Return the configuration of an upstream of a test."""
+    given: dict[str, Any] = {"name": name, "tenants": ("default",), "network": "loopback", "list_age_s": 0.0}
+    given.update(changes)
+    return UpstreamSpec(**given)
+
+
+def person(*scopes: str, **changes: Any) -> Principal:
+    """Return a user for any audience."""
+    return principal(scopes=frozenset(scopes), audience="any", **changes)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *specs: UpstreamSpec,
+    people: Mapping[str, Principal] | None = None,
+    credentials: Credentials | None = None,
+    review: Callable[[JSON], list[Finding]] = lambda _definition: [],
+    support: Support = Support(0, False, False),
+    scratch: str = "",
+    edge: bool = True,
+    approved: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    **guard: Any,
+) -> AsyncIterator[Stack]:
+    """Run a gateway in front of upstreams on a free port."""
+    parts = kit(**guard)
+    registry = Registry(parts.store.collection("registry"), parts.marks, parts.clock, lambda _record: None)
+    tenants = {p.tenant for p in (people or {"alice": person()}).values()}
+    for one in specs:
+        for tenant in sorted(tenants):
+            registry.register(tenant, "mcp", one.name, {}, by="test")
+            if approved:
+                registry.approve(tenant, "mcp", one.name, by="test")
+    pins = Pins(parts.store.collection("pins"), parts.marks, parts.clock)
+    tasks = Tasks()
+    everyone = people or {"alice": person(*(f"{s.name}:{right}" for s in specs for right in ("read", "write")))}
+    client = AiohttpClient(Dialler(SystemClock()))
+    auth = TokenTable(everyone)
+    gateway = MCPGateway(
+        Settings(PUBLIC, specs, scratch=scratch, **(settings or {})),
+        guard=parts.guard,
+        auth=auth,
+        credentials=credentials or Credentials(),
+        client=client,
+        pins=pins,
+        registry=registry,
+        review=review,
+        sealer=Sealer(b"k" * 32, SystemClock()),
+        clock=SystemClock(),
+        tasks=tasks,
+        support=support,
+    )
+    app = Edge(gateway, EdgeSettings(hosts=frozenset({"127.0.0.1", "localhost"}))) if edge else gateway
+    server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
+    await server.start()
+    stack = Stack(gateway, parts, pins, registry, tasks, auth, server.ports["mcp"])
+    try:
+        yield stack
+    finally:
+        await gateway.close()
+        await server.stop(grace_s=0.2)
+        await client.close()
+        await tasks.close()
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application of the SDK on loopback; yield its origin."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=0)
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            await task
