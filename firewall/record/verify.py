@@ -93,6 +93,7 @@ class LogReport:
 class Report:
     """What verification found; ``ok`` when nothing contradicts anything.
 
+    logs: the anchor log first. records: of all logs but the anchor.
     open_intents: uids of intents without an outcome (the newest 1,000): a crash in between, or an
     exchange that is still going on.
     """
@@ -228,7 +229,8 @@ class _Check:
             self.note("torn_tail", f"{torn} bytes of an unfinished record at the end")
         if (self.folder / "damaged").exists():
             self.note("set_aside", "the writer found this log damaged and began another")
-        self.report.records += self.size
+        if self.folder.name != anchor.NAME:
+            self.report.records += self.size
         origin = checkpoint.origin if checkpoint is not None else next(iter(self.origins), "")
         self.report.logs.append(
             LogReport(self.folder.name, origin, self.size, signed, frontier.root().hex(), closed, torn)
