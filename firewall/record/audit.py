@@ -301,6 +301,7 @@ class AuditWriter:
             log.close()
             raise
         place.log, place.log_id, place.synced, place.anchored = log, log_id, 0, log.size
+        place.anchor_at = time.monotonic()
         place.others = _tree_bytes(place.directory) - log.bytes
         self._place = place
         note: JSONObject = {"v": 1, "phase": "note", "size": log.size}

@@ -26,7 +26,7 @@ VKEY = Verifier.of("fw.example/audit", KEY.public_key()).vkey()
 @pytest.fixture
 def audit(make: Make, tmp_path: Path) -> Path:
     """Two closed logs of 602 records each (601 and the opening)."""
-    writers = [make(), make()]
+    writers = [make(anchor_s=600.0), make(anchor_s=600.0)]
     for writer in writers:
         for n in range(300):
             writer.append(decision(n))
