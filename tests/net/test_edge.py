@@ -1,0 +1,203 @@
+"""The edge: one Host, no foreign Origin, one spelling of a path, and forwarded fields from configured proxies only."""
+
+from typing import Any
+
+import pytest
+
+from firewall.core.errors import ConfigFault
+from firewall.net.edge import Edge, EdgeSettings
+
+PROXY = "10.0.0.5"
+
+
+async def ask(
+    settings: EdgeSettings,
+    *headers: tuple[bytes, bytes],
+    path: bytes = b"/mcp",
+    method: str = "POST",
+    client: str = "192.0.2.9",
+    host: bytes | None = b"edge.test",
+) -> tuple[int, dict[str, Any] | None, dict[bytes, bytes]]:
+    """Return the status, the scope that the application saw (None when it saw nothing) and the reply's headers."""
+    seen: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    all_headers = [*([(b"host", host)] if host is not None else []), *headers]
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path.decode("latin-1"),
+        "raw_path": path,
+        "headers": all_headers,
+        "client": (client, 1),
+        "scheme": "http",
+    }
+    await Edge(application, settings)(scope, receive, send)
+    return sent[0]["status"], seen[0] if seen else None, dict(sent[0]["headers"])
+
+
+SERVED = EdgeSettings(
+    hosts=frozenset({"edge.test", "exact.test:8443", "[::1]", "127.0.0.1"}),
+    origins=frozenset({"https://console.test"}),
+    trusted_proxies=("10.0.0.0/24", "::1"),
+)
+
+
+@pytest.mark.parametrize(
+    "host", [b"edge.test", b"EDGE.TEST", b"edge.test:1", b"exact.test:8443", b"[::1]:8080", b"127.0.0.1:9000"]
+)
+async def test_served_hosts_pass(host: bytes) -> None:
+    assert (await ask(SERVED, host=host))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.test",
+        b"exact.test",
+        b"exact.test:1",
+        b"edge.test.evil.test",
+        b"localhost",
+        b"",
+        b"edge.test.",
+        b"edge.test@evil.test",
+        b"[::2]",
+    ],
+)
+async def test_other_hosts_are_not_served(host: bytes) -> None:
+    status, seen, _ = await ask(SERVED, host=host)
+    assert (status, seen) == (421, None)
+
+
+async def test_no_host_or_two_are_refused_even_if_equal() -> None:
+    assert (await ask(SERVED, host=None))[:2] == (400, None)
+    assert (await ask(SERVED, (b"host", b"edge.test")))[:2] == (400, None)
+
+
+async def test_origins_are_those_configured() -> None:
+    assert (await ask(SERVED, (b"origin", b"https://console.test")))[0] == 200
+    for origin in (
+        b"https://evil.test",
+        b"http://console.test",
+        b"https://console.test:8443",
+        b"null",
+        b"https://CONSOLE.test",
+        b"",
+    ):
+        assert (await ask(SERVED, (b"origin", origin)))[:2] == (403, None)
+    assert (await ask(SERVED, (b"origin", b"https://console.test"), (b"origin", b"https://console.test")))[:2] == (
+        403,
+        None,
+    )
+
+
+@pytest.mark.parametrize("path", [b"/mcp/..", b"/%6dcp", b"//mcp", b"/mcp//", b"/./mcp", b"/a\\b", b"/\xc3\xa9"])
+async def test_paths_with_two_readings_are_unknown_and_nothing_redirects(path: bytes) -> None:
+    status, seen, headers = await ask(SERVED, path=path)
+    assert (status, seen) == (404, None)
+    assert b"location" not in headers
+
+
+async def test_methods_outside_the_list_are_told_which_are_allowed() -> None:
+    status, seen, headers = await ask(SERVED, method="TRACE")
+    assert (status, seen) == (405, None)
+    assert b"POST" in headers[b"allow"]
+
+
+async def test_refusals_are_json_and_not_sniffed() -> None:
+    _, _, headers = await ask(SERVED, host=b"evil.test")
+    assert headers[b"content-type"] == b"application/json"
+    assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+async def test_a_trusted_proxy_tells_client_and_scheme() -> None:
+    status, seen, _ = await ask(
+        SERVED,
+        (b"x-forwarded-for", b"198.51.100.7, 203.0.113.9, 10.0.0.6"),
+        (b"x-forwarded-proto", b"https"),
+        client=PROXY,
+    )
+    assert status == 200
+    assert seen is not None
+    # Rightmost address that is not one of ours: what stands left of it was written by strangers.
+    assert seen["client"] == ("203.0.113.9", 0)
+    assert seen["scheme"] == "https"
+    assert seen["headers"] == [(b"host", b"edge.test")]
+
+
+async def test_nobody_else_tells_anything() -> None:
+    """Twin of the test above: the same fields from an unconfigured peer change nothing and go no further."""
+    status, seen, _ = await ask(
+        SERVED,
+        (b"x-forwarded-for", b"127.0.0.1"),
+        (b"x-forwarded-proto", b"https"),
+        (b"forwarded", b"for=127.0.0.1"),
+        (b"x-real-ip", b"::1"),
+        (b"x-forwarded-host", b"evil.test"),
+    )
+    assert status == 200
+    assert seen is not None
+    assert (seen["client"], seen["scheme"], seen["headers"]) == (("192.0.2.9", 1), "http", [(b"host", b"edge.test")])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b"x-forwarded-for", b"unknown"),),
+        ((b"x-forwarded-for", b"1.2.3.4:80"),),
+        ((b"x-forwarded-proto", b"https, http"),),
+        ((b"x-forwarded-proto", b"https"), (b"x-forwarded-proto", b"http")),
+        ((b"x-forwarded-for", b",".join([b"10.0.0.6"] * 40)),),
+    ],
+)
+async def test_a_trusted_proxy_that_says_nonsense_is_refused(fields: tuple[tuple[bytes, bytes], ...]) -> None:
+    assert (await ask(SERVED, *fields, client=PROXY))[:2] == (400, None)
+
+
+async def test_websockets_are_closed() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def never() -> Any:
+        raise AssertionError
+
+    async def application(*_: Any) -> None:
+        raise AssertionError
+
+    await Edge(application, SERVED)({"type": "websocket", "headers": []}, never, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "proxies", "code"),
+    [
+        ((), (), "edge_host"),
+        (("a b",), (), "edge_host"),
+        (("http://a",), (), "edge_host"),
+        (("é",), (), "edge_host"),
+        (("a",), ("10.0.0.0/33",), "edge_proxy"),
+        (("a",), ("proxy",), "edge_proxy"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused_at_start(
+    hosts: tuple[str, ...], proxies: tuple[str, ...], code: str
+) -> None:
+    async def application(*_: Any) -> None: ...
+
+    with pytest.raises(ConfigFault) as caught:
+        Edge(application, EdgeSettings(hosts=frozenset(hosts), trusted_proxies=proxies))
+    assert caught.value.code == code
+    assert caught.value.fix
