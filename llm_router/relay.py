@@ -1,0 +1,172 @@
+"""The way to a provider: one POST, its own credential, a whole answer or a stream of parsed chunks.
+
+The caller's token never travels (AUTH-02): what a provider sees is what `UpstreamCredentials` holds
+for it. Nothing is tried twice here: clients retry by themselves, and attempts would multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from firewall.core.bounds import KIB, SSE_EVENT_BYTES, STREAM_TOTAL_S, UPSTREAM_BODY_BYTES
+from firewall.core.errors import Malformed, UpstreamFault
+from firewall.core.jsonvalue import JSON
+from firewall.core.permit import Cleared
+from firewall.core.ports import UpstreamCredentials
+from firewall.core.principal import Principal
+from firewall.net.upstream import Target, UpstreamClient, UpstreamStream
+from firewall.wire import http, sse, strict_json
+from llm_router import answer as ans
+from llm_router.choose import Provider
+
+PATH: Final = "/chat/completions"
+ERROR_BYTES: Final = 64 * KIB
+# A provider's refusals that are about the prompt or the pace: their text helps the caller. All others
+# are about us (key, address, model name) or the provider, and are told in our own words.
+TOLD: Final = {400: 400, 413: 400, 422: 400, 429: 429}
+RETRY_DIGITS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """Seconds: a whole answer, a whole stream, the wait for a stream's head and between two chunks. Bytes."""
+
+    whole_s: float = 300.0
+    stream_s: float = STREAM_TOTAL_S
+    idle_s: float = 120.0
+    answer_bytes: int = UPSTREAM_BODY_BYTES
+    event_bytes: int = SSE_EVENT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A provider's refusal that may be told. status: towards the client. retry_after_s: 0 where none was named."""
+
+    status: int
+    message: str
+    code: str
+    retry_after_s: int = 0
+
+
+class Chunks:
+    """A streamed answer that is still arriving: its chunks as values."""
+
+    def __init__(self, stream: UpstreamStream, settings: RelaySettings) -> None:
+        self._stream = stream
+        self._parser = sse.Parser(settings.event_bytes)
+
+    async def values(self) -> AsyncGenerator[JSON]:
+        """Yield the chunks up to ``[DONE]`` or the end of the body. Close it when leaving early.
+
+        Raises UpstreamFault: malformed, too_large, cut_stream, timeout.
+        """
+        arriving = self._stream.chunks()
+        try:
+            async for data in arriving:
+                for event in self._parser.feed(data):
+                    if isinstance(event, Malformed):
+                        raise _fault(event)
+                    if event.data == b"[DONE]":
+                        return
+                    try:
+                        value = strict_json.loads(event.data)
+                    except Malformed as error:
+                        raise _fault(error) from None
+                    yield value
+        finally:
+            # A generator that is left behind would be closed by the loop in a task of nobody.
+            if isinstance(arriving, AsyncGenerator):
+                await arriving.aclose()
+        if self._parser.close() is not None:
+            raise UpstreamFault("cut_stream", "the stream ended inside an event")
+
+
+class Relay:
+    """Calls providers. One per worker."""
+
+    def __init__(
+        self, client: UpstreamClient, credentials: UpstreamCredentials, settings: RelaySettings | None = None
+    ) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._settings = settings or RelaySettings()
+
+    async def whole(self, cleared: Cleared, provider: Provider, principal: Principal) -> JSON | Problem:
+        """Return the parsed answer, or the provider's refusal. Raises UpstreamFault."""
+        headers = await self._credentials.headers_for(principal, provider.name)
+        reply = await self._client.request(
+            cleared,
+            target(provider),
+            headers=headers,
+            deadline_s=self._settings.whole_s,
+            max_bytes=self._settings.answer_bytes,
+        )
+        if reply.status != 200:
+            return problem(reply.status, reply.headers, reply.body[:ERROR_BYTES])
+        _check_type(reply.headers, "application/json")
+        try:
+            return strict_json.loads(reply.body)
+        except Malformed as error:
+            raise _fault(error) from None
+
+    @asynccontextmanager
+    async def stream(
+        self, cleared: Cleared, provider: Provider, principal: Principal
+    ) -> AsyncGenerator[Chunks | Problem]:
+        """Yield the arriving answer, or the provider's refusal; leaving the block cancels the provider's work."""
+        headers = await self._credentials.headers_for(principal, provider.name)
+        async with self._client.stream(
+            cleared,
+            target(provider),
+            headers=headers,
+            deadline_s=self._settings.stream_s,
+            idle_s=self._settings.idle_s,
+        ) as stream:
+            if stream.status != 200:
+                yield problem(stream.status, stream.headers, await _read(stream))
+                return
+            _check_type(stream.headers, "text/event-stream")
+            yield Chunks(stream, self._settings)
+
+
+def target(provider: Provider) -> Target:
+    """Return where a provider takes chat completions."""
+    return Target(provider.base_url.rstrip("/") + PATH, provider.network)
+
+
+def problem(status: int, headers: dict[str, str], body: bytes) -> Problem:
+    """Return what may be told of a provider's error. Raises UpstreamFault: credentials, failed, malformed."""
+    if status in (401, 403):
+        raise UpstreamFault("credentials", "the provider refused our credential")
+    if status not in TOLD:
+        raise UpstreamFault("failed" if status >= 400 else "malformed")
+    try:
+        message, code = ans.error_text(strict_json.loads(body))
+    except Malformed:
+        message, code = "", ""
+    wait = headers.get("retry-after", "")
+    retry = int(wait) if wait.isascii() and wait.isdigit() and len(wait) <= RETRY_DIGITS else 0
+    return Problem(TOLD[status], message or "The provider refused the request.", code, retry)
+
+
+async def _read(stream: UpstreamStream) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for data in stream.chunks():
+        parts.append(data)
+        size += len(data)
+        if size > ERROR_BYTES:
+            break
+    return b"".join(parts)[:ERROR_BYTES]
+
+
+def _check_type(headers: dict[str, str], wanted: str) -> None:
+    if http.media_type(headers.get("content-type", "").encode("latin-1", "replace")) != wanted:
+        raise UpstreamFault("malformed", "the provider answered with another content type")
+
+
+def _fault(error: Malformed) -> UpstreamFault:
+    return UpstreamFault("too_large" if error.code == "sse_event_too_large" else "malformed", error.code)

@@ -1,0 +1,344 @@
+"""The LLM face: raw ASGI for ``/v1/chat/completions`` and ``/v1/models``.
+
+    authenticate ─▶ read ─▶ choose ─▶ guard ─▶ reserve ─▶ provider ─▶ guard, per call and text ─▶ reply
+                                                  └────────────── settle, in any case ──────────────┘
+
+- ``/v1`` is a resource of its own: a token for it says nothing anywhere else (DESIGN §6b-8). Clients
+  that can only send a key send that token as the key.
+- Nothing of a request is read before its caller is known.
+- One watcher stands beside every call: a caller that leaves cancels the provider's work, what was used
+  is charged, and no task stays behind.
+- The head of a streamed reply is sent with its first event: until then an error is a status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from firewall.core.bounds import LLM_BODY_BYTES, REQUEST_READ_S
+from firewall.core.errors import FAULTS, BartizanError, Malformed, Unauthenticated, UpstreamFault
+from firewall.core.exchange import Exchange
+from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.ports import Clock, ResourceServer
+from firewall.core.principal import Principal
+from firewall.enforce.guard import Guard
+from firewall.net import asgi
+from firewall.net.runtime import Tasks
+from firewall.wire import http, strict_json
+from llm_router import action as act
+from llm_router import answer as ans
+from llm_router import chat, reply
+from llm_router.answer import Head, Usage
+from llm_router.choose import Model, Models
+from llm_router.meter import Meter, Tally, prompt_tokens
+from llm_router.relay import Problem, Relay
+from llm_router.release import Answer, open_answer
+
+CHAT_PATH: Final = "/v1/chat/completions"
+MODELS_PATH: Final = "/v1/models"
+PATHS: Final = {CHAT_PATH: "POST", MODELS_PATH: "GET"}
+RESOURCE_PATH: Final = "/v1"
+SCOPE: Final = "llm:invoke"
+Outcome = tuple[Literal["ok", "refused", "upstream_fault", "cancelled", "internal"], str]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """public_url: our origin. body_bytes, read_s: one request body."""
+
+    public_url: str
+    body_bytes: int = LLM_BODY_BYTES
+    read_s: float = REQUEST_READ_S
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one call used, for telemetry; money in micro-USD. counted: whether the provider counted."""
+
+    exchange_id: str
+    principal: Principal
+    model: Model
+    usage: Usage
+    micro_usd: int
+    counted: bool
+
+
+@dataclass(slots=True)
+class _Call:
+    """One chat request on its way."""
+
+    model: Model
+    request: chat.Request
+    answer: Answer
+    out: asgi.EventStream
+    send: asgi.Send
+
+    @property
+    def exchange(self) -> Exchange:
+        return self.answer.exchange
+
+
+class LLMRouter:
+    """The ASGI application for the paths in `PATHS`. One per worker."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        resource_server: ResourceServer,
+        models: Models,
+        meter: Meter,
+        relay: Relay,
+        clock: Clock,
+        tasks: Tasks,
+        settings: RouterSettings,
+        on_spent: Callable[[Spent], None] = lambda _spent: None,
+    ) -> None:
+        self._guard = guard
+        self._resource_server = resource_server
+        self._models = models
+        self._meter = meter
+        self._relay = relay
+        self._clock = clock
+        self._tasks = tasks
+        self._settings = settings
+        self._resource = settings.public_url + RESOURCE_PATH
+        self._on_spent = on_spent
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """Answer one HTTP request."""
+        path = str(scope["path"])
+        verb = PATHS.get(path)
+        if verb is None:
+            await asgi.write_fixed(send, reply.fixed(FAULTS["path_unknown"]))
+            return
+        if scope["method"] != verb:
+            allow = ((b"allow", verb.encode()),)
+            await asgi.write_fixed(send, reply.fixed(FAULTS["method_not_allowed"], extra=allow))
+            return
+        try:
+            headers = asgi.header_map(scope)
+            principal = self._resource_server.authenticate(headers, self._resource, default_scope=SCOPE)
+        except Unauthenticated as error:
+            await asgi.write_fixed(send, self._unauthenticated(error))
+            return
+        except BartizanError as error:
+            await asgi.write_fixed(send, reply.failed(error))
+            return
+        client = scope.get("client")
+        exchange = self._guard.new_exchange(
+            principal,
+            "llm",
+            client_ip=str(client[0]) if client else "",
+            traceparent=headers.get(b"traceparent", b""),
+        )
+        exchange.verb = act.CHAT if path == CHAT_PATH else act.MODELS
+        outcome: Outcome = ("cancelled", "")
+        try:
+            if path == MODELS_PATH:
+                outcome = await self._list(principal, exchange, send)
+            else:
+                outcome = await self._chat(scope, receive, send, headers, principal, exchange)
+        except Malformed as error:
+            if error.code != "client_gone":
+                outcome = ("refused", error.code)
+                await asgi.write_fixed(send, reply.failed(error, exchange.id))
+        finally:
+            self._guard.close(exchange, outcome=outcome[0], error=outcome[1])
+
+    # -- models ---------------------------------------------------------------------------------------
+
+    async def _list(self, principal: Principal, exchange: Exchange, send: asgi.Send) -> Outcome:
+        action = act.models_action(principal, self._models.listed(principal.tenant))
+        verdict = await self._guard.clear(action, exchange)
+        if isinstance(verdict, Refusal):
+            await asgi.write_fixed(send, self._refused(verdict))
+            return ("refused", verdict.fault.code)
+        await asgi.write_cleared(send, verdict)
+        return ("ok", "")
+
+    # -- chat -----------------------------------------------------------------------------------------
+
+    async def _chat(
+        self,
+        scope: asgi.Scope,
+        receive: asgi.Receive,
+        send: asgi.Send,
+        headers: dict[bytes, bytes],
+        principal: Principal,
+        exchange: Exchange,
+    ) -> Outcome:
+        if http.media_type(headers.get(b"content-type", b"")) != "application/json":
+            raise Malformed("media_type")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Malformed("media_type")
+        body = await asgi.read_body(scope, receive, self._settings.body_bytes, self._settings.read_s)
+        exchange.bytes_in = len(body)
+        request = chat.parse(strict_json.loads(body))
+        del body
+        model = self._models.find(request.model, principal.tenant)
+        if model is None:
+            raise Malformed("model_unknown")
+        if model.provider.protocol != "openai":
+            # Its own protocol is relayed on its own route; translation has a room of its own to come.
+            raise Malformed("operation_unsupported")
+        tally = Tally(0)
+        seconds = self._clock.now_us() // 1_000_000
+        head = Head(f"chatcmpl-{exchange.id.removeprefix('x_')}", seconds, model.alias)
+        answer = Answer(self._guard, exchange, principal, model, head, offered=frozenset(request.tools), tally=tally)
+        call = _Call(model, request, answer, asgi.EventStream(send), send)
+        return await while_connected(self._tasks, receive, self._forward(call))
+
+    async def _forward(self, call: _Call) -> Outcome:
+        try:
+            return await self._metered(call)
+        except BartizanError as error:
+            await self._tell(call, reply.failed(error, call.exchange.id))
+            return ("upstream_fault" if isinstance(error, UpstreamFault) else "refused", error.code)
+        except Exception:  # noqa: BLE001  the one blanket of this room: a caller is told `internal`, nothing else
+            await self._tell(call, reply.fixed(FAULTS["internal"], call.exchange.id))
+            return ("internal", "internal")
+        finally:
+            call.exchange.bytes_out += call.out.bytes_out
+
+    async def _metered(self, call: _Call) -> Outcome:
+        model, request, principal = call.model, call.request, call.answer.principal
+        limit = min(request.limit or model.max_output_tokens, model.max_output_tokens)
+        body = request.outgoing(model=model.name, limit=limit, limit_member=model.provider.limit_member)
+        verdict = await self._guard.clear(act.request_action(principal, model, request, body, limit), call.exchange)
+        if isinstance(verdict, Refusal):
+            await self._tell(call, self._refused(verdict))
+            return ("refused", verdict.fault.code)
+        tally = call.answer.tally
+        tally.input_tokens = prompt_tokens(len(verdict.payload), request.images, request.image_chars)
+        held = self._meter.reserve(principal, model.price, input_tokens=tally.input_tokens, output_tokens=limit)
+        tally.reached = True
+        try:
+            return await (self._stream(call, verdict) if request.stream else self._whole(call, verdict))
+        except UpstreamFault as fault:
+            tally.reached = fault.code in ("timeout", "cut_stream", "malformed", "too_large")
+            raise
+        finally:
+            # Synchronous, so that no cancellation comes between: what was used is charged in any case.
+            used = tally.actual()
+            cost = self._meter.settle(held, used)
+            self._on_spent(Spent(call.exchange.id, principal, model, used, cost, tally.usage is not None))
+
+    async def _whole(self, call: _Call, cleared: Cleared) -> Outcome:
+        got = await self._relay.whole(cleared, call.model.provider, call.answer.principal)
+        if isinstance(got, Problem):
+            return await self._problem(call, got)
+        verdict = await call.answer.whole(got)
+        if isinstance(verdict, Refusal):
+            await self._tell(call, self._refused(verdict))
+            return ("refused", verdict.fault.code)
+        call.exchange.bytes_out += len(verdict.payload)
+        await asgi.write_cleared(call.send, verdict, extra=_request_id(call))
+        return ("ok", "")
+
+    async def _stream(self, call: _Call, cleared: Cleared) -> Outcome:
+        refusal: Refusal | None = None
+        trouble: Problem | None = None
+        async with self._relay.stream(cleared, call.model.provider, call.answer.principal) as chunks:
+            if isinstance(chunks, Problem):
+                return await self._problem(call, chunks)
+            stream = await open_answer(call.answer, include_usage=call.request.include_usage)
+            if isinstance(stream, Refusal):
+                refusal = stream
+            else:
+                async with aclosing(chunks.values()) as values:
+                    async for value in values:
+                        if ans.is_error(value):
+                            trouble = Problem(502, ans.error_text(value)[0] or "The provider ended its answer.", "")
+                            break
+                        events = await stream.feed(value)
+                        if isinstance(events, Refusal):
+                            refusal = events
+                            break
+                        await _send(call, events)
+                if refusal is None and trouble is None:
+                    events = await stream.finish()
+                    if isinstance(events, Refusal):
+                        refusal = events
+                    else:
+                        await _send(call, events)
+        if trouble is not None:
+            return await self._problem(call, trouble)
+        if refusal is not None:
+            await self._tell(call, self._refused(refusal))
+            return ("refused", refusal.fault.code)
+        await call.out.fixed_event(reply.DONE)
+        await call.out.close()
+        return ("ok", "")
+
+    # -- refusals and faults ------------------------------------------------------------------------------
+
+    async def _problem(self, call: _Call, found: Problem) -> Outcome:
+        """Tell a provider's refusal: its text passes the guard like anything else that it says."""
+        call.answer.tally.reached = found.status == 502
+        action = act.error_action(
+            call.answer.principal, call.model, found.status, found.message, found.code, stream=call.request.stream
+        )
+        verdict = await self._guard.clear(action, call.exchange)
+        if isinstance(verdict, Refusal):
+            await self._tell(call, self._refused(verdict))
+            return ("refused", verdict.fault.code)
+        if call.out.opened:
+            await call.out.event(verdict)
+            await call.out.close()
+        else:
+            retry = ((b"retry-after", b"%d" % found.retry_after_s),) if found.retry_after_s else ()
+            await asgi.write_cleared(call.send, verdict, status=found.status, extra=(*_request_id(call), *retry))
+        return ("upstream_fault", "failed")
+
+    async def _tell(self, call: _Call, told: FixedReply) -> None:
+        """Say it where the caller reads: as the reply, or as the last event of an open stream."""
+        if call.out.opened:
+            await call.out.fixed_event(told)
+            await call.out.close()
+        else:
+            await asgi.write_fixed(call.send, told)
+
+    def _refused(self, refusal: Refusal) -> FixedReply:
+        if not refusal.challenge:
+            return reply.refused(refusal)
+        scope = " ".join(refusal.challenge)
+        return reply.refused(refusal, self._resource_server.challenge(self._resource, "scope_missing", scope))
+
+    def _unauthenticated(self, error: Unauthenticated) -> FixedReply:
+        code: Literal["token_missing", "token_invalid"] = (
+            "token_missing" if error.code == "token_missing" else "token_invalid"
+        )
+        challenge = self._resource_server.challenge(self._resource, code, error.scope or SCOPE)
+        return reply.fixed(FAULTS[code], extra=((b"www-authenticate", challenge),))
+
+
+async def while_connected(tasks: Tasks, receive: asgi.Receive, work: Coroutine[object, None, Outcome]) -> Outcome:
+    """Return what ``work`` returns, or cancel it and return ``cancelled`` when the client leaves first."""
+    job = tasks.spawn(work, "llm-call")
+    gone = tasks.spawn(asgi.disconnected(receive), "llm-gone")
+    try:
+        await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not job.done():
+            # The server also reports a finished reply this way: let the last step of the call end.
+            await asyncio.sleep(0)
+        return job.result() if job.done() else ("cancelled", "client_gone")
+    finally:
+        for task in (job, gone):
+            task.cancel()
+        await asyncio.gather(job, gone, return_exceptions=True)
+
+
+async def _send(call: _Call, events: list[Cleared]) -> None:
+    for cleared in events:
+        if not call.out.opened:
+            await call.out.open(_request_id(call))
+        await call.out.event(cleared)
+
+
+def _request_id(call: _Call) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"x-request-id", call.exchange.id.encode()),)
