@@ -136,8 +136,7 @@ class TokenEndpoint:
             raise OAuthError("invalid_target", "resource_mismatch")
         wanted = oauth.parse_scope(form.get("scope")) or facts.scopes
         wanted = tuple(s for s in wanted if s != "offline_access") or facts.scopes
-        if not set(wanted) <= set(facts.scopes):
-            raise OAuthError("invalid_scope", "scope_widened")
+        oauth.check_not_wider(wanted, facts.scopes)
         user = self._user(facts.tenant, facts.subject)
         scopes = self._entitled(wanted, facts.resource, client, user)
         successor = parts.refresh.rotate(form.get("refresh_token"))

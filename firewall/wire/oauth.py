@@ -318,6 +318,12 @@ def scope_allowed(scope: str, patterns: Iterable[str]) -> bool:
     return False
 
 
+def check_not_wider(wanted: Iterable[str], given: Iterable[str]) -> None:
+    """Raise OAuthError invalid_scope when something is wanted that was not given before (RFC 6749 §6, AS-12)."""
+    if not set(wanted) <= set(given):
+        raise OAuthError("invalid_scope", "scope_widened")
+
+
 def intersect(requested: Iterable[str], *permissions: Iterable[str]) -> tuple[str, ...]:
     """Return the requested scopes that every permission (a set of patterns) covers, in order."""
     sets = [tuple(p) for p in permissions]
