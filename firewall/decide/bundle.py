@@ -77,18 +77,20 @@ def load(
     path: Path | str | None = None,
     *,
     state_dir: Path | str | None = None,
+    trust_shipped: bool = True,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
 ) -> Bundle:
     """Return the bundle in a directory, ready to decide; compiled if it earned that.
 
     path: None means the policies that ship with us. state_dir: where the self-test's outcome is
-    kept between starts (files readable by the owner only); None keeps nothing.
+    kept between starts (files readable by the owner only); None keeps nothing. trust_shipped:
+    whether a verdict beside the policies saves the self-test.
     Raises ConfigFault: policy_files, policy_manifest, policy_profile, policy_cases.
     """
     bundle = read(path)
     key = cache_key(bundle)
     kept = _cached(state_dir, key)
-    if kept is None and _shipped(bundle, key):
+    if kept is None and trust_shipped and _shipped(bundle, key):
         kept = _judge(bundle, monotonic_ns, tested=True)
         _keep(state_dir, key, kept)
     if kept is not None:
@@ -305,6 +307,22 @@ def _shipped(bundle: Bundle, key: str) -> bool:
     except (OSError, orjson.JSONDecodeError):
         return False
     return isinstance(verdict, dict) and verdict.get("key") == key and verdict.get("passed") is True
+
+
+def write_verdict(bundle: Bundle) -> None:
+    """Write a passed self-test beside the policies. Raises ConfigFault("policy_files")."""
+    verdict = {
+        "key": cache_key(bundle),
+        "passed": bundle.mode == "compiled",
+        "revision": bundle.revision,
+        "engine": program.VERSION,
+    }
+    try:
+        (bundle.path / VERDICT_FILE).write_bytes(
+            orjson.dumps(verdict, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )
+    except OSError:
+        raise ConfigFault("policy_files", f"{VERDICT_FILE} cannot be written") from None
 
 
 def _cached(state_dir: Path | str | None, key: str) -> _Kept | None:

@@ -69,6 +69,7 @@ FALLIBLE: Final[dict[str, tuple[str | None, ...]]] = {
     "numbers.range": ("is_number", "is_number"),
     "object.get": ("is_object", None, None),
     "object.keys": ("is_object",),
+    "object.union": ("is_object", "is_object"),
     "regex.match": ("is_string", "is_string"),
     "replace": ("is_string", "is_string", "is_string"),
     "round": ("is_number",),
@@ -242,7 +243,7 @@ class _Module:
         if name in self._functions or aliases.get(name.split(".")[0], name).startswith("data."):
             return
         if name not in ALLOWED:
-            if not (self._test and name in ("print", "json.patch", "object.union", "json.remove")):
+            if not (self._test and name == "print"):
                 self._fault(line, "builtin_forbidden", name)
             return
         if self._test:
