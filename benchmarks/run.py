@@ -1,0 +1,386 @@
+"""``make bench``: what one enforced MCP tool call costs, beside direct and nginx, in one run.
+
+    python -m benchmarks.run [--seconds S] [--rounds N] [--quick] [--out FILE]
+
+Targets are driven in turn (A, B, C, A, B, C …); a figure is the median over rounds. The load, the
+upstream and the proxy share the machine's cores, so CPU µs per request of the proxy's process tree
+is what to compare. The load average is written beside the figures; a noisy run is marked.
+Writes ``benchmarks/results/latest.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import importlib.metadata
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import orjson
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from benchmarks import stages
+from benchmarks.load import Run, rss_mb, wrk
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSION = "2026-07-28"
+SIZES = {"1k": 1024, "20k": 20 * 1024}
+PROSE = "The quick brown fox jumps over the lazy dog while the benchmark counts its steps. "
+
+
+@dataclass
+class Figures:
+    """What goes into the file."""
+
+    values: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def put(self, name: str, value: float, unit: str, note: str = "") -> None:
+        self.values[name] = {"value": round(value, 3), "unit": unit, "note": note}
+        print(f"  {name:<44} {value:>10.2f} {unit}  {note}", flush=True)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def wait_port(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise SystemExit(f"a process ended early with {process.returncode}")
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=0.2):
+                return
+        except OSError:
+            time.sleep(0.01)
+    raise SystemExit("a process did not open its port")
+
+
+def call_body(size: int) -> bytes:
+    """Return a tools/call whose whole body is about ``size`` bytes of prose."""
+    message = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": "tool_0",
+            "arguments": {"text": ""},
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": VERSION,
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+            },
+        },
+    }
+    room = size - len(orjson.dumps(message))
+    message["params"]["arguments"]["text"] = (PROSE * (room // len(PROSE) + 1))[:room]  # type: ignore[index]
+    return orjson.dumps(message)
+
+
+def headers(token: str) -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": VERSION,
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "tool_0",
+        "Authorization": f"Bearer {token}",
+    }
+
+
+class Firewall:
+    """A real ``bartizan up`` with everything on, and a service client that may sign in."""
+
+    def __init__(self, directory: Path, upstream: int, *, workers: int = 1) -> None:
+        self.port, self.admin = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        key = ec.generate_private_key(ec.SECP256R1())
+        self.key = ECKey.import_key(key, {"kid": "bench"})  # type: ignore[arg-type]
+        public = self.key.as_dict(private=False)
+        config = {
+            "version": 1,
+            "public_url": self.url,
+            "state_dir": str(directory / "state"),
+            "listeners": {
+                "data": {"host": "127.0.0.1", "port": self.port},
+                "admin": {"host": "127.0.0.1", "port": self.admin},
+            },
+            "workers": workers,
+            "limits": {"calls_per_minute": 100_000_000},
+            "identity": {
+                "access_token_s": 3600,
+                "clients": {
+                    "bench": {
+                        "grants": ["client_credentials"],
+                        "scopes": ["bench:read", "bench:write"],
+                        "jwks": {"keys": [dict(public)]},
+                    }
+                },
+            },
+            "mcp": {
+                "bench": {
+                    "url": f"http://127.0.0.1:{upstream}/mcp",
+                    "network": "loopback",
+                    "trust": "trusted",
+                    "default_class": "read",
+                    "era": "modern",
+                }
+            },
+        }
+        path = directory / "bartizan.yaml"
+        path.write_text(yaml.safe_dump(config))
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "firewall.cli.main", "--config", str(path), "up"],
+            cwd=ROOT,
+            stdout=(directory / "up.log").open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def token(self) -> str:
+        """Sign in with private_key_jwt and return an access token for the benchmark's resource."""
+        now = int(time.time())
+        claims = {
+            "iss": "bench",
+            "sub": "bench",
+            "aud": self.url,
+            "iat": now,
+            "exp": now + 60,
+            "jti": base64.urlsafe_b64encode(os.urandom(12)).decode(),
+        }
+        assertion = jwt.encode({"alg": "ES256", "kid": "bench"}, claims, self.key)
+        form = urllib.request.urlopen(  # noqa: S310
+            urllib.request.Request(
+                f"{self.url}/token",
+                data="&".join(
+                    (
+                        "grant_type=client_credentials",
+                        "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer",
+                        f"client_assertion={assertion}",
+                        f"resource={self.url.replace(':', '%3A').replace('/', '%2F')}%2Fmcp%2Fbench",
+                        "scope=bench%3Aread%20bench%3Awrite",
+                    )
+                ).encode(),
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+            ),
+            timeout=5,
+        )
+        return str(orjson.loads(form.read())["access_token"])
+
+    def first_answer_ms(self, body: bytes) -> float:
+        """Return the time from exec to the first enforced answer, ms."""
+        wait_port(self.port, self.process)
+        until = time.monotonic() + 20
+        while True:
+            try:
+                token = self.token()
+                request = urllib.request.Request(f"{self.url}/mcp/bench", data=body, headers=headers(token))
+                with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                    if b'"result"' in answer.read():
+                        return (time.monotonic() - self.started) * 1000
+            except (urllib.error.URLError, OSError) as error:
+                if time.monotonic() > until:
+                    raise SystemExit(f"no enforced answer: {error}") from None
+                time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def middle(runs: list[Run], name: str) -> float:
+    return median(getattr(run, name) for run in runs)
+
+
+def main() -> int:
+    """Run the benchmark and write its file."""
+    options = argparse.ArgumentParser(prog="make bench")
+    options.add_argument("--seconds", type=float, default=3.0, help="length of one run")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--quick", action="store_true", help="one short round, for a look; writes no file")
+    options.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "latest.json")
+    given = options.parse_args()
+    if given.quick:
+        given.seconds, given.rounds = 1.0, 1
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt-get install wrk nginx")
+    load_before = os.getloadavg()[0]
+    figures = Figures()
+    children: list[subprocess.Popen[bytes]] = []
+    firewalls: list[Firewall] = []
+    with tempfile.TemporaryDirectory(prefix="bartizan-bench-") as tmp:
+        directory = Path(tmp)
+        try:
+            upstream = start_upstream(children, 20)
+            nginx = start_nginx(children, directory, upstream) if shutil.which("nginx") else None
+            (directory / "a").mkdir()
+            wall = Firewall(directory / "a", upstream)
+            firewalls.append(wall)
+            cold = wall.first_answer_ms(call_body(1024))
+            wall.stop()
+            wall = Firewall(directory / "a", upstream)
+            firewalls.append(wall)
+            warm = wall.first_answer_ms(call_body(1024))
+            figures.put("start_ms", warm, "ms", f"exec to the first enforced answer, caches warm; cold {cold:.0f} ms")
+            figures.put("rss_mb", rss_mb(wall.process.pid), "MB", "one worker at rest")
+            measure(figures, given, wall, upstream, children[0].pid, nginx)
+            stage_costs(figures)
+            growth(figures, given, directory, children, firewalls)
+            figures.put("rss_mb.after_load", rss_mb(wall.process.pid), "MB", "the same worker after the load")
+        finally:
+            for firewall in firewalls:
+                firewall.stop()
+            for child in children:
+                child.terminate()
+                child.wait(timeout=10)
+    load_after = os.getloadavg()[0]
+    cores = os.cpu_count() or 1
+    report = {
+        "machine": {
+            "cpu": cpu_model(),
+            "cores": cores,
+            "python": platform.python_version(),
+            "load_before": round(load_before, 2),
+            "load_after": round(load_after, 2),
+            "noisy": load_before > 0.5 * cores,
+        },
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("bartizan", "uvicorn", "uvloop", "httptools", "aiohttp", "orjson", "gordon-to-regorus", "hyperscan")
+        },
+        "figures": figures.values,
+    }
+    if given.quick:
+        return 0
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    print(f"written: {given.out}" + ("  (noisy machine)" if report["machine"]["noisy"] else ""))  # type: ignore[index]
+    return 0
+
+
+def start_upstream(children: list[subprocess.Popen[bytes]], tools: int) -> int:
+    port = free_port()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.upstream", "--port", str(port), "--tools", str(tools)], cwd=ROOT
+    )
+    children.append(child)
+    wait_port(port, child)
+    return port
+
+
+def start_nginx(children: list[subprocess.Popen[bytes]], directory: Path, upstream: int) -> tuple[int, int]:
+    port = free_port()
+    text = (ROOT / "benchmarks" / "peers" / "nginx.conf").read_text()
+    for key, value in (("DIR", str(directory)), ("PORT", str(port)), ("UPSTREAM", str(upstream))):
+        text = text.replace(f"@{key}@", value)
+    path = directory / "nginx.conf"
+    path.write_text(text)
+    child = subprocess.Popen(["nginx", "-c", str(path), "-p", str(directory)], stderr=subprocess.DEVNULL)
+    children.append(child)
+    wait_port(port, child)
+    return port, child.pid
+
+
+def measure(
+    figures: Figures,
+    given: argparse.Namespace,
+    wall: Firewall,
+    upstream: int,
+    upstream_pid: int,
+    nginx: tuple[int, int] | None,
+) -> None:
+    """Drive direct, nginx and ours in turn, per size and concurrency."""
+    token = wall.token()
+    for size_name, size in SIZES.items():
+        body, sent = call_body(size), headers(token)
+        for connections in (1, 16, 64):
+            direct: list[Run] = []
+            forward: list[Run] = []
+            ours: list[Run] = []
+            for _ in range(given.rounds):
+                common = {"connections": connections, "seconds": given.seconds}
+                direct.append(wrk(f"http://127.0.0.1:{upstream}/mcp", body, sent, pid=upstream_pid, **common))
+                if nginx:
+                    forward.append(wrk(f"http://127.0.0.1:{nginx[0]}/mcp", body, sent, pid=nginx[1], **common))
+                ours.append(wrk(f"{wall.url}/mcp/bench", body, sent, pid=wall.process.pid, **common))
+            errors = sum(run.errors for run in (*direct, *forward, *ours))
+            if errors:
+                raise SystemExit(f"{errors} answers were not a result: the figures would mean nothing")
+            tail = f"{size_name}.c{connections}"
+            figures.put(f"direct.{tail}.cpu_us", middle(direct, "cpu_us"), "us", "CPU of the upstream itself")
+            if forward:
+                figures.put(f"nginx.{tail}.cpu_us", middle(forward, "cpu_us"), "us", "forward only")
+            figures.put(f"tools_call.{tail}.cpu_us", middle(ours, "cpu_us"), "us", "full enforcement, audit on")
+            figures.put(f"tools_call.{tail}.per_s", middle(ours, "per_s"), "1/s")
+            figures.put(f"tools_call.{tail}.p50_ms", middle(ours, "p50_us") / 1000, "ms")
+            figures.put(f"tools_call.{tail}.p99_ms", middle(ours, "p99_us") / 1000, "ms")
+            if connections == 1:
+                added = middle(ours, "p50_us") - middle(direct, "p50_us")
+                figures.put(f"tools_call.{tail}.added_p50_ms", added / 1000, "ms", "ours minus direct")
+            if forward:
+                ratio = middle(ours, "cpu_us") / max(1.0, middle(forward, "cpu_us"))
+                figures.put(f"tools_call.{tail}.to_nginx", ratio, "ratio")
+
+
+def growth(
+    figures: Figures,
+    given: argparse.Namespace,
+    directory: Path,
+    children: list[subprocess.Popen[bytes]],
+    firewalls: list[Firewall],
+) -> None:
+    """Compare an upstream of 20 tools with one of 1,000, in alternating runs."""
+    walls = []
+    for count in (20, 1000):
+        upstream = start_upstream(children, count)
+        place = directory / f"tools{count}"
+        place.mkdir()
+        wall = Firewall(place, upstream)
+        firewalls.append(wall)
+        wall.first_answer_ms(call_body(1024))
+        walls.append((wall, headers(wall.token()), [], []))  # type: ignore[var-annotated]
+    body = call_body(1024)
+    for _ in range(max(3, given.rounds)):
+        for wall, sent, runs, _ in walls:
+            runs.append(
+                wrk(f"{wall.url}/mcp/bench", body, sent, connections=16, seconds=given.seconds, pid=wall.process.pid)
+            )
+    few, many = (min(run.cpu_us for run in runs) for _, _, runs, _ in walls)
+    figures.put("growth.tools_20_to_1000.ratio", many / few, "ratio", f"{few:.0f} to {many:.0f} us, minimum of rounds")
+
+
+def stage_costs(figures: Figures) -> None:
+    """Put the stage table."""
+    for name, value, note in stages.table():
+        figures.put(name, value, "us", note)
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,478 @@
+"""The composition root: configuration → rooms → one ASGI callable per listener. Builds objects; decides nothing.
+
+    data listener  ─ Edge ─ DataPlane ─┬─ /mcp…        mcp_gateway
+                                       ├─ /a2a/…       a2a_gateway
+                                       ├─ /v1/…        llm_router
+                                       └─ the rest     front door (exact table, else 404)
+    admin listener ─ Edge ─ admin app; the same API on a unix socket that only the owner reaches
+
+`Worker` is one process's share. With ``workers: 1`` it runs in this process; with more, each runs in
+a child of `net.workers.Supervisor`, and they agree through the store and the shared memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, Final
+
+from joserfc.jwk import ECKey
+
+from a2a_gateway.inventory import CardKey
+from a2a_gateway.inventory import Inventory as AgentInventory
+from a2a_gateway.serve import A2AGateway
+from a2a_gateway.tasks import TaskBook
+from a2a_gateway.upstream import Upstream as AgentUpstream
+from firewall.config import Config, rooms
+from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.permit import FixedReply
+from firewall.core.ports import PolicyEngine, RemotePolicyEngine
+from firewall.decide import bundle as policy_bundle
+from firewall.decide.opa_server import OpaServerEngine
+from firewall.decide.regorus import RegorusEngine
+from firewall.detect.scan import PatternScanner
+from firewall.detect.tool_review import review
+from firewall.enforce.egress import EgressGate
+from firewall.enforce.guard import Guard, GuardSettings
+from firewall.enforce.kill_switch import KillSwitch
+from firewall.enforce.labels import FlowLabels
+from firewall.enforce.limits import Limits, LimitSettings
+from firewall.enforce.pins import Pins
+from firewall.enforce.registry import Registry
+from firewall.identity.authorization_server import Identity, build_identity
+from firewall.identity.upstream_credentials import StaticUpstreamCredentials
+from firewall.net import server as net_server
+from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
+from firewall.net.dial import Dialler
+from firewall.net.edge import Edge, edge_reply
+from firewall.net.runtime import RandomIds, SystemClock, Tasks
+from firewall.net.server import Listener, Server
+from firewall.net.upstream import AiohttpClient
+from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings
+from firewall.record.audit import AuditWriter
+from firewall.record.audit import Settings as AuditSettings
+from firewall.record.telemetry import build_telemetry
+from firewall.state.keys import KeyRing, thumbprint
+from firewall.state.shared import SharedMarks
+from firewall.state.sqlite import SQLiteStore
+from firewall.state.vault import Sealer
+from mcp_gateway import sandbox
+from mcp_gateway.serve import MCPGateway
+from mcp_gateway.settings import UpstreamSpec
+
+VERSION: Final = installed_version("bartizan")
+_NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
+
+
+class DataPlane:
+    """Routes by exact prefix; the only dispatch on the data path."""
+
+    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Any) -> None:
+        self._mcp = mcp
+        self._a2a = a2a
+        self._llm = llm
+        self._front_door = front_door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand one request to its room; an unknown path is 404, without a redirect."""
+        path = scope["path"]
+        if path.startswith("/mcp/") or path == "/mcp":
+            await self._mcp(scope, receive, send)
+        elif path.startswith("/v1/") and self._llm is not None:
+            await self._llm(scope, receive, send)
+        elif path.startswith("/a2a/"):
+            await self._a2a(scope, receive, send)
+        elif self._front_door.handles(path):
+            await self._front_door(scope, receive, send)
+        else:
+            await write_fixed(send, _NOT_FOUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where a node keeps what, under its state directory; children live beside it, never inside."""
+
+    state: Path
+
+    @property
+    def keys(self) -> Path:
+        """Signing and sealing keys, 0700."""
+        return self.state / "keys"
+
+    @property
+    def store(self) -> Path:
+        """The SQLite file."""
+        return self.state / "state.db"
+
+    @property
+    def shared(self) -> Path:
+        """The node's shared memory."""
+        return self.state / "shared"
+
+    @property
+    def cache(self) -> Path:
+        """Compiled patterns and policy; may be deleted."""
+        return self.state / "cache"
+
+    @property
+    def metrics(self) -> Path:
+        """Each worker's counters."""
+        return self.state / "metrics"
+
+    @property
+    def admin_socket(self) -> Path:
+        """The operator's socket."""
+        return self.state / "admin.sock"
+
+    @property
+    def children(self) -> Path:
+        """Working directories of local programs."""
+        return self.state.parent / f"{self.state.name}-children"
+
+    def make(self) -> None:
+        """Create the directories, owner only. Raises ConfigFault("state_dir")."""
+        try:
+            for path in (self.state, self.shared, self.cache, self.metrics, self.children):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.state.stat().st_mode & 0o077:
+                self.state.chmod(0o700)
+        except OSError as error:
+            raise ConfigFault(
+                "state_dir", f"{self.state}: {error.strerror}", fix="set state_dir to a directory that you may write"
+            ) from None
+
+
+def audit_settings(config: Config) -> AuditSettings:
+    """Return the audit log's names and places."""
+    return AuditSettings(
+        deployment=f"{config.node}.bartizan",
+        node=config.node,
+        version=VERSION,
+        spool=config.audit.spool,
+    )
+
+
+def load_policy(config: Config, paths: Paths) -> policy_bundle.Bundle:
+    """Return the policy bundle, linted and self-tested. Raises ConfigFault."""
+    return policy_bundle.load(config.policy.bundle, state_dir=paths.cache)
+
+
+def _engine(config: Config, bundle: policy_bundle.Bundle) -> PolicyEngine | RemotePolicyEngine:
+    if config.policy.engine == "opa-server":
+        opa = config.policy.opa
+        address = f"unix:{opa.unix_socket}" if opa.unix_socket else opa.url
+        return OpaServerEngine(address, bundle.revision, deadline_s=opa.timeout_ms / 1000)
+    return RegorusEngine(bundle, config.policy.mode)
+
+
+@dataclass
+class Worker:
+    """Everything one process runs. Make it with `build`, then `start`, `stop`."""
+
+    config: Config
+    paths: Paths
+    clock: SystemClock
+    tasks: Tasks
+    store: SQLiteStore
+    marks: SharedMarks
+    audit: AuditWriter
+    guard: Guard
+    registry: Registry
+    pins: Pins
+    kill_switch: KillSwitch
+    identity: Identity
+    mcp: MCPGateway
+    data_plane: DataPlane
+    bundle: policy_bundle.Bundle
+    parts: dict[str, Any] = field(default_factory=dict)
+    server: Server | None = None
+
+    async def start(self) -> dict[str, int]:
+        """Bind the listeners; return their ports."""
+        config = self.config
+        data, admin = config.listeners.data, config.listeners.admin
+        several = config.workers > 1
+        listeners = [
+            Listener(
+                "data",
+                data.host,
+                data.port,
+                Edge(self.data_plane, rooms.edge(config, data, data.port, public=True)),
+                rooms.tls(data),
+                reuse_port=several,
+            )
+        ]
+        if "admin" in self.parts:
+            listeners.append(
+                Listener(
+                    "admin",
+                    admin.host,
+                    admin.port,
+                    Edge(self.parts["admin"], rooms.edge(config, admin, admin.port, public=False)),
+                    rooms.tls(admin),
+                    reuse_port=several,
+                )
+            )
+        for part in ("egress", "admin_socket"):
+            if part in self.parts:
+                await self.parts[part].start()
+        self.server = Server(listeners, self.clock, self.tasks)
+        await self.server.start()
+        self.tasks.spawn(self._follow_registry(), "app.registry")
+        return self.server.ports
+
+    async def stop(self) -> None:
+        """Stop listening, end children and streams, write the last checkpoint."""
+        if self.server is not None:
+            await self.server.stop()
+        for part in ("egress", "admin_socket"):
+            if part in self.parts:
+                await self.parts[part].stop()
+        await self.mcp.close()
+        await self.tasks.close()
+        await self.parts["client"].close()
+        self.audit.close()
+        self.store.close()
+        self.marks.close()
+
+    async def _follow_registry(self) -> None:
+        """Serve what is registered while we run: look again whenever the node's epoch moved."""
+        seen = -1
+        while True:
+            try:
+                epoch = self.marks.epoch()
+                if epoch != seen:
+                    self.refresh()
+                    seen = epoch
+            except (StateUnavailable, BartizanError):
+                pass  # the data path refuses by itself while state does not answer
+            await asyncio.sleep(0.25)
+
+    def refresh(self) -> None:
+        """Bring the resources and gateways in line with the registry."""
+        specs = mcp_specs(self.config, self.registry)
+        self.mcp.serve_only(specs)
+        known = rooms.credentials(self.config)
+        agents = []
+        for entry in self.registry.list(self.config.tenant):
+            if entry.name not in known:
+                self.parts["credentials"].add(entry.name, rooms.CredentialSettings())
+            if entry.kind == "a2a" and entry.state != "revoked":
+                title = self.config.a2a[entry.name].title if entry.name in self.config.a2a else ""
+                agents.append((entry.name, title))
+        self.identity.resources.replace(rooms.protected_resources(self.config, specs, agents))
+
+
+def mcp_specs(config: Config, registry: Registry) -> tuple[UpstreamSpec, ...]:
+    """Return every MCP server to serve: the configured ones, and those registered by URL."""
+    specs = [rooms.mcp_spec(config, name, given) for name, given in config.mcp.items()]
+    for entry in registry.list(config.tenant, "mcp"):
+        if entry.name in config.mcp or entry.state == "revoked":
+            continue
+        try:
+            specs.append(rooms.mcp_registered(entry))
+        except ConfigFault:
+            continue  # it stays visible in the registry, and is not served
+    return tuple(specs)
+
+
+def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code, _detail: None) -> Worker:
+    """Return one process's objects. Raises ConfigFault."""
+    paths = Paths(config.state)
+    paths.make()
+    clock, ids, tasks = SystemClock(), RandomIds(), Tasks()
+    keys = KeyRing(paths.keys)
+    store = SQLiteStore(paths.store, clock=clock)
+    marks = SharedMarks(paths.shared, workers=config.workers)
+    audit = AuditWriter(
+        config.audit_dir,
+        keys.ed25519("audit"),
+        clock,
+        ids,
+        hmac_key=keys.secret("audit-hmac"),
+        settings=audit_settings(config),
+        older=tuple(key.public_key() for key in keys.ed25519_keys("audit")[1:]),
+        on_fault=on_fault,
+    )
+    bundle = load_policy(config, paths)
+    telemetry = build_telemetry(
+        directory=paths.metrics,
+        endpoint=config.telemetry.otlp_endpoint,
+        sample_ratio=config.telemetry.sample_ratio,
+        upstreams=tuple([*config.mcp, *config.a2a]),
+    )
+    labels = FlowLabels(marks, store.collection("labels"))
+    labels.restore([config.tenant])
+    guard = Guard(
+        engine=_engine(config, bundle),
+        scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
+        labels=labels,
+        limits=Limits(store.collection("limits"), clock, LimitSettings(config.limits.calls_per_minute)),
+        kill_switch=KillSwitch(store.collection("kill"), marks, clock),
+        audit=audit,
+        telemetry=telemetry,
+        clock=clock,
+        ids=ids,
+        settings=GuardSettings(config.audit.durability),
+        on_internal=lambda error: on_fault("internal", type(error).__name__),
+    )
+    registry = Registry(store.collection("registry"), marks, clock, audit.append)
+    _configure(config, registry)
+    pins = Pins(store.collection("pins"), marks, clock)
+    dialler = Dialler(clock)
+    client = AiohttpClient(dialler)
+    specs = mcp_specs(config, registry)
+    resources = rooms.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
+
+    def record(event: str, facts: JSONObject) -> None:
+        audit.append({"v": 1, "kind": "auth", "event": event, **facts})
+
+    as_keys = keys.ec_signing_keys("as")
+    identity = build_identity(
+        rooms.identity(config, resources),
+        store=store,
+        marks=marks,
+        clock=clock,
+        ids=ids,
+        fetcher=dialler,
+        signing_key=as_keys[0],
+        other_keys=tuple(as_keys[1:]),
+        record=record,
+    )
+    credentials = StaticUpstreamCredentials(rooms.credentials(config), os.environ)
+    sealer = Sealer(keys.secret("seal"), clock)
+    support = sandbox.detect()
+    parts: dict[str, Any] = {"client": client, "credentials": credentials, "telemetry": telemetry, "keys": keys}
+    socket_path = _egress(config, paths, guard, clock, dialler, parts, support)
+    mcp = MCPGateway(
+        rooms.mcp_settings(config, specs, scratch=str(paths.children), egress_socket=socket_path),
+        guard=guard,
+        auth=identity.resource_server,
+        credentials=credentials,
+        client=client,
+        pins=pins,
+        registry=registry,
+        review=review,
+        sealer=sealer,
+        clock=clock,
+        tasks=tasks,
+        support=support,
+    )
+    card_key = keys.ec_signing_key("card")
+    inventory = AgentInventory(
+        registry=registry,
+        pins=pins,
+        dialler=dialler,
+        review=review,
+        clock=clock,
+        signing=CardKey(ECKey.import_key(card_key), thumbprint(card_key)),  # type: ignore[arg-type]
+        settings=rooms.inventory_settings(config),
+    )
+    a2a = A2AGateway(
+        guard=guard,
+        resource_server=identity.resource_server,
+        inventory=inventory,
+        book=TaskBook(store.collection("a2a_tasks"), keys.secret("a2a"), clock),
+        upstream=AgentUpstream(client, credentials),
+        tasks=tasks,
+    )
+    parts["agents"] = inventory
+    llm = None
+    kill_switch = guard.kill_switch
+    return Worker(
+        config,
+        paths,
+        clock,
+        tasks,
+        store,
+        marks,
+        audit,
+        guard,
+        registry,
+        pins,
+        kill_switch,
+        identity,
+        mcp,
+        DataPlane(mcp, a2a, llm, identity.front_door),
+        bundle,
+        parts,
+    )
+
+
+def _configure(config: Config, registry: Registry) -> None:
+    for name, given in config.mcp.items():
+        for tenant in rooms.tenants(config, given.tenants):
+            registry.configure(tenant, "mcp", name, rooms.mcp_record(given))
+    for name, agent in config.a2a.items():
+        registry.configure(config.tenant, "a2a", name, rooms.agent_spec(config, agent).to_json())
+
+
+def _egress(
+    config: Config, paths: Paths, guard: Guard, clock: SystemClock, dialler: Dialler, parts: dict[str, Any], support: sandbox.Support
+) -> str:
+    """Prepare the egress proxy of local programs; return its socket, or "" when none is needed."""
+    if not any(given.command for given in config.mcp.values()):
+        return ""
+    from firewall.net.egress_proxy import EgressProxy
+
+    networks = {name: given.network for name, given in config.mcp.items() if given.command}
+    gate = EgressGate(guard, clock, config.tenant, networks)
+    parts["egress"] = EgressProxy(paths.children, tuple(networks), gate.permits, dialler)
+    return str(paths.children / "{name}.sock")
+
+
+# Told once, when every listener is bound: the worker and the ports.
+Ready = Callable[[Worker, dict[str, int]], Awaitable[None]]
+
+
+# -- processes ---------------------------------------------------------------------------------------------
+
+
+def run(
+    config: Config,
+    *,
+    on_ready: Ready | None = None,
+    on_fault: Callable[[str, str], None] = lambda _code, _detail: None,
+) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code. Everything is down within two seconds."""
+    if config.workers > 1:
+        return Supervisor(
+            _worker_main, config, WorkerSettings(config.workers), SystemClock(), lambda e, i: on_fault(e, str(i))
+        ).run()
+    worker = build(config, on_fault=on_fault)
+    net_server.run(lambda: _serve(worker, on_ready))
+    return 0
+
+
+async def _serve(
+    worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat | None = None
+) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        ports = await worker.start()
+        if on_ready is not None:
+            await on_ready(worker, ports)
+        if heartbeat is None:
+            await stopped.wait()
+        else:
+            beating = worker.tasks.spawn(heartbeat.run(0.25), "app.heartbeat")
+            waiting = worker.tasks.spawn(stopped.wait(), "app.stop")
+            await asyncio.wait({beating, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await worker.stop()
+
+
+def _worker_main(_index: int, heartbeat: Heartbeat, config: Config) -> None:
+    """One of several workers (a module-level function: it is imported again in its process)."""
+    worker = build(config, on_fault=lambda code, detail: print(f"fault {code} {detail}", file=sys.stderr))  # noqa: T201
+    net_server.run(lambda: _serve(worker, None, heartbeat))

@@ -1,0 +1,154 @@
+"""``bartizan up``: serve in the foreground. Without a configuration file, a demonstration on loopback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firewall.cli import demo as demonstration
+from firewall.core.errors import BartizanError, Conflict
+
+if TYPE_CHECKING:
+    from firewall.app import Worker
+    from firewall.config import Config
+
+DEMO_STATE = Path("~/.local/state/bartizan-demo")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--host", default="127.0.0.1", help="address of both listeners (demonstration only)")
+    parser.add_argument("--port", type=int, default=8700, help="port for agents; 0 takes a free one (demonstration)")
+    parser.add_argument("--admin-port", type=int, default=8701, help="port for people (demonstration)")
+    parser.add_argument("--workers", type=int, default=0, help="processes, instead of what the file says")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Serve until Ctrl-C; return the exit code."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"  {time.monotonic() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
+
+    from firewall import config as configuration
+
+    demo = None
+    if given.config is None:
+        say("no configuration file: this is the demonstration (nothing here is for production)")
+        state = (given.state_dir or DEMO_STATE).expanduser()
+        demo = demonstration.start(state, host=given.host, port=given.port, admin_port=given.admin_port, say=say)
+    try:
+        if demo is not None:
+            settings = configuration.build(demo.config)
+        else:
+            settings = configuration.load(given.config)
+        if given.workers:
+            settings = settings.model_copy(update={"workers": given.workers})
+        say("loading policy and patterns")
+        from firewall import app
+
+        async def ready(worker: Worker, ports: dict[str, int]) -> None:
+            say("listening")
+            if demo is not None:
+                await _demo_user(worker, demo)
+                demo.facts["audit_vkeys"] = [worker.audit.vkey]
+                demo.write_facts()
+            print(_screen(worker, settings, ports, demo, given), flush=True)
+
+        return app.run(settings, on_ready=ready, on_fault=_fault)
+    finally:
+        if demo is not None:
+            demo.stop()
+
+
+def _fault(code: str, detail: str) -> None:
+    print(f"  fault  {code} {detail}", file=sys.stderr, flush=True)
+
+
+async def _demo_user(worker: Worker, demo: demonstration.Demo) -> None:
+    """Make the tour's own user; it may use every upstream and nothing of the administration."""
+    try:
+        await worker.identity.users.create(
+            demonstration.TOUR_USER,
+            str(demo.facts["password"]),
+            tenant=worker.config.tenant,
+            roles=("demo",),
+            scopes=("*",),
+        )
+    except Conflict:
+        pass  # it is there from an earlier start, with the password of the same file
+
+
+def _screen(
+    worker: Worker, config: Config, ports: dict[str, int], demo: demonstration.Demo | None, given: argparse.Namespace
+) -> str:
+    """Return the one screen that a newcomer reads."""
+    url = config.public_url
+    admin = f"http://{config.listeners.admin.host}:{ports.get('admin', config.listeners.admin.port)}"
+    lines = ["", "Bartizan is up.", ""]
+    lines += [f"  MCP     {url}/mcp/{name:<12} {given_.title or ''}".rstrip() for name, given_ in config.mcp.items()]
+    if config.mcp:
+        lines.append(f"  MCP     {url}/mcp             all of them, as <server>__<tool>")
+    lines += [f"  A2A     {url}/a2a/{name:<12} {agent.title}".rstrip() for name, agent in config.a2a.items()]
+    if config.llm.models:
+        lines.append(f"  LLM     {url}/v1              models: {', '.join(config.llm.models)}")
+    lines += [f"  People  {admin}/              live decisions, first sign-in", ""]
+    lines += _first_contact(worker, config, admin)
+    lines += [f"  Policy  {worker.bundle.revision[:19]}  {worker.bundle.mode}" + _why(worker)]
+    lines += _cages(worker)
+    if config.mcp:
+        name = next(iter(config.mcp))
+        lines += ["", *_snippets(url, name, demo is not None)]
+    if demo is not None:
+        state = "" if given.state_dir is None else f" --state-dir {given.state_dir}"
+        lines += ["", "Next, in a second terminal:", "", f"  .venv/bin/bartizan tour{state}"]
+        lines += ["", "Ctrl-C stops everything."]
+    return "\n".join(lines)
+
+
+def _why(worker: Worker) -> str:
+    return f" ({worker.bundle.why})" if worker.bundle.mode != "compiled" else ""
+
+
+def _first_contact(worker: Worker, config: Config, admin: str) -> list[str]:
+    from firewall.identity.first_contact import announce
+
+    try:
+        code = worker.identity.first_contact.open()
+    except BartizanError:
+        return []
+    if code is None:
+        return []
+    where = announce(code, f"{admin}/first", terminal=sys.stdout, path=config.state / "first-contact.txt")
+    return [] if where == "terminal" else [f"  First user: the one-time code is in {where}", ""]
+
+
+def _cages(worker: Worker) -> list[str]:
+    missing = {name: walls for name, walls in worker.mcp.sandbox_missing.items() if walls}
+    if not missing:
+        return []
+    walls = sorted({wall for found in missing.values() for wall in found})
+    return [f"  Note    local programs run without: {', '.join(walls)} (this kernel lacks it; `bartizan doctor` says more)"]
+
+
+def _snippets(url: str, name: str, is_demo: bool) -> list[str]:
+    """Return ready-to-paste client configuration; each says whether it was tried."""
+    lines = ["Connect a client:", ""]
+    lines += [
+        "  mcp (Python)   tried by `bartizan tour`",
+        f'                 async with Client("{url}/mcp/{name}") … with OAuthClientProvider: see examples/client.py',
+        "  openai         tried by `bartizan tour`",
+        f'                 OpenAI(base_url="{url}/v1", api_key=$(bartizan token --resource {url}/v1))',
+        "  Claude Code    not tried here",
+        f"                 claude mcp add --transport http {name} {url}/mcp/{name}",
+        "  Cursor         not tried here (~/.cursor/mcp.json)",
+        f'                 {{"mcpServers": {{"{name}": {{"url": "{url}/mcp/{name}"}}}}}}',
+        "  VS Code        not tried here (.vscode/mcp.json)",
+        f'                 {{"servers": {{"{name}": {{"type": "http", "url": "{url}/mcp/{name}"}}}}}}',
+    ]
+    if is_demo:
+        lines.append("                 (these three sign in with a browser; the demonstration is plain http on loopback)")
+    return lines
