@@ -24,7 +24,6 @@ from typing import Any, Final
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
-from joserfc.jws import JWSAlgModel
 
 from a2a_gateway.message import Parser, Shape
 from a2a_gateway.versions import VERSION, is_current
@@ -63,7 +62,7 @@ class _Registry(jws.JWSRegistry):
     def check_header(self, header: dict[str, Any]) -> None:
         """`_header` has judged it; the library would refuse the ``"jku": null`` that the SDK's signer writes."""
 
-    def get_alg(self, name: str) -> JWSAlgModel:
+    def get_alg(self, name: str) -> Any:  # its type is not exported
         """Return the algorithm; EdDSA with our Ed25519 keys is Ed25519."""
         return super().get_alg(ALGORITHMS.get(name, name))
 

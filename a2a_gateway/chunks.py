@@ -1,40 +1,37 @@
 """Text of an artifact that arrives in pieces: what stands across two of them is seen. Pure.
 
 Each event is inspected whole by the guard; this machine adds the findings that no single event
-shows, since a client joins the text parts of appended pieces. Such a finding is reported at the
-piece that completes it, as its whole string: a redaction takes that piece, a deny ends the stream.
-What an earlier piece already showed of it was not yet the finding.
+shows, since a client joins the text parts of appended pieces. It scans the end of what went before
+together with the new piece. A finding that reaches over the seam is reported at the piece that
+completes it, as its whole string: a redaction takes that piece, a deny ends the stream. What an
+earlier piece already showed of it was not yet the finding; nothing is held back here, since a
+status that overtakes its artifact would be another bug.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from a2a_gateway.message import Event, texts
+from firewall.core.bounds import SCAN_WINDOW_CHARS
 from firewall.core.errors import Malformed
 from firewall.core.finding import Finding
-from firewall.core.ports import ScanStream
+from firewall.core.jsonvalue import JSON
 
 ARTIFACTS: Final = 256  # open at once in one stream
 
 
-@dataclass(slots=True)
-class _Text:
-    stream: ScanStream
-    fed: int = 0
-
-
 class Chunks:
-    """One stream's artifacts. open_stream: makes an inspector for one artifact's text."""
+    """One stream's artifacts. scan: the scanner, for this stream's point and tenant."""
 
-    def __init__(self, open_stream: Callable[[], ScanStream]) -> None:
-        self._open_stream = open_stream
-        self._texts: dict[str, _Text] = {}
+    def __init__(self, scan: Callable[[JSON], Sequence[Finding]]) -> None:
+        self._scan = scan
+        self._ends: dict[str, str] = {}
 
     def feed(self, event: Event) -> list[Finding]:
-        """Return the findings that began in an earlier piece and end in this one.
+        """Return the findings that begin in an earlier piece and end in this one.
 
         Pointers lead into the JSON-RPC response that carries the event. Raises
         Malformed("agent_response") beyond 256 open artifacts.
@@ -43,31 +40,26 @@ class Chunks:
         if event.kind != "artifactUpdate" or not isinstance(artifact, dict):
             return []
         name = str(artifact["artifactId"])
-        if event.body.get("append") is not True:
-            self._texts.pop(name, None)
-        text = self._texts.get(name)
-        if text is None:
-            if len(self._texts) >= ARTIFACTS:
-                raise Malformed("agent_response", "too many artifacts at once")
-            text = self._texts[name] = _Text(self._open_stream())
-        began_at = text.fed
+        before = self._ends.pop(name, "") if event.body.get("append") is True else ""
         out: list[Finding] = []
-        last = ""
         for index, piece in texts(event):
-            last = f"/result/artifactUpdate/artifact/parts/{index}/text"
-            found = text.stream.feed(piece)
-            text.fed += len(piece)
-            out += _across(found, began_at, last)
-        if event.body.get("lastChunk") is True:
-            del self._texts[name]
-            if last:
-                out += _across(text.stream.close(), began_at, last)
+            if before and piece:
+                pointer = f"/result/artifactUpdate/artifact/parts/{index}/text"
+                out += self._across(before, piece, pointer)
+            before = (before + piece)[-SCAN_WINDOW_CHARS:]
+        if event.body.get("lastChunk") is not True:
+            if len(self._ends) >= ARTIFACTS:
+                raise Malformed("agent_response", "too many artifacts at once")
+            self._ends[name] = before
+        else:
+            self._ends.pop(name, None)
         return out
 
-
-def _across(found: list[Finding], began_at: int, pointer: str) -> list[Finding]:
-    return [
-        replace(finding, pointer=pointer, span=None)
-        for finding in found
-        if finding.span is None or finding.span[0] < began_at < finding.span[1]
-    ]
+    def _across(self, before: str, piece: str, pointer: str) -> list[Finding]:
+        seam = len(before)
+        found = self._scan({"text": before + piece[:SCAN_WINDOW_CHARS]})
+        return [
+            replace(finding, pointer=pointer, span=None)
+            for finding in found
+            if finding.pointer == "/text" and finding.span is not None and finding.span[0] < seam < finding.span[1]
+        ]

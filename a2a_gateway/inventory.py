@@ -128,7 +128,11 @@ class CardKey:
 
 @dataclass(frozen=True, slots=True)
 class InventorySettings:
-    """public_url: the bare origin clients see. The three URLs are the authorization server's."""
+    """public_url: the bare origin clients see. The three URLs are the authorization server's.
+
+    card_ttl_s, card_fetch_s: seconds. review_severity: a finding in card text from here on (0–100)
+    keeps first contact from pinning it; agents' names hold spaces, which is no reason (20).
+    """
 
     public_url: str
     authorization_url: str = ""
@@ -137,6 +141,7 @@ class InventorySettings:
     home_tenant: str = "default"
     card_ttl_s: float = 30.0
     card_fetch_s: float = CARD_FETCH_S
+    review_severity: int = 40
 
     def resource(self, name: str) -> str:
         """Return the agent's resource URI: its URL here, and the audience of its tokens."""
@@ -316,7 +321,9 @@ class Inventory:
         except Malformed as error:
             self._failed(name, seen, error.code, unchecked.digest)
             return
-        reasons = tuple(sorted({finding.rule for finding in self._review(card.offered)}))
+        grave = self.settings.review_severity
+        found = {finding.rule for finding in self._review(card.offered) if finding.severity >= grave}
+        reasons = tuple(sorted(found))
         self._pins.observe(
             self.settings.home_tenant, name, PIN_KIND, PIN_NAME, card.digest, trust=bool(kid), reasons=reasons
         )

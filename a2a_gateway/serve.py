@@ -27,8 +27,9 @@ from a2a_gateway.upstream import Answer, Upstream
 from a2a_gateway.versions import HEADER, Method, check_method, check_version
 from firewall.core.action import Action
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
-from firewall.core.errors import FAULTS, BartizanError, Malformed, Unauthenticated, UpstreamFault
+from firewall.core.errors import FAULTS, AuditUnavailable, BartizanError, Malformed, Unauthenticated, UpstreamFault
 from firewall.core.exchange import Exchange
+from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared, FixedReply, Refusal
 from firewall.core.points import Point
@@ -142,7 +143,7 @@ class A2AGateway:
                 await asgi.write_fixed(send, reply.fixed(FAULTS["upstream_unreachable"], None, exchange.id))
                 return
             served: JSONObject = agent.served if agent.served is not None else {}
-            verdict = await self._guard.clear(card_action(principal, agent.card_resource, served), exchange)
+            verdict = await self._clear_card(card_action(principal, agent.card_resource, served), exchange, served)
             if isinstance(verdict, Refusal):
                 outcome = ("refused", verdict.fault.code)
                 await asgi.write_fixed(send, self._refused(verdict, None, resource))
@@ -163,6 +164,25 @@ class A2AGateway:
                     await asgi.write_cleared(send, verdict, extra=extra)
         finally:
             self._guard.close(exchange, outcome=outcome[0], error=outcome[1])
+
+    async def _clear_card(self, action: Action, exchange: Exchange, served: JSONObject) -> Cleared | Refusal:
+        """Inspect all of a card but ``signatures``: that member is ours, and looks like a secret to a detector."""
+        inspected: JSONObject = {k: v for k, v in served.items() if k != "signatures"}
+        found = self._guard.scanner.scan(inspected, action.point, action.principal.tenant)
+        return await self._clear_seen(action, exchange, found)
+
+    async def _clear_seen(self, action: Action, exchange: Exchange, seen: list[Finding]) -> Cleared | Refusal:
+        """As `Guard.clear`, with findings in place of a scan of the body."""
+        verdict = await self._guard.check_remote(action, exchange, seen)
+        if isinstance(verdict, Refusal):
+            return verdict
+        cleared = self._guard.commit_or_refuse(verdict, exchange)
+        if isinstance(cleared, Cleared):
+            try:
+                await self._guard.settle(cleared)  # at once, unless records must be on disk first
+            except AuditUnavailable:
+                return Refusal(FAULTS["audit_unavailable"], cleared.decision_id)
+        return cleared
 
     def _stranger(self, resource: str, tenants: tuple[str, ...]) -> Principal:
         """Whoever may read a public card: nobody in particular, with no scope at all."""
@@ -325,7 +345,8 @@ class A2AGateway:
     # -- streams ----------------------------------------------------------------------------------------
 
     async def _stream(self, call: _Call, cleared: Cleared) -> Outcome:
-        chunks = Chunks(lambda: self._guard.scanner.open_stream(Point.A2A_TASK_UPDATE, call.principal.tenant))
+        scanner, tenant = self._guard.scanner, call.principal.tenant
+        chunks = Chunks(lambda text: scanner.scan(text, Point.A2A_TASK_UPDATE, tenant))
         refusal: Refusal | None = None
         failure: BartizanError | None = None
         try:
@@ -362,10 +383,7 @@ class A2AGateway:
         if not across:
             return await self._guard.clear(action, call.exchange)
         within = self._guard.scanner.scan(action.body, action.point, call.principal.tenant)
-        verdict = await self._guard.check_remote(action, call.exchange, [*within, *across])
-        if isinstance(verdict, Refusal):
-            return verdict
-        return self._guard.commit_or_refuse(verdict, call.exchange)
+        return await self._clear_seen(action, call.exchange, [*within, *across])
 
     async def _call_off(self, call: _Call) -> None:
         """Cancel the agent's task after its stream was blocked; best effort, within two seconds."""
