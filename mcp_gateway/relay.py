@@ -74,11 +74,15 @@ class Leash:
 
 
 class Out:
-    """The answer to one POST: plain JSON, or a stream from the first notification on."""
+    """The answer to one POST: plain JSON, or a stream from the first notification on.
 
-    def __init__(self, send: asgi.Send, tasks: Tasks) -> None:
+    streams: the client named ``text/event-stream`` first, so a cleared answer is a stream at once.
+    """
+
+    def __init__(self, send: asgi.Send, tasks: Tasks, *, streams: bool = False) -> None:
         self._send = send
         self._tasks = tasks
+        self._streams = streams
         self._stream: asgi.EventStream | None = None
         self._beat: asyncio.Task[None] | None = None
         self.done = False
@@ -94,6 +98,9 @@ class Out:
     async def final(self, answer: Cleared | FixedReply, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """Write the response and end."""
         self.done = True
+        if self._stream is None and self._streams and isinstance(answer, Cleared):
+            self._stream = asgi.EventStream(self._send)
+            await self._stream.open(extra)
         if self._stream is None:
             if isinstance(answer, Cleared):
                 await asgi.write_cleared(self._send, answer, extra=extra)

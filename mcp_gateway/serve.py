@@ -161,7 +161,7 @@ class MCPGateway:
             client_ip=client[0] if client else "",
             traceparent=headers.get(b"traceparent", b""),
         )
-        out = Out(send, self._tasks)
+        out = Out(send, self._tasks, streams=_prefers_stream(headers))
         outcome = "internal"
         try:
             outcome = await self._post(scope, receive, out, raw, headers, endpoint, principal, exchange)
@@ -545,6 +545,11 @@ def _check_media(headers: Mapping[bytes, bytes]) -> None:
         raise Malformed("not_acceptable")
     if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
         raise Malformed("media_type")
+
+
+def _prefers_stream(headers: Mapping[bytes, bytes]) -> bool:
+    accepted = headers.get(b"accept", b"").lower()
+    return b"application/json" in accepted.partition(b"text/event-stream")[2]
 
 
 def _says_modern(raw: list[tuple[bytes, bytes]]) -> bool:

@@ -29,4 +29,4 @@ async def test_each_era_in_front_reaches_each_era_behind(front: str, behind: str
                 assert seen == [(0, 100), (50, 100), (100, 100)]
                 failed = await client.call_tool("test_error_handling", {})
                 assert failed.is_error
-            assert [e for e in stack.kit.faults] == []
+            assert list(stack.kit.faults) == []

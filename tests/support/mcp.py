@@ -33,6 +33,7 @@ from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import Settings, UpstreamSpec
 from tests.support.kit import Kit, kit, principal
 
+NO_WALLS = Support(0, False, False)
 PUBLIC = "http://127.0.0.1:8700"
 BIN = Path(sys.executable).parent
 MODERN_META = {
@@ -156,9 +157,10 @@ async def running(
     people: Mapping[str, Principal] | None = None,
     credentials: Credentials | None = None,
     review: Callable[[JSON], list[Finding]] = lambda _definition: [],
-    support: Support = Support(0, False, False),
+    support: Support = NO_WALLS,
     scratch: str = "",
     edge: bool = True,
+    origins: frozenset[str] = frozenset(),
     approved: bool = True,
     settings: Mapping[str, Any] | None = None,
     **guard: Any,
@@ -191,7 +193,7 @@ async def running(
         tasks=tasks,
         support=support,
     )
-    app = Edge(gateway, EdgeSettings(hosts=frozenset({"127.0.0.1", "localhost"}))) if edge else gateway
+    app = Edge(gateway, EdgeSettings(frozenset({"127.0.0.1", "localhost"}), origins)) if edge else gateway
     server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
     await server.start()
     stack = Stack(gateway, parts, pins, registry, tasks, auth, server.ports["mcp"])
