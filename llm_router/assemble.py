@@ -14,7 +14,7 @@ from firewall.core.bounds import MIB
 from firewall.core.errors import Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from llm_router.answer import CallPiece
-from llm_router.chat import CALLS, ID_CHARS, is_name, read_arguments, write_arguments
+from llm_router.shape import CALLS, ID_CHARS, is_name, read_arguments, write_arguments
 
 ARGUMENT_CHARS: Final = 1 * MIB
 ANSWER_CHARS: Final = 8 * MIB
@@ -99,6 +99,8 @@ class ToolCalls:
         for _, call in sorted(self._calls.items()):
             place = len(out)
             if not is_name(call.name) or call.name not in offered or len(call.id) > ID_CHARS:
+                if cut:
+                    continue
                 raise UpstreamFault("malformed", "a call to a tool that was not offered")
             try:
                 arguments = read_arguments("".join(call.parts))

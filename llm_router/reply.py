@@ -14,8 +14,8 @@ from firewall.core.errors import BartizanError, Fault, fault_of
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply, Refusal
 from firewall.wire import strict_json
-from llm_router.chat import Rejected
 from llm_router.meter import BudgetExceeded
+from llm_router.shape import Rejected
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 # Clients retry 408, 409, 429 and 5xx by themselves; what will not change by asking again says so.
