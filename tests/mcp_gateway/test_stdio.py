@@ -1,13 +1,9 @@
 """Children over pipes: real programs in the cage, their death and their end."""
 
-import asyncio
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
-from firewall.core.errors import ConfigFault
 from mcp_gateway.sandbox import Support, detect
 from tests.support.mcp import BIN, running, spec
 
