@@ -138,7 +138,9 @@ class Authorization:
             parts.record("identity.login.failed", {})
             return await self._login_page(transaction, error="The user name or the password is not right.", status=403)
         parts.throttle.succeeded(name, address)
-        cookie = parts.sessions.open(request, user, acr=PASSWORD_ACR)
+        session, cookie = parts.sessions.open(request, user, acr=PASSWORD_ACR)
+        if transaction:
+            parts.transactions.note_sign_in(transaction, session.session_id)
         parts.record("identity.login", {"tenant": user.tenant, "sub": user.subject, "acr": PASSWORD_ACR})
         return redirect_reply(f"/consent?txn={txn_id}" if transaction else "/account/grants", headers=(cookie,))
 
@@ -230,12 +232,12 @@ class Authorization:
 
     def _login_needed(self, session: LoginSession, transaction: Transaction) -> bool:
         asked = transaction.request
-        if session.auth_time >= transaction.created_s:
+        if session.session_id == transaction.signed_in:
             return False
         if asked.prompt & {"login", "select_account"}:
             return True
         now_s = self._parts.clock.now_us() // SECOND_US
-        return 0 <= asked.max_age < now_s - session.auth_time
+        return 0 <= asked.max_age <= now_s - session.auth_time
 
     def _posted(self, request: WebRequest) -> tuple[Form | None, FixedReply]:
         """Return the form of a POST that our own page sent, else None and what to answer."""

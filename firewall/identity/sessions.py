@@ -40,17 +40,18 @@ class LoginSessions:
         self._cookie = settings.cookie(COOKIE)
         users.on_end(self._end_all)
 
-    def open(self, request: WebRequest, user: User, *, acr: str) -> tuple[bytes, bytes]:
-        """Start a session and return its Set-Cookie header; a session the browser had before ends."""
+    def open(self, request: WebRequest, user: User, *, acr: str) -> tuple[LoginSession, tuple[bytes, bytes]]:
+        """Start a session and return it with its Set-Cookie header; a session the browser had before ends."""
         self.close(request)
         secret = opaque.mint(PREFIX, user.tenant, self._token_bytes)
         now_us = self._clock.now_us()
+        session = LoginSession(user, self._ids.new("s"), now_us // SECOND_US, acr)
         value = records.encode(
-            {"sub": user.subject, "sid": self._ids.new("s"), "auth_time": now_us // SECOND_US, "acr": acr}
+            {"sub": user.subject, "sid": session.session_id, "auth_time": session.auth_time, "acr": acr}
         )
         lifetime_s = self._settings.session_lifetime_s
         self._sessions.put(user.tenant, secret.key, value, expires_us=now_us + lifetime_s * SECOND_US)
-        return set_cookie(self._cookie, secret.text, secure=self._settings.secure, max_age_s=lifetime_s)
+        return session, set_cookie(self._cookie, secret.text, secure=self._settings.secure, max_age_s=lifetime_s)
 
     def read(self, request: WebRequest) -> LoginSession | None:
         """Return the session of a request, if it is alive and its user still is."""

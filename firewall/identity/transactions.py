@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
+from firewall.core.errors import Conflict
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Ids, Store
 from firewall.identity import opaque, records
@@ -25,12 +26,17 @@ COOKIE = "bz_txn_"
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A request under way. cross_site: how it began was not the person's own doing (UI-02)."""
+    """A request under way.
+
+    cross_site: how it began was not the person's own doing (UI-02). signed_in: id of the session that
+    a sign-in within this transaction began, "" before that.
+    """
 
     txn_id: str
     request: AuthorizationRequest
     created_s: int
     cross_site: bool
+    signed_in: str
     secret: str = field(repr=False)
 
 
@@ -67,7 +73,7 @@ class Transactions:
         }
         self._transactions.put(NODE, txn_id, records.encode(value), expires_us=now_us + lifetime_s * SECOND_US)
         cookie = set_cookie(self._cookie(txn_id), secret, secure=self._settings.secure, max_age_s=lifetime_s)
-        return Transaction(txn_id, request, now_us // SECOND_US, cross_site, secret), cookie
+        return Transaction(txn_id, request, now_us // SECOND_US, cross_site, "", secret), cookie
 
     def read(self, request: WebRequest, txn_id: str) -> Transaction | None:
         """Return the transaction if it lives and this browser began it."""
@@ -89,7 +95,21 @@ class Transactions:
             max_age=records.number(value, "max_age"),
         )
         cross_site = value.get("cross_site") is not False
-        return Transaction(txn_id, request_kept, records.number(value, "created_s"), cross_site, secret)
+        signed_in = records.text(value, "signed_in")
+        return Transaction(txn_id, request_kept, records.number(value, "created_s"), cross_site, signed_in, secret)
+
+    def note_sign_in(self, transaction: Transaction, session_id: str) -> None:
+        """Remember which session a sign-in within this transaction began."""
+        entry = self._transactions.get(NODE, transaction.txn_id)
+        if entry is None:
+            return
+        value = records.encode({**records.decode(entry.value), "signed_in": session_id})
+        try:
+            self._transactions.put(
+                NODE, transaction.txn_id, value, expires_us=entry.expires_us, if_version=entry.version
+            )
+        except Conflict:
+            pass  # taken or signed in elsewhere meanwhile: the page that follows asks again
 
     def take(self, transaction: Transaction) -> bool:
         """End the transaction; True for the one caller that did it."""

@@ -13,11 +13,12 @@ import httpx2
 from joserfc.jwk import ECKey
 
 from firewall.core.action import Headers
-from firewall.core.errors import UpstreamFault
+from firewall.core.errors import AuditUnavailable, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.settings import ClientSettings, IdentitySettings, ProtectedResource
 from firewall.identity.users import User
+from firewall.net.asgi import App
 from firewall.net.dial import Fetched, Purpose
 from firewall.net.runtime import FakeClock, RandomIds
 from firewall.state.memory import MemoryStore
@@ -114,8 +115,14 @@ class Door:
     fetcher: NoNetwork
     events: list[tuple[str, JSONObject]] = field(default_factory=list)
     origin: str = ORIGIN
+    audit_down: bool = False
 
-    def http(self, app: object = None) -> httpx2.AsyncClient:
+    def record(self, event: str, facts: JSONObject) -> None:
+        if self.audit_down:
+            raise AuditUnavailable("audit_unavailable")
+        self.events.append((event, facts))
+
+    def http(self, app: App | None = None) -> httpx2.AsyncClient:
         transport = httpx2.ASGITransport(app=app or self.identity.front_door, client=("192.0.2.7", 4000))
         return httpx2.AsyncClient(transport=transport, base_url=self.origin)
 
@@ -147,7 +154,7 @@ def make_door(**changes: object) -> Door:
     store = MemoryStore(clock)
     marks = SharedMarks(None)
     fetcher = NoNetwork()
-    events: list[tuple[str, JSONObject]] = []
+    doors: list[Door] = []
     identity = build_identity(
         settings,
         store=store,
@@ -156,9 +163,10 @@ def make_door(**changes: object) -> Door:
         ids=RandomIds(),
         fetcher=fetcher,
         signing_key=SERVER_KEY,
-        record=lambda event, facts: events.append((event, facts)),
+        record=lambda event, facts: doors[0].record(event, facts),
     )
-    return Door(identity, clock, store, marks, fetcher, events, settings.public_url)
+    doors.append(Door(identity, clock, store, marks, fetcher, origin=settings.public_url))
+    return doors[0]
 
 
 class _Inputs(HTMLParser):
@@ -240,10 +248,10 @@ def callback_of(reply: httpx2.Response) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(parts.query).items()}
 
 
-async def redeem(http: httpx2.AsyncClient, code: str, **changes: str) -> httpx2.Response:
+async def redeem(http: httpx2.AsyncClient, issued: str, /, **changes: str) -> httpx2.Response:
     form = {
         "grant_type": "authorization_code",
-        "code": code,
+        "code": issued,
         "redirect_uri": CALLBACK,
         "client_id": CIMD_URL,
         "code_verifier": VERIFIER,

@@ -1,0 +1,393 @@
+"""The interactive endpoints: who is redirected where, what the pages say and send, what they refuse."""
+
+import re
+
+import pytest
+
+from firewall.identity.pages import clean_name, is_mixed_script, scope_words
+from firewall.net.dial import Fetched
+from firewall.wire import strict_json
+from tests.support.door import (
+    CALLBACK,
+    CIMD_DOCUMENT,
+    CIMD_URL,
+    GIT,
+    ORIGIN,
+    PASSWORD,
+    TIME,
+    Browser,
+    authorize_query,
+    callback_of,
+    inputs_of,
+    make_door,
+    redeem,
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client_id": "-"},
+        {"client_id": "nobody"},
+        {"client_id": "https://app.example/other.json"},
+        {"client_id": "https://evil.example/c.json"},
+        {"client_id": "https://127.0.0.1/c.json"},
+        {"redirect_uri": "-"},
+        {"redirect_uri": "https://evil.example/cb"},
+        {"redirect_uri": CALLBACK + "/"},
+        {"redirect_uri": "javascript:alert(1)"},
+    ],
+)
+async def test_as_01_while_client_or_redirect_is_wrong_nobody_is_redirected(changes: dict[str, str]) -> None:
+    door = make_door()
+    async with door.http() as http:
+        reply = await Browser(http).open(authorize_query(**changes))
+    assert reply.status_code == 400
+    assert "location" not in reply.headers
+    assert reply.headers["content-type"].startswith("text/html")
+    assert "evil" not in reply.text
+
+
+@pytest.mark.parametrize("name", ["client_id", "redirect_uri"])
+async def test_as_07_a_repeated_client_or_redirect_gets_a_page(name: str) -> None:
+    door = make_door()
+    async with door.http() as http:
+        query = "&".join(f"{k}={v}" for k, v in authorize_query().items())
+        reply = await http.get(f"/authorize?{query}&{name}=https://evil.example/cb")
+    assert reply.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_type": "-"}, "invalid_request"),
+        ({"code_challenge": "-"}, "invalid_request"),
+        ({"code_challenge_method": "-"}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"resource": "-"}, "invalid_target"),
+        ({"resource": "https://other.example/mcp"}, "invalid_target"),
+        ({"resource": ORIGIN}, "invalid_target"),
+        ({"scope": "git:read"}, "invalid_scope"),
+        ({"scope": 'a"b'}, "invalid_scope"),
+        ({"prompt": "none"}, "login_required"),
+        ({"response_mode": "fragment"}, "invalid_request"),
+    ],
+)
+async def test_as_08_every_error_redirect_carries_state_and_iss(changes: dict[str, str], error: str) -> None:
+    door = make_door()
+    async with door.http() as http:
+        reply = await Browser(http).open(authorize_query(**changes))
+    assert reply.headers["location"].startswith(CALLBACK + "?")
+    assert callback_of(reply) == {"error": error, "state": "xyz", "iss": ORIGIN}
+    assert reply.headers["cache-control"] == "no-store"
+
+
+async def test_as_14_forms_are_answered_with_303() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.open(authorize_query())
+        values = {**inputs_of(page.text), "username": "ada", "password": PASSWORD}
+        assert (await browser.post("/login", values)).status_code == 303
+        page = await browser.get("/consent?txn=" + values["txn"])
+        assert (await browser.approve(page)).status_code == 303
+
+
+async def test_as_16_cookies_are_host_only_secure_and_http_only_and_a_sign_in_renews_the_session() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.open(authorize_query())
+        first = page.headers["set-cookie"]
+        assert re.match(r"__Host-bz_txn_\w{8}=[\w-]{43}; Path=/; HttpOnly; SameSite=Lax; Max-Age=600; Secure$", first)
+        values = {**inputs_of(page.text), "username": "ada", "password": PASSWORD}
+        one = (await browser.post("/login", values)).headers["set-cookie"]
+        two = (await browser.post("/login", values)).headers["set-cookie"]
+        assert one.startswith("__Host-bz_session=")
+        assert one.endswith("HttpOnly; SameSite=Lax; Max-Age=28800; Secure")
+        assert one != two
+        http.cookies.set("__Host-bz_session", one.partition("=")[2].partition(";")[0])
+        assert 'action="/login"' in (await browser.get("/account/grants")).text
+
+
+async def test_on_a_loopback_demonstration_cookies_have_no_prefix() -> None:
+    door = make_door(public_url="http://127.0.0.1:8700", cimd_pinned={CIMD_URL: CIMD_DOCUMENT})
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http, door.origin)
+        query = authorize_query(resource="http://127.0.0.1:8700/mcp/time")
+        assert "Secure" not in (await browser.open(query)).headers["set-cookie"]
+        assert (await browser.code(query))["iss"] == "http://127.0.0.1:8700"
+
+
+async def test_as_18_a_silent_request_without_consent_is_told_so() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        silent = await browser.open(authorize_query(prompt="none"))
+        assert "code" in callback_of(silent)
+        other = await browser.open(authorize_query(prompt="none", resource=GIT, scope="git:read"))
+        assert callback_of(other)["error"] == "consent_required"
+
+
+async def test_prompt_login_and_max_age_ask_for_a_fresh_sign_in() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        door.clock.advance(100)
+        assert (await browser.open(authorize_query(max_age="3600"))).status_code == 303
+        for changes in ({"prompt": "login"}, {"max_age": "60"}, {"max_age": "0"}, {"prompt": "select_account"}):
+            door.clock.advance(100)
+            page = await browser.open(authorize_query(**changes))
+            assert 'action="/login"' in page.text, changes
+            assert "code" in callback_of(await browser.sign_in(page)), changes
+
+
+async def test_as_19_failed_sign_ins_are_delayed_more_and_more_but_only_from_that_address() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.open(authorize_query())
+        for _ in range(4):
+            reply = await browser.sign_in(page, password="wrong")
+            assert reply.status_code == 403
+        delayed = await browser.sign_in(page)
+        assert delayed.status_code == 429
+        assert int(delayed.headers["retry-after"]) == 2
+        door.clock.advance(3)
+        assert (await browser.sign_in(page)).status_code == 200
+    assert door.named("identity.login.failed") == [{}] * 4
+    assert "ada" not in str(door.events)
+
+
+async def test_rs_17_an_unknown_user_and_a_wrong_password_get_the_same_answer() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.open(authorize_query())
+        one = await browser.sign_in(page, password="wrong")
+        two = await browser.sign_in(page, name="nobody")
+    assert one.status_code == two.status_code == 403
+    strip = re.compile(r'name="csrf" value="[^"]*"')
+    assert strip.sub("", one.text) == strip.sub("", two.text)
+
+
+async def test_as_19_requests_of_one_address_are_limited_per_minute() -> None:
+    door = make_door(authorize_per_minute=2, token_per_minute=1)
+    async with door.http() as http:
+        statuses = [(await Browser(http).open(authorize_query())).status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        assert [(await redeem(http, "x")).status_code for _ in range(2)] == [400, 429]
+        door.clock.advance(60)
+        assert (await Browser(http).open(authorize_query())).status_code == 200
+
+
+async def test_ui_01_a_changed_document_or_another_destination_is_asked_about_again() -> None:
+    door = make_door(cimd_pinned={})
+    await door.user()
+
+    def publish(name: str) -> None:
+        body = strict_json.dumps({**CIMD_DOCUMENT, "client_name": name})
+        door.fetcher.answers[CIMD_URL] = Fetched(200, {"content-type": "application/json"}, body)
+
+    publish("Example Agent")
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        assert (await browser.open(authorize_query())).status_code == 303
+        assert (await browser.open(authorize_query(redirect_uri="http://localhost:1/callback"))).status_code == 200
+        publish("Your Bank")
+        door.clock.advance(3601)
+        page = await browser.open(authorize_query())
+        assert page.status_code == 200
+        assert "Your Bank" in page.text
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", ""])
+async def test_ui_02_a_remembered_consent_is_shown_when_the_person_did_not_start_it(site: str) -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        assert (await browser.open(authorize_query(), site=site)).status_code == 200
+        http.cookies.delete("__Host-bz_session")
+        page = await browser.sign_in(await browser.open(authorize_query(), site=site))
+        assert 'action="/consent"' in page.text
+
+
+async def test_ui_03_the_consent_page_names_who_where_and_what() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query(scope="time:read time:write")))
+    for text in ("app.example", "Example Agent", TIME, "127.0.0.1", "ada", "Read from “time”", "Act through “time”"):
+        assert text in page.text, text
+    assert "any program on that computer could be asking" in page.text
+    assert page.text.index("app.example") < page.text.index("Example Agent")
+
+
+async def test_ui_04_what_a_client_says_about_itself_is_cleaned_and_escaped() -> None:
+    hostile = {**CIMD_DOCUMENT, "client_name": "<script>alert(1)</script>\u202eknaB\u0000" + "x" * 200}
+    door = make_door(cimd_pinned={CIMD_URL: hostile})
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+    assert "<script" not in page.text
+    assert "\u202e" not in page.text
+    assert "x" * 70 not in page.text
+
+
+def test_ui_04_names_are_short_and_mixed_alphabets_are_marked() -> None:
+    assert clean_name("  A\tb\u200b\n c ") == "A b c"
+    assert len(clean_name("x" * 500)) == 64
+    assert is_mixed_script("Pаypal")  # the second letter is Cyrillic
+    assert not is_mixed_script("Paypal 2 für Ümläute")
+    assert scope_words("a:b:c") == "a:b:c"
+
+
+@pytest.mark.parametrize("path", ["login", "consent", "message", "account"])
+async def test_ui_05_every_page_forbids_frames_scripts_and_foreign_resources(path: str) -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        login = await browser.open(authorize_query())
+        pages = {
+            "login": login,
+            "consent": await browser.sign_in(login),
+            "message": await browser.get("/consent?txn=nothing"),
+            "account": await browser.get("/account/grants"),
+        }
+    headers = pages[path].headers
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "same-origin"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in headers
+    text = pages[path].text
+    assert "<script" not in text
+    assert " style=" not in text
+    assert re.findall(r'(?:src|href)="([^"]*)"', text) == ["/assets/front-door.css"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "", "Sec_Fetch_Site": ""},
+        {"Origin": "", "Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "none"},
+        {"Origin": ORIGIN + ".evil.example", "Sec_Fetch_Site": ""},
+    ],
+)
+async def test_ui_06_forms_count_from_our_own_pages_only(headers: dict[str, str]) -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        login = await browser.open(authorize_query())
+        values = {**inputs_of(login.text), "username": "ada", "password": PASSWORD}
+        assert (await browser.post("/login", values, **headers)).status_code == 403
+        page = await browser.sign_in(login)
+        refused = await browser.post("/consent", {**inputs_of(page.text), "decision": "approve"}, **headers)
+        assert refused.status_code == 403
+        assert (await browser.approve(page)).status_code == 303
+
+
+async def test_ui_06_a_page_may_be_loaded_twice_and_sent_once() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        one = await browser.sign_in(await browser.open(authorize_query()))
+        two = await browser.get("/consent?txn=" + inputs_of(one.text)["txn"])
+        assert inputs_of(one.text)["csrf"] != inputs_of(two.text)["csrf"]
+        assert (await browser.approve(one)).status_code == 303
+        assert (await browser.approve(two)).status_code == 403
+
+
+async def test_ui_07_a_form_rendered_for_one_person_cannot_be_sent_as_another() -> None:
+    door = make_door()
+    await door.user()
+    await door.user("eve")
+    async with door.http() as http:
+        browser = Browser(http)
+        login = await browser.open(authorize_query())
+        page = await browser.sign_in(login)
+        await browser.sign_in(login, name="eve")
+        assert (await browser.approve(page)).status_code == 403
+
+
+async def test_ui_08_deny_has_the_focus_and_tells_the_client() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+        assert re.search(r'value="deny"[^>]* autofocus', page.text)
+        denied = callback_of(await browser.approve(page, "deny"))
+    assert denied == {"error": "access_denied", "state": "xyz", "iss": ORIGIN}
+
+
+async def test_ui_09_a_person_may_give_less_than_was_asked_and_nothing_more() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query(scope="time:read time:write")))
+        values = {**inputs_of(page.text), "decision": "approve", "scope.7": "git:write"}
+        del values["scope.1"]
+        code = callback_of(await browser.post("/consent", values))["code"]
+        assert (await redeem(http, code)).json()["scope"] == "time:read"
+        page = await browser.open(authorize_query(scope="time:read time:write"))
+        empty = {k: v for k, v in inputs_of(page.text).items() if not k.startswith("scope.")}
+        assert (await browser.post("/consent", {**empty, "decision": "approve"})).status_code == 400
+
+
+async def test_a_person_without_any_of_the_scopes_gives_nothing() -> None:
+    door = make_door()
+    await door.user(scopes=("llm:*",))
+    async with door.http() as http:
+        browser = Browser(http)
+        ended = await browser.sign_in(await browser.open(authorize_query()))
+    assert callback_of(ended)["error"] == "access_denied"
+
+
+async def test_offline_access_is_no_scope_of_the_token_and_no_scope_means_the_default() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        for scope in ("-", "offline_access"):
+            code = (await browser.code(authorize_query(scope=scope)))["code"]
+            assert (await redeem(http, code)).json()["scope"] == "time:read"
+
+
+async def test_as_23_a_person_of_another_tenant_gets_nothing_at_a_closed_resource() -> None:
+    from firewall.identity.settings import ProtectedResource
+
+    closed = ProtectedResource("/mcp/time", "Time", ("time:read",), ("time:read",), tenants=("acme",))
+    door = make_door(resources=(closed,))
+    await door.user("bob", tenant="other", scopes=("*",))
+    async with door.http() as http:
+        browser = Browser(http)
+        ended = await browser.sign_in(await browser.open(authorize_query()), name="bob")
+    assert callback_of(ended)["error"] == "access_denied"

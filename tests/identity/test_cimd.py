@@ -1,0 +1,140 @@
+"""Finding a client's metadata document: order of the checks, cache, failures."""
+
+import asyncio
+
+import pytest
+
+from firewall.core.errors import Malformed
+from firewall.identity.cimd import ClientDocuments
+from firewall.identity.settings import IdentitySettings
+from firewall.net.dial import Fetched, Purpose
+from firewall.net.runtime import FakeClock
+from firewall.wire import strict_json
+from tests.support.door import CIMD_DOCUMENT, CIMD_URL, ORIGIN, NoNetwork
+
+JSON_TYPE = {"content-type": "application/json; charset=utf-8"}
+
+
+class Finder:
+    def __init__(self, **changes: object) -> None:
+        values: dict[str, object] = {"public_url": ORIGIN, "cimd_hosts": ("app.example",), **changes}
+        self.clock = FakeClock()
+        self.network = NoNetwork()
+        self.documents = ClientDocuments(IdentitySettings(**values), self.network, self.clock)  # type: ignore[arg-type]
+
+    def publish(self, status: int = 200, headers: dict[str, str] | None = None, **changes: object) -> None:
+        body = strict_json.dumps({**CIMD_DOCUMENT, **changes})  # type: ignore[dict-item]
+        self.network.answers[CIMD_URL] = Fetched(status, headers or JSON_TYPE, body)
+
+    async def refused(self, url: str = CIMD_URL) -> str:
+        with pytest.raises(Malformed) as caught:
+            await self.documents.get(url)
+        return caught.value.code
+
+
+async def test_a_document_is_fetched_once_and_kept_for_an_hour() -> None:
+    finder = Finder()
+    finder.publish()
+    found = await asyncio.gather(*(finder.documents.get(CIMD_URL) for _ in range(20)))
+    assert len({id(document) for document in found}) == 1
+    assert finder.network.asked == [(Purpose.CIMD, CIMD_URL)]
+    finder.clock.advance(3599)
+    await finder.documents.get(CIMD_URL)
+    assert len(finder.network.asked) == 1
+    finder.clock.advance(1)
+    await finder.documents.get(CIMD_URL)
+    assert len(finder.network.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "url", "code"),
+    [
+        ({"cimd_policy": "off"}, CIMD_URL, "cimd_off"),
+        ({}, "https://evil.example/c", "cimd_host"),
+        ({}, "https://sub.app.example/c", "cimd_host"),
+        ({}, "https://127.0.0.1/c", "cimd_url"),
+        ({"cimd_policy": "any"}, "https://app.example/../c", "cimd_url"),
+    ],
+)
+async def test_cl_01_syntax_and_trust_are_judged_before_any_network(
+    changes: dict[str, object], url: str, code: str
+) -> None:
+    finder = Finder(**changes)
+    assert await finder.refused(url) == code
+    assert finder.network.asked == []
+
+
+async def test_any_host_is_fetched_only_where_the_policy_says_so() -> None:
+    finder = Finder(cimd_policy="any", cimd_hosts=())
+    finder.publish()
+    assert (await finder.documents.get(CIMD_URL)).client_id == CIMD_URL
+
+
+async def test_a_pinned_document_is_never_fetched() -> None:
+    finder = Finder(cimd_pinned={CIMD_URL: CIMD_DOCUMENT}, cimd_hosts=())
+    assert (await finder.documents.get(CIMD_URL)).client_name == "Example Agent"
+    assert finder.network.asked == []
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 302, 304, 403, 404, 500])
+async def test_any_status_but_200_is_an_error(status: int) -> None:
+    finder = Finder()
+    finder.publish(status)
+    assert await finder.refused() == "cimd_fetch"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good"),
+    [
+        ("application/json", True),
+        ("application/cimd+json", True),
+        ("text/html", False),
+        ("", False),
+        ("text/json", False),
+    ],
+)
+async def test_the_media_type_is_json(kind: str, good: bool) -> None:
+    finder = Finder()
+    finder.publish(headers={"content-type": kind, "cache-control": "max-age=60"})
+    if good:
+        assert await finder.documents.get(CIMD_URL)
+    else:
+        assert await finder.refused() == "cimd_fetch"
+
+
+async def test_cl_02_a_document_of_another_client_is_refused_and_not_kept() -> None:
+    finder = Finder()
+    finder.publish(client_id=CIMD_URL + "/")
+    assert await finder.refused() == "cimd_document"
+    finder.clock.advance(30)
+    finder.publish()
+    assert await finder.documents.get(CIMD_URL)
+
+
+async def test_cl_03_a_failure_is_remembered_for_thirty_seconds_only_to_spare_the_network() -> None:
+    finder = Finder()
+    for _ in range(5):
+        assert await finder.refused() == "cimd_fetch"
+    assert len(finder.network.asked) == 1
+    finder.clock.advance(30)
+    finder.publish()
+    assert await finder.documents.get(CIMD_URL)
+
+
+async def test_cl_03_a_failing_host_leaves_the_last_good_document_to_a_refresh_for_a_day() -> None:
+    finder = Finder()
+    finder.publish()
+    good = await finder.documents.get(CIMD_URL)
+    finder.network.answers.clear()
+    finder.clock.advance(3600)
+    assert await finder.refused() == "cimd_fetch"
+    assert await finder.documents.get(CIMD_URL, allow_stale=True) is good
+    finder.clock.advance(24 * 3600)
+    with pytest.raises(Malformed):
+        await finder.documents.get(CIMD_URL, allow_stale=True)
+
+
+async def test_a_large_document_is_refused() -> None:
+    finder = Finder()
+    finder.publish(pad="x" * 6000)
+    assert await finder.refused() == "cimd_fetch"
