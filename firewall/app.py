@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -32,7 +33,6 @@ from a2a_gateway.upstream import Upstream as AgentUpstream
 from firewall.config import Config, rooms
 from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import FixedReply
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
 from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
@@ -47,22 +47,28 @@ from firewall.enforce.limits import Limits, LimitSettings
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
-from firewall.identity.upstream_credentials import StaticUpstreamCredentials
+from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, edge_reply
+from firewall.net.egress_proxy import Door, EgressProxy
 from firewall.net.runtime import RandomIds, SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import AiohttpClient
 from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
-from firewall.record.telemetry import build_telemetry
+from firewall.record.metrics import Metrics
+from firewall.record.telemetry import METRICS, GuardTelemetry
+from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
 from firewall.state.vault import Sealer
+from llm_router.meter import Meter
+from llm_router.relay import Relay as LLMRelay
+from llm_router.serve import LLMRouter, RouterSettings
 from mcp_gateway import sandbox
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
@@ -263,7 +269,7 @@ class Worker:
         agents = []
         for entry in self.registry.list(self.config.tenant):
             if entry.name not in known:
-                self.parts["credentials"].add(entry.name, rooms.CredentialSettings())
+                self.parts["credentials"].add(entry.name, CredentialSettings())
             if entry.kind == "a2a" and entry.state != "revoked":
                 title = self.config.a2a[entry.name].title if entry.name in self.config.a2a else ""
                 agents.append((entry.name, title))
@@ -302,12 +308,8 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         on_fault=on_fault,
     )
     bundle = load_policy(config, paths)
-    telemetry = build_telemetry(
-        directory=paths.metrics,
-        endpoint=config.telemetry.otlp_endpoint,
-        sample_ratio=config.telemetry.sample_ratio,
-        upstreams=tuple([*config.mcp, *config.a2a]),
-    )
+    telemetry = _telemetry(config, paths, clock)
+    telemetry.watch_audit(audit)
     labels = FlowLabels(marks, store.collection("labels"))
     labels.restore([config.tenant])
     guard = Guard(
@@ -350,9 +352,11 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     sealer = Sealer(keys.secret("seal"), clock)
     support = sandbox.detect()
     parts: dict[str, Any] = {"client": client, "credentials": credentials, "telemetry": telemetry, "keys": keys}
-    socket_path = _egress(config, paths, guard, clock, dialler, parts, support)
+    doors = _doors(config, paths, guard, clock, dialler)
+    if doors is not None:
+        parts["egress"] = doors
     mcp = MCPGateway(
-        rooms.mcp_settings(config, specs, scratch=str(paths.children), egress_socket=socket_path),
+        rooms.mcp_settings(config, specs, scratch=str(paths.children), egress_socket=doors.pattern if doors else ""),
         guard=guard,
         auth=identity.resource_server,
         credentials=credentials,
@@ -372,7 +376,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         dialler=dialler,
         review=review,
         clock=clock,
-        signing=CardKey(ECKey.import_key(card_key), thumbprint(card_key)),  # type: ignore[arg-type]
+        signing=CardKey(ECKey.import_key(card_key), thumbprint(card_key)),
         settings=rooms.inventory_settings(config),
     )
     a2a = A2AGateway(
@@ -385,6 +389,25 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     )
     parts["agents"] = inventory
     llm = None
+    if config.llm.models:
+        llm = LLMRouter(
+            guard=guard,
+            resource_server=identity.resource_server,
+            models=rooms.llm_models(config),
+            meter=Meter(store.collection("budgets"), clock, rooms.llm_budget(config)),
+            relay=LLMRelay(client, credentials),
+            clock=clock,
+            tasks=tasks,
+            settings=RouterSettings(config.public_url),
+            on_spent=lambda spent: telemetry.inference(
+                spent.model.provider.name,
+                spent.model.alias,
+                duration_us=spent.duration_us,
+                input_tokens=spent.usage.input,
+                output_tokens=spent.usage.output,
+                micro_usd=spent.micro_usd,
+            ),
+        )
     kill_switch = guard.kill_switch
     return Worker(
         config,
@@ -406,6 +429,18 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     )
 
 
+def _telemetry(config: Config, paths: Paths, clock: SystemClock) -> GuardTelemetry:
+    endpoint = config.telemetry.otlp_endpoint
+    service = {"service.name": "bartizan", "service.version": VERSION, "service.instance.id": config.node}
+    return GuardTelemetry(
+        Metrics(paths.metrics, METRICS),
+        upstreams=(*config.mcp, *config.a2a, *config.llm.providers, "llm"),
+        tracer=Tracer(endpoint, service) if endpoint else None,
+        ratio=config.telemetry.sample_ratio,
+        clock=clock,
+    )
+
+
 def _configure(config: Config, registry: Registry) -> None:
     for name, given in config.mcp.items():
         for tenant in rooms.tenants(config, given.tenants):
@@ -414,18 +449,46 @@ def _configure(config: Config, registry: Registry) -> None:
         registry.configure(config.tenant, "a2a", name, rooms.agent_spec(config, agent).to_json())
 
 
-def _egress(
-    config: Config, paths: Paths, guard: Guard, clock: SystemClock, dialler: Dialler, parts: dict[str, Any], support: sandbox.Support
-) -> str:
-    """Prepare the egress proxy of local programs; return its socket, or "" when none is needed."""
-    if not any(given.command for given in config.mcp.values()):
-        return ""
-    from firewall.net.egress_proxy import EgressProxy
+class ChildDoors:
+    """One unix socket per local program: its only way out of its namespace leads to our proxy."""
 
+    def __init__(self, directory: Path, children: tuple[str, ...], proxy: EgressProxy) -> None:
+        self._directory = directory
+        self._children = children
+        self._proxy = proxy
+        self._open: list[Door] = []
+
+    @property
+    def pattern(self) -> str:
+        """The sockets' path with ``{name}`` for the child."""
+        return str(self._directory / "{name}.sock")
+
+    async def start(self) -> None:
+        """Bind every socket, owner only."""
+        for child in self._children:
+            path = self._directory / f"{child}.sock"
+            path.unlink(missing_ok=True)
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            sock.bind(str(path))
+            path.chmod(0o600)
+            self._open.append(await self._proxy.open(child, sock))
+
+    async def stop(self) -> None:
+        """Close them with everything that goes through."""
+        for door in self._open:
+            await door.close()
+        for child in self._children:
+            (self._directory / f"{child}.sock").unlink(missing_ok=True)
+
+
+def _doors(config: Config, paths: Paths, guard: Guard, clock: SystemClock, dialler: Dialler) -> ChildDoors | None:
+    """Return the doors of local programs, or None when there are none."""
     networks = {name: given.network for name, given in config.mcp.items() if given.command}
-    gate = EgressGate(guard, clock, config.tenant, networks)
-    parts["egress"] = EgressProxy(paths.children, tuple(networks), gate.permits, dialler)
-    return str(paths.children / "{name}.sock")
+    if not networks:
+        return None
+    gate = EgressGate(guard, clock, config.tenant, dict(networks))
+    return ChildDoors(paths.children, tuple(networks), EgressProxy(dialler, gate.permits))
 
 
 # Told once, when every listener is bound: the worker and the ports.
@@ -472,7 +535,10 @@ async def _serve(
         await worker.stop()
 
 
-def _worker_main(_index: int, heartbeat: Heartbeat, config: Config) -> None:
+def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
     """One of several workers (a module-level function: it is imported again in its process)."""
-    worker = build(config, on_fault=lambda code, detail: print(f"fault {code} {detail}", file=sys.stderr))  # noqa: T201
+    def fault(code: str, detail: str) -> None:
+        print(f"worker {index}: {code} {detail}", file=sys.stderr)  # noqa: T201
+
+    worker = build(argument, on_fault=fault)
     net_server.run(lambda: _serve(worker, None, heartbeat))

@@ -122,7 +122,7 @@ class Tour:
 
         async with self.http(f"/mcp/{name}") as http:
             transport = streamable_http_client(f"{self.url}/mcp/{name}", http_client=http)
-            async with Client(transport, mode=mode, cache=False) as client:
+            async with Client(transport, mode=mode, cache=None) as client:
                 yield client
 
     async def token(self, path: str) -> str:
@@ -291,7 +291,7 @@ async def changed_card(tour: Tour, step: Step) -> None:
 
 async def model_chat(tour: Tour, step: Step) -> None:
     """A streamed chat with a tool call."""
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, AsyncStream
 
     step.did = "openai client, streamed, answered with a tool call"
     token = await tour.token("/v1/chat/completions")
@@ -310,6 +310,8 @@ async def model_chat(tour: Tour, step: Step) -> None:
             tools=[tool],  # type: ignore[list-item]
             stream=True,
         )
+        _expect(isinstance(stream, AsyncStream), "it was not a stream")
+        assert isinstance(stream, AsyncStream)
         name, arguments, chunks = "", "", 0
         async for chunk in stream:
             chunks += 1

@@ -14,6 +14,8 @@ from firewall.identity.settings import CIMD_HOSTS, ClientSettings, IdentitySetti
 from firewall.identity.upstream_credentials import CredentialSettings
 from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
+from llm_router.choose import Model, Models, Provider
+from llm_router.meter import Budget, Price
 from mcp_gateway.settings import Settings as MCPSettings
 from mcp_gateway.settings import UpstreamSpec
 
@@ -139,6 +141,43 @@ def agent_spec(config: Config, given: A2AUpstream) -> AgentSpec:
 def inventory_settings(config: Config) -> InventorySettings:
     """Return the agent inventory's settings."""
     return InventorySettings(config.public_url, home_tenant=config.tenant)
+
+
+# -- LLM -----------------------------------------------------------------------------------------------------
+
+
+def llm_models(config: Config) -> Models:
+    """Return the models by alias, each with its provider and price. Raises ConfigFault."""
+    providers = {
+        name: Provider(
+            name,
+            given.base_url,
+            given.protocol,
+            given.network,
+            given.trust,
+            tenants(config, given.tenants),
+        )
+        for name, given in config.llm.providers.items()
+    }
+    return Models(
+        Model(
+            alias,
+            providers[given.provider],
+            given.model,
+            Price(_micro(given.input_usd), _micro(given.output_usd)),
+            given.max_output_tokens,
+        )
+        for alias, given in config.llm.models.items()
+    )
+
+
+def llm_budget(config: Config) -> Budget:
+    """Return the daily ceilings of one caller."""
+    return Budget(config.limits.tokens_per_day, _micro(config.limits.usd_per_day))
+
+
+def _micro(dollars: float) -> int:
+    return round(dollars * 1_000_000)
 
 
 # -- identity -------------------------------------------------------------------------------------------------

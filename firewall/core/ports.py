@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.label import Label
@@ -114,6 +115,9 @@ class Telemetry(Protocol):
 
     def finding(self, rule: str, point: Point) -> None:
         """Count one finding."""
+
+    def exchange(self, exchange: Exchange, *, outcome: str, error: str = "") -> None:
+        """Count a finished exchange, and make its span when it is kept; never raises."""
 
 
 # -- state -------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class Guard:
         self.scanner = scanner
         self._labels = labels
         self._limits = limits
-        self._kill_switch = kill_switch
+        self.kill_switch = kill_switch
         self._audit = audit
         self._telemetry = telemetry
         self._clock = clock
@@ -128,6 +128,7 @@ class Guard:
         if exchange.closed:
             return
         exchange.closed = True
+        self._telemetry.exchange(exchange, outcome=outcome, error=error)
         if not exchange.intent_uid:
             return
         duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
@@ -195,7 +196,7 @@ class Guard:
         principal = action.principal
         info = INFO[action.point]
         exchange.upstream = action.resource.upstream
-        if self._kill_switch.stopped(principal, action.resource.upstream):
+        if self.kill_switch.stopped(principal, action.resource.upstream):
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
         if info.direction == "request":
             wait = self._limits.take(principal)
@@ -295,7 +296,7 @@ class Guard:
         except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
-    def _relay(self, body: JSON, exchange: Exchange, decision_id: str) -> Cleared:
+    def _clear_piece(self, body: JSON, exchange: Exchange, decision_id: str) -> Cleared:
         """Return one piece of a stream that `stream_guard` has inspected and released.
 
         For `stream_guard` alone; `tests/enforce/test_choke_point.py` fails on any other caller.

@@ -124,7 +124,7 @@ class Registry:
         """End an entry for good."""
         return self._move(tenant, kind, name, "revoke", by)
 
-    def get(self, tenant: str, kind: Kind, name: str) -> RegistryEntry | None:
+    def get(self, tenant: str, kind: str, name: str) -> RegistryEntry | None:
         """Return one entry."""
         entry = self._entries.get(tenant, f"{kind}/{name}")
         return _entry(tenant, entry) if entry else None
@@ -133,7 +133,7 @@ class Registry:
         """Return entries by kind and name."""
         return [_entry(tenant, e) for e in self._entries.scan(tenant, f"{kind}/" if kind else "")]
 
-    def state(self, tenant: str, kind: Kind, name: str) -> State:
+    def state(self, tenant: str, kind: str, name: str) -> State:
         """Return the state for the data path: cached until the node's epoch moves; unknown is revoked.
 
         Raises StateUnavailable.

@@ -125,7 +125,7 @@ class StreamGuard:
                     raise PolicyFault("obligation_failed", "streamed text is not a string")
                 body = replaced(body, piece.text_at, self._rewritten(text, piece.start))
             self._released = piece.end
-            out.append(self._guard._relay(body, self._exchange, self._decision_id))
+            out.append(self._guard._clear_piece(body, self._exchange, self._decision_id))
         return out
 
     def _rewritten(self, text: str, start: int) -> str:

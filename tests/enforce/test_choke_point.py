@@ -49,7 +49,7 @@ def test_only_the_guard_names_the_mint_and_only_the_stream_guard_relays():
     assert users_of("take_mint") == {"firewall/enforce/guard.py"}
     assert users_of("_SEAL") == {"firewall/core/permit.py"}
     assert users_of("_MINT") == {"firewall/enforce/guard.py"}
-    assert users_of("_relay") == {"firewall/enforce/stream_guard.py"}
+    assert users_of("_clear_piece") == {"firewall/enforce/stream_guard.py"}
 
 
 def test_no_gateway_writes_to_the_wire_but_through_the_writers():

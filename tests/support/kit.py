@@ -9,6 +9,7 @@ import orjson
 
 from firewall.core.action import Action, Protocol, Resource
 from firewall.core.errors import AuditUnavailable, PolicyFault
+from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
@@ -107,12 +108,16 @@ class QuietTelemetry:
 
     def __init__(self) -> None:
         self.decisions: list[tuple[Point, str, tuple[str, ...]]] = []
+        self.closed: list[tuple[str, str]] = []
 
     def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int) -> None:
         self.decisions.append((point, effect, tuple(rules)))
 
     def finding(self, rule: str, point: Point) -> None:
         pass
+
+    def exchange(self, exchange: Exchange, *, outcome: str, error: str = "") -> None:
+        self.closed.append((outcome, error))
 
 
 class ScriptedEngine:
