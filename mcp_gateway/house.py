@@ -53,6 +53,10 @@ class House:
             found = self._resources[spec.name, state] = server_resource(spec.facts, state)
         return found
 
+    def forget(self, name: str) -> None:
+        """Drop the kept facts of an upstream whose configuration changed."""
+        self._resources = {slot: kept for slot, kept in self._resources.items() if slot[0] != name}
+
     async def clear(
         self, tenant: str, spec: UpstreamSpec, method: str, body: JSONObject, *, version: str, point: Point
     ) -> Cleared:

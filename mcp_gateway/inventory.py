@@ -162,6 +162,10 @@ class Inventory:
         if found is not None:
             found.stale = True
 
+    def forget(self, name: str) -> None:
+        """Drop the catalogues of an upstream that is gone or changed."""
+        self._catalogues = {slot: kept for slot, kept in self._catalogues.items() if slot[1] != name}
+
     def pin(self, tenant: str, tool: Tool) -> PinStatus:
         """Return a tool's pin status now: an approval anywhere on the node counts at once."""
         epoch = self._pins.epoch()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from firewall.core.action import Headers, Resource
@@ -103,6 +103,25 @@ class MCPGateway:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Every endpoint with its resource URL, for the resource metadata."""
         return tuple({e.url: e for e in self._endpoints.values()}.values())
+
+    def serve_only(self, specs: tuple[UpstreamSpec, ...]) -> None:
+        """Serve exactly these upstreams from now on. Raises ConfigFault, and then changes nothing.
+
+        Links of an upstream that is gone or changed end as soon as the loop comes to it.
+        """
+        before = {spec.name: spec for spec in self._settings.upstreams}
+        if tuple(before.values()) == specs:
+            return
+        settings = replace(self._settings, upstreams=specs)
+        missing = {s.name: self._launcher.check(s) for s in specs if s.transport == "stdio"}
+        self._settings, self.sandbox_missing = settings, missing
+        self._endpoints = _endpoints(settings)
+        self._aggregates.clear()
+        for name, spec in before.items():
+            if spec not in specs:
+                self._house.forget(name)
+                self.inventory.forget(name)
+                self._tasks.spawn(self._pool.drop(name), f"mcp.drop.{name}")
 
     async def close(self) -> None:
         """End every link and child, within a second."""

@@ -108,9 +108,9 @@ class Pool:
         await self._trim()
         return link
 
-    async def drop(self, tenant: str, name: str) -> None:
-        """Close the links of one upstream (it was suspended or revoked)."""
-        for slot in [s for s in self._links if s[0] == tenant and s[1] == name]:
+    async def drop(self, name: str) -> None:
+        """Close the links of one upstream (it is gone, or its configuration changed)."""
+        for slot in [s for s in self._links if s[1] == name]:
             await self._links.pop(slot).close()
 
     async def close(self) -> None:
