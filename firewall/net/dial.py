@@ -121,14 +121,36 @@ class Dialler:
                 )
         return pinned
 
+    async def locate(self, host: str) -> tuple[AddressClass, tuple[str, ...]]:
+        """Return the class of a host and its pinned addresses, without a permission: for asking a policy.
+
+        A name whose answers differ in class, or which is written badly, is ``invalid``; only public,
+        private and loopback ones have addresses here. Raises UpstreamFault: unreachable, timeout.
+        """
+        if (written := classify(host)) in ("invalid", "metadata"):
+            return written, ()
+        answers = (host,) if _is_ip(host) else await self._lookup(host)
+        pinned = tuple(unwrap_text(answer) for answer in answers)
+        classes = {classify(address) for address in pinned}
+        found = classes.pop() if len(classes) == 1 else "invalid"
+        return found, pinned if found in ("public", "private", "loopback") else ()
+
     async def connect(
         self, host: str, port: int, network: Network
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Return a TCP stream to a pinned address of the host; its peer name is checked.
+        """Return a TCP stream to a pinned address of the host; see `connect_to`."""
+        return await self.connect_to(await self.resolve(host, network), port, network)
 
-        Raises UpstreamFault: blocked_address, unreachable, timeout.
+    async def connect_to(
+        self, addresses: tuple[str, ...], port: int, network: Network
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a TCP stream to the first address that answers; each is judged again, and so is the peer.
+
+        Raises UpstreamFault: blocked_address, unreachable (or too slow).
         """
-        for address in await self.resolve(host, network):
+        for address in addresses:
+            if not permits(network, address):
+                raise UpstreamFault("blocked_address")
             try:
                 async with asyncio.timeout(self.settings.connect_s):
                     reader, writer = await asyncio.open_connection(address, port)

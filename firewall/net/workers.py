@@ -40,7 +40,6 @@ class WorkerSettings:
     start_s: float = 60.0
     stop_s: float = 1.8
     steady_s: float = 10.0
-    beat_s: float = 0.25
 
 
 class Heartbeat:
@@ -57,17 +56,12 @@ class Heartbeat:
         self._cell[self._index] = self._clock.monotonic_ns()
         return os.getppid() == self._parent
 
-    async def run(self, every_s: float) -> None:
-        """Beat until the parent is gone."""
-        while self.beat():  # noqa: ASYNC110 -- nobody in this process wakes us
-            await asyncio.sleep(every_s)
-
 
 class WorkerMain(Protocol):
     """What a worker process runs: a module-level function (it is imported again in the new process)."""
 
     def __call__(self, index: int, heartbeat: Heartbeat, argument: Any) -> None:
-        """Serve until SIGTERM; run ``heartbeat.run`` on the loop."""
+        """Open the listeners, ``await until_told(heartbeat)`` on the loop, close them."""
 
 
 @dataclass(slots=True)
@@ -202,13 +196,25 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def until_signal() -> None:
-    """Return when SIGTERM or SIGINT arrives; for the main coroutine of a worker or a single process."""
-    stop = asyncio.Event()
+async def until_told(heartbeat: Heartbeat | None = None, *, beat_s: float = 0.25) -> None:
+    """Return on SIGTERM or SIGINT, or when the parent is gone; beats while it waits.
+
+    For the main coroutine of a worker, or of a single process (no heartbeat).
+    """
+    told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+        loop.add_signal_handler(number, told.set)
+    if heartbeat is None:
+        await told.wait()
+        return
+    while heartbeat.beat():
+        try:
+            async with asyncio.timeout(beat_s):
+                await told.wait()
+                return
+        except TimeoutError:
+            continue
 
 
 def _run_worker(main: WorkerMain, index: int, beats: Any, clock: Clock, parent: int, argument: Any) -> None:

@@ -1,0 +1,134 @@
+"""Workers: one port for all, a dead one comes back, a stuck one is killed, everything is down in two seconds."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from firewall.net.runtime import SystemClock
+from firewall.net.workers import Supervisor, WorkerSettings, reserve_port
+from tests.net.worker_main import serve
+
+PROGRAM = """
+import sys
+from firewall.net.runtime import SystemClock
+from firewall.net.workers import Supervisor, WorkerSettings, reserve_port
+from tests.net.worker_main import serve
+
+if __name__ == "__main__":
+    held = reserve_port("127.0.0.1", 0)
+    say = lambda event, index: print(event, index, flush=True)
+    print("port", held.getsockname()[1], flush=True)
+    sys.exit(Supervisor(serve, held.getsockname()[1], WorkerSettings(2, stuck_s=0.6), SystemClock(), say).run())
+"""
+
+
+def get(port: int, path: str = "/") -> int:
+    """Return the pid that answered, 0 when nobody did."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+            data = b""
+            while chunk := client.recv(4096):
+                data += chunk
+        return int(data.rpartition(b"\r\n\r\n")[2] or b"0")
+    except OSError:
+        return 0
+
+
+def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@contextmanager
+def program(root: Path) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
+    """The supervisor in its own process, since it owns the signals."""
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=root, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    port = int(process.stdout.readline().split()[1])
+    events: list[str] = []
+    reader = threading.Thread(target=lambda: events.extend(line.strip() for line in process.stdout or ()), daemon=True)
+    reader.start()
+    try:
+        yield process, port, events
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(5)
+        process.stdout.close()
+
+
+def pids(port: int) -> set[int]:
+    return {get(port) for _ in range(12)} - {0}
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_workers_share_a_port_come_back_when_dead_or_stuck_and_end_together(root: Path) -> None:
+    with program(root) as (process, port, events):
+        eventually(lambda: len(pids(port)) == 2)
+        first = pids(port)
+        get(port, "/die")
+        eventually(lambda: any(event.startswith("died") for event in events))
+        eventually(lambda: len(pids(port)) == 2 and pids(port) != first)
+        second = pids(port)
+        get(port, "/stick")
+        eventually(lambda: any(event.startswith("stuck") for event in events))
+        eventually(lambda: len(pids(port)) == 2 and pids(port) != second)
+        last = pids(port)
+        open_stream = socket.create_connection(("127.0.0.1", port))
+        open_stream.sendall(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert open_stream.recv(10)
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(5) == 0
+        assert time.monotonic() - began < 2.2
+        open_stream.close()
+        assert not any(alive(pid) for pid in last)
+        assert get(port) == 0
+
+
+def test_workers_end_when_their_parent_is_killed(root: Path) -> None:
+    with program(root) as (process, port, _):
+        eventually(lambda: len(pids(port)) == 2)
+        process.kill()
+        process.wait()
+        eventually(lambda: get(port) == 0)
+
+
+def test_a_worker_that_dies_at_once_is_started_with_growing_pauses() -> None:
+    starts: list[float] = []
+
+    def note(event: str, _index: int) -> None:
+        if event == "started":
+            starts.append(time.monotonic())
+        if len(starts) == 3:
+            supervisor.stop()
+
+    supervisor = Supervisor(serve, "not a port", WorkerSettings(1), SystemClock(), note)
+    supervisor.run()
+    assert len(starts) == 3
+    assert supervisor.pids() == []
+
+
+def test_a_reserved_port_is_held_without_being_served() -> None:
+    held = reserve_port("127.0.0.1", 0)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(held.getsockname(), timeout=1)
+    held.close()
