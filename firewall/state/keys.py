@@ -30,7 +30,7 @@ from firewall.core.errors import ConfigFault
 Kind = Literal["ec", "ed25519", "secret"]
 SECRET_BYTES: Final = 32
 FILE_BYTES: Final = 4096
-_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
 class KeyRing:
@@ -160,7 +160,7 @@ class KeyRing:
     @staticmethod
     def _generations(directory: int, kind: Kind, name: str) -> list[int]:
         if not name or len(name) > 40 or not _NAME.issuperset(name):
-            raise ConfigFault("key_name", "a key's name is a-z, 0-9 and _")
+            raise ConfigFault("key_name", "a key's name is a-z, 0-9, _ and -")
         prefix = f"{kind}-{name}."
         numbers = [entry.removeprefix(prefix) for entry in os.listdir(directory) if entry.startswith(prefix)]
         return [int(number) for number in numbers if number.isascii() and number.isdigit()]
