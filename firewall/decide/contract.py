@@ -16,7 +16,7 @@ Source: policy reference §10.1, §10.2, §10.5; OpenID AuthZEN Authorization AP
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import orjson
 
@@ -54,6 +54,29 @@ RESOURCE_PROPERTIES: Final[dict[str, frozenset[str] | type]] = {
     "host": str,
     "port": int,
     "address_class": frozenset({"public", "private", "loopback", "link_local", "metadata", "reserved", "invalid"}),
+}
+
+# Every member that a rule may name; None means that what is below is free or a list.
+Shape: TypeAlias = "dict[str, Shape] | None"
+INPUT_SHAPE: Final[dict[str, Shape]] = {
+    "contract": None,
+    "point": None,
+    "subject": {
+        "type": None,
+        "id": None,
+        "properties": {
+            **dict.fromkeys(("tenant", "client", "scopes", "roles", "kind")),
+            "auth": dict.fromkeys(("method", "acr", "auth_time", "cimd_verified", "dpop")),
+        },
+    },
+    "action": {"name": None, "properties": {"arguments": None, "side_effect": None}},
+    "resource": {"type": None, "id": None, "properties": dict.fromkeys(RESOURCE_PROPERTIES)},
+    "context": {
+        **dict.fromkeys(("time_us", "request_id", "labels", "findings", "limits", "actor_chain", "audience")),
+        "protocol": dict.fromkeys(("name", "version", "transport", "direction")),
+        "approval": dict.fromkeys(("id", "rules")),
+        "policy": {"revision": None},
+    },
 }
 
 # Facts that a resource has by its type when its gateway says nothing; rules can then ask for every

@@ -20,7 +20,7 @@ import orjson
 import yaml
 
 from firewall.core.decision import EFFECTS, OBLIGATIONS
-from firewall.decide.contract import RESERVED_CODES
+from firewall.decide.contract import INPUT_SHAPE, RESERVED_CODES, Shape
 from firewall.decide.specialise import MARK_BEGIN, MARK_END, Statement, statements
 
 CHECKS: Final[dict[str, str]] = {
@@ -32,6 +32,7 @@ CHECKS: Final[dict[str, str]] = {
     "builtin_forbidden": "This built-in is not in the portable profile.",
     "builtin_unguarded": "A built-in that can fail reads a value without a type guard in the same body.",
     "compare_unguarded": "An ordering comparison reads a value without is_number in the same body.",
+    "input_unknown": "The policy input has no such member: a misspelled fact would silently un-fire a rule.",
     "with_outside_tests": "`with` is for tests.",
     "grant_negative": "A grant uses `not`: grants are positive, so that a missing fact denies.",
     "grant_shape": "A grant is a string that begins with its package's name.",
@@ -170,6 +171,7 @@ class _Module:
         self._package = ""
         self._collections: set[str] = set()
         self._functions: set[str] = set()
+        self._aliases: dict[str, str] = {}
 
     def _fault(self, line: int, code: str, subject: str = "") -> None:
         self._report.faults.append(Fault(self._path, line, code, subject))
@@ -214,6 +216,8 @@ class _Module:
             if kind == "Func":
                 self._functions.add(name)
             value = (head.get("assign") or {}).get("value") if kind == "Compr" else None
+            if value is not None and _dotted(value).startswith("input."):
+                self._aliases[name] = _dotted(value)
             collection = kind == "Set" or (isinstance(value, dict) and _kind(value) in _COLLECTIONS)
             heads.setdefault(name, []).append(collection)
         self._collections = {name for name, known in heads.items() if all(known)}
@@ -232,11 +236,27 @@ class _Module:
                     self._call(node, guards, line, aliases)
                 elif kind == "BoolExpr" and not self._test:
                     self._ordering(node, guards, line)
+                elif kind == "RefDot" and not self._test:
+                    self._reference(_dotted({"RefDot": node}), line)
                 elif kind == "stmt" and node.get("with_mods") and not self._test:
                     self._fault(line, "with_outside_tests")
                 elif kind == "SomeIn" and not self._test and self._package != "firewall":
                     if _dotted(node["collection"]).startswith("data.firewall"):
                         self._fault(line, "iteration_foreign")
+
+    def _reference(self, name: str, line: int) -> None:
+        first, _, rest = name.partition(".")
+        path = f"{self._aliases[first]}.{rest}" if first in self._aliases else name
+        known: Shape = INPUT_SHAPE
+        if not path.startswith("input."):
+            return
+        for part in path.split(".")[1:]:
+            if known is None:
+                return
+            if part not in known:
+                self._fault(line, "input_unknown", path)
+                return
+            known = known[part]
 
     def _call(self, call: Node, guards: set[tuple[str, str]], line: int, aliases: Mapping[str, str]) -> None:
         name = _dotted(call["fcn"])

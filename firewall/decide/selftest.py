@@ -200,7 +200,7 @@ def worst_inputs(case: Case) -> Iterator[JSONObject]:
         yield _object(replaced(document, _ARGUMENTS, {"items": items}))
         return
     names = ["path", "file", "url", "text"]
-    long = "/" + "a" * (bounds.POLICY_STRING_CHARS - 1)
+    long = "/." * (bounds.POLICY_STRING_CHARS // 2)
     yield _object(replaced(document, _ARGUMENTS, dict.fromkeys(names[:3], long)))
     yield _object(replaced(document, _ARGUMENTS, {name: ["/tmp/a/b/c"] * bounds.POLICY_ARRAY_ITEMS for name in names}))  # noqa: S108
     yield _object(replaced(document, _ARGUMENTS, {f"path{n}": "/a" for n in range(bounds.POLICY_OBJECT_KEYS)}))

@@ -1,10 +1,13 @@
 # METADATA
+# scope: package
 # title: The decision
 # description: |
 #   Joins what the rule packages say into one document of the decision contract.
 #   Permission is an intersection: every package of `granted` must grant, and no package can take
 #   back what another one found. Findings only ever restrict. No priorities and no first match.
 #   What is between the marks is replaced, for the compiled engine, by one rule per package.
+# schemas:
+#   - input: schema.input
 package firewall
 
 import future.keywords.not

@@ -1,6 +1,9 @@
 # METADATA
+# scope: package
 # title: Groups of points
 # description: Which points ask for something, which bring a reply, and which carry definitions.
+# schemas:
+#   - input: schema.input
 package firewall.lib.points
 
 import rego.v1

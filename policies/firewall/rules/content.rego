@@ -1,8 +1,11 @@
 # METADATA
+# scope: package
 # title: Content, flow and egress
 # description: |
 #   What inspection saw in a message, and where the caller's data has been before. A stop on the way
 #   out, a repair on the way in. This package grants nothing; it only restricts.
+# schemas:
+#   - input: schema.input
 package firewall.rules.content
 
 import data.firewall.lib.points
@@ -36,6 +39,7 @@ finding contains {
 	points.sends
 	some f in seen
 	f.category == "secret"
+	not below(f, "secret")
 }
 
 # METADATA
@@ -112,6 +116,24 @@ finding contains {
 	some f in seen
 	f.category == "hygiene"
 	not below(f, "hygiene")
+}
+
+# METADATA
+# title: Control characters
+# description: Colours of a terminal, a stray zero-width space; stripped without further consequence.
+# custom:
+#   owasp: [ASI01, "LLM01:2026"]
+#   severity: 20
+#   message_user: Hidden characters were removed.
+finding contains {
+	"rule": "content.control_characters", "effect": "transform", "code": "control_characters_removed",
+	"owasp": ["ASI01", "LLM01:2026"], "severity": 20,
+	"obligations": [{"type": "clean", "pointer": f.pointer}],
+} if {
+	not points.definitions
+	some f in seen
+	f.category == "hygiene"
+	below(f, "hygiene")
 }
 
 # -- instructions ---------------------------------------------------------------------------------
@@ -236,6 +258,7 @@ finding contains {
 	input.point in {"mcp.tool.call", "a2a.message.send", "llm.tool_call"}
 	some f in seen
 	f.category == "egress"
+	not below(f, "egress")
 	not private_allowed
 }
 
@@ -253,6 +276,7 @@ finding contains {
 	points.sends
 	some f in seen
 	f.category in {"normal_form", "schema"}
+	not below(f, f.category)
 }
 
 # -- flow -----------------------------------------------------------------------------------------

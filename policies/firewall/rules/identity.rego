@@ -1,9 +1,12 @@
 # METADATA
+# scope: package
 # title: Identity and delegation
 # description: |
 #   Who is asking, for which tenant, with which scopes, through how many hands. Facts come from the
 #   verified token alone. Grants are positive; each finding is the negation of a named positive rule,
 #   so that a missing or mistyped fact denies.
+# schemas:
+#   - input: schema.input
 package firewall.rules.identity
 
 import data.firewall.lib.points

@@ -1,8 +1,11 @@
 # METADATA
+# scope: package
 # title: Tools, agents, models and hosts
 # description: |
 #   What may be reached at all: registered, approved, unchanged since its approval, called as its
 #   schema says. Facts come from the registry, the pins and the configuration, never from a message.
+# schemas:
+#   - input: schema.input
 package firewall.rules.tools
 
 import data.firewall.lib.points
@@ -238,14 +241,30 @@ path_values contains value if {
 
 names_protected(value) if {
 	is_string(value)
-	regex.match(data.config.protected_paths, lower(value))
+	astray(value)
 }
 
 names_protected(value) if {
 	is_array(value)
 	some part in value
 	is_string(part)
-	regex.match(data.config.protected_paths, lower(part))
+	astray(part)
+}
+
+astray(text) if {
+	is_string(text)
+	strings.any_prefix_match(lower(text), data.config.protected_prefixes)
+}
+
+# Every protected name begins with a dot: a path without such a part needs no loop.
+astray(text) if {
+	is_string(text)
+	whole := concat("", ["/", replace(lower(text), "\\", "/"), "/"])
+	is_string(whole)
+	contains(whole, "/.")
+	some name in data.config.protected_names
+	is_string(name)
+	contains(whole, name)
 }
 
 # METADATA
