@@ -1,6 +1,6 @@
 """First contact: how the first user comes to be (DESIGN §6b-12).
 
-While there is no user, starting makes a one-time code: shown on a terminal, or written into a file
+While there is no administrator, starting makes a one-time code: shown on a terminal, or written into a file
 that only its owner can read. It is valid for 15 minutes and consumed by a POST on the admin
 listener, which chooses name and password. Only its digest is kept, and wrong guesses are counted.
 """
@@ -23,7 +23,7 @@ from firewall.identity.pages import Pages
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import NODE, Throttle
-from firewall.identity.users import User, Users
+from firewall.identity.users import ADMIN_ROLE, User, Users
 from firewall.identity.web import WebRequest, error_reply, page_reply, parse_cookies
 from firewall.net import asgi
 from firewall.net.asgi import Receive, Scope, Send
@@ -32,7 +32,6 @@ KEY = "code"
 GROUP = 5
 TRIES_PER_MINUTE = 10
 TRIES_IN_ALL = 30
-ADMIN_ROLE = "admin"
 
 
 class Terminal(Protocol):
@@ -75,8 +74,8 @@ class FirstContact:
         self._record = record
 
     def open(self) -> FirstContactCode | None:
-        """Return a new code, None when somebody can sign in already. An earlier code ends."""
-        if self._users.exists_any():
+        """Return a new code, None when there is an administrator already. An earlier code ends."""
+        if self._users.exists_admin():
             return None
         # 100 bits, in four groups that a person can type.
         letters = base64.b32encode(self._token_bytes(13)).decode()[: 4 * GROUP]
@@ -101,7 +100,7 @@ class FirstContact:
         presented = opaque.digest(normal_code(code))
         entry = self._codes.get(NODE, KEY)
         expected = entry.value.decode() if entry else "0" * 64
-        if not hmac.compare_digest(presented, expected) or entry is None or self._users.exists_any():
+        if not hmac.compare_digest(presented, expected) or entry is None or self._users.exists_admin():
             self._record("identity.first_contact.refused", {})
             raise Malformed("first_contact_code")
         tenant = self._settings.default_tenant

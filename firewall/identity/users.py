@@ -17,6 +17,7 @@ from firewall.identity.throttle import NODE
 
 NAME_SET = frozenset(string.ascii_lowercase + string.digits + "._-+@")
 NAME_CHARS = 64
+ADMIN_ROLE = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Users:
     ) -> User:
         """Create a user. Raises Malformed (user_name, tenant_name, password_weak), Conflict (name taken).
 
-        first: only if no user exists at all.
+        first: only while there is no administrator.
         """
         name = check_name(name)
         if not is_tenant(tenant):
@@ -68,20 +69,19 @@ class Users:
         hashed = await self._passwords.hash(password)
         if first:
             # The claim makes two simultaneous first users one.
-            if self.exists_any():
-                raise Conflict("a user exists")
+            if self.exists_admin():
+                raise Conflict("an administrator exists")
             expires_us = self._clock.now_us() + 60 * SECOND_US
             self._names.put(NODE, "#first", b"{}", expires_us=expires_us, if_version=0)
         user = User(tenant, self._ids.new("u"), name, roles, scopes)
-        index = records.encode({"tenant": tenant, "sub": user.subject})
-        self._names.put(NODE, name, index, if_version=0)
+        self._names.put(NODE, name, _index(user), if_version=0)
         self._save(user, hashed)
         self._record("identity.user.created", {"tenant": tenant, "sub": user.subject, "roles": list(roles)})
         return user
 
-    def exists_any(self) -> bool:
-        """Return whether anybody can sign in at all."""
-        return any(not entry.key.startswith("#") for entry in self._names.scan(NODE))
+    def exists_admin(self) -> bool:
+        """Return whether anybody can administer this installation; a user of the demonstration cannot."""
+        return any(records.decode(entry.value).get("admin") is True for entry in self._names.scan(NODE))
 
     def get(self, tenant: str, subject: str) -> User | None:
         """Return an enabled user by subject."""
@@ -112,6 +112,7 @@ class Users:
             raise Malformed("user_unknown")
         user = User(tenant, subject, found[0].name, roles, scopes, disabled)
         self._save(user, found[1])
+        self._names.put(NODE, user.name, _index(user))
         self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
         return user
 
@@ -159,6 +160,11 @@ def check_name(name: str) -> str:
     if not 0 < len(name) <= NAME_CHARS or not NAME_SET.issuperset(name):
         raise Malformed("user_name", fix="use letters, digits and . _ - + @, at most 64")
     return name
+
+
+def _index(user: User) -> bytes:
+    admin = ADMIN_ROLE in user.roles and not user.disabled
+    return records.encode({"tenant": user.tenant, "sub": user.subject, "admin": admin})
 
 
 def _user(tenant: str, subject: str, value: JSONObject) -> User:

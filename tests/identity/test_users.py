@@ -116,6 +116,15 @@ async def test_design_6b_12_the_code_ends_after_fifteen_minutes_or_when_a_new_on
         await first(door, new.text)
 
 
+async def test_design_6b_12_a_user_who_is_no_administrator_does_not_close_first_contact() -> None:
+    door = make_door()
+    await door.user("tour", roles=("demo",))
+    admin = await first(door, opened(door).text)
+    assert door.identity.first_contact.open() is None
+    door.identity.users.update("acme", admin.subject, roles=("admin",), scopes=("*",), disabled=True)
+    assert door.identity.first_contact.open() is not None
+
+
 async def test_design_6b_12_two_at_once_make_one_user() -> None:
     door = make_door()
     code = opened(door)
@@ -182,7 +191,7 @@ async def test_the_page_for_the_admin_listener_takes_the_code_by_post_from_itsel
         assert page.headers["x-frame-options"] == "DENY"
         assert code.text not in page.text
         assert (await http.get("/first-contact", params=values)).status_code == 200
-        assert not door.identity.users.exists_any()
+        assert not door.identity.users.exists_admin()
         assert (await http.post("/first-contact", data=values)).status_code == 403
         assert (await http.post("/first-contact", data=values, headers={"Origin": ORIGIN})).status_code == 403
         wrong = await http.post("/first-contact", data={**values, "code": "x"}, headers={"Origin": ADMIN})

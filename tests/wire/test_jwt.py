@@ -231,3 +231,21 @@ def test_a_key_without_id_is_known_by_its_thumbprint() -> None:
 def test_rs_05_a_key_set_that_is_not_one_is_refused(data: bytes) -> None:
     with pytest.raises(Malformed, match="jwks_invalid"):
         jwt.parse_jwks(data)
+
+
+def test_keys_of_other_curves_or_for_other_algorithms_are_left_out() -> None:
+    curve = ECKey.generate_key("P-384", private=True)
+    exchange = OKPKey.generate_key("X25519", private=True)
+    keys = jwt.parse_jwks(
+        jwks(
+            public(curve, kid="a"),
+            public(exchange, kid="b"),
+            public(RSA, kid="c", alg="PS256"),
+            public(EC, kid="d", alg="ES512"),
+        )
+    )
+    assert list(keys) == ["c"]
+    with pytest.raises(Malformed, match="jwt_key"):
+        jwt.check_key(exchange, "Ed25519")
+    with pytest.raises(Malformed, match="jwt_key"):
+        jwt.verify(jwt.parse_compact(good("RS256", RSA)), keys["c"])
