@@ -22,11 +22,22 @@ def call(arguments, *, index=0, name=None, call_id=None) -> dict:
 def completion(message, finish="stop", **extra) -> dict:
     usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    return {"id": "up", "object": "chat.completion", "created": 1, "model": "up", "choices": [choice], "usage": usage, **extra}
+    return {
+        "id": "up",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "up",
+        "choices": [choice],
+        "usage": usage,
+        **extra,
+    }
 
 
 def tool_message(name, arguments, call_id="call_1") -> dict:
-    return {"content": None, "tool_calls": [{"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}]}
+    return {
+        "content": None,
+        "tool_calls": [{"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}],
+    }
 
 
 TEXT = ["The ", "quick ", "brown ", "fox ", "jumps."]
@@ -38,15 +49,40 @@ ENDED = [chunk({}, "stop"), USAGE]
 STREAMS: dict[str, list] = {
     "ok": [*PLAIN, *ENDED],
     "no-usage": [*PLAIN, chunk({}, "stop")],
-    "secret-split": [START, chunk({"content": "the key is " + SECRET[:9]}), chunk({"content": SECRET[9:] + " ok"}), *ENDED],
+    "secret-split": [
+        START,
+        chunk({"content": "the key is " + SECRET[:9]}),
+        chunk({"content": SECRET[9:] + " ok"}),
+        *ENDED,
+    ],
     "hidden": [START, chunk({"content": "fine" + INSTRUCTION_TAGS}), chunk({"content": " text"}), *ENDED],
     "two-choices": [START, {**START, "choices": START["choices"] * 2}],
     "second-choice": [chunk({"content": "x"}) | {"choices": [{"index": 1, "delta": {"content": "x"}}]}],
-    "alternating": [START, chunk({"content": SECRET[:9]}), chunk({"refusal": "no"}), chunk({"content": SECRET[9:]}), *ENDED],
+    "alternating": [
+        START,
+        chunk({"content": SECRET[:9]}),
+        chunk({"refusal": "no"}),
+        chunk({"content": SECRET[9:]}),
+        *ENDED,
+    ],
     "after-end": [*PLAIN, chunk({}, "stop"), chunk({"content": SECRET})],
     "function-call": [START, chunk({"function_call": {"name": "x", "arguments": "{}"}}), *ENDED],
-    "logprobs": [START, {**chunk({"content": "hi"}), "choices": [{"index": 0, "delta": {"content": "hi"}, "logprobs": {"content": [{"token": SECRET}]}}]}, *ENDED],
-    "call": [START, call("", name="get_time", call_id="call_1"), call('{"zone":'), call('"UTC"}'), chunk({}, "tool_calls"), USAGE],
+    "logprobs": [
+        START,
+        {
+            **chunk({"content": "hi"}),
+            "choices": [{"index": 0, "delta": {"content": "hi"}, "logprobs": {"content": [{"token": SECRET}]}}],
+        },
+        *ENDED,
+    ],
+    "call": [
+        START,
+        call("", name="get_time", call_id="call_1"),
+        call('{"zone":'),
+        call('"UTC"}'),
+        chunk({}, "tool_calls"),
+        USAGE,
+    ],
     "call-everywhere": [
         START,
         call('{"zone":', name="get_time", call_id="call_1"),
@@ -84,18 +120,27 @@ WHOLES: dict[str, dict] = {
     "hidden": completion({"content": "fine" + INSTRUCTION_TAGS}),
     "two-choices": {**completion({"content": "x"}), "choices": completion({"content": "x"})["choices"] * 2},
     "function-call": completion({"content": None, "function_call": {"name": "x", "arguments": "{}"}}),
-    "logprobs": completion({"content": "hi", "annotations": [{"type": "url_citation", "x": SECRET}], "reasoning_content": SECRET}, logprobs=SECRET),
+    "logprobs": completion(
+        {"content": "hi", "annotations": [{"type": "url_citation", "x": SECRET}], "reasoning_content": SECRET},
+        logprobs=SECRET,
+    ),
     "call": completion(tool_message("get_time", '{"zone": "UTC"}'), "tool_calls"),
     "call-invalid": completion(tool_message("get_time", "{not json"), "tool_calls"),
     "call-unoffered": completion(tool_message("delete_everything", "{}"), "tool_calls"),
     "call-secret": completion(tool_message("get_time", '{"zone":"\\u0041' + SECRET[1:] + '"}'), "tool_calls"),
-    "call-markup": completion(tool_message("get_time", json.dumps({"zone": "![b](https://img.example/x?d=aaaaaaaaaaaaaaaa)"})), "tool_calls"),
+    "call-markup": completion(
+        tool_message("get_time", json.dumps({"zone": "![b](https://img.example/x?d=aaaaaaaaaaaaaaaa)"})), "tool_calls"
+    ),
     "empty": {"object": "chat.completion", "choices": []},
     "bare": {"choices": [{"message": {"content": "hi"}}]},
 }
 
 STATUS: dict[str, tuple[int, dict, list]] = {
-    "err400": (400, {"error": {"message": "context length exceeded", "type": "x", "code": "context_length_exceeded"}}, []),
+    "err400": (
+        400,
+        {"error": {"message": "context length exceeded", "type": "x", "code": "context_length_exceeded"}},
+        [],
+    ),
     "err401": (401, {"error": {"message": "Incorrect API key provided: sk-live-abc"}}, []),
     "err404": (404, {"error": {"message": "no such model"}}, []),
     "err429": (429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, [(b"retry-after", b"7")]),
@@ -133,7 +178,11 @@ class Provider:
             await self._stream(how, receive, send)
         else:
             await start(send, 200, b"application/json")
-            payload = {"rubbish": b"\xff{", "huge": b'"' + b"x" * 400_000 + b'"', "duplicate": b'{"choices":[],"choices":[]}'}
+            payload = {
+                "rubbish": b"\xff{",
+                "huge": b'"' + b"x" * 400_000 + b'"',
+                "duplicate": b'{"choices":[],"choices":[]}',
+            }
             await send({"type": "http.response.body", "body": payload.get(how) or json.dumps(WHOLES[how]).encode()})
 
     async def _stream(self, how, receive, send) -> None:
