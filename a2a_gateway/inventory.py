@@ -7,6 +7,7 @@
   ``quarantined``: nothing of it is served, and the facts make every call a deny.
 - First contact may pin a card only when the operator's pinned key signed it and its review found
   nothing (A2A-01, A2A-02); an unsigned card waits for `pins approve`.
+- A pin is of a card at its ``card_url``: an operator who moves the agent there meets it anew.
 - A card is looked at again after ``card_ttl_s``, inside the next request for the agent. An agent
   that cannot be reached keeps its last facts: silence changes nothing.
 - Names are the node's: every agent is registered under one tenant (``home_tenant``), and
@@ -40,7 +41,6 @@ from firewall.wire.jwt import Key, keys_of
 Review = Callable[[JSON], Sequence[Finding]]
 Signed = Literal["verified", "none", "failed"]
 PIN_KIND: Final = "card"
-PIN_NAME: Final = "card"
 CARD_FETCH_S: Final = 5.0
 RETRY_S: Final = 1.0
 KEYS_PATH: Final = "/a2a/.well-known/jwks.json"
@@ -139,7 +139,7 @@ class InventorySettings:
     token_url: str = ""
     metadata_url: str = ""
     home_tenant: str = "default"
-    card_ttl_s: float = 30.0
+    card_ttl_s: float = 5.0
     card_fetch_s: float = CARD_FETCH_S
     review_severity: int = 40
 
@@ -325,7 +325,7 @@ class Inventory:
         found = {finding.rule for finding in self._review(card.offered) if finding.severity >= grave}
         reasons = tuple(sorted(found))
         self._pins.observe(
-            self.settings.home_tenant, name, PIN_KIND, PIN_NAME, card.digest, trust=bool(kid), reasons=reasons
+            self.settings.home_tenant, name, PIN_KIND, seen.spec.card_url, card.digest, trust=bool(kid), reasons=reasons
         )
         if card.digest != seen.digest or seen.served is None:
             ours = cards.rebuild(card, self.settings.offer(name))
@@ -342,7 +342,9 @@ class Inventory:
             seen.signed, seen.problem = "failed", "card_invalid"
 
     def _failed(self, name: str, seen: _Seen, code: str, digest: str) -> None:
-        self._pins.observe(self.settings.home_tenant, name, PIN_KIND, PIN_NAME, digest, reasons=(f"a2a.{code}",))
+        self._pins.observe(
+            self.settings.home_tenant, name, PIN_KIND, seen.spec.card_url, digest, reasons=(f"a2a.{code}",)
+        )
         seen.card = seen.served = None
         seen.digest, seen.signed, seen.problem = digest, "failed", code
 
@@ -352,7 +354,7 @@ class Inventory:
             return seen.agent
         home = self.settings.home_tenant
         state = self._registry.state(home, "a2a", name)
-        pin = self._pins.status(home, name, PIN_KIND, PIN_NAME, seen.digest) if seen.digest else "new"
+        pin = self._pins.status(home, name, PIN_KIND, seen.spec.card_url, seen.digest) if seen.digest else "new"
         problem = seen.problem or ("" if pin == "approved" else f"card_{pin}")
         facts: dict[str, JSON] = {
             "server": name,

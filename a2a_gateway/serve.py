@@ -108,8 +108,8 @@ class A2AGateway:
             if not path.startswith(PREFIX) or rest not in ("", WELL_KNOWN[1:]) or self._inventory.spec(name) is None:
                 await asgi.write_fixed(send, reply.fixed(FAULTS["path_unknown"]))
             elif rest:
-                allowed = verb == "GET"
-                await (self._card(scope, send, name) if allowed else asgi.write_fixed(send, _wrong_verb(b"GET")))
+                known = verb in ("GET", "HEAD")  # the server leaves out the body of an answer to HEAD
+                await (self._card(scope, send, name) if known else asgi.write_fixed(send, _wrong_verb(b"GET, HEAD")))
             elif verb != "POST":
                 await asgi.write_fixed(send, _wrong_verb(b"POST"))
             else:

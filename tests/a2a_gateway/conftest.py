@@ -1,4 +1,4 @@
-"""The pattern database is opened once for the room."""
+"""The pattern database is compiled once and kept beside the other build products: its file is named by its content."""
 
 import pytest
 
@@ -6,5 +6,7 @@ from firewall.detect.scan import PatternScanner
 
 
 @pytest.fixture(scope="session")
-def scanner(tmp_path_factory):
-    return PatternScanner(cache=tmp_path_factory.mktemp("patterns"))
+def scanner(root):
+    cache = root / "build" / "patterns"
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return PatternScanner(cache=cache)

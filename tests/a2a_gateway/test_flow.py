@@ -17,6 +17,7 @@ from a2a_gateway.serve import ServeSettings
 from a2a_gateway.upstream import UpstreamSettings
 from examples.demo_a2a_agent import DemoAgent
 from tests.a2a_gateway.rig import OwnCredential, firewall, free_socket, serving
+from tests.support.kit import ALLOW, ScriptedEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.flow]
 AWS = "AKIA" + "QYLPMN5HHHFPZAM2"
@@ -163,6 +164,8 @@ async def test_our_card_verifies_with_the_keys_we_publish_and_leads_to_us(rig, a
             f"{rig.resource}/.well-known/agent-card.json", headers={"If-None-Match": raw.headers["etag"]}
         )
         assert (same.status_code, same.content) == (304, b"")
+        head = await web.head(f"{rig.resource}/.well-known/agent-card.json")
+        assert (head.status_code, head.content) == (200, b"")
     assert ("a2a.card.serve", "allow") in rig.points()
 
 
@@ -335,7 +338,7 @@ async def test_an_operator_approves_the_changed_card_and_it_is_served_again(rig,
         await rpc(rig, web, "SendMessage", hi(message_id="m-2"))
         (pin,) = rig.pins.list("default", "echo")
         assert pin.status == "changed"
-        rig.pins.approve("default", "echo", "card", "card", pin.seen, by="admin")
+        rig.pins.approve("default", "echo", "card", pin.name, pin.seen, by="admin")
         assert "result" in (await rpc(rig, web, "SendMessage", hi(message_id="m-3"))).json()
         card = await web.get(f"{rig.resource}/.well-known/agent-card.json")
         assert card.json()["description"].endswith("extra features.")
@@ -356,7 +359,7 @@ async def test_an_unsigned_card_waits_for_approval_even_where_no_key_is_pinned(a
     async with firewall(agent.card_url, None, scanner=scanner) as rig, http(rig.token()) as web:
         assert (await rpc(rig, web, "SendMessage", hi())).json()["error"]["code"] == -31403
         (pin,) = rig.pins.list("default", "echo")
-        rig.pins.approve("default", "echo", "card", "card", pin.seen, by="admin")
+        rig.pins.approve("default", "echo", "card", pin.name, pin.seen, by="admin")
         assert "result" in (await rpc(rig, web, "SendMessage", hi(message_id="m-2"))).json()
 
 
@@ -369,8 +372,6 @@ async def test_a_card_signed_by_another_key_never_comes_into_use(agent, scanner)
 
 async def test_without_the_pinned_key_and_the_pin_the_changed_agent_would_be_called(agent, scanner):
     # The twin with the control off: policy that asks for nothing, a pin that approves what it sees.
-    from tests.support.kit import ScriptedEngine
-
     agent.served = agent.cards["unsign"]
     async with (
         firewall(agent.card_url, None, scanner=scanner, engine=ScriptedEngine()) as rig,
@@ -379,7 +380,7 @@ async def test_without_the_pinned_key_and_the_pin_the_changed_agent_would_be_cal
         first = (await rpc(rig, web, "SendMessage", hi())).json()["error"]
         assert first["code"] == -31403  # even then: no approved card, no place to call
         (pin,) = rig.pins.list("default", "echo")
-        rig.pins.approve("default", "echo", "card", "card", pin.seen, by="nobody")
+        rig.pins.approve("default", "echo", "card", pin.name, pin.seen, by="nobody")
         assert "result" in (await rpc(rig, web, "SendMessage", hi(message_id="m-2"))).json()
 
 
@@ -693,6 +694,25 @@ async def test_a_blocked_event_ends_the_stream_and_cancels_the_agents_task(bad_a
         assert ("a2a.task.update", "deny") in rig.points() or "[redacted" in streamed.text
     assert "so far so good" in streamed.text
     assert AWS not in streamed.text
+
+
+async def test_a_denied_event_cancels_the_agents_task_before_the_caller_is_told(bad_agent):
+    def no_artifacts(asked):
+        if asked["action"]["properties"]["arguments"].get("kind") != "artifactUpdate":
+            return ALLOW
+        reason = {"rule": "test.no", "effect": "deny", "code": "no", "owasp": [], "severity": 50}
+        return {**ALLOW, "decision": False, "effect": "deny", "risk": 50, "reasons": [reason]}
+
+    left: list[str] = []
+    events = [result({"task": TASK}), piece("unwanted"), piece("never seen")]
+    async with bad_agent(sse_reply(*events, left=left), engine=ScriptedEngine(no_artifacts)) as (rig, web):
+        streamed = await rpc(rig, web, "SendStreamingMessage", hi())
+        assert ("a2a.task.cancel", "allow") in rig.points()
+    told = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: ")]
+    assert [list(event)[-1] for event in told] == ["result", "error"]
+    assert told[-1]["error"]["code"] == -31403
+    assert "unwanted" not in streamed.text
+    assert left == ["cancelled"]
 
 
 async def test_a_secret_cut_into_two_pieces_is_seen_at_the_second(bad_agent):

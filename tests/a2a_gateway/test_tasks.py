@@ -6,6 +6,7 @@ from a2a_gateway.message import Event
 from a2a_gateway.tasks import COLLECTION, Caller, Progress, TaskBook
 from firewall.core.errors import Malformed
 from firewall.state.memory import MemoryStore
+from firewall.state.sqlite import SQLiteStore
 from tests.support.kit import FixedClock
 
 ALICE = Caller("default", "alice", "app", "echo")
@@ -87,6 +88,23 @@ def test_an_agent_that_shows_one_callers_task_to_another_is_in_error(book, who):
 def test_an_upstream_id_cannot_be_guessed_from_ours_nor_ours_without_the_key(book, store, clock):
     another = TaskBook(store.collection(COLLECTION), b"j" * 32, clock)
     assert another.ours(ALICE, "task", "up-1") != book.ours(ALICE, "task", "up-1")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_every_worker_of_a_node_agrees_about_ids_and_replays(tmp_path, clock, workers):
+    stores = [SQLiteStore(tmp_path / "state.db", clock=clock) for _ in range(workers)]
+    books = [TaskBook(store.collection(COLLECTION), b"k" * 32, clock) for store in stores]
+    ours = books[0].claim(ALICE, "task", "up-1")
+    bob = Caller("default", "bob", "app", "echo")
+    for book in books:
+        assert book.claim(ALICE, "task", "up-1") == ours
+        assert book.theirs(ALICE, "task", ours) == "up-1"
+        assert code_of(lambda book=book: book.claim(bob, "task", "up-1")) == "agent_response"
+    books[0].first(ALICE, "m-1")
+    for book in books:
+        assert code_of(lambda book=book: book.first(ALICE, "m-1")) == "message_replayed"
+    for store in stores:
+        store.close()
 
 
 def test_an_id_ends_with_its_lifetime(book, clock):
