@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from firewall.core.action import Headers, Resource
@@ -307,8 +307,3 @@ class Inventory:
             tenant, spec.name, "instructions", "instructions", digest, trust=trust, reasons=reasons
         )
         return opened.instructions if status == "approved" else ""
-
-
-def said(catalogue: Catalogue) -> Opened:
-    """Return what an upstream says of itself, as far as it is approved."""
-    return replace(catalogue.opened, instructions=catalogue.instructions)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from firewall.core.action import Headers, Resource
@@ -29,30 +28,19 @@ from firewall.state.vault import Sealer
 from firewall.wire import jsonrpc, strict_json
 from mcp_gateway import bridge, lists, reply
 from mcp_gateway import headers as h
-from mcp_gateway.action import request, response, tool_resource
-from mcp_gateway.bridge import Opened
+from mcp_gateway.action import request, response
+from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.house import House, Refused, States
-from mcp_gateway.inventory import Catalogue, Inventory, PinBook, Review, Tool, said
+from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.message import Call, Notice, Rejected, RpcId, parse
 from mcp_gateway.relay import Leash, Out, Relay, Turn
 from mcp_gateway.sandbox import Support
 from mcp_gateway.sessions import Session, Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.upstream import Credentials, Link, Pool, open_http
-from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, NEWEST_MODERN, negotiated, point_of
+from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, negotiated, point_of
 
 CLIENT_INFO_MEMBERS: Final = ("name", "title", "version")
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One path. name: the upstream, or "" for the aggregate. scope: what a first challenge asks for."""
-
-    name: str
-    url: str
-    specs: tuple[UpstreamSpec, ...]
-    scope: str
 
 
 class MCPGateway:
@@ -74,81 +62,62 @@ class MCPGateway:
         tasks: Tasks,
         support: Support,
     ) -> None:
-        self._settings = settings
         self._guard = guard
         self._auth = auth
-        self._credentials = credentials
-        self._client = client
         self._tasks = tasks
+        self._workers = settings.workers
+        self._page = settings.page
         self._sessions = Sessions(sealer, clock, settings.session_ttl_s)
-        self._house = House(guard, registry, settings.public_url)
-        self._launcher = Launcher(settings, support, self._house, tasks, clock)
-        self.sandbox_missing = {s.name: self._launcher.check(s) for s in settings.upstreams if s.transport == "stdio"}
-        self._pool = Pool(self._open_link, bound=settings.links)
+        house = House(guard, registry, settings.public_url)
+        self._catalog = Catalog(
+            settings,
+            house=house,
+            launcher=Launcher(settings, support, house, tasks, clock),
+            client=client,
+            credentials=credentials,
+            tasks=tasks,
+        )
         self.inventory = Inventory(
-            pool=self._pool,
-            house=self._house,
+            pool=self._catalog.pool,
+            house=house,
             pins=pins,
             registry=registry,
             review=review,
             review_severity=settings.review_severity,
             clock=clock,
         )
-        self._relay = Relay(guard, self._house, self.inventory, tasks)
-        self._endpoints = _endpoints(settings)
-        self._aggregates: dict[str, Resource] = {}
+        self._catalog.use(self.inventory)
+        self._relay = Relay(guard, house, self.inventory, tasks)
         self._running: dict[tuple[bytes, RpcId, bool], Leash] = {}
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Every endpoint with its resource URL, for the resource metadata."""
-        return tuple({e.url: e for e in self._endpoints.values()}.values())
+        return tuple({e.url: e for e in self._catalog.endpoints.values()}.values())
+
+    @property
+    def sandbox_missing(self) -> dict[str, tuple[str, ...]]:
+        """Stdio upstream → the walls that its child lacks on this kernel."""
+        return self._catalog.missing_walls
 
     def serve_only(self, specs: tuple[UpstreamSpec, ...]) -> None:
-        """Serve exactly these upstreams from now on. Raises ConfigFault, and then changes nothing.
+        """Serve exactly these upstreams from now on. Raises ConfigFault, and then changes nothing."""
+        self._catalog.serve_only(specs)
 
-        Links of an upstream that is gone or changed end as soon as the loop comes to it.
-        """
-        before = {spec.name: spec for spec in self._settings.upstreams}
-        if tuple(before.values()) == specs:
-            return
-        settings = replace(self._settings, upstreams=specs)
-        missing = {s.name: self._launcher.check(s) for s in specs if s.transport == "stdio"}
-        self._settings, self.sandbox_missing = settings, missing
-        self._endpoints = _endpoints(settings)
-        self._aggregates.clear()
-        for name, spec in before.items():
-            if spec not in specs:
-                self._house.forget(name)
-                self.inventory.forget(name)
-                self._tasks.spawn(self._pool.drop(name), f"mcp.drop.{name}")
+    async def warm(self, tenant: str) -> dict[str, str]:
+        """Open and read every upstream for a tenant; return what failed, by fault code."""
+        return await self._catalog.warm(tenant)
 
     async def close(self) -> None:
         """End every link and child, within a second."""
-        await self._pool.close()
-
-    async def warm(self, tenant: str) -> dict[str, str]:
-        """Open and read every upstream for a tenant, side by side; return what failed, by fault code."""
-        failed: dict[str, str] = {}
-
-        async def one(spec: UpstreamSpec) -> None:
-            principal = self._house.principal(tenant, spec.name)
-            try:
-                await self._catalogue(principal, spec, spec.ttl_s)
-            except UpstreamFault as error:
-                failed[spec.name] = error.code
-            except Refused as error:
-                failed[spec.name] = error.refusal.fault.code
-
-        await asyncio.gather(*(self._tasks.spawn(one(s), f"mcp.warm.{s.name}") for s in self._settings.upstreams))
-        return failed
+        await self._catalog.pool.close()
 
     # -- HTTP ------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Serve one HTTP request."""
         path = scope["path"]
-        endpoint = self._endpoints.get(path)
+        endpoint = self._catalog.endpoints.get(path)
         if endpoint is None or scope.get("raw_path", path.encode()).partition(b"?")[0] != path.encode():
             await asgi.write_fixed(send, reply.failed("path_unknown", None, ""))
             return
@@ -287,19 +256,15 @@ class MCPGateway:
     async def _open_session(self, turn: Turn, endpoint: Endpoint) -> str:
         """``initialize`` and ``server/discover``: answered here, from what the upstream said of itself."""
         call, principal = turn.call, turn.principal
-        if call.era == LEGACY and self._settings.workers > 1:
+        if call.era == LEGACY and self._workers > 1:
             await turn.out.final(reply.failed("legacy_unavailable", call.id, turn.exchange.id))
             return "refused"
         asked = _open_params(call)
-        resource = self._resource(principal, endpoint)
+        resource = self._catalog.resource(principal, endpoint)
         refusal = await self._ask(turn, Point.MCP_SESSION_OPEN, resource, asked)
         if refusal is not None:
             return await turn.refuse(refusal)
-        if endpoint.name:
-            spec = endpoint.specs[0]
-            opened = said(await self._catalogue(principal, spec, spec.ttl_s))
-        else:
-            opened = Opened(NEWEST_MODERN, MODERN)
+        opened = await self._catalog.opened(principal, endpoint)
         version = call.version
         extra: Headers = ()
         if call.era == LEGACY:
@@ -310,56 +275,35 @@ class MCPGateway:
         return await self._tell(turn, Point.MCP_SESSION_OPENED, resource, body, extra=extra)
 
     async def _pong(self, turn: Turn, endpoint: Endpoint) -> str:
-        resource = self._resource(turn.principal, endpoint)
+        resource = self._catalog.resource(turn.principal, endpoint)
         return await self._tell(turn, Point.MCP_PONG, resource, jsonrpc.build_response(turn.call.id, {}))
 
     async def _tools_list(self, turn: Turn, endpoint: Endpoint) -> str:
         call, principal = turn.call, turn.principal
         after = self._sessions.open_cursor(principal, endpoint.url, call.params.get("cursor"))
-        resource = self._resource(principal, endpoint)
+        resource = self._catalog.resource(principal, endpoint)
         refusal = await self._ask(turn, Point.MCP_TOOL_LIST, resource, {})
         if refusal is not None:
             return await turn.refuse(refusal)
-        shown = await self._visible(principal, endpoint)
-        names, following = lists.page(sorted(shown), after, self._settings.page)
+        shown = await self._catalog.visible(principal, endpoint)
+        names, following = lists.page(sorted(shown), after, self._page)
         tools = [lists.shown(shown[name].definition, call.era, name) for name in names]
         items: JSONObject = {"items": [self.inventory.item(principal.tenant, shown[name], name) for name in names]}
         cursor = self._sessions.seal_cursor(principal, endpoint.url, following)
         body = bridge.tools_listed(call.id, call.era, tools, cursor, 0)
         return await self._tell(turn, Point.MCP_TOOL_LISTED, resource, body, arguments=items)
 
-    async def _visible(self, principal: Principal, endpoint: Endpoint) -> dict[str, Tool]:
-        """Return exposed name → tool. On the aggregate one broken upstream leaves the others' tools (§5.3)."""
-        if endpoint.name:
-            spec = endpoint.specs[0]
-            return (await self._catalogue(principal, spec, spec.list_age_s)).tools
-        held = [s for s in endpoint.specs if principal.scopes & {f"{s.name}:read", f"{s.name}:write"}]
-        reads = [
-            (s, self._tasks.spawn(self._catalogue(principal, s, s.list_age_s), f"mcp.list.{s.name}")) for s in held
-        ]
-        found: dict[str, Tool] = {}
-        await asyncio.gather(*(task for _, task in reads), return_exceptions=True)
-        for spec, task in reads:
-            if task.cancelled() or isinstance(task.exception(), (UpstreamFault, Refused)):
-                continue
-            catalogue = task.result()
-            found |= {lists.exposed_name(spec.name, name): tool for name, tool in catalogue.tools.items()}
-        return found
-
     async def _tools_call(self, turn: Turn, endpoint: Endpoint, session: Session | None) -> str:
         call, principal = turn.call, turn.principal
-        spec, name = self._route(endpoint, call.name)
-        tool: Tool | None = None
-        if spec is not None:
-            tool = (await self._catalogue(principal, spec, spec.ttl_s)).tools.get(name)
-        if spec is None or tool is None:
-            return await self._unknown_tool(turn, endpoint, spec)
+        tool = await self._catalog.find(principal, endpoint, call.name)
+        if tool is None:
+            return await self._unknown_tool(turn, endpoint)
         arguments = call.params.get("arguments", {})
         if call.era == MODERN and isinstance(arguments, dict):
             h.check_params(tool.definition.params, arguments, call.headers)
-        credentials = self._credential(principal, spec)
-        key = self._credentials.key_for(principal, spec.name)
-        link = await self._pool.get(principal.tenant, spec, key, credentials)
+        credentials = self._catalog.credentials(principal, tool.spec)
+        key = self._catalog.key(principal, tool.spec)
+        link = await self._catalog.link(principal, tool.spec)
         if session is None:
             return await self._relay.carry(turn, tool, link, credentials, key)
         slot = (session.key, call.id, isinstance(call.id, str))
@@ -371,11 +315,9 @@ class MCPGateway:
         finally:
             del self._running[slot]
 
-    async def _unknown_tool(self, turn: Turn, endpoint: Endpoint, spec: UpstreamSpec | None) -> str:
+    async def _unknown_tool(self, turn: Turn, endpoint: Endpoint) -> str:
         """Decide about a tool that nobody lists, so that the attempt is recorded; never forward it."""
-        facts = (spec or endpoint.specs[0]).facts
-        state = self._house.resource(turn.principal.tenant, spec or endpoint.specs[0]).properties["state"]
-        resource = tool_resource(facts, "?", state=str(state), effect="write", pin="none", digest="", schema="none")
+        resource = self._catalog.unknown(turn.principal, endpoint, turn.call.name)
         refusal = await self._ask(turn, Point.MCP_TOOL_CALL, resource, {})
         if refusal is not None:
             return await turn.refuse(refusal, tool_call=True)
@@ -408,7 +350,7 @@ class MCPGateway:
             Point.MCP_NOTIFY_CLIENT,
             principal,
             notice.method,
-            self._resource(principal, endpoint),
+            self._catalog.resource(principal, endpoint),
             jsonrpc.build_notification(notice.method, params),
             version=session.version,
             transport="http",
@@ -460,57 +402,6 @@ class MCPGateway:
             return "ok"
         return await turn.refuse(verdict)
 
-    def _resource(self, principal: Principal, endpoint: Endpoint) -> Resource:
-        """Return the Resource of an endpoint as a whole.
-
-        The aggregate belongs to whoever holds the read scope of any of its upstreams; what of each is
-        shown is decided entry by entry.
-        """
-        if endpoint.name:
-            return self._house.resource(principal.tenant, endpoint.specs[0])
-        scopes = [f"{s.name}:read" for s in endpoint.specs]
-        scope = next((s for s in scopes if s in principal.scopes), scopes[0] if scopes else "mcp:read")
-        found = self._aggregates.get(scope)
-        if found is None:
-            tenants = sorted({t for s in endpoint.specs for t in s.tenants})
-            facts: JSONObject = {
-                "server": "mcp",
-                "trust": "untrusted",
-                "network": "public",
-                "state": "approved",
-                "tenants": list(tenants),
-                "scope": scope,
-            }
-            found = self._aggregates[scope] = Resource("mcp_server", "mcp", "", facts)
-        return found
-
-    # -- upstreams -------------------------------------------------------------------------------------------------
-
-    def _route(self, endpoint: Endpoint, exposed: str) -> tuple[UpstreamSpec | None, str]:
-        if endpoint.name:
-            return endpoint.specs[0], exposed
-        parts = lists.split_name(exposed, [s.name for s in endpoint.specs])
-        if parts is None:
-            return None, ""
-        return next(s for s in endpoint.specs if s.name == parts[0]), parts[1]
-
-    async def _catalogue(self, principal: Principal, spec: UpstreamSpec, max_age_s: float) -> Catalogue:
-        key = self._credentials.key_for(principal, spec.name)
-        return await self.inventory.get(principal.tenant, spec, key, self._credential(principal, spec), max_age_s)
-
-    def _credential(self, principal: Principal, spec: UpstreamSpec) -> Credentials:
-        """Return where the upstream's credential headers come from; never the inbound token (AUTH-02)."""
-
-        async def headers() -> Headers:
-            return await self._credentials.headers_for(principal, spec.name)
-
-        return headers
-
-    async def _open_link(self, tenant: str, spec: UpstreamSpec, credentials: Credentials) -> Link:
-        if spec.transport == "stdio":
-            return await self._launcher.open(tenant, spec)
-        return await open_http(self._client, self._house, tenant, spec, credentials)
-
     # -- sessions --------------------------------------------------------------------------------------------------
 
     def _session(self, principal: Principal, endpoint: Endpoint, raw: list[tuple[bytes, bytes]]) -> Session:
@@ -532,17 +423,6 @@ class MCPGateway:
             if slot[0] == session.key:
                 leash.pull()
         return reply.ended()
-
-
-def _endpoints(settings: Settings) -> dict[str, Endpoint]:
-    table: dict[str, Endpoint] = {}
-    for spec in settings.upstreams:
-        path = f"/mcp/{spec.name}"
-        table[path] = table[path + "/"] = Endpoint(spec.name, settings.public_url + path, (spec,), f"{spec.name}:read")
-    if settings.aggregated and settings.upstreams:
-        scope = " ".join(f"{spec.name}:read" for spec in settings.upstreams)
-        table["/mcp"] = table["/mcp/"] = Endpoint("", settings.public_url + "/mcp", settings.upstreams, scope)
-    return table
 
 
 def _open_params(call: Call) -> JSONObject:

@@ -34,7 +34,7 @@ async def test_a_published_stdio_server_answers_through_us_in_both_eras(mode: st
             result = await client.call_tool("get_current_time", {"timezone": "Europe/Oslo"})
             assert not result.is_error
             assert "Europe/Oslo" in result.content[0].text
-        (link,) = stack.gateway._pool._links.values()
+        (link,) = stack.gateway._catalog.pool._links.values()
         pid = link.pid
         assert alive(pid)
     assert not alive(pid)

@@ -1,0 +1,64 @@
+"""The revision tables and the METHODS table."""
+
+import mcp_types.methods
+import mcp_types.version as sdk
+
+from firewall.core.points import INFO, Point
+from mcp_gateway.versions import (
+    ERROR,
+    HANDSHAKE_VERSIONS,
+    KNOWN_VERSIONS,
+    METHODS,
+    MODERN_VERSIONS,
+    era_of,
+    negotiated,
+    point_of,
+)
+
+
+def test_our_tables_equal_those_of_the_official_types():
+    assert KNOWN_VERSIONS == sdk.KNOWN_PROTOCOL_VERSIONS
+    assert HANDSHAKE_VERSIONS == sdk.HANDSHAKE_PROTOCOL_VERSIONS
+    assert MODERN_VERSIONS == sdk.MODERN_PROTOCOL_VERSIONS
+
+
+def test_every_mcp_point_is_used_and_no_other():
+    assert set(METHODS.values()) == {p for p in Point if INFO[p].protocol == "mcp"}
+
+
+def test_the_direction_of_a_row_is_the_direction_of_its_point():
+    for (method, _era, flow), point in METHODS.items():
+        if method != "ping":  # we answer pings ourselves: both rows stand for our answer
+            assert INFO[point].direction == flow, method
+
+
+def test_every_method_of_the_table_exists_in_its_era():
+    known = {
+        "legacy": {
+            m
+            for m, v in [*mcp_types.methods.CLIENT_REQUESTS, *mcp_types.methods.CLIENT_NOTIFICATIONS]
+            if v == "2025-11-25"
+        },
+        "modern": {
+            m
+            for m, v in [*mcp_types.methods.CLIENT_REQUESTS, *mcp_types.methods.CLIENT_NOTIFICATIONS]
+            if v == "2026-07-28"
+        },
+    }
+    for method, era, flow in METHODS:
+        if flow == "request" and method != ERROR:
+            assert method in known[era], (method, era)
+
+
+def test_a_method_of_the_other_era_has_no_point():
+    assert point_of("initialize", "modern", "request") is None
+    assert point_of("server/discover", "legacy", "request") is None
+    assert point_of("ping", "modern", "request") is None
+    assert point_of("resources/read", "modern", "request") is None
+
+
+def test_a_legacy_client_is_offered_handshake_revisions_only():
+    assert negotiated("2025-06-18") == "2025-06-18"
+    assert negotiated("2026-07-28") == "2025-11-25"
+    assert negotiated("zzz") == "2025-11-25"
+    assert era_of("zzz") is None
