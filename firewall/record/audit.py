@@ -28,7 +28,7 @@ from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Ids, Receipt
 from firewall.record.anchor import Anchor
-from firewall.record.log import Log, LogBusy, LogDamaged
+from firewall.record.log import Log, LogBusy, LogDamaged, write_whole
 from firewall.record.merkle import Frontier
 from firewall.record.note import Checkpoint, Signer, Verifier
 from firewall.record.record import LOG_CHECKPOINT, LOG_CLOCK, LOG_CLOSE, LOG_DAMAGED, LOG_OPEN, LOG_RECOVERED
@@ -134,7 +134,7 @@ class AuditWriter:
         return self._place.log_id
 
     def append(self, record: JSONObject) -> Receipt:
-        """Write one record and return after its ``write``; adds uid, seq, log, time, node, version.
+        """Write one record and return after its ``write``; adds v, uid, seq, log, time_us, node, ver.
 
         record: no floats, ASCII keys (`record.validate_record`). Raises AuditUnavailable:
         audit_write, audit_full, record_invalid, record_too_long (65,535 bytes).
@@ -222,6 +222,7 @@ class AuditWriter:
         try:
             data = orjson.dumps(
                 {
+                    "v": 1,
                     **record,
                     "uid": uid,
                     "seq": index,
@@ -263,6 +264,11 @@ class AuditWriter:
     def _failed(self, place: _Place, reason: str) -> None:
         place.failed_at = time.monotonic()
         self._log = None
+        if place.log is not None and place.log.broken:
+            place.log.close()
+            place.log = None
+            _wake_up(place.waiters, AuditUnavailable("audit_write", reason))
+            place.waiters = []
         self._on_fault("audit_write", reason)
 
     def _choose(self) -> Log:
@@ -304,6 +310,8 @@ class AuditWriter:
         place.anchor_at = time.monotonic()
         place.others = _tree_bytes(place.directory) - log.bytes
         self._place = place
+        keys = "".join(f"{v.vkey()}\n" for v in (self._signer.verifier, *self._known))
+        write_whole(place.directory / "vkey", keys.encode())  # a convenience: keep your own copy elsewhere
         note: JSONObject = {"v": 1, "phase": "note", "size": log.size}
         if log.dropped:
             self._write(log, {**note, "kind": LOG_RECOVERED, "dropped_bytes": log.dropped})

@@ -63,6 +63,7 @@ class Log:
         self.dropped = 0
         self.signed = Checkpoint(origin, 0, b"")
         self.bytes = 0
+        self.broken = False  # a half-written entry could not be cut off: end this log
         # The tree in two parts, so that each inner node is hashed once: full bundles, and the live one.
         self._full, self._row = Frontier(), Frontier()
         self._row_leaves: list[bytes] = []
@@ -73,6 +74,7 @@ class Log:
         self._offset = 0
         self._live = -1
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = not (directory / "live").exists()
         self._lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -80,6 +82,9 @@ class Log:
             except BlockingIOError:
                 raise LogBusy("log_busy") from None
             self._load()
+            if fresh:
+                _sync_directory(directory)
+                _sync_directory(directory.parent)
         except BaseException:
             self.close()
             raise
@@ -134,6 +139,9 @@ class Log:
                 os.close(handle)
         for path, data in tiles:
             write_whole(self.directory / path, data)
+        if tiles:  # a bundle was renamed: its new name must last too
+            _sync_directory(self.directory)
+            _sync_directory((self.directory / entries_path(self._bundles)).parent)
 
     def sync(self) -> None:
         """Make every entry durable. Raises OSError."""
@@ -265,7 +273,11 @@ class Log:
         self._open_live()
 
     def _cut(self) -> None:
-        os.ftruncate(self._live, self._offset)
+        try:
+            os.ftruncate(self._live, self._offset)
+        except OSError:
+            self.broken = True
+            raise
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -280,6 +292,16 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         os.close(handle)
     os.rename(aside, path)
+
+
+def _sync_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        return  # nothing was renamed into it
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def iter_bundles(directory: Path, first: int = 0) -> Iterator[tuple[int, list[bytes], int]]:

@@ -12,6 +12,7 @@ form. It names rules, ids, pointers and keyed digests; never a value of a messag
     decision{effect,risk,rules,owasp,obligations,shadow,policy,engine,eval_us}
     findings[{rule,severity,pointer,value}], labels[]
     fault                                                      the code that the caller was told, "" if none
+    event (auth) · verb, object, state, by (admin, registry)   what was done, by whom
     outcome{result,error,duration_us,bytes_in,bytes_out,intent}
 """
 
@@ -54,7 +55,7 @@ KINDS: Final = frozenset(
 PHASES: Final = frozenset({"intent", "outcome", "refused", "note"})
 
 _TEXTS: Final = frozenset(
-    "uid log node ver tenant subject client exchange decision_id trace point upstream fault by text code".split()
+    "uid log node ver tenant subject client exchange decision_id trace point upstream fault by verb object state event code text".split()
 )
 _MEMBERS: Final[dict[str, dict[str, type | tuple[type, ...]]]] = {
     "action": {"proto": str, "version": str, "method": str, "resource": str, "side_effect": bool},
@@ -82,9 +83,9 @@ _MEMBERS: Final[dict[str, dict[str, type | tuple[type, ...]]]] = {
 _REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     DECISION: ("phase", "point", "tenant", "exchange", "decision_id", "subject", "client", "action"),
     OUTCOME: ("tenant", "exchange", "outcome"),
-    ADMIN: ("tenant", "by", "code"),
-    AUTH: ("tenant", "code"),
-    REGISTRY: ("tenant", "by", "code"),
+    ADMIN: ("tenant", "by", "verb", "object"),
+    AUTH: ("event",),
+    REGISTRY: ("tenant", "by", "verb", "object", "state"),
 }
 
 

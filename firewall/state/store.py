@@ -1,4 +1,4 @@
-"""What both stores share: key rules, expiry, the counter rule, the default clock.
+"""What both stores share: key rules, expiry, the counter rule.
 
 The port itself is `core.ports.Store`; `memory` is the model, `sqlite` the durable twin, and
 `tests/contract/test_store.py` runs one suite over both. Rules that hold for every store:
@@ -12,32 +12,20 @@ The port itself is `core.ports.Store`; `memory` is the model, `sqlite` the durab
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from firewall.core.errors import Malformed, StateUnavailable
 from firewall.core.ports import Clock
+from firewall.net.runtime import SystemClock
 
 KEY_CHARS: Final = 2048
 VALUE_BYTES: Final = 16 * 1024 * 1024
 COUNTER_MAX: Final = 2**62  # leaves room for one addition inside SQLite's 64-bit integers
 
 
-class WallClock:
-    """The machine's clock, for stores built without one (tests inject their own)."""
-
-    def now_us(self) -> int:
-        """Return wall time, microseconds since the Unix epoch, UTC."""
-        return time.time_ns() // 1000
-
-    def monotonic_ns(self) -> int:
-        """Return a monotonic clock, nanoseconds."""
-        return time.monotonic_ns()
-
-
 def clock_or_wall(clock: Clock | None) -> Clock:
     """Return the given clock, or the machine's."""
-    return WallClock() if clock is None else clock
+    return SystemClock() if clock is None else clock
 
 
 def check_key(tenant: str, key: str) -> None:

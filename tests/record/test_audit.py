@@ -65,6 +65,12 @@ def test_a_closed_log_verifies_and_a_reopened_one_goes_on(make: Make, tmp_path: 
     assert not [p for p in (tmp_path / "audit").rglob("*") if p.is_file() and p.stat().st_mode & 0o077]
 
 
+def test_the_verifier_key_stands_beside_the_logs(make: Make, tmp_path: Path) -> None:
+    assert (tmp_path / "audit" / "vkey").exists() is False
+    writer = make()
+    assert (tmp_path / "audit" / "vkey").read_text() == writer.vkey + "\n"
+
+
 def test_two_writers_take_two_logs(make: Make, tmp_path: Path) -> None:
     a, b = make(), make()
     a.append(decision(1))
@@ -194,6 +200,31 @@ def test_the_spool_takes_over_at_once_and_gives_back(
     for place in ("audit", "spool"):
         report = verify(tmp_path / place, [writer.vkey])
         assert report.ok, report.text()
+
+
+def test_a_half_record_that_cannot_be_cut_off_ends_the_log(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(checkpoint_s=60.0, group_ms=1)
+    writer.append(decision(1))
+    disk = Disk(monkeypatch)
+    disk.error, disk.part = errno.ENOSPC, 100
+
+    def fail(_handle: int, _size: int) -> None:
+        raise OSError(errno.EIO, "planted")
+
+    monkeypatch.setattr(log_module.os, "ftruncate", fail)
+    with pytest.raises(AuditUnavailable):
+        writer.append(decision(2))
+    monkeypatch.undo()
+    writer._places[0].failed_at -= 1
+    writer.append(decision(3))
+    writer.close()
+    folder = tmp_path / "audit" / writer.log_id
+    found = entries(folder)
+    assert [r["exchange"] for r in found if r["kind"] == "decision"] == ["x_1", "x_3"]
+    assert "log.recovered" in {r["kind"] for r in found}
+    assert verify(tmp_path / "audit", [writer.vkey]).ok
 
 
 async def test_a_failed_sync_ends_the_log_and_tells_who_waits(
