@@ -25,7 +25,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from a2a_gateway.message import Parser, Shape
+from a2a_gateway.shapes import Parser, Shape
 from a2a_gateway.versions import VERSION, is_current
 from firewall.core.bounds import CARD_BYTES
 from firewall.core.errors import Malformed

@@ -22,7 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from a2a_gateway.message import HISTORY, Event
+from a2a_gateway.message import Event
+from a2a_gateway.shapes import HISTORY
 from firewall.core.errors import Conflict, Malformed
 from firewall.core.ports import Clock, Collection
 from firewall.core.principal import Principal

@@ -1,6 +1,6 @@
 """Every operation and object has one point, and what leaves is the object that was inspected."""
 
-from a2a_gateway import action, message
+from a2a_gateway import action, message, shapes
 from a2a_gateway.action import METHODS
 from a2a_gateway.versions import CARRIED
 from firewall.core.action import Resource
@@ -19,7 +19,7 @@ def test_every_a2a_point_is_used_and_every_row_goes_its_points_way():
 
 def test_every_carried_operation_and_every_kind_of_answer_has_a_row():
     assert {name for name, way in METHODS if way == "request"} == set(CARRIED)
-    assert {name for name, way in METHODS if way == "response"} == {*message.KINDS, "error", "card"}
+    assert {name for name, way in METHODS if way == "response"} == {*shapes.KINDS, "error", "card"}
 
 
 def test_a_send_is_the_whole_message_as_it_leaves():

@@ -740,6 +740,16 @@ async def test_an_agent_that_shows_one_callers_task_to_another_is_refused(bad_ag
         assert smuggled.json()["error"]["code"] == -32006
 
 
+async def test_a_smuggled_task_is_not_cancelled_in_its_owners_place(bad_agent):
+    left: list[str] = []
+    async with bad_agent(sse_reply(result({"task": TASK}), left=left)) as (rig, web):
+        assert "result" in (await rpc(rig, web, "SendStreamingMessage", hi())).text
+        async with http(rig.token("u_bob")) as bob:
+            smuggled = await rpc(rig, bob, "SendStreamingMessage", hi())
+        assert smuggled.json()["error"]["code"] == -32006
+    assert left == []
+
+
 async def test_an_agent_that_cannot_be_reached_is_an_error_and_the_message_may_come_again(scanner):
     listener = free_socket()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
