@@ -28,6 +28,7 @@ from firewall.net.runtime import Tasks
 
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 60
+_HANDSHAKE_S: Final = 5.0
 _CANCEL_S: Final = 0.4  # for `finally` blocks of cancelled requests; the rest of the two seconds is slack
 
 
@@ -190,7 +191,13 @@ async def _open(listener: Listener) -> _Running:
     protocol = strict_protocol(listener.protocol)
     loop = asyncio.get_running_loop()
     try:
-        server = await loop.create_server(lambda: protocol(config, state, {}), sock=sock, ssl=context, backlog=_BACKLOG)
+        server = await loop.create_server(
+            lambda: protocol(config, state, {}),
+            sock=sock,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_S if context else None,
+            backlog=_BACKLOG,
+        )
     except OSError:
         sock.close()
         raise ConfigFault(

@@ -10,6 +10,7 @@ import base64
 import binascii
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from firewall.core.bounds import TARGET_BYTES
@@ -120,6 +121,7 @@ def is_normal_path(raw: bytes) -> bool:
     return b"/." not in raw or not any(segment in (b".", b"..") for segment in raw.split(b"/"))
 
 
+@lru_cache(maxsize=512)  # clients repeat themselves; a stranger can at most push entries out
 def parse_host(value: bytes) -> tuple[str, int | None]:
     """Return (host, port or None) of a Host field: lower case, no trailing dot, IPv6 without brackets.
 

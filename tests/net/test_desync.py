@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from firewall.net.edge import Edge, EdgeSettings
+from firewall.net.protocol import StrictProtocol
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 
@@ -147,3 +150,72 @@ async def test_the_stock_protocol_lets_the_dangerous_cases_through(stock: Exchan
         assert len(paths) == 1, name
     statuses, paths = await stock(by_name["pipeline: Content-Length 0 and a second request"])
     assert paths == ["/mcp", "/second"]
+
+
+RAW = st.lists(st.sampled_from([case["raw"] for case in CASES]), min_size=1, max_size=2).map(
+    lambda raws: "".join(raws).encode("latin-1", "xmlcharrefreplace")
+)
+
+
+@given(RAW, st.integers(0, 400), st.binary(max_size=3), st.integers(0, 3), st.integers(1, 200))
+def test_cases_mixed_damaged_and_cut_never_become_a_second_request(
+    raw: bytes, at: int, noise: bytes, lost: int, step: int
+) -> None:
+    """Whole cases plus noise: at most one answer, at most one request, and no exception of ours."""
+    raw = raw[:at] + noise + raw[at + lost :]
+
+    async def feed() -> None:
+        protocol, transport, application = driven()
+        for start in range(0, len(raw), step):
+            if not transport.closed:
+                protocol.data_received(raw[start : start + step])
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert transport.written.count(b"HTTP/1.1 ") - transport.written.count(b"HTTP/1.1 100") <= 1
+        assert len(application.paths) <= 1
+        protocol.connection_lost(None)
+        await asyncio.sleep(0)
+
+    asyncio.run(feed())
+
+
+class Wire(asyncio.Transport):
+    """A transport in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def driven() -> tuple[StrictProtocol, Wire, Application]:
+    """Return the protocol without a socket, ready to be fed."""
+    application = Application()
+    edge: Any = Edge(application, SETTINGS)
+    config = uvicorn.Config(
+        edge, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, interface="asgi3"
+    )
+    config.load()
+    protocol = StrictProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    transport = Wire()
+    protocol.connection_made(transport)
+    return protocol, transport, application
