@@ -78,13 +78,15 @@ def load(
     *,
     state_dir: Path | str | None = None,
     trust_shipped: bool = True,
+    wait: bool = True,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
 ) -> Bundle:
     """Return the bundle in a directory, ready to decide; compiled if it earned that.
 
     path: None means the policies that ship with us. state_dir: where the self-test's outcome is
     kept between starts (files readable by the owner only); None keeps nothing. trust_shipped:
-    whether a verdict beside the policies saves the self-test.
+    whether a verdict beside the policies saves the self-test. wait: False starts on the interpreter
+    instead of running a self-test that nobody kept (it takes seconds).
     Raises ConfigFault: policy_files, policy_manifest, policy_profile, policy_cases.
     """
     bundle = read(path)
@@ -98,6 +100,8 @@ def load(
     failures = failing_cases(bundle)
     if failures:
         raise ConfigFault("policy_cases", "\n".join(failures[:20]), fix="run `bartizan policy test` for the whole list")
+    if not wait:
+        return _with(bundle, "interpreter", "not self-tested yet: run `bartizan policy check`", {}, 0)
     verdict = _judge(bundle, monotonic_ns)
     _keep(state_dir, key, verdict)
     return _with(bundle, *verdict)
