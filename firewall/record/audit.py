@@ -5,8 +5,7 @@ thread makes groups durable (64 records or 5 ms), signs a checkpoint each second
 When neither the directory nor the spool takes a record, `append` raises AuditUnavailable and the
 caller forwards nothing; it is tried again after a second. There is no mode that goes on without.
 
-A restarted worker goes on in a log that nobody holds. A log that contradicts its own checkpoint is
-never continued: it stays as evidence, the anchor log says so, and a new one is begun.
+Which log is written is `record.place`'s matter; what a record says, `record.record`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,11 +26,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Ids, Receipt
-from firewall.record.anchor import Anchor
-from firewall.record.log import Log, LogBusy, LogDamaged, write_whole
+from firewall.record.log import Log, LogDamaged
 from firewall.record.merkle import Frontier
-from firewall.record.note import Checkpoint, Signer, Verifier
-from firewall.record.record import LOG_CHECKPOINT, LOG_CLOCK, LOG_CLOSE, LOG_DAMAGED, LOG_OPEN, LOG_RECOVERED
+from firewall.record.note import Signer, Verifier
+from firewall.record.place import Place, wake_up
+from firewall.record.record import LOG_CHECKPOINT, LOG_CLOCK, LOG_CLOSE, LOG_OPEN, LOG_RECOVERED
 from firewall.state.vault import derive
 
 GROUP_RECORDS: Final = 64
@@ -58,23 +57,6 @@ class Settings:
     group_ms: int = 5
     checkpoint_s: float = 1.0
     anchor_s: float = 10.0
-
-
-@dataclass(slots=True)
-class _Place:
-    """One directory that can hold logs, and the log that we write in it."""
-
-    directory: Path
-    anchor: Anchor
-    log: Log | None = None
-    log_id: str = ""
-    failed_at: float = -1e9
-    others: int = 0  # bytes of other logs in the directory, counted when ours was opened
-    synced: int = 0
-    checkpoint_at: float = 0.0
-    anchor_at: float = 0.0
-    anchored: int = 0
-    waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = field(default_factory=list)
 
 
 class AuditWriter:
@@ -115,7 +97,9 @@ class AuditWriter:
         self._appended = self._refused = 0
         self._offset_us = self._clock_offset()
         folders = [Path(directory)] + ([self._settings.spool] if self._settings.spool else [])
-        self._places = [_Place(f, Anchor(f, self._signer, self._known, clock, self._settings.node)) for f in folders]
+        self._places = [
+            Place(folder, self._signer, self._known, clock, self._settings.node, self._on_fault) for folder in folders
+        ]
         self._place = self._places[0]
         self._log: Log | None = None
         with self._lock:
@@ -261,14 +245,11 @@ class AuditWriter:
             self._refused += 1
             raise AuditUnavailable("audit_write", type(error).__name__) from error
 
-    def _failed(self, place: _Place, reason: str) -> None:
+    def _failed(self, place: Place, reason: str) -> None:
         place.failed_at = time.monotonic()
         self._log = None
         if place.log is not None and place.log.broken:
-            place.log.close()
-            place.log = None
-            _wake_up(place.waiters, AuditUnavailable("audit_write", reason))
-            place.waiters = []
+            place.give_up(AuditUnavailable("audit_write", reason))
         self._on_fault("audit_write", reason)
 
     def _choose(self) -> Log:
@@ -293,56 +274,13 @@ class AuditWriter:
         self._refused += 1
         raise AuditUnavailable("audit_write", reason)
 
-    def _open(self, place: _Place) -> None:
-        """Open a log that nobody holds, or begin one; its first entry is anchored before any record."""
-        place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sizes = place.anchor.latest()
-        log_id, log = self._resume(place, sizes)
-        if log is None:
-            log_id = self._ids.new("log")
-            log = Log(place.directory / log_id, self._origin(log_id), self._signer, self._known)
-        try:
-            place.anchor.append(LOG_OPEN, Checkpoint(log.origin, log.size, log.edge().root()), id=log_id)
-        except BaseException:
-            log.close()
-            raise
-        place.log, place.log_id, place.synced, place.anchored = log, log_id, 0, log.size
-        place.anchor_at = time.monotonic()
-        place.others = _tree_bytes(place.directory) - log.bytes
+    def _open(self, place: Place) -> None:
+        log = place.open(self._ids)
         self._place = place
-        keys = "".join(f"{v.vkey()}\n" for v in (self._signer.verifier, *self._known))
-        write_whole(place.directory / "vkey", keys.encode())  # a convenience: keep your own copy elsewhere
-        note: JSONObject = {"v": 1, "phase": "note", "size": log.size}
+        note: JSONObject = {"phase": "note", "size": log.size}
         if log.dropped:
             self._write(log, {**note, "kind": LOG_RECOVERED, "dropped_bytes": log.dropped})
         self._write(log, {**note, "kind": LOG_OPEN})
-
-    def _resume(self, place: _Place, sizes: dict[str, int]) -> tuple[str, Log | None]:
-        for folder in sorted(place.directory.glob("log_*")):
-            if (folder / "damaged").exists():
-                continue
-            origin = self._origin(folder.name)
-            try:
-                log = Log(folder, origin, self._signer, self._known)
-            except LogBusy:
-                continue
-            except LogDamaged as error:
-                self._set_aside(place, folder, error.code)
-                continue
-            if log.size < sizes.get(origin, 0):
-                log.close()
-                self._set_aside(place, folder, "log_rolled_back")
-                continue
-            return folder.name, log
-        return "", None
-
-    def _set_aside(self, place: _Place, folder: Path, code: str) -> None:
-        place.anchor.append(LOG_DAMAGED, Checkpoint(self._origin(folder.name), 0, b""), code=code)
-        (folder / "damaged").write_text(f"{code}\n")
-        self._on_fault(code, folder.name)
-
-    def _origin(self, log_id: str) -> str:
-        return f"{self._signer.verifier.name}/{log_id}"
 
     # -- the flusher thread ----------------------------------------------------------------------------
 
@@ -362,7 +300,7 @@ class AuditWriter:
             self._watch_clock()
             self._return_home()
 
-    def _tick(self, place: _Place) -> None:
+    def _tick(self, place: Place) -> None:
         frontier = self._flush(place)
         now = time.monotonic()
         if now - place.checkpoint_at >= self._settings.checkpoint_s:
@@ -378,7 +316,7 @@ class AuditWriter:
                 place.anchor.append(LOG_CHECKPOINT, log.signed)
                 place.anchored = log.signed.size
 
-    def _flush(self, place: _Place) -> Frontier:
+    def _flush(self, place: Place) -> Frontier:
         with self._lock:
             log = place.log
             if log is None:
@@ -394,25 +332,20 @@ class AuditWriter:
             place.synced = size
             done = [w for w in place.waiters if w[0] < size]
             place.waiters = [w for w in place.waiters if w[0] >= size]
-        _wake_up(done, None)
+        wake_up(done, None)
         return frontier
 
-    def _sign(self, place: _Place, frontier: Frontier) -> None:
+    def _sign(self, place: Place, frontier: Frontier) -> None:
         log = place.log
         if log is not None and frontier.size > log.signed.size:
             log.sign(frontier)
 
-    def _give_up(self, place: _Place, reason: str) -> None:
-        """A failed sync leaves unknown bytes on disk: end this log for good and fail its waiters."""
+    def _give_up(self, place: Place, reason: str) -> None:
+        """A failed sync leaves unknown bytes on disk: end this log for good."""
         with self._lock:
-            log, place.log = place.log, None
-            waiters, place.waiters = place.waiters, []
-            place.failed_at = time.monotonic()
             if place is self._place:
                 self._log = None
-            if log is not None:
-                log.close()
-        _wake_up(waiters, AuditUnavailable("audit_write", reason))
+            place.give_up(AuditUnavailable("audit_write", reason))
         self._on_fault("audit_sync", reason)
 
     def _return_home(self) -> None:
@@ -446,25 +379,3 @@ class AuditWriter:
 
     def _clock_offset(self) -> int:
         return self._clock.now_us() - self._clock.monotonic_ns() // 1000
-
-
-def _wake_up(
-    waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]], error: BartizanError | None
-) -> None:
-    def settle(future: asyncio.Future[None]) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    for _, loop, future in waiters:
-        try:
-            loop.call_soon_threadsafe(settle, future)
-        except RuntimeError:  # the loop has ended: nobody waits any more
-            continue
-
-
-def _tree_bytes(directory: Path) -> int:
-    return sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())

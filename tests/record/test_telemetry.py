@@ -15,7 +15,8 @@ from firewall.core.points import Point
 from firewall.core.principal import Actor, Principal
 from firewall.net.runtime import FakeClock
 from firewall.record.metrics import Metrics
-from firewall.record.telemetry import ATTRIBUTES, METRICS, GuardTelemetry, build_telemetry, clean, error_type, span_name
+from firewall.record.names import ATTRIBUTES, METRICS
+from firewall.record.telemetry import GuardTelemetry, build_telemetry, clean, error_type, span_name
 from firewall.record.tracing import Tracer
 
 from .conftest import Make, decision
@@ -142,10 +143,8 @@ def test_the_audit_writers_figures_are_shown(make: Make, tmp_path: Path) -> None
 def traced(ratio: float) -> tuple[GuardTelemetry, InMemorySpanExporter, FakeClock]:
     exporter, clock = InMemorySpanExporter(), FakeClock()
     tracer = Tracer("", {"service.name": "bartizan"}, exporter=exporter)
-    from firewall.record.telemetry import METRICS as DEFS
-
     return (
-        GuardTelemetry(Metrics(None, DEFS), upstreams=("git",), tracer=tracer, ratio=ratio, clock=clock),
+        GuardTelemetry(Metrics(None, METRICS), upstreams=("git",), tracer=tracer, ratio=ratio, clock=clock),
         exporter,
         clock,
     )
