@@ -17,10 +17,13 @@ from firewall.core.points import Point
 from firewall.core.ports import Clock, SharedMarks
 from firewall.record import names
 from firewall.record.metrics import OTHER, Metrics
+from firewall.record.names import METRICS
 from firewall.record.tracing import Sampler, TraceContext, Tracer
 
 if TYPE_CHECKING:
     from firewall.record.audit import AuditWriter
+
+__all__ = ["METRICS", "GuardTelemetry", "build_telemetry", "clean", "error_type", "span_name"]
 
 RULES_KEPT: Final = 1_000
 SLOW_US: Final = 1_000_000
@@ -259,5 +262,5 @@ def build_telemetry(
 
         clock = SystemClock()
     tracer = Tracer(endpoint, {"service.name": "bartizan", **(service or {})}) if endpoint else None
-    metrics = Metrics(directory, names.METRICS)
+    metrics = Metrics(directory, METRICS)
     return GuardTelemetry(metrics, upstreams=upstreams, tracer=tracer, ratio=sample_ratio, clock=clock)
