@@ -49,11 +49,48 @@ METADATA_ADDRESSES: Final = frozenset(
         IPv6Address("fd20:ce::254"),
     }
 )
-PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".intranet", ".corp", ".home", ".lan", ".home.arpa", ".localdomain", ".svc")
+PRIVATE_SUFFIXES: Final = (
+    ".localhost",
+    ".local",
+    ".internal",
+    ".intranet",
+    ".corp",
+    ".home",
+    ".lan",
+    ".home.arpa",
+    ".localdomain",
+    ".svc",
+)
 # Public names that resolve to any address written in them: rebinding services.
-REBINDING_SUFFIXES: Final = (".nip.io", ".sslip.io", ".xip.io", ".localtest.me", ".lvh.me", ".vcap.me", ".rbndr.us", ".lacolhost.com")
+REBINDING_SUFFIXES: Final = (
+    ".nip.io",
+    ".sslip.io",
+    ".xip.io",
+    ".localtest.me",
+    ".lvh.me",
+    ".vcap.me",
+    ".rbndr.us",
+    ".lacolhost.com",
+)
 REBINDING_HOSTS: Final = frozenset({"localtest.me", "lvh.me", "vcap.me", "lacolhost.com"})
-TARGET_KEYS: Final = ("url", "uri", "host", "endpoint", "webhook", "callback", "server", "address", "target", "link", "href", "origin", "site", "addr", "ip", "domain")
+TARGET_KEYS: Final = (
+    "url",
+    "uri",
+    "host",
+    "endpoint",
+    "webhook",
+    "callback",
+    "server",
+    "address",
+    "target",
+    "link",
+    "href",
+    "origin",
+    "site",
+    "addr",
+    "ip",
+    "domain",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +174,12 @@ def address_class(host: str) -> AddressClass:
         if address in METADATA_ADDRESSES:
             return "metadata"
         return "public" if address.is_global and not address.is_multicast else "private"
-    if name == "localhost" or name.endswith(PRIVATE_SUFFIXES) or name in REBINDING_HOSTS or name.endswith(REBINDING_SUFFIXES):
+    if (
+        name == "localhost"
+        or name.endswith(PRIVATE_SUFFIXES)
+        or name in REBINDING_HOSTS
+        or name.endswith(REBINDING_SUFFIXES)
+    ):
         return "private"
     return "public"
 
@@ -204,7 +246,10 @@ def _fold_host(host: str) -> str:
 def _label(host: str) -> bool:
     """Return whether a name carries data: a long or random label left of the registered domain (EGR-02)."""
     labels = host.split(".")[:-2]
-    return any(len(label) > 50 or (len(label) >= 28 and entropy(label) >= 3.6 and any(c.isdigit() for c in label)) for label in labels)
+    return any(
+        len(label) > 50 or (len(label) >= 28 and entropy(label) >= 3.6 and any(c.isdigit() for c in label))
+        for label in labels
+    )
 
 
 def judge_url(seen: Seen) -> Sequence[Verdict]:
@@ -213,7 +258,10 @@ def judge_url(seen: Seen) -> Sequence[Verdict]:
     if target is None:
         return ()
     meant = seen.whole or any(word in seen.key for word in TARGET_KEYS)
-    if seen.key in ("text", "content", "body", "message", "description", "query", "q", "prompt", "comment", "title") and not seen.whole:
+    if (
+        seen.key in ("text", "content", "body", "message", "description", "query", "q", "prompt", "comment", "title")
+        and not seen.whole
+    ):
         meant = False
     out: list[Verdict] = []
     kind = address_class(target.host) if target.host else "private"
@@ -242,7 +290,20 @@ def judge_host(seen: Seen) -> Sequence[Verdict]:
     return (Verdict("egress.metadata_address", 95) if kind == "metadata" else Verdict("egress.private_address", 85),)
 
 
-PATH_KEYS: Final = ("path", "file", "dir", "folder", "filename", "root", "cwd", "dest", "src", "source", "location", "uri")
+PATH_KEYS: Final = (
+    "path",
+    "file",
+    "dir",
+    "folder",
+    "filename",
+    "root",
+    "cwd",
+    "dest",
+    "src",
+    "source",
+    "location",
+    "uri",
+)
 
 
 def judge_path(seen: Seen) -> Sequence[Verdict]:
@@ -265,7 +326,11 @@ def judge_markup(seen: Seen) -> Sequence[Verdict]:
     image = low.startswith(("![", "<img", "url(", "<link", "<iframe", "<video", "<audio", "<object", "<embed"))
     _, mark, query = text.partition("?")
     values = [part.partition("=")[2] for part in query.replace("&amp;", "&").split("&")] if mark else []
-    carries = any(len(v) >= 24 and entropy(v) >= 3.2 for v in values) or any(c in v for v in values for c in "{<[") or "%7b" in low
+    carries = (
+        any(len(v) >= 24 and entropy(v) >= 3.2 for v in values)
+        or any(c in v for v in values for c in "{<[")
+        or "%7b" in low
+    )
     if carries:
         return (Verdict("markup.data_in_url", 70 if image else 50),)
     return (Verdict("markup.remote_image", 35 if values else 20),) if image else ()
@@ -276,8 +341,22 @@ def _e(name: str, family: str, pattern: str, judge: object, control: str, catego
 
 
 RULES: Final = (
-    _e("egress.url", "egress", r"(?i)(?:\b|^)((?:https?|ftp|ftps|sftp|gopher|dict|ldaps?|tftp|wss?|ssh|telnet|smb|nfs|redis|jar:https?):[/\\]{1,4}[^\s\"<>\x60]{1,180})", judge_url, "EGR-01", "egress"),
-    _e("egress.url", "egress", r"(?i)((?:file|netdoc|php|expect|phar)://[^\s\"<>\x60]{0,100})", lambda seen: (Verdict("egress.local_scheme", 85 if seen.whole else 40),), "EGR-01", "egress"),
+    _e(
+        "egress.url",
+        "egress",
+        r"(?i)(?:\b|^)((?:https?|ftp|ftps|sftp|gopher|dict|ldaps?|tftp|wss?|ssh|telnet|smb|nfs|redis|jar:https?):[/\\]{1,4}[^\s\"<>\x60]{1,180})",
+        judge_url,
+        "EGR-01",
+        "egress",
+    ),
+    _e(
+        "egress.url",
+        "egress",
+        r"(?i)((?:file|netdoc|php|expect|phar)://[^\s\"<>\x60]{0,100})",
+        lambda seen: (Verdict("egress.local_scheme", 85 if seen.whole else 40),),
+        "EGR-01",
+        "egress",
+    ),
     _e(
         "egress.host",
         "egress",

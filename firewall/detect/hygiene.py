@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from firewall.detect.rule import BEFORE, Rule, Seen, Verdict, byte_expression
+from firewall.detect.rule import BEFORE, Judge, Rule, Seen, Verdict, byte_expression
 
 # Latin look-alikes in Cyrillic and Greek (UTS #39 confusables, the single-letter part).
 CONFUSABLES: Final[dict[str, str]] = dict(
@@ -60,7 +60,12 @@ def _takes_selector(char: str) -> bool:
 
 def _needs_joiner(char: str) -> bool:
     """Return whether a letter's script uses ZWNJ and ZWJ: Arabic, Syriac, N'Ko, Indic to Khmer, Mongolian."""
-    return "\u0600" <= char <= "\u08ff" or "\u0900" <= char <= "\u109f" or "\u1780" <= char <= "\u18af" or "\ufb50" <= char <= "\ufeff"
+    return (
+        "\u0600" <= char <= "\u08ff"
+        or "\u0900" <= char <= "\u109f"
+        or "\u1780" <= char <= "\u18af"
+        or "\ufb50" <= char <= "\ufeff"
+    )
 
 
 def _right_to_left(text: str) -> bool:
@@ -128,8 +133,8 @@ def _mixed(seen: Seen) -> Sequence[Verdict]:
     return (Verdict("hygiene.mixed_script", 60),)
 
 
-def _rule(name: str, severity: int, pattern: bytes, judge: object = None) -> Rule:
-    return Rule(f"hygiene.{name}", "SCAN-01", "hygiene", severity, "hygiene", pattern, judge=judge)  # type: ignore[arg-type]
+def _rule(name: str, severity: int, pattern: bytes, judge: Judge | None = None, probe: bytes = b"") -> Rule:
+    return Rule(f"hygiene.{name}", "SCAN-01", "hygiene", severity, "hygiene", pattern, judge=judge, probe=probe)
 
 
 _VS: Final = rb"(?:\xef\xb8[\x80-\x8f]|\xf3\xa0(?:[\x84-\x86][\x80-\xbf]|\x87[\x80-\xaf]))"
@@ -138,7 +143,9 @@ _ZW: Final = (
     rb"|\xe1\x85[\x9f\xa0]|\xe3\x85\xa4|\xef\xbe\xa0|\xef\xbf[\xb9-\xbb]|\xe1\x9e[\xb4\xb5])"
 )
 _LETTER: Final = rb"(?:[A-Za-z]|[\xc3-\xc9][\x80-\xbf]|[\xcd-\xd3][\x80-\xbf]|\xd4[\x80-\xaf])"
-_MIX: Final = rb"(?:[A-Za-z](?:[\xcd-\xd3][\x80-\xbf]|\xd4[\x80-\xaf])|(?:[\xcd-\xd3][\x80-\xbf]|\xd4[\x80-\xaf])[A-Za-z])"
+_MIX: Final = (
+    rb"(?:[A-Za-z](?:[\xcd-\xd3][\x80-\xbf]|\xd4[\x80-\xaf])|(?:[\xcd-\xd3][\x80-\xbf]|\xd4[\x80-\xaf])[A-Za-z])"
+)
 
 RULES: Final = (
     _rule("tag_characters", 90, rb"(?:\xf3\xa0[\x80\x81][\x80-\xbf]){1,60}", _tags),
@@ -153,8 +160,12 @@ RULES: Final = (
     ),
     # ESC stands here too: one that opens no whole sequence is flagged by itself.
     _rule("control_characters", 60, rb"(?:[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]){1,60}"),
-    _rule("private_use", 20, rb"(?:\xee[\x80-\xbf][\x80-\xbf]|\xef[\x80-\xa3][\x80-\xbf]|\xf3[\xb0-\xbf][\x80-\xbf][\x80-\xbf]|\xf4[\x80-\x8f][\x80-\xbf][\x80-\xbf]){1,60}"),
-    _rule("mixed_script", 60, _LETTER + rb"{0,40}" + _MIX + _LETTER + rb"{0,40}", _mixed),
+    _rule(
+        "private_use",
+        20,
+        rb"(?:\xee[\x80-\xbf][\x80-\xbf]|\xef[\x80-\xa3][\x80-\xbf]|\xf3[\xb0-\xbf][\x80-\xbf][\x80-\xbf]|\xf4[\x80-\x8f][\x80-\xbf][\x80-\xbf]){1,60}",
+    ),
+    _rule("mixed_script", 60, _LETTER + rb"{0,40}" + _MIX + _LETTER + rb"{0,40}", _mixed, _MIX),
 )
 
 _COMPILED: Final = [byte_expression(rule.pattern) for rule in RULES]

@@ -103,7 +103,13 @@ def matches(index: int, buffer: Buffer, budget: Budget) -> Iterator[Match]:
         leaf = bisect_right(starts, start) - 1
         low, high = starts[leaf], ends[leaf]
         if rule.family == "field":
-            if not (end > high and buffer.key_of(leaf)[1] and leaf + 1 < len(starts) and end <= ends[leaf + 1] and start == low):
+            if not (
+                end > high
+                and buffer.key_of(leaf)[1]
+                and leaf + 1 < len(starts)
+                and end <= ends[leaf + 1]
+                and start == low
+            ):
                 at = max(high, at) + 1
                 continue
             key = buffer.key_of(leaf)[0]
@@ -126,7 +132,9 @@ def matches(index: int, buffer: Buffer, budget: Budget) -> Iterator[Match]:
             value_end = run_end(data, value_end, high, rule.tail)
         budget.judge()
         name, is_key = buffer.key_of(leaf)
-        seen = Seen(data, value_start, value_end, min(low, start) if rule.family == "field" else low, high, start, name, is_key)
+        seen = Seen(
+            data, value_start, value_end, min(low, start) if rule.family == "field" else low, high, start, name, is_key
+        )
         for verdict in rule.verdicts(seen):
             yield Match(rule, verdict, leaf, value_start, value_end)
         at = max(end, value_end, start + 1)

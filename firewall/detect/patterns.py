@@ -1,12 +1,12 @@
-"""All rules in one database: which rules can match anywhere in these bytes? One pass, linear time.
+"""All rules in one database: which rules can match anywhere in these bytes? Linear time.
 
-hyperscan (block mode, one event a rule) answers; where it cannot be imported, google-re2's Set
-does, more slowly, with the same rules. Either only *nominates*: `match.py` finds the place with
+hyperscan (block mode, one event an expression) answers; where it cannot be imported, google-re2's
+Set does, more slowly, with the same rules. Either only *nominates*: `match.py` finds the place with
 google-re2, so that both give the same findings (tests/detect/test_patterns.py).
 
-The compiled database is kept in a directory that only we can write (its bytes are trusted by the
-engine), named by the rules, the engine's version and the CPU: loading takes milliseconds, compiling
-about a second. A file that does not load is compiled again.
+The compiled databases are kept in a directory that only we can write (their bytes are trusted by
+the engine), named by the rules, the engine's version and the CPU: loading takes milliseconds,
+compiling seconds. A file that does not load is compiled again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,21 @@ from typing import Any, Final, Protocol
 import re2
 
 from firewall.detect import egress, hygiene, injection, pii, secrets, views
-from firewall.detect.rule import Rule
+from firewall.detect.rule import DIGITS, Rule
 
-RULES: Final[tuple[Rule, ...]] = hygiene.RULES + secrets.RULES + pii.RULES + injection.RULES + egress.RULES + views.RULES
-RULES_HASH: Final = sha256(b"\0".join(rule.pattern for rule in RULES)).hexdigest()
-_MAGIC: Final = b"bartizan patterns 1\n"
+RULES: Final[tuple[Rule, ...]] = (
+    hygiene.RULES + secrets.RULES + pii.RULES + injection.RULES + egress.RULES + views.RULES
+)
+# Several rules may share one expression of the first database; those that share `DIGITS` are told
+# apart by a second, which is asked only then.
+PROBES: Final = tuple(dict.fromkeys(rule.probe or rule.pattern for rule in RULES))
+NOMINATED: Final = tuple(
+    tuple(i for i, rule in enumerate(RULES) if (rule.probe or rule.pattern) == probe) for probe in PROBES
+)
+NUMBERS: Final = tuple(i for i, rule in enumerate(RULES) if rule.probe == DIGITS)
+_DIGITS_PROBE: Final = PROBES.index(DIGITS)
+RULES_HASH: Final = sha256(b"\0".join((*PROBES, *(RULES[i].pattern for i in NUMBERS)))).hexdigest()
+_MAGIC: Final = b"bartizan patterns 2\n"
 _RE2_MEMORY: Final = 256 << 20
 
 
@@ -44,22 +54,22 @@ class HyperscanDatabase:
     def __init__(self, cache: Path | None = None) -> None:
         """Load from or compile into ``cache``; None compiles every time.
 
-        Raises ImportError when hyperscan is not there.
+        Raises ImportError when hyperscan is not there, RuntimeError when it does not answer.
         """
         import hyperscan
 
         self._hs: Any = hyperscan
-        self.name = f"hyperscan/{hyperscan.__version__}"
-        self._local = threading.local()
+        self.name = f"hyperscan/{self._hs.__version__}"
         self.loaded = False
+        self._local = threading.local()
         path = cache / f"patterns-{self._key()}.hsdb" if cache is not None else None
-        self._database = self._load(path)
-        if self._database is None:
-            self._database = self._compile()
-            if path is not None:
-                self._store(path)
-        self._scan = self._database.scan
-        if 0 not in self.nominate("\U000e0041".encode()):  # the first rule is the tag rule: a database that is deaf must not serve
+        self._databases: tuple[Any, Any] = self._load(path) or self._compile()
+        if path is not None and not self.loaded:
+            self._store(path)
+        self._first, self._second = self._databases[0].scan, self._databases[1].scan
+        # A database that is deaf must not serve: a tag character is the first rule's, a number the second's.
+        heard = self.nominate("\U000e0041 123-45-6789".encode())
+        if 0 not in heard or not set(NUMBERS).intersection(heard):
             raise RuntimeError("the pattern database does not answer")
 
     def _key(self) -> str:
@@ -72,14 +82,18 @@ class HyperscanDatabase:
         parts = (RULES_HASH, self.name, platform.machine(), platform.system(), sha256(flags).hexdigest())
         return sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def _compile(self) -> Any:
-        database = self._hs.Database(mode=self._hs.HS_MODE_BLOCK)
-        count = len(RULES)
+    def _compile(self) -> tuple[Any, Any]:
         flags = self._hs.HS_FLAG_SINGLEMATCH | self._hs.HS_FLAG_ALLOWEMPTY
-        database.compile(expressions=[rule.pattern for rule in RULES], ids=list(range(count)), elements=count, flags=[flags] * count)
-        return database
+        out = []
+        for expressions in (list(PROBES), [RULES[i].pattern for i in NUMBERS]):
+            count = len(expressions)
+            database = self._hs.Database(mode=self._hs.HS_MODE_BLOCK)
+            database.compile(expressions=expressions, ids=list(range(count)), elements=count, flags=[flags] * count)
+            out.append(database)
+        return out[0], out[1]
 
-    def _load(self, path: Path | None) -> Any:
+    def _load(self, path: Path | None) -> tuple[Any, Any] | None:
+        """Return the databases of a file of ours that is whole and fits this CPU, else None."""
         if path is None:
             return None
         try:
@@ -87,28 +101,31 @@ class HyperscanDatabase:
         except OSError:
             return None
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            status, above = os.fstat(file.fileno()), path.parent.stat()
+            if {status.st_uid, above.st_uid} != {os.geteuid()} or (status.st_mode | above.st_mode) & 0o022:
                 return None
             data = file.read()
         body = data[len(_MAGIC) + 32 :]
         if not data.startswith(_MAGIC) or sha256(body).digest() != data[len(_MAGIC) : len(_MAGIC) + 32]:
             return None
+        cut = 8 + int.from_bytes(body[:8], "big")
         try:
-            database = self._hs.loadb(body, self._hs.HS_MODE_BLOCK)
+            first = self._hs.loadb(body[8:cut], self._hs.HS_MODE_BLOCK)
+            second = self._hs.loadb(body[cut:], self._hs.HS_MODE_BLOCK)
         except self._hs.error:
             return None
         self.loaded = True
-        return database
+        return first, second
 
     def _store(self, path: Path) -> None:
-        body = self._hs.dumpb(self._database)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.parent.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            return  # a directory that others can write is no place for bytes that we will trust
+        first, second = (self._hs.dumpb(database) for database in self._databases)
+        body = len(first).to_bytes(8, "big") + first + second
         temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            above = path.parent.stat()
+            if above.st_uid != os.geteuid() or above.st_mode & 0o022:
+                return  # a directory that others can write is no place for bytes that we will trust
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(_MAGIC + sha256(body).digest() + body)
@@ -119,16 +136,26 @@ class HyperscanDatabase:
     def nominate(self, data: bytes) -> list[int]:
         """See `Database.nominate`."""
         try:
-            scratch = self._local.scratch
+            first, second = self._local.scratch
         except AttributeError:
-            scratch = self._local.scratch = self._hs.Scratch(self._database)
+            first, second = self._local.scratch = tuple(self._hs.Scratch(database) for database in self._databases)
         hits: list[int] = []
-        self._scan(data, _hit, 0, hits, scratch)
-        return hits
+        self._first(data, _heard, 0, hits, first)
+        if not hits:
+            return hits
+        out: list[int] = []
+        for probe in hits:
+            if probe == _DIGITS_PROBE:
+                numbers: list[int] = []
+                self._second(data, _heard, 0, numbers, second)
+                out += [NUMBERS[i] for i in numbers]
+            else:
+                out += NOMINATED[probe]
+        return out
 
 
-def _hit(rule: int, _start: int, _end: int, _flags: int, hits: list[int]) -> None:
-    hits.append(rule)
+def _heard(expression: int, _start: int, _end: int, _flags: int, hits: list[int]) -> None:
+    hits.append(expression)
 
 
 class RE2Database:

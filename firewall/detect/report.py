@@ -33,6 +33,7 @@ PII_TYPES: Final = {
     "US_SSN": "pii.us_ssn",
     "PHONE_NUMBER": "pii.phone",
     "IP_ADDRESS": "pii.ip_address",
+    "DATE_TIME": "pii.birth_date",
 }
 
 
@@ -78,7 +79,10 @@ def secrets(scanner: PatternScanner, directory: Path, *, least: int = 60) -> lis
     """Measure secret findings of at least this severity."""
 
     def flagged(text: str) -> bool:
-        return any(f.category == "secret" and f.severity >= least for f in scanner.scan(result_of(text), Point.MCP_TOOL_RESULT, TENANT))
+        return any(
+            f.category == "secret" and f.severity >= least
+            for f in scanner.scan(result_of(text), Point.MCP_TOOL_RESULT, TENANT)
+        )
 
     return _count(f"secrets>={least}", read(directory / "secrets.jsonl.gz"), flagged)
 
@@ -88,7 +92,8 @@ def injection(scanner: PatternScanner, directory: Path, *, least: int = 50) -> l
 
     def flagged(text: str) -> bool:
         return any(
-            f.category in ("injection", "hygiene") and f.severity >= least for f in scanner.scan(result_of(text), Point.MCP_TOOL_RESULT, TENANT)
+            f.category in ("injection", "hygiene") and f.severity >= least
+            for f in scanner.scan(result_of(text), Point.MCP_TOOL_RESULT, TENANT)
         )
 
     return _count(f"injection>={least}", read(directory / "injection.jsonl.gz"), flagged)
@@ -99,7 +104,10 @@ def tools(_scanner: PatternScanner, directory: Path, *, least: int = 50) -> list
 
     def flagged(text: str) -> bool:
         name, _, description = text.partition(": ")
-        return any(f.severity >= least for f in tool_review.review({"name": name.replace(" ", "_"), "description": description}))
+        return any(
+            f.severity >= least
+            for f in tool_review.review({"name": name.replace(" ", "_"), "description": description})
+        )
 
     return _count(f"tools>={least}", read(directory / "tools.jsonl.gz"), flagged)
 
@@ -112,7 +120,11 @@ def pii(scanner: PatternScanner, directory: Path) -> list[Row]:
     """
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for row in read(directory / "pii.jsonl.gz"):
-        found = [f for f in scanner.scan(result_of(row["text"]), Point.MCP_TOOL_RESULT, TENANT) if f.category == "pii" and f.span]
+        found = [
+            f
+            for f in scanner.scan(result_of(row["text"]), Point.MCP_TOOL_RESULT, TENANT)
+            if f.category == "pii" and f.span
+        ]
         spans = row.get("spans") or []
         for span in spans:
             rule = PII_TYPES.get(span["type"])
@@ -122,7 +134,9 @@ def pii(scanner: PatternScanner, directory: Path) -> list[Row]:
                 cell[1] += 1
         for finding in found:
             cell = counts[f"{row['source']}/{finding.rule}", "false_alarms"]
-            cell[0] += not any(PII_TYPES.get(span["type"]) == finding.rule and _overlap(finding, span) for span in spans)
+            cell[0] += not any(
+                PII_TYPES.get(span["type"]) == finding.rule and _overlap(finding, span) for span in spans
+            )
             cell[1] += 1
     return [Row("pii", source, kind, *cell) for (source, kind), cell in sorted(counts.items())]
 
@@ -149,7 +163,10 @@ def main(arguments: list[str]) -> int:
         return 2
     rows = report(PatternScanner(), Path(plain[0]))
     if "--json" in arguments:
-        out = [{"corpus": r.corpus, "source": r.source, "kind": r.kind, "flagged": r.flagged, "total": r.total} for r in rows]
+        out = [
+            {"corpus": r.corpus, "source": r.source, "kind": r.kind, "flagged": r.flagged, "total": r.total}
+            for r in rows
+        ]
         sys.stdout.write(orjson.dumps(out, option=orjson.OPT_INDENT_2).decode() + "\n")
         return 0
     for r in rows:

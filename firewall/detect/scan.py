@@ -33,18 +33,36 @@ Digest = Callable[[str, bytes], str]
 
 _SKIPPED: Final = frozenset({"jsonrpc", "method", "id"})
 _LEAST_CARD: Final = 10**11
-_IDS: Final = frozenset({"id", "taskid", "contextid", "messageid", "sessionid", "cursor", "nextcursor", "progresstoken", "requestid", "traceparent"})
+_IDS: Final = frozenset(
+    {
+        "id",
+        "taskid",
+        "contextid",
+        "messageid",
+        "sessionid",
+        "cursor",
+        "nextcursor",
+        "progresstoken",
+        "requestid",
+        "traceparent",
+    }
+)
 
-_EVERYWHERE: Final[frozenset[Family]] = frozenset({"hygiene", "secret", "field", "decode"})
-_ARGUMENTS: Final = _EVERYWHERE | {"pii", "injection", "egress", "path"}
-_RESULT: Final = _EVERYWHERE | {"pii", "injection", "markup"}
-_DEFINITION: Final = _EVERYWHERE | {"injection", "review"}
-_PROMPT: Final = _EVERYWHERE | {"pii", "injection"}
+
+def _with(*families: Family) -> frozenset[Family]:
+    return frozenset(("hygiene", "secret", "field", "decode", *families))
+
+
+_EVERYWHERE: Final = _with()
+_ARGUMENTS: Final = _with("pii", "injection", "egress", "path")
+_RESULT: Final = _with("pii", "injection", "markup")
+_DEFINITION: Final = _with("injection", "review")
+_PROMPT: Final = _with("pii", "injection")
 
 # Which detectors look at which point. A point that carries content must stand here (tested).
 ENABLED: Final[dict[Point, frozenset[Family]]] = {
-    Point.MCP_SESSION_OPEN: _EVERYWHERE | {"injection"},
-    Point.MCP_NOTIFY_CLIENT: _EVERYWHERE | {"injection"},
+    Point.MCP_SESSION_OPEN: _with("injection"),
+    Point.MCP_NOTIFY_CLIENT: _with("injection"),
     Point.MCP_TOOL_LIST: _EVERYWHERE,
     Point.MCP_TOOL_CALL: _ARGUMENTS,
     Point.MCP_SESSION_OPENED: _DEFINITION,
@@ -145,7 +163,9 @@ def places_of(body: JSON) -> list[tuple[Path, bool]]:
 class PatternScanner:
     """Tier-1 inspection. Thread-safe; one per process."""
 
-    def __init__(self, *, cache: FilePath | None = None, database: Database | None = None, digest: Digest | None = None) -> None:
+    def __init__(
+        self, *, cache: FilePath | None = None, database: Database | None = None, digest: Digest | None = None
+    ) -> None:
         """Open the pattern database.
 
         cache: directory (ours alone, mode 0700) that keeps the compiled database; None compiles
@@ -226,7 +246,9 @@ class PatternScanner:
                     if hidden:
                         views.append((leaf, 0, 0, hidden))
             if views:
-                found += self._in_views(views, strings, enabled, key_of, budget, {(m.verdict.rule, m.leaf) for m, _ in found})
+                found += self._in_views(
+                    views, strings, enabled, key_of, budget, {(m.verdict.rule, m.leaf) for m, _ in found}
+                )
         except Overflow:
             overflow = True
         findings = self._findings(found, buffer, strings, places or places_of(body), tenant) if found else []
@@ -266,7 +288,9 @@ class PatternScanner:
         places: Sequence[tuple[Path, bool]],
         tenant: str,
     ) -> list[Finding]:
-        strong = [(m.leaf, m.start, m.end) for m, _ in found if m.rule.category == "secret" and not m.rule.weak and m.end]
+        strong = [
+            (m.leaf, m.start, m.end) for m, _ in found if m.rule.category == "secret" and not m.rule.weak and m.end
+        ]
         out: list[Finding] = []
         spans: dict[tuple[str, int], int] = {}
         for match, decoded in sorted(found, key=lambda item: (item[0].leaf, item[0].start, item[0].end)):
@@ -274,7 +298,13 @@ class PatternScanner:
             path, is_key = places[match.leaf]
             if rule.weak and any(leaf == match.leaf and start <= match.start < end for leaf, start, end in strong):
                 continue
-            if rule.category == "pii" and not is_key and path and isinstance(path[-1], str) and path[-1].lower() in _IDS:
+            if (
+                rule.category == "pii"
+                and not is_key
+                and path
+                and isinstance(path[-1], str)
+                and path[-1].lower() in _IDS
+            ):
                 continue
             value = decoded if decoded is not None else buffer.data[match.start : match.end]
             span = None if is_key or match.end == 0 else _span(buffer, strings, match)
@@ -283,7 +313,11 @@ class PatternScanner:
                 if same is not None and out[same].span is not None and out[same].span[1] >= span[0]:  # type: ignore[index]
                     first = out[same].span
                     assert first is not None
-                    out[same] = replace(out[same], span=(first[0], max(first[1], span[1])), severity=max(out[same].severity, verdict.severity))
+                    out[same] = replace(
+                        out[same],
+                        span=(first[0], max(first[1], span[1])),
+                        severity=max(out[same].severity, verdict.severity),
+                    )
                     continue
                 spans[(verdict.rule, match.leaf)] = len(out)
             out.append(

@@ -35,6 +35,11 @@ def mixed(seen: Seen) -> bool:
     return any(c.isdigit() for c in text) and any(c.isalpha() for c in text) and random_looking(3.0)(seen)
 
 
+def _varied(seen: Seen) -> bool:
+    """Forms that hold a long run of one letter, or digits alone."""
+    return entropy(seen.text) >= 2.7
+
+
 def pem_body(seen: Seen) -> bool:
     """A key block holds base64 after its header line, not words or nothing."""
     body = "".join(seen.after(96).split()).replace("\\n", "").replace("\\r", "")
@@ -44,9 +49,17 @@ def pem_body(seen: Seen) -> bool:
 def url_password(seen: Seen) -> bool:
     """The password part of a URL, unless it is a variable or a placeholder."""
     text = seen.text
-    return text.lower() not in ("password", "pass", "pwd", "secret", "token", "postgres", "root", "user", "guest") and not (
-        is_placeholder(text) or text.startswith(("$", "{", "<", "%", "*", "["))
-    )
+    return text.lower() not in (
+        "password",
+        "pass",
+        "pwd",
+        "secret",
+        "token",
+        "postgres",
+        "root",
+        "user",
+        "guest",
+    ) and not (is_placeholder(text) or text.startswith(("$", "{", "<", "%", "*", "[")))
 
 
 _HIGH = random_looking(3.0)
@@ -69,15 +82,30 @@ SHAPES: Final[tuple[tuple[str, str, int, Confirm | None], ...]] = (
     ("slack_workspace_token", r"\b(xox[ar]-(?:[0-9]-)?[A-Za-z0-9]{8,48})", 90, mixed),
     ("slack_refresh_token", r"(?i)\b(xoxe(?:\.xox[bp])?-[0-9]-[a-z0-9]{100,170})", 90, _HIGH),
     ("slack_app_token", r"(?i)\b(xapp-[0-9]-[a-z0-9]{6,80}-[0-9]{6,80}-[a-z0-9]{20,70})", 90, None),
-    ("slack_webhook", r"(?i)(?:https?://)?(hooks.slack.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{40,70})", 80, mixed),
+    (
+        "slack_webhook",
+        r"(?i)(?:https?://)?(hooks.slack.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{40,70})",
+        80,
+        mixed,
+    ),
     ("discord_webhook", r"(?i)(discord(?:app)?\.com/api/webhooks/[0-9]{16,20}/[A-Za-z0-9_-]{50,80})", 80, mixed),
-    ("teams_webhook", r"(?i)([a-z0-9-]{2,40}\.webhook\.office\.com/webhookb2/[a-z0-9-]{36}@[a-z0-9-]{36}/IncomingWebhook/[a-z0-9]{32})", 80, None),
+    (
+        "teams_webhook",
+        r"(?i)([a-z0-9-]{2,40}\.webhook\.office\.com/webhookb2/[a-z0-9-]{36}@[a-z0-9-]{36}/IncomingWebhook/[a-z0-9]{32})",
+        80,
+        None,
+    ),
     ("stripe_key", r"\b((?:sk|rk)_(?:live|test|prod)_[A-Za-z0-9]{10,120})", 90, _HIGH),
     ("stripe_webhook_secret", r"\b(whsec_[A-Za-z0-9+/]{24,64})", 80, _HIGH),
     ("google_api_key", r"\b(AIza[A-Za-z0-9_-]{35})", 80, random_looking(3.2)),
     ("google_oauth_secret", r"\b(GOCSPX-[A-Za-z0-9_-]{28})", 90, _HIGH),
     ("google_oauth_token", r"\b(ya29\.[A-Za-z0-9_-]{30,200})", 90, _HIGH),
-    ("azure_client_secret", r"(?:(?m:^)|[\s'\"\x60=:>(,])([A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})", 90, random_looking(3.3)),
+    (
+        "azure_client_secret",
+        r"(?:(?m:^)|[\s'\"\x60=:>(,])([A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})",
+        90,
+        random_looking(3.3),
+    ),
     ("azure_storage_key", r"(?i)\baccountkey\s{0,2}=\s{0,2}([a-z0-9+/]{86}==)", 90, _HIGH),
     ("azure_sas_signature", r"(?i)[?&]sig=([a-z0-9%]{43,63}(?:%3d|=))", 80, _HIGH),
     ("azure_function_key", r"(?i)\.azurewebsites\.net/api/[\w/.-]{1,80}\?code=([a-z0-9_%/=-]{40,80})", 80, _HIGH),
@@ -110,7 +138,12 @@ SHAPES: Final[tuple[tuple[str, str, int, Confirm | None], ...]] = (
     ("mailchimp_key", r"\b([a-f0-9]{32}-us[0-9]{1,2})\b", 90, _HIGH),
     ("mailgun_key", r"\b((?:pub)?key-[a-f0-9]{32})\b", 80, _HIGH),
     ("telegram_token", r"(?:\b|bot)([0-9]{8,10}:A[A-Za-z0-9_-]{34})(?:[^A-Za-z0-9_-]|(?m:$))", 90, _HIGH),
-    ("discord_token", r"\b([MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38})", 90, random_looking(3.8)),
+    (
+        "discord_token",
+        r"\b([MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38})",
+        90,
+        random_looking(3.8),
+    ),
     ("digitalocean_token", r"\b(do[opr]_v1_[a-f0-9]{64})\b", 90, _HIGH),
     ("shopify_token", r"\b(shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32})\b", 90, _HIGH),
     ("square_token", r"\b((?:sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{22,43})|EAAA[A-Za-z0-9_-]{60})", 90, _HIGH),
@@ -137,14 +170,19 @@ SHAPES: Final[tuple[tuple[str, str, int, Confirm | None], ...]] = (
     ("prefect_key", r"(?i)\b(pnu_[a-z0-9]{36})\b", 90, mixed),
     ("postman_key", r"(?i)\b(PMAK-[a-f0-9]{24}-[a-f0-9]{34})\b", 90, _HIGH),
     ("sentry_token", r"\b(sntry(?:s_eyJ[A-Za-z0-9+/=_]{60,220}|u_[a-f0-9]{64}))", 90, _HIGH),
-    ("settlemint_token", r"\b(sm_(?:aat|pat|sat)_[A-Za-z0-9]{16})\b", 90, mixed),
+    ("settlemint_token", r"\b(sm_(?:aat|pat|sat)_[A-Za-z0-9]{16})\b", 90, _HIGH),
     ("shippo_token", r"\b(shippo_(?:live|test)_[a-fA-F0-9]{40})\b", 90, _HIGH),
     ("duffel_token", r"(?i)\b(duffel_(?:test|live)_[a-z0-9_=-]{43})", 90, _HIGH),
     ("infracost_token", r"(?:(?m:^)|[\s'\"\x60=:>(])(ico-[A-Za-z0-9]{32})\b", 90, mixed),
     ("sourcegraph_token", r"\b(sgp_(?:[a-fA-F0-9]{16}_|local_)?[a-fA-F0-9]{40})\b", 90, _HIGH),
     ("maxmind_key", r"\b([A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk)\b", 90, _HIGH),
     ("scalingo_token", r"\b(tk-us-[A-Za-z0-9_-]{48})", 90, _HIGH),
-    ("onepassword_secret_key", r"\b(A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5})\b", 95, random_looking(3.4)),
+    (
+        "onepassword_secret_key",
+        r"\b(A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5})\b",
+        95,
+        random_looking(3.4),
+    ),
     ("onepassword_service_token", r"\b(ops_eyJ[A-Za-z0-9+/]{150,220})", 95, _HIGH),
     ("adobe_client_secret", r"(?i)\b(p8e-[a-z0-9]{32})\b", 90, mixed),
     ("airtable_pat", r"\b(pat[A-Za-z0-9:\]]{14}\.[a-f0-9]{64})\b", 90, None),
@@ -158,18 +196,49 @@ SHAPES: Final[tuple[tuple[str, str, int, Confirm | None], ...]] = (
     ("fly_token", r"\b(f(?:o1_[A-Za-z0-9_-]{43}|m[12][ar]?_[A-Za-z0-9+/=]{100,200}))", 90, _HIGH),
     ("lob_key", r"(?i)((?:live|test)_(?:pub_)?[a-f0-9]{31,35})\b", 80, _HIGH),
     ("mapbox_token", r"(?i)\b([ps]k\.(?:eyJ[a-z0-9_-]{50,120}|[a-z0-9]{60})\.[a-z0-9_-]{22})", 70, _HIGH),
-    ("authress_key", r"(?i)\b((?:sc|ext|scauth|authress)_[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][a-z0-9-]{10,32}\.[a-z0-9+/_=-]{30,120})", 90, _HIGH),
-    ("yandex_key", r"\b(AQVN[A-Za-z0-9_-]{35,38}|YC[A-Za-z0-9_-]{38}|t1\.[A-Z0-9a-z_-]{50,120}[=]{0,2}\.[A-Z0-9a-z_-]{86}[=]{0,2})", 80, mixed),
+    (
+        "authress_key",
+        r"(?i)\b((?:sc|ext|scauth|authress)_[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][a-z0-9-]{10,32}\.[a-z0-9+/_=-]{30,120})",
+        90,
+        _HIGH,
+    ),
+    (
+        "yandex_key",
+        r"\b(AQVN[A-Za-z0-9_-]{35,38}|t1\.[A-Z0-9a-z_-]{50,120}[=]{0,2}\.[A-Z0-9a-z_-]{86}[=]{0,2})",
+        80,
+        mixed,
+    ),
+    ("intra42_secret", r"\b(s-s4t2(?:af|ud)-[a-f0-9]{64})\b", 90, _HIGH),
     ("typeform_token", r"(?i)\b(tfp_[a-z0-9_.=-]{59})", 90, _HIGH),
     ("pulumi_token", r"\b(pul-[a-f0-9]{40})\b", 90, _HIGH),
     ("readme_token", r"(?i)\b(rdme_[a-z0-9]{70})\b", 90, _HIGH),
     ("sonar_token", r"\b(sq[pua]_[a-f0-9]{40})\b", 90, _HIGH),
     ("supabase_key", r"\b(sb(?:p_[a-f0-9]{40}|_secret_[A-Za-z0-9_-]{30,50}))", 90, _HIGH),
     ("sidekiq_url", r"(?i)(https?://[a-f0-9]{8}:[a-f0-9]{8}@(?:gems|enterprise).contribsys.com)", 90, None),
-    ("database_url", r"(?i)\b(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|mssql|sqlserver|clickhouse|jdbc:[a-z]{2,12})://[^\s:/@'\"]{0,60}:([^\s@/'\"]{3,90})@[^\s'\"]", 90, url_password),
-    ("url_password", r"(?i)\b(?:https?|ftp|sftp|ssh|ldaps?|smtps?|imaps?)://[^\s:/@'\"]{1,60}:([^\s@/'\"]{3,90})@[^\s'\"]", 70, url_password),
-    ("connection_string_password", r"(?i)\b(?:server|data source|host|endpoint)=[^;\s]{1,60};(?:[^;\n]{1,36};){0,3}\s{0,2}(?:password|pwd)=([^;\s'\"]{3,40})", 90, url_password),
-    ("authorization_header", r"(?i)\bauthorization['\"]?\s{0,2}[:=]\s{0,2}['\"]?(?:bearer|basic|token)\s{1,3}([A-Za-z0-9._~+/=-]{16,160})", 80, mixed),
+    (
+        "database_url",
+        r"(?i)\b(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|mssql|sqlserver|clickhouse|jdbc:[a-z]{2,12})://[^\s:/@'\"]{0,60}:([^\s@/'\"]{3,90})@[^\s'\"]",
+        90,
+        url_password,
+    ),
+    (
+        "url_password",
+        r"(?i)\b(?:https?|ftp|sftp|ssh|ldaps?|smtps?|imaps?)://[^\s:/@'\"]{1,60}:([^\s@/'\"]{3,90})@[^\s'\"]",
+        70,
+        url_password,
+    ),
+    (
+        "connection_string_password",
+        r"(?i)\b(?:server|data source|host|endpoint)=[^;\s]{1,60};(?:[^;\n]{1,36};){0,3}\s{0,2}(?:password|pwd)=([^;\s'\"]{3,40})",
+        90,
+        url_password,
+    ),
+    (
+        "authorization_header",
+        r"(?i)\bauthorization['\"]?\s{0,2}[:=]\s{0,2}['\"]?(?:bearer|basic|token)\s{1,3}([A-Za-z0-9._~+/=-]{16,160})",
+        80,
+        mixed,
+    ),
     ("curl_user", r"(?i)\bcurl\b[^\n|;]{0,80}\s(?:-u|--user)[\s=]{1,3}['\"]?[\w.@-]{1,40}:([^\s'\"]{6,60})", 70, mixed),
 )
 
@@ -210,7 +279,6 @@ NAMED: Final[tuple[tuple[str, str, str], ...]] = (
     ("hubspot", "hubspot", UUID),
     ("heroku", "heroku", UUID),
     ("intercom", "intercom", r"[a-z0-9=_-]{60}"),
-    ("intra42", "intra", r"s-s4t2(?:af|ud)-[a-f0-9]{64}"),
     ("jfrog", "jfrog|artifactory|bintray|xray", r"[a-z0-9]{73}|[a-z0-9]{64}"),
     ("kraken", "kraken", r"[a-z0-9/=_+-]{80,90}"),
     ("kucoin", "kucoin", rf"[a-f0-9]{{24}}|{UUID}"),
@@ -241,11 +309,24 @@ NAMED: Final[tuple[tuple[str, str, str], ...]] = (
     ("twilio", "twilio", r"[a-f0-9]{32}"),
     ("twitch", "twitch", r"[a-z0-9]{30}"),
     ("twitter", "twitter", r"[a-z0-9]{25}|[a-z0-9]{50}|[0-9]{15,25}-[a-z0-9]{20,40}|A{22}[a-z0-9%]{80,100}"),
+    ("yandex", "yandex", r"YC[a-z0-9_-]{38}"),
     ("zendesk", "zendesk", r"[a-z0-9]{40}"),
 )
 
 GUESS_WORDS: Final = r"access|api|auth|client|credential|creds|passw(?:or)?d|passphrase|private|secret|token|pwd"
-_CODE_MARKS: Final = ("://", "()", "::", "->", "$(", "os.environ", "process.env", "getenv", "secrets.", "vars.", "config.")
+_CODE_MARKS: Final = (
+    "://",
+    "()",
+    "::",
+    "->",
+    "$(",
+    "os.environ",
+    "process.env",
+    "getenv",
+    "secrets.",
+    "vars.",
+    "config.",
+)
 
 
 def _words(value: str) -> int:
@@ -262,7 +343,11 @@ def guess(seen: Seen) -> bool:
     text = seen.text
     context = seen.before().lower()
     password = "passw" in context or "pwd" in context or "passphrase" in context
-    if is_placeholder(text) or any(mark in text for mark in _CODE_MARKS) or text.startswith(("$", "{", "<", "%", "/", "./")):
+    if (
+        is_placeholder(text)
+        or any(mark in text for mark in _CODE_MARKS)
+        or text.startswith(("$", "{", "<", "%", "/", "./"))
+    ):
         return False
     if "public" in context or "credentials_id" in context or "credentialsid" in context:
         return False
@@ -290,7 +375,13 @@ def _rules() -> tuple[Rule, ...]:
             family="secret",
             pattern=expression.encode(),
             confirm=check or any_but_placeholder,
-            tail=PEM_BODY if name in ("private_key", "putty_key") else TOKEN if name in _DOTTED else WORD if name in _LONG else frozenset(),
+            tail=PEM_BODY
+            if name in ("private_key", "putty_key")
+            else TOKEN
+            if name in _DOTTED
+            else WORD
+            if name in _LONG
+            else frozenset(),
         )
         for name, expression, severity, check in SHAPES
     ]
@@ -302,7 +393,7 @@ def _rules() -> tuple[Rule, ...]:
             severity=90 if name == "aws_secret_key" else 70,
             family="secret",
             pattern=rf"(?i)(?:{names}){ASSIGN}({form}){STOP}".encode(),
-            confirm=mixed if name not in ("discord", "asana") else random_looking(2.7),
+            confirm=_varied if name in ("discord", "asana", "dropbox", "twitter") else mixed,
         )
         for name, names, form in NAMED
     ]
@@ -328,13 +419,25 @@ def _rules() -> tuple[Rule, ...]:
             pattern=rf"(?im)^[\w.-]{{0,40}}(?:{GUESS_WORDS}|bearer|signature|session)[\w.-]{{0,20}}\n([^\s]{{8,150}})$".encode(),
             confirm=field,
             weak=True,
+            probe=rf"(?i)(?:{GUESS_WORDS}|bearer|signature|session)[\w.-]{{0,20}}\n[^\s]{{8}}".encode(),
         )
     )
     return tuple(rules)
 
 
 # Their values may run on: three dotted parts, base64 of any length.
-_DOTTED: Final = frozenset({"jwt", "jwt_short", "google_oauth_token", "authorization_header", "sentry_token", "onepassword_service_token"})
-_LONG: Final = frozenset({"pypi_token", "vault_token", "grafana_legacy_key", "facebook_access_token", "slack_refresh_token", "gitlab_runner_token"})
+_DOTTED: Final = frozenset(
+    {"jwt", "jwt_short", "google_oauth_token", "authorization_header", "sentry_token", "onepassword_service_token"}
+)
+_LONG: Final = frozenset(
+    {
+        "pypi_token",
+        "vault_token",
+        "grafana_legacy_key",
+        "facebook_access_token",
+        "slack_refresh_token",
+        "gitlab_runner_token",
+    }
+)
 
 RULES: Final = _rules()

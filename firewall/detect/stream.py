@@ -141,18 +141,24 @@ class PatternStream:
         keep = len(self._window) - STREAM_HOLD_CHARS
         if keep <= 0:
             return self._bytes
-        return self._bytes + (keep if len(data) == len(self._window) else len(self._window[:keep].encode("utf-8", "replace")))
+        return self._bytes + (
+            keep if len(data) == len(self._window) else len(self._window[:keep].encode("utf-8", "replace"))
+        )
 
     def _trim(self, data: bytes, settled: int) -> None:
         """Forget settled text except `BEFORE` code points of context (and what a tail still needs)."""
         keep_from = min([settled, *(w.start for w in self._waiting)])
         drop = self._point(data, min(keep_from, self._bytes + len(data))) - self._chars - BEFORE
         if drop > 0:
-            self._bytes += drop if len(data) == len(self._window) else len(self._window[:drop].encode("utf-8", "replace"))
+            self._bytes += (
+                drop if len(data) == len(self._window) else len(self._window[:drop].encode("utf-8", "replace"))
+            )
             self._window = self._window[drop:]
             self._chars += drop
 
-    def _search(self, index: int, data: bytes, base: int, end: int, settled: int, closing: bool, out: list[Finding]) -> None:
+    def _search(
+        self, index: int, data: bytes, base: int, end: int, settled: int, closing: bool, out: list[Finding]
+    ) -> None:
         rule = RULES[index]
         search = expression(index).search
         at = max(self._resume.get(index, 0), base) - base
@@ -188,7 +194,9 @@ class PatternStream:
             del self._tails[index]
         self._resume[index] = max(self._resume.get(index, 0), stop)
 
-    def _report(self, rule: Rule, verdict: Verdict, start: int, end: int, data: bytes, base: int, out: list[Finding]) -> None:
+    def _report(
+        self, rule: Rule, verdict: Verdict, start: int, end: int, data: bytes, base: int, out: list[Finding]
+    ) -> None:
         self._count += 1
         if self._count > MAX_FINDINGS:
             if self._count == MAX_FINDINGS + 1:

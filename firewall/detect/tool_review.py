@@ -20,8 +20,36 @@ from firewall.detect.patterns import RULES
 from firewall.detect.views import DECODERS, fold
 
 NAME_CHARS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/")
-CHANGING_VERBS: Final = ("delete", "remove", "send", "write", "pay", "exec", "execute", "create", "update", "drop", "transfer", "purge", "kill", "destroy", "post")
-CONTEXT_WORDS: Final = ("conversation", "chat_history", "chathistory", "system_prompt", "systemprompt", "chain_of_thought", "previous_messages", "tool_list", "all_tools", "sidenote", "conversation_history")
+CHANGING_VERBS: Final = (
+    "delete",
+    "remove",
+    "send",
+    "write",
+    "pay",
+    "exec",
+    "execute",
+    "create",
+    "update",
+    "drop",
+    "transfer",
+    "purge",
+    "kill",
+    "destroy",
+    "post",
+)
+CONTEXT_WORDS: Final = (
+    "conversation",
+    "chat_history",
+    "chathistory",
+    "system_prompt",
+    "systemprompt",
+    "chain_of_thought",
+    "previous_messages",
+    "tool_list",
+    "all_tools",
+    "sidenote",
+    "conversation_history",
+)
 LONG_DESCRIPTION: Final = 4_000
 LONG_VALUE: Final = 80
 
@@ -158,7 +186,7 @@ def _schema(schema: JSON, at: Path) -> Iterator[Finding]:
                     yield _finding("long_value", 50, here)
             elif key == "properties" and isinstance(item, dict):
                 for member in item:
-                    if isinstance(member, str) and member.replace("-", "_").casefold() in CONTEXT_WORDS:
+                    if member.replace("-", "_").casefold() in CONTEXT_WORDS:
                         yield _finding("context_parameter", 55, (*here, member))
             if isinstance(item, dict | list):
                 stack.append((here, item))

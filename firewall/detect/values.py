@@ -118,7 +118,7 @@ def card_scheme(number: str) -> bool:
         or ((51 <= two <= 55 or 2221 <= four <= 2720) and n == 16)
         or (two in (34, 37) and n == 15)
         or ((four == 6011 or two == 65 or 644 <= three <= 649 or two == 62) and 16 <= n <= 19)
-        or (3528 <= four <= 3589 and 16 <= n <= 19)
+        or (two == 35 and 16 <= n <= 19)
         or (four in (2131, 1800) and n == 15)
         or ((300 <= three <= 305 or two in (36, 38, 39)) and 14 <= n <= 19)
         or (two in (50, 56, 57, 58, 59, 60, 61, 63, 64, 66, 67, 68, 69) and 12 <= n <= 19)
@@ -156,7 +156,10 @@ def iban(value: str) -> bool:
 
 
 _VERHOEFF_D: Final = tuple(
-    tuple((i + j) % 5 if i < 5 and j < 5 else (i + j) % 5 + 5 if i < 5 else (i - j) % 5 + 5 if j < 5 else (i - j) % 5 for j in range(10))
+    tuple(
+        (i + j) % 5 if i < 5 and j < 5 else (i + j) % 5 + 5 if i < 5 else (i - j) % 5 + 5 if j < 5 else (i - j) % 5
+        for j in range(10)
+    )
     for i in range(10)
 )
 _VERHOEFF_ROW: Final = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
@@ -216,7 +219,14 @@ def ssn(value: str) -> bool:
     number = digits(value)
     area, group, serial = number[:3], number[3:5], number[5:]
     known_fakes = {"078051120", "219099999", "123456789"}
-    return len(number) == 9 and area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000" and number not in known_fakes
+    return (
+        len(number) == 9
+        and area not in ("000", "666")
+        and area[0] != "9"
+        and group != "00"
+        and serial != "0000"
+        and number not in known_fakes
+    )
 
 
 def of(check: Callable[[str], bool]) -> Confirm:

@@ -21,7 +21,19 @@ from firewall.detect.rule import Rule
 DECODED_CHARS: Final = 64 * 1024
 
 _PLAIN: Final = str.maketrans(
-    {**CONFUSABLES, "’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " ", "…": "...", "\u2028": "\n", "\u2029": "\n"}
+    {
+        **CONFUSABLES,
+        "’": "'",
+        "‘": "'",
+        "“": '"',
+        "”": '"',
+        "–": "-",
+        "—": "-",
+        "\u00a0": " ",
+        "…": "...",
+        "\u2028": "\n",
+        "\u2029": "\n",
+    }
 )
 _COMBINING: Final = range(0x300, 0x370)
 
@@ -36,16 +48,11 @@ def fold(text: str) -> str:
     if not is_normalized("NFKC", plain):
         plain = normalize("NFKC", plain)
     plain = plain.translate(_PLAIN)
-    if any(ord(c) in _COMBINING for c in normalize("NFD", plain)) and _latin_share(plain):
-        plain = "".join(c for c in normalize("NFD", plain) if ord(c) not in _COMBINING)
+    apart = normalize("NFD", plain)
+    # Marks on one letter in five and more are a disguise, or a language that loses nothing by a second look.
+    if (len(apart) - len(plain)) * 5 > len(plain):
+        plain = "".join(c for c in apart if ord(c) not in _COMBINING)
     return plain
-
-
-def _latin_share(text: str) -> bool:
-    """Return whether accents stand on so many letters that they are a disguise, not a language."""
-    letters = sum(c.isalpha() for c in text)
-    accented = sum(c.isalpha() and not c.isascii() for c in text)
-    return letters > 0 and accented * 4 > letters
 
 
 def _text(data: bytes) -> str:
@@ -104,18 +111,30 @@ def from_spaced(run: bytes) -> str:
     return text.replace(" ", "").replace("\0", " ")
 
 
-def _rule(name: str, pattern: bytes) -> Rule:
-    return Rule(f"decode.{name}", "SCAN-02", "injection", 0, "decode", pattern)
+def _rule(name: str, pattern: bytes, probe: bytes = b"") -> Rule:
+    return Rule(f"decode.{name}", "SCAN-02", "injection", 0, "decode", pattern, probe=probe)
 
+
+_RUN: Final = rb"[A-Za-z0-9+/_-]{24}"  # one probe for both kinds of run
 
 # Runs are long here: they are looked for in whole strings only, never in streams.
 RULES: Final = (
-    _rule("base64", rb"(?:[A-Za-z0-9+/_-]{4}){6}[A-Za-z0-9+/_-]*={0,2}"),
-    _rule("hex", rb"(?i)(?:\\x[0-9a-f]{2}){10}(?:\\x[0-9a-f]{2})*|\b(?:[0-9a-f]{2}[ :]?){16}(?:[0-9a-f]{2}[ :]?)*"),
-    _rule("percent", rb"(?i)[\w.+!'()*,;:@&=$/?-]*(?:%[0-9a-f]{2}[\w.+!'()*,;:@&=$/?-]*){3}(?:%[0-9a-f]{2}|[\w.+!'()*,;:@&=$/?-])*"),
-    _rule("entity", rb"(?i)[^\n<>]{0,80}(?:&#x?[0-9a-f]{2,6};[^\n<>&]{0,40}){3}[^\n<>]*"),
-    _rule("escape", rb"(?i)(?:\\u[0-9a-f]{4}[ ,.]?){6}(?:\\u[0-9a-f]{4}[ ,.]?)*"),
-    _rule("spaced", rb"(?:[A-Za-z0-9@$!]  ?){11}(?:[A-Za-z0-9@$!.,]  ?)*[A-Za-z0-9.]?"),
+    _rule("base64", rb"[A-Za-z0-9+/_-]{24,}={0,2}", _RUN),
+    _rule("hex", rb"(?i)\b[0-9a-f]{32,}", _RUN),
+    _rule("hex", rb"(?i)(?:\\x[0-9a-f]{2}){10,}", rb"(?i)\\x[0-9a-f]{2}\\x[0-9a-f]{2}\\x"),
+    _rule("hex", rb"(?i)\b(?:[0-9a-f]{2}[ :]){15,}[0-9a-f]{2}", rb"(?i)(?:(?: [0-9a-f]{2}){8}|(?::[0-9a-f]{2}){8})"),
+    _rule(
+        "percent",
+        rb"(?i)[\w.+!'()*,;:@&=$/?-]*(?:%[0-9a-f]{2}[\w.+!'()*,;:@&=$/?-]*){3}(?:%[0-9a-f]{2}|[\w.+!'()*,;:@&=$/?-])*",
+        rb"(?i)%[0-9a-f]{2}",
+    ),
+    _rule("entity", rb"(?i)[^\n<>]{0,80}(?:&#x?[0-9a-f]{2,6};[^\n<>&]{0,40}){3}[^\n<>]*", rb"(?i)&#x?[0-9a-f]{2,6};"),
+    _rule(
+        "escape",
+        rb"(?i)(?:\\u[0-9a-f]{4}[ ,.]?){6}(?:\\u[0-9a-f]{4}[ ,.]?)*",
+        rb"(?i)\\u[0-9a-f]{4}[ ,.]?\\u[0-9a-f]{4}",
+    ),
+    _rule("spaced", rb"(?:[A-Za-z0-9@$!]  ?){11}(?:[A-Za-z0-9@$!.,]  ?)*[A-Za-z0-9.]?", rb"(?: [A-Za-z0-9@$!]){6} "),
 )
 DECODERS: Final[dict[str, Callable[[bytes], str]]] = {
     "decode.base64": from_base64,
