@@ -8,6 +8,7 @@ import pytest
 from firewall.detect.scan import PatternScanner
 from llm_router.choose import Model
 from llm_router.meter import Budget, Price
+from llm_router.relay import RelaySettings
 from tests.llm_router.rig import OTHER_WAYS, PUBLIC_URL, TOOLS, rig
 from tests.sim.provider import SECRET, TEXT
 from tests.support.kit import NoScanner, ScriptedEngine, principal
@@ -254,8 +255,6 @@ async def test_a_huge_answer_ends_in_a_fixed_error(scanner):
 
 
 async def test_a_provider_that_hangs_ends_within_its_deadline_and_is_charged(scanner):
-    from llm_router.relay import RelaySettings
-
     async with rig(scanner, relay=RelaySettings(whole_s=0.2, stream_s=1, idle_s=0.2)) as r:
         got = await r.ask("hang")
         assert (got.status, got.error["code"]) == (504, "upstream_timeout")
@@ -392,18 +391,21 @@ async def test_a_spent_budget_answers_429_and_says_when_the_day_ends(scanner):
 
 
 async def test_four_calls_at_once_never_pass_the_ceiling(scanner):
-    async with rig(scanner) as r:
-        await r.ask("ok", max_tokens=10)
-        need = r.kit.store.collection("spend")
-        before = r.meter.spent(r.principal)[0]
-        assert before == 12
-        one = 55 + 10  # our estimate of the prompt, and the limit
-        r.router._meter._budget = Budget(tokens_per_day=before + 2 * one + one // 2, micro_usd_per_day=10**9)
-        got = await asyncio.gather(*(r.ask("ok", max_tokens=10) for _ in range(4)))
-        statuses = sorted(a.status for a in got)
-        assert statuses.count(200) >= 2
-        assert r.meter.spent(r.principal)[0] <= before + 4 * 12
-        assert need is not None
+    slow = RelaySettings(whole_s=0.4, stream_s=1, idle_s=0.4)
+    async with rig(scanner, relay=slow) as r:
+        assert (await r.ask("hang", max_tokens=10)).status == 504
+        one = r.spent[0].usage.input + 10  # what each of the calls below sets aside
+        charged = r.meter.spent(r.principal)[0]
+    async with rig(scanner, relay=slow, budget=Budget(2 * one + 5, 10**9)) as r:
+        calls = asyncio.gather(*(r.ask("hang", max_tokens=10) for _ in range(4)))
+        peak = 0
+        while not calls.done():
+            peak = max(peak, r.meter.spent(r.principal)[0])
+            await asyncio.sleep(0.005)
+        assert sorted(got.status for got in calls.result()) == [429, 429, 504, 504]
+        assert peak == 2 * one
+        assert len(r.provider.seen) == 2
+        assert r.meter.spent(r.principal)[0] == 2 * charged
 
 
 async def test_policy_reads_the_facts_of_a_request(scanner):
