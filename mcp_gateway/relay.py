@@ -158,7 +158,9 @@ class Turn:
 
     async def fail(self, fault: UpstreamFault) -> str:
         """Tell an upstream's failure; return the exchange's outcome."""
-        await self.out.final(reply.failed(fault_of(fault).code, self.call.id, self.exchange.id))
+        told = fault_of(fault)
+        self.exchange.outcome = told.code
+        await self.out.final(reply.failed(told.code, self.call.id, self.exchange.id))
         return "upstream_fault"
 
 

@@ -162,7 +162,7 @@ class MCPGateway:
                 await out.final(reply.failed(code, None, exchange.id))
         finally:
             out.stop()
-            self._guard.close(exchange, outcome=outcome)
+            self._guard.close(exchange, outcome=outcome, error=exchange.outcome)
 
     async def _post(
         self,

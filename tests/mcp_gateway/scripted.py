@@ -65,17 +65,28 @@ class Scripted:
             writer.write(data)
             await writer.drain()
 
+        ahead: asyncio.Future[bytes] | None = None
         try:
             while True:
-                text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                first = await ahead if ahead else b""
+                text = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 fields = dict(line.split(": ", 1) for line in text.split("\r\n")[1:] if ": " in line)
                 headers = {k.lower(): v for k, v in fields.items()}
                 asked = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
                 self.seen.append((headers, asked))
-                await self.answer(headers, asked, send)
+                answer = asyncio.ensure_future(self.answer(headers, asked, send))
+                ahead = asyncio.ensure_future(reader.read(1))  # sees the client leave while a script runs
+                await asyncio.wait((answer, ahead), return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done():
+                    answer.cancel()
+                    await asyncio.wait((answer,))
+                    raise ConnectionError
+                answer.result()
         except (asyncio.IncompleteReadError, ConnectionError):
             self.left.set()
         finally:
+            if ahead is not None:
+                ahead.cancel()
             writer.close()
 
     async def answer(self, headers: dict[str, str], asked: dict[str, Any], send: Send) -> None:
