@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -294,13 +295,17 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="A deterministic model provider for demonstrations.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8790)
+    parser.add_argument("--port", type=int, default=8790, help="0 takes any free port")
     parser.add_argument("--gap-ms", type=float, default=15, help="time between two pieces of a stream")
     parser.add_argument("--first-ms", type=float, default=0, help="time before the first byte of an answer")
     parser.add_argument("--key", default="", help="the only accepted key; none is asked for where it is empty")
     options = parser.parse_args()
     app = DemoProvider(gap_ms=options.gap_ms, first_ms=options.first_ms, key=options.key)
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", lifespan="off", access_log=False)
+    listener = socket.create_server((options.host, options.port), backlog=128)
+    address, port = listener.getsockname()[:2]
+    print(json.dumps({"url": f"http://{address}:{port}/v1"}), flush=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
+    server.run(sockets=[listener])
 
 
 if __name__ == "__main__":

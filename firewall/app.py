@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -56,7 +55,7 @@ from firewall.net.egress_proxy import Door, EgressProxy
 from firewall.net.runtime import RandomIds, SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import AiohttpClient
-from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings
+from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings, until_told
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
@@ -244,6 +243,7 @@ class Worker:
         await self.mcp.close()
         await self.tasks.close()
         await self.parts["client"].close()
+        self.parts["telemetry"].close()
         self.audit.close()
         self.store.close()
         self.marks.close()
@@ -310,6 +310,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     bundle = load_policy(config, paths)
     telemetry = _telemetry(config, paths, clock)
     telemetry.watch_audit(audit)
+    telemetry.watch_marks(marks)
     labels = FlowLabels(marks, store.collection("labels"))
     labels.restore([config.tenant])
     guard = Guard(
@@ -402,7 +403,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
             on_spent=lambda spent: telemetry.inference(
                 spent.model.provider.name,
                 spent.model.alias,
-                duration_us=spent.duration_us,
+                duration_us=0,
                 input_tokens=spent.usage.input,
                 output_tokens=spent.usage.output,
                 micro_usd=spent.micro_usd,
@@ -514,23 +515,12 @@ def run(
     return 0
 
 
-async def _serve(
-    worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat | None = None
-) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat | None = None) -> None:
     try:
         ports = await worker.start()
         if on_ready is not None:
             await on_ready(worker, ports)
-        if heartbeat is None:
-            await stopped.wait()
-        else:
-            beating = worker.tasks.spawn(heartbeat.run(0.25), "app.heartbeat")
-            waiting = worker.tasks.spawn(stopped.wait(), "app.stop")
-            await asyncio.wait({beating, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await until_told(heartbeat)
     finally:
         await worker.stop()
 

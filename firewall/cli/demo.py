@@ -187,7 +187,7 @@ def _provider(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
     provider = _child(demo, "demo_provider.py")
     return {
         "providers": {"demo": {"base_url": provider["url"], "network": "loopback"}},
-        "models": {"demo": {"provider": "demo", "model": "demo-1", "input_usd": 0.15, "output_usd": 0.6}},
+        "models": {"demo": {"provider": "demo", "model": "demo-small", "input_usd": 0.15, "output_usd": 0.6}},
     }
 
 

@@ -24,7 +24,7 @@ from firewall.cli.up import DEMO_STATE
 from firewall.core.errors import ConfigFault
 
 STEP_S = 30.0
-AWS_STYLE_KEY = "AKIA" + "Z7QDUMMYKEY4TOUR"  # shaped like a key, belongs to nobody
+AWS_STYLE_KEY = "AKIA" + "Z7QXRW3KPLM4TVOB"  # shaped like a key, belongs to nobody
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ class Tour:
     statuses: list[tuple[str, int]] = field(default_factory=list)
     rows: list[Step] = field(default_factory=list)
     since_us: int = 0
+    browser: ScriptedBrowser | None = None
 
     @property
     def url(self) -> str:
@@ -86,9 +87,11 @@ class Tour:
         facts, landed = self.facts, {}
 
         async def redirect(url: str) -> None:
-            async with httpx2.AsyncClient(timeout=STEP_S) as plain:
-                browser = ScriptedBrowser(plain, username=facts["user"], password=facts["password"])
-                landed.update(await browser.visit(url, facts["redirect_uri"]))
+            if self.browser is None:
+                # One browser for the whole tour: it signs in once and keeps its session, as a person's does.
+                plain = await self.stack.enter_async_context(httpx2.AsyncClient(timeout=STEP_S))
+                self.browser = ScriptedBrowser(plain, username=facts["user"], password=facts["password"])
+            landed.update(await self.browser.visit(url, facts["redirect_uri"]))
 
         async def callback() -> Any:
             return AuthorizationCodeResult(code=landed["code"], state=landed.get("state"), iss=landed.get("iss"))
@@ -209,9 +212,10 @@ async def secret_stopped(tour: Tour, step: Step) -> None:
     """A credential in arguments."""
     step.did = "notes/write_note with an AWS-style key in its text"
     async with tour.mcp("notes") as client:
+        await client.call_tool("write_note", {"title": "tour", "text": "consents to notes:write"})
         result = await client.call_tool("write_note", {"title": "tour", "text": f"the key is {AWS_STYLE_KEY}"})
         _expect(result.is_error and AWS_STYLE_KEY not in _text(result), "the key was let through")
-    step.decided, step.why = tour.decided("mcp.tool.call", "deny", "content.secret_out")
+    step.decided, step.why = tour.decided("mcp.tool.call", "deny", "content.secret_in_request")
 
 
 async def private_address_stopped(tour: Tour, step: Step) -> None:
@@ -241,12 +245,13 @@ async def flow_denied(tour: Tour, step: Step) -> None:
     """A call that policy denies: untrusted text was read, now something is to be destroyed."""
     step.did = "notes/delete_all after untrusted text was read"
     async with tour.mcp("notes") as client:
+        await client.call_tool("write_note", {"title": "tour", "text": "consents to notes:write"})
         result = await client.call_tool("delete_all", {})
         _expect(result.is_error, "the call went through")
     refused = [r for r in tour.decisions("mcp.tool.call") if r.get("decision", {}).get("effect") in ("deny", "approve")]
-    refused = [r for r in refused if "identity.scope_missing" not in r["decision"]["rules"]]
-    _expect(refused, "no refusal is recorded")
-    step.decided, step.why = tour.decided("mcp.tool.call", refused[-1]["decision"]["effect"])
+    flow = [[rule for rule in r["decision"]["rules"] if rule.startswith("content.")] for r in refused]
+    _expect(refused and flow[-1], f"no refusal by a flow rule is recorded: {[r['decision']['rules'] for r in refused]}")
+    step.decided, step.why = tour.decided("mcp.tool.call", refused[-1]["decision"]["effect"], *flow[-1])
 
 
 async def poisoned_tool(tour: Tour, step: Step) -> None:
@@ -283,7 +288,8 @@ async def changed_card(tour: Tour, step: Step) -> None:
         while not await _refused(_say(tour, "hello")):
             _expect(time.monotonic() < until, "the changed agent can still be called")
             await asyncio.sleep(0.5)
-        step.decided, step.why = tour.decided("a2a.message.send", "deny", "tools.pin_changed")
+        # The client meets the refusal when it asks for the card, before it could send anything.
+        step.decided, step.why = tour.decided("a2a.card.serve", "deny", "tools.pin_changed")
         step.decided = "quarantined"
     finally:
         await _control(tour.facts["agent_control"], "restore")
@@ -444,10 +450,8 @@ async def _walk(facts: dict[str, Any], audit: Path, given: argparse.Namespace) -
             try:
                 await asyncio.wait_for(walk(tour, step), STEP_S * 2)
                 step.ok = True
-            except Unexpected as error:
-                step.decided, step.why = "UNEXPECTED", str(error)
-            except Exception as error:  # noqa: BLE001  a client library failed: that is a row of the table, not a traceback
-                step.decided, step.why = "FAILED", _innermost(error)
+            except Exception as error:  # noqa: BLE001  whatever failed is a row of the table, not a traceback
+                step.decided, step.why = "NOT AS IT SHOULD", _innermost(error)
             step.seconds = time.monotonic() - started
             rows.append(step)
             if not given.json:
@@ -458,7 +462,8 @@ async def _walk(facts: dict[str, Any], audit: Path, given: argparse.Namespace) -
 def _innermost(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {str(error)[:300]}"
+    told = str(error)[:300]
+    return told if isinstance(error, Unexpected) else f"{type(error).__name__}: {told}"
 
 
 def _print(number: int, step: Step) -> None:
