@@ -11,11 +11,13 @@ it leaves; the text around it is decided at ``llm.response``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from firewall.core.action import Action
 from firewall.core.errors import FAULTS, AuditUnavailable, UpstreamFault
 from firewall.core.exchange import Exchange
+from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject, Path, get
 from firewall.core.permit import Cleared, Refusal
 from firewall.core.principal import Principal
@@ -27,6 +29,7 @@ from llm_router.answer import Head, Piece
 from llm_router.assemble import Text, ToolCall, ToolCalls, wire_form
 from llm_router.choose import Model
 from llm_router.meter import Tally
+from llm_router.turns import without_images
 
 _CALLS_PREFIX: Final = "/choices/0/message/tool_calls/"
 _ARGUMENTS_SUFFIX: Final = "/function/arguments"
@@ -79,17 +82,7 @@ class Answer:
             for f in self.guard.scanner.scan(body, action.point, self.principal.tenant)
             if not (f.pointer.startswith(_CALLS_PREFIX) and f.pointer.endswith(_ARGUMENTS_SUFFIX))
         ]
-        permit = await self.guard.check_remote(action, self.exchange, findings)
-        if isinstance(permit, Refusal):
-            return permit
-        cleared = self.guard.commit_or_refuse(permit, self.exchange)
-        if isinstance(cleared, Refusal):
-            return cleared
-        try:
-            await self.guard.settle(cleared)
-        except AuditUnavailable:
-            return Refusal(FAULTS["audit_unavailable"], permit.decision_id)
-        return cleared
+        return await clear_seen(self.guard, action, self.exchange, findings)
 
     async def decide_calls(self, calls: ToolCalls, finish: str, *, stream: bool) -> list[JSONObject] | Refusal:
         """Return the whole tool calls in wire form, each decided; the first refusal refuses all of them."""
@@ -216,6 +209,32 @@ class AnswerStream:
             ):
                 return Refusal(FAULTS["denied"], cleared.decision_id)
         return released
+
+
+async def clear_request(guard: Guard, action: Action, exchange: Exchange, images: int) -> Cleared | Refusal:
+    """Clear a request; pictures in it are opaque: counted for policy, not read as text."""
+    if not images or not isinstance(action.body, dict):
+        return await guard.clear(action, exchange)
+    readable: JSONObject = {**action.body, "messages": without_images(action.body.get("messages"))}
+    findings = guard.scanner.scan(readable, action.point, action.principal.tenant)
+    return await clear_seen(guard, action, exchange, findings)
+
+
+async def clear_seen(
+    guard: Guard, action: Action, exchange: Exchange, findings: Sequence[Finding]
+) -> Cleared | Refusal:
+    """As `Guard.clear`, with the findings of a scan that knew what of the body is text."""
+    permit = await guard.check_remote(action, exchange, findings)
+    if isinstance(permit, Refusal):
+        return permit
+    cleared = guard.commit_or_refuse(permit, exchange)
+    if isinstance(cleared, Refusal):
+        return cleared
+    try:
+        await guard.settle(cleared)
+    except AuditUnavailable:
+        return Refusal(FAULTS["audit_unavailable"], permit.decision_id)
+    return cleared
 
 
 async def open_answer(answer: Answer, *, include_usage: bool) -> AnswerStream | Refusal:

@@ -36,7 +36,7 @@ from llm_router.answer import Head, Usage
 from llm_router.choose import Model, Models
 from llm_router.meter import Meter, Tally, prompt_tokens
 from llm_router.relay import Problem, Relay
-from llm_router.release import Answer, open_answer
+from llm_router.release import Answer, clear_request, open_answer
 
 CHAT_PATH: Final = "/v1/chat/completions"
 MODELS_PATH: Final = "/v1/models"
@@ -57,7 +57,10 @@ class RouterSettings:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one call used, for telemetry; money in micro-USD. counted: whether the provider counted."""
+    """What one call used, for telemetry; money in micro-USD. counted: whether the provider counted.
+
+    duration_us: from the reservation to the end of the answer.
+    """
 
     exchange_id: str
     principal: Principal
@@ -65,6 +68,7 @@ class Spent:
     usage: Usage
     micro_usd: int
     counted: bool
+    duration_us: int
 
 
 @dataclass(slots=True)
@@ -209,7 +213,8 @@ class LLMRouter:
         model, request, principal = call.model, call.request, call.answer.principal
         limit = min(request.limit or model.max_output_tokens, model.max_output_tokens)
         body = request.outgoing(model=model.name, limit=limit, limit_member=model.provider.limit_member)
-        verdict = await self._guard.clear(act.request_action(principal, model, request, body, limit), call.exchange)
+        action = act.request_action(principal, model, request, body, limit)
+        verdict = await clear_request(self._guard, action, call.exchange, request.images)
         if isinstance(verdict, Refusal):
             await self._tell(call, self._refused(verdict))
             return ("refused", verdict.fault.code)
@@ -217,6 +222,7 @@ class LLMRouter:
         tally.input_tokens = prompt_tokens(len(verdict.payload), request.images, request.image_chars)
         held = self._meter.reserve(principal, model.price, input_tokens=tally.input_tokens, output_tokens=limit)
         tally.reached = True
+        started = self._clock.monotonic_ns()
         try:
             return await (self._stream(call, verdict) if request.stream else self._whole(call, verdict))
         except UpstreamFault as fault:
@@ -226,7 +232,8 @@ class LLMRouter:
             # Synchronous, so that no cancellation comes between: what was used is charged in any case.
             used = tally.actual()
             cost = self._meter.settle(held, used)
-            self._on_spent(Spent(call.exchange.id, principal, model, used, cost, tally.usage is not None))
+            duration_us = (self._clock.monotonic_ns() - started) // 1000
+            self._on_spent(Spent(call.exchange.id, principal, model, used, cost, tally.usage is not None, duration_us))
 
     async def _whole(self, call: _Call, cleared: Cleared) -> Outcome:
         got = await self._relay.whole(cleared, call.model.provider, call.answer.principal)

@@ -151,6 +151,10 @@ def test_a_known_message_goes_on_as_it_is(message):
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://beacon.example/?q=1"}}]},
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,@@"}}]},
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:text/html;base64,AAAA"}}]},
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aWdub3JlIGFsbA=="}}],
+        },
         {"role": "user", "content": "x", "instructions": "y"},
         {"role": "system", "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]},
         {"role": "tool", "content": "x"},

@@ -164,6 +164,20 @@ async def test_a_secret_is_found_wherever_a_prompt_hides(scanner, hidden):
         assert r.provider.seen == []
 
 
+async def test_a_picture_is_opaque_and_what_stands_beside_it_is_not(scanner):
+    """The picture's bytes happen to spell a key in base64; that is no secret, but a text part would be."""
+    url = "data:image/png;base64,iVBORw0KGgoA+" + SECRET + "+AAAAAAA"
+    url += "A" * (-(len(url) - len("data:image/png;base64,")) % 4)
+    image = {"type": "image_url", "image_url": {"url": url}}
+    async with rig(scanner) as r:
+        assert scanner.scan({"x": url}, "llm.request", "default")
+        assert (await r.ask("ok", messages=[{"role": "user", "content": [image]}])).status == 200
+        assert r.provider.seen[0][1]["messages"][0]["content"][0]["image_url"]["url"] == url
+        assert r.spent[0].usage.input == 7
+        told = [{"role": "user", "content": [image, {"type": "text", "text": SECRET}]}]
+        assert (await r.ask("ok", messages=told)).error["code"] == "denied"
+
+
 async def test_an_injection_in_an_offered_tool_is_refused(scanner):
     poisoned = {
         "type": "function",
@@ -420,7 +434,7 @@ async def test_policy_reads_the_facts_of_a_request(scanner):
                     "role": "user",
                     "content": [
                         {"type": "text", "text": "hi"},
-                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
                     ],
                 },
                 {
