@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from firewall.cli.browser import ScriptedBrowser
-from firewall.cli.up import DEMO_STATE
+from firewall.cli.up import demo_state
 from firewall.core.errors import ConfigFault
 
 STEP_S = 30.0
@@ -416,7 +416,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Walk the tour; return 0 only if every step came out as it should."""
-    state = (given.state_dir or DEMO_STATE).expanduser()
+    state = demo_state(given)
     try:
         facts = json.loads((state / "demo.json").read_text())  # noqa: TID251  our own file
     except FileNotFoundError:

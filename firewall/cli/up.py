@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from firewall.config import Config
 
 DEMO_STATE = Path("~/.local/state/bartizan-demo")
+
+
+def demo_state(given: argparse.Namespace) -> Path:
+    """Return where the demonstration keeps its state: --state-dir, BARTIZAN_STATE_DIR, or the user's own place."""
+    return Path(given.state_dir or os.environ.get("BARTIZAN_STATE_DIR") or DEMO_STATE).expanduser()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +44,7 @@ def run(given: argparse.Namespace) -> int:
     demo = None
     if given.config is None:
         say("no configuration file: this is the demonstration (nothing here is for production)")
-        state = (given.state_dir or DEMO_STATE).expanduser()
-        demo = demonstration.start(state, host=given.host, port=given.port, admin_port=given.admin_port, say=say)
+        demo = demonstration.start(demo_state(given), host=given.host, port=given.port, admin_port=given.admin_port, say=say)
     try:
         if demo is not None:
             settings = configuration.build(demo.config)
@@ -103,8 +108,9 @@ def _screen(
         name = next(iter(config.mcp))
         lines += ["", *_snippets(url, name, demo is not None)]
     if demo is not None:
-        state = "" if given.state_dir is None else f" --state-dir {given.state_dir}"
-        lines += ["", "Next, in a second terminal:", "", f"  .venv/bin/bartizan tour{state}"]
+        state = demo_state(given)
+        where = "" if state == DEMO_STATE.expanduser() else f" --state-dir {state}"
+        lines += ["", "Next, in a second terminal:", "", f"  .venv/bin/bartizan{where} tour"]
         lines += ["", "Ctrl-C stops everything."]
     return "\n".join(lines)
 
