@@ -84,10 +84,25 @@ excepted contains f if {
 
 live := found - (shadowed | excepted)
 
-# What is not a known milder effect counts as deny.
-severity_of := {"allow": "allow", "transform": "transform", "approve": "approve"}
+# What is not a known milder effect of a complete finding counts as deny.
+milder := {"allow", "transform", "approve"}
 
-effect_of(f) := object.get(severity_of, object.get(f, "effect", "deny"), "deny")
+complete(f) if {
+	is_string(f.rule)
+	is_string(f.code)
+	is_array(f.owasp)
+	is_number(f.severity)
+	is_array(f.obligations)
+}
+
+effect_of(f) := f.effect if {
+	f.effect in milder
+	complete(f)
+}
+
+effect_of(f) := "deny" if not f.effect in milder
+
+effect_of(f) := "deny" if not complete(f)
 
 reason(f) := {
 	"rule": object.get(f, "rule", "core.malformed_finding"),

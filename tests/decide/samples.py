@@ -40,10 +40,17 @@ def tool(**changed: JSON) -> Resource:
     return Resource("mcp_tool", "git/git_status", "git", {k: v for k, v in facts.items() if v is not None})
 
 
-def call(arguments: dict[str, JSON] | None = None, *, resource: Resource | None = None, who: Principal = ALICE) -> Action:
+def call(
+    arguments: dict[str, JSON] | None = None, *, resource: Resource | None = None, who: Principal = ALICE
+) -> Action:
     """Return a tools/call action whose arguments stand in its body."""
     given = {"repo_path": "/srv/project"} if arguments is None else arguments
-    body: JSON = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "git_status", "arguments": given}}
+    body: JSON = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "git_status", "arguments": given},
+    }
     return Action(
         Point.MCP_TOOL_CALL,
         who,
@@ -55,7 +62,9 @@ def call(arguments: dict[str, JSON] | None = None, *, resource: Resource | None 
     )
 
 
-def encoded(action: Action, findings: list[Finding] | None = None, *, label: Label = CLEAN, approval: JSON = None) -> bytes:
+def encoded(
+    action: Action, findings: list[Finding] | None = None, *, label: Label = CLEAN, approval: JSON = None
+) -> bytes:
     """Return the policy input of an action."""
     return encode_input(
         action,

@@ -99,7 +99,9 @@ class TestInput:
     def test_an_unknown_property_is_refused(self, name: str) -> None:
         assert "property" in refused(call(resource=Resource("mcp_tool", "git/x", "git", {name: "approved"})))
 
-    @pytest.mark.parametrize(("name", "value"), [("pin", "aproved"), ("port", "443"), ("port", True), ("tenants", "acme"), ("tenants", [1])])
+    @pytest.mark.parametrize(
+        ("name", "value"), [("pin", "aproved"), ("port", "443"), ("port", True), ("tenants", "acme"), ("tenants", [1])]
+    )
     def test_a_value_outside_its_list_is_refused(self, name: str, value: Any) -> None:
         assert "outside" in refused(call(resource=tool(**{name: value})))
 
@@ -109,7 +111,9 @@ class TestInput:
     def test_a_finding_names_the_entry_that_it_stands_in(self) -> None:
         assert listing(["a", "b"], "/result/tools/1/description")["item"] == "b"
 
-    @pytest.mark.parametrize("pointer", ["/result/tools", "/result/toolsx/1", "/result/tools/7/x", "/result/tools/x/y", "/result", ""])
+    @pytest.mark.parametrize(
+        "pointer", ["/result/tools", "/result/toolsx/1", "/result/tools/7/x", "/result/tools/x/y", "/result", ""]
+    )
     def test_a_finding_outside_the_entries_names_none(self, pointer: str) -> None:
         assert listing(["a", "b"], pointer)["item"] == ""
 
@@ -123,12 +127,17 @@ class TestInputBounds:
             ({"s": "x" * bounds.POLICY_STRING_CHARS}, {"s": "x" * (bounds.POLICY_STRING_CHARS + 1)}),
             ({"s": "é" * bounds.POLICY_STRING_CHARS}, {"s": "é" * (bounds.POLICY_STRING_CHARS + 1)}),
             ({"a": [0] * bounds.POLICY_ARRAY_ITEMS}, {"a": [0] * (bounds.POLICY_ARRAY_ITEMS + 1)}),
-            ({str(n): 0 for n in range(bounds.POLICY_OBJECT_KEYS)}, {str(n): 0 for n in range(bounds.POLICY_OBJECT_KEYS + 1)}),
+            (
+                {str(n): 0 for n in range(bounds.POLICY_OBJECT_KEYS)},
+                {str(n): 0 for n in range(bounds.POLICY_OBJECT_KEYS + 1)},
+            ),
             ({"n": bounds.JSON_INTEGER}, {"n": bounds.JSON_INTEGER + 1}),
             ({"k" * bounds.POLICY_STRING_CHARS: 1}, {"k" * (bounds.POLICY_STRING_CHARS + 1): 1}),
         ],
     )
-    def test_a_value_at_its_bound_passes_and_beyond_is_refused(self, at: dict[str, Any], beyond: dict[str, Any]) -> None:
+    def test_a_value_at_its_bound_passes_and_beyond_is_refused(
+        self, at: dict[str, Any], beyond: dict[str, Any]
+    ) -> None:
         encoded(call(at))
         refused(call(beyond))
 
@@ -155,7 +164,9 @@ class TestInputBounds:
 
     def test_a_list_chunk(self) -> None:
         def listed(count: int) -> Action:
-            return dataclasses.replace(call(), point=Point.MCP_TOOL_LISTED, arguments={"items": [{"id": str(n)} for n in range(count)]})
+            return dataclasses.replace(
+                call(), point=Point.MCP_TOOL_LISTED, arguments={"items": [{"id": str(n)} for n in range(count)]}
+            )
 
         encoded(listed(bounds.LIST_CHUNK))
         refused(listed(bounds.LIST_CHUNK + 1))
@@ -169,7 +180,12 @@ class TestInputBounds:
         monkeypatch.setattr(contract, "_NO_WALK_BYTES", 0)
         assert encoded(call({"a": ["x"] * 50})) == usual
 
-    @given(st.recursive(st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(),
+            lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+        )
+    )
     def test_any_json_value_comes_through_unchanged(self, value: Any) -> None:
         try:
             document = orjson.loads(encoded(call({"v": value})))

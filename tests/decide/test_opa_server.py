@@ -112,7 +112,13 @@ async def test_connections_are_kept_and_bounded() -> None:
 
 async def test_a_chunked_answer_is_read() -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    chunks = f"{len(GOOD[:10]):x}\r\n".encode() + GOOD[:10] + f"\r\n{len(GOOD[10:]):x}\r\n".encode() + GOOD[10:] + b"\r\n0\r\n\r\n"
+    chunks = (
+        f"{len(GOOD[:10]):x}\r\n".encode()
+        + GOOD[:10]
+        + f"\r\n{len(GOOD[10:]):x}\r\n".encode()
+        + GOOD[10:]
+        + b"\r\n0\r\n\r\n"
+    )
     async with server(says(head, chunks)) as engine:
         assert orjson.loads(await engine.decide_remote(CALL, b"{}")) == {"effect": "deny"}
 
@@ -192,7 +198,16 @@ async def test_no_server_is_a_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["", "http://opa.example:8181", "http://10.0.0.1:8181", "https://127.0.0.1:8181", "http://127.0.0.1", "http://127.0.0.1:0", "http://localhost:8181", "unix:relative"],
+    [
+        "",
+        "http://opa.example:8181",
+        "http://10.0.0.1:8181",
+        "https://127.0.0.1:8181",
+        "http://127.0.0.1",
+        "http://127.0.0.1:0",
+        "http://localhost:8181",
+        "unix:relative",
+    ],
 )
 def test_a_server_elsewhere_is_refused(address: str) -> None:
     with pytest.raises(ConfigFault, match="policy_opa"):

@@ -70,7 +70,10 @@ def test_the_policies_that_we_ship_are_clean() -> None:
         ("compare_unguarded", "x contains f if {\n\tsome f in input.context.findings\n\tf.severity >= 50\n}\n"),
         ("with_outside_tests", 'y if input.subject.id == "a"\n\nx if y with input as {}\n'),
         ("grant_negative", 'grant contains "demo.bad" if not input.subject.id == "a"\n'),
-        ("grant_negative", 'blocked if input.subject.id == "a"\n\nfree if not blocked\n\ngrant contains "demo.bad" if free\n'),
+        (
+            "grant_negative",
+            'blocked if input.subject.id == "a"\n\nfree if not blocked\n\ngrant contains "demo.bad" if free\n',
+        ),
         ("grant_shape", 'grant contains "other.ok" if input.subject.id == "a"\n'),
         ("grant_shape", 'grant contains input.subject.id if input.subject.id == "a"\n'),
         ("finding_shape", finding("true", text='finding contains {"rule": "demo.rule"} if ')),
@@ -78,8 +81,14 @@ def test_the_policies_that_we_ship_are_clean() -> None:
         ("finding_shape", finding("true", text=FINDING.replace("demo.rule", "other.rule"))),
         ("finding_unknown", finding("true", text=FINDING.replace('"deny"', '"quarantine"'))),
         ("finding_unknown", finding("true", text=FINDING.replace('"demo",', '"engine_error",'))),
-        ("finding_unknown", finding("true", text=FINDING.replace('"obligations": []', '"obligations": [{"type": "encrypt"}]'))),
-        ("finding_unknown", finding("true", text=FINDING.replace('"obligations": []', '"obligations": [{"type": "redact"}]'))),
+        (
+            "finding_unknown",
+            finding("true", text=FINDING.replace('"obligations": []', '"obligations": [{"type": "encrypt"}]')),
+        ),
+        (
+            "finding_unknown",
+            finding("true", text=FINDING.replace('"obligations": []', '"obligations": [{"type": "redact"}]')),
+        ),
         ("finding_duplicate", finding("true") + "\n" + finding("true")),
         ("metadata_missing", finding("true", meta="")),
         ("metadata_missing", finding("true", meta="# METADATA\n# title: [\n")),
@@ -104,7 +113,7 @@ def test_a_banned_construct_is_named(code: str, body: str) -> None:
         "x if {\n\tis_array(input.context.actor_chain)\n\tcount(input.context.actor_chain) > 3\n}\n",
         "x if {\n\tis_number(input.context.time_us)\n\tinput.context.time_us > 5\n}\n",
         'f(v) if {\n\tis_string(v)\n\tregex.match("a", v)\n}\n',
-        'found contains 1\n\nx if count(found) > 0\n',
+        "found contains 1\n\nx if count(found) > 0\n",
         'x if input.action.properties.arguments.anything == "a"\n',
     ],
 )

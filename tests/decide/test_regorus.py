@@ -183,7 +183,9 @@ class TestHostileInput:
 
     def test_a_nul_does_not_cut_a_path(self, engine: RegorusEngine) -> None:
         assert effect(engine, encoded(call({"path": "/etc/shadow\x00.txt"}))) == "deny"
-        assert effect(engine, encoded(call({"path": "\x00/etc/shadow"}))) == "allow", "a twin: the rule is about the beginning"
+        assert effect(engine, encoded(call({"path": "\x00/etc/shadow"}))) == "allow", (
+            "a twin: the rule is about the beginning"
+        )
 
 
 H15 = {

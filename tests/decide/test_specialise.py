@@ -67,7 +67,7 @@ def test_what_is_nested_is_left_alone() -> None:
 
 def test_a_helper_without_definitions_stays_false() -> None:
     modules = {
-        "firewall/main.rego": 'package firewall\n\n# mark: enumerated\n# mark: end\n\ndecision := 1\n',
+        "firewall/main.rego": "package firewall\n\n# mark: enumerated\n# mark: end\n\ndecision := 1\n",
         "firewall/rules/a.rego": 'package firewall.rules.a\n\nh if input.point == "llm.request"\n\nfinding contains 1 if not h\n',
     }
     out = specialise(modules, {}, Point.MCP_TOOL_CALL, ["a"])
@@ -77,7 +77,7 @@ def test_a_helper_without_definitions_stays_false() -> None:
 
 def test_a_package_without_findings_at_a_point_is_not_enumerated() -> None:
     modules = {
-        "firewall/main.rego": 'package firewall\n\n# mark: enumerated\n# mark: end\n\ndecision := 1\n',
+        "firewall/main.rego": "package firewall\n\n# mark: enumerated\n# mark: end\n\ndecision := 1\n",
         "firewall/rules/a.rego": 'package firewall.rules.a\n\nfinding contains 1 if input.point == "llm.request"\n',
     }
     assert "found := set()" in specialise(modules, {}, Point.MCP_TOOL_CALL, ["a"])["firewall/main.rego"]
