@@ -125,23 +125,24 @@ def test_our_own_opening_answers_are_valid():
     assert nameless["capabilities"] == {"tools": {"listChanged": False}}
 
 
-class TestNotices:
-    PROGRESS = {
-        "method": "notifications/progress",
-        "params": {"progressToken": 9, "progress": 1, "total": 2, "message": "m", "x": 1},
-    }
-    LOG = {"method": "notifications/message", "params": {"level": "info", "logger": "l", "data": {"a": 1}, "x": 1}}
+PROGRESS = {
+    "method": "notifications/progress",
+    "params": {"progressToken": 9, "progress": 1, "total": 2, "message": "m", "x": 1},
+}
+LOG = {"method": "notifications/message", "params": {"level": "info", "logger": "l", "data": {"a": 1}, "x": 1}}
 
+
+class TestNotices:
     def test_progress_gets_the_clients_token_and_closed_members(self):
-        body = bridge.notice(self.PROGRESS, call(progress_token="mine"))
+        body = bridge.notice(PROGRESS, call(progress_token="mine"))
         assert body["params"] == {"progressToken": "mine", "progress": 1, "total": 2, "message": "m"}
-        assert bridge.notice(self.PROGRESS, call()) is None
+        assert bridge.notice(PROGRESS, call()) is None
 
     def test_logs_go_to_those_who_asked(self):
-        assert bridge.notice(self.LOG, call()) is None
-        body = bridge.notice(self.LOG, call(log_level="info"))
+        assert bridge.notice(LOG, call()) is None
+        body = bridge.notice(LOG, call(log_level="info"))
         assert body["params"] == {"level": "info", "logger": "l", "data": {"a": 1}}
-        assert bridge.notice(self.LOG, call(era=LEGACY)) is not None
+        assert bridge.notice(LOG, call(era=LEGACY)) is not None
 
     @pytest.mark.parametrize(
         "value",
