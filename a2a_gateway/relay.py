@@ -84,7 +84,7 @@ class Relay:
             agent.resource,
             read,
             params,
-            trace=_trace(call.exchange),
+            trace=call.exchange.traceparent.encode(),
             extensions=tuple(uri.strip() for uri in asked if uri.strip() in call.allowed),
         )
         verdict = await self._guard.clear(action, call.exchange)
@@ -250,10 +250,3 @@ async def clear_seen(guard: Guard, action: Action, exchange: Exchange, seen: lis
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], cleared.decision_id)
     return cleared
-
-
-def _trace(exchange: Exchange) -> bytes:
-    """Return the ``traceparent`` to send on, or b"" (W3C Trace Context §3.2)."""
-    if not exchange.trace_id or not exchange.parent_span:
-        return b""
-    return f"00-{exchange.trace_id}-{exchange.parent_span}-{'01' if exchange.sampled else '00'}".encode()

@@ -178,7 +178,7 @@ class Relay:
         call, principal = turn.call, turn.principal
         rpc_id = link.next_id()
         version = link.opened.version
-        body = bridge.request(call, version, rpc_id, name=tool.definition.name, trace=_trace(turn.exchange))
+        body = bridge.request(call, version, rpc_id, name=tool.definition.name, trace=turn.exchange.traceparent)
         arguments = call.params.get("arguments", {})
         resource = self._inventory.resource(principal.tenant, tool, tool.check_arguments(arguments))
         action = request(
@@ -290,10 +290,3 @@ class Relay:
             timer.cancel()
             for task in watcher:
                 task.cancel()
-
-
-def _trace(exchange: Exchange) -> str:
-    """Return the ``traceparent`` for the upstream, or "": the caller's trace goes on."""
-    if not exchange.trace_id:
-        return ""
-    return f"00-{exchange.trace_id}-{exchange.parent_span}-{'01' if exchange.sampled else '00'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from firewall.core.principal import Principal
 
@@ -13,7 +14,7 @@ class Exchange:
 
     id: our own unguessable id, in every record and every error of this request.
     started_ns: monotonic nanoseconds.
-    trace: ``traceparent`` parts (trace id, parent span id, sampled), verified for shape only.
+    trace_id, parent_span, sampled: the caller's ``traceparent``, verified for shape only; "" without one.
     client_ip: peer address after trusted-proxy rules.
     """
 
@@ -33,3 +34,15 @@ class Exchange:
     bytes_in: int = 0
     bytes_out: int = 0
     closed: bool = False
+
+    @property
+    def span_id(self) -> str:
+        """Our own span's id, 16 hex characters: a digest of the exchange's random id, so nobody stores it."""
+        return blake2b(self.id.encode(), digest_size=8, person=b"span").hexdigest()
+
+    @property
+    def traceparent(self) -> str:
+        """What goes on upstream (W3C Trace Context §3.2.2): the caller's trace with our span as parent, or ""."""
+        if not self.trace_id:
+            return ""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"

@@ -113,7 +113,15 @@ class GuardTelemetry:
         span = _describe(exchange.protocol, method, tool, version, attributes)
         end_us = self._clock.now_us()
         try:
-            self._tracer.record(span, "server", end_us - duration_us, end_us, clean(attributes), parent=parent)
+            self._tracer.record(
+                span,
+                "server",
+                end_us - duration_us,
+                end_us,
+                clean(attributes),
+                parent=parent,
+                span_id=exchange.span_id,
+            )
         except (ValueError, BartizanError):
             return  # telemetry never fails a request
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -114,11 +115,23 @@ class Tracer:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import SpanLimits, TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+        self._next: list[int] = []
+        following = self._next
+        self._lock = Lock()
+
+        class GivenIds(RandomIdGenerator):
+            """Takes the span id that was already sent upstream."""
+
+            def generate_span_id(self) -> int:
+                return (following.pop() if following else 0) or super().generate_span_id()
 
         limits = SpanLimits(max_span_attributes=64, max_attribute_length=256, max_events=0, max_links=1)
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,  # we decided already
+            id_generator=GivenIds(),
             resource=Resource(dict(service)),
             span_limits=limits,
             shutdown_on_exit=False,
@@ -142,8 +155,9 @@ class Tracer:
         attributes: Mapping[str, str | int | bool],
         *,
         parent: TraceContext | None = None,
+        span_id: str = "",
     ) -> None:
-        """Record one finished span. kind: ``server | client | internal``; status is ERROR iff error.type is set."""
+        """Record one finished span. span_id: the id that went upstream as parent, 16 hex characters. kind: ``server | client | internal``; status is ERROR iff error.type is set."""
         from opentelemetry.context import Context
         from opentelemetry.trace import (
             NonRecordingSpan,
@@ -159,15 +173,18 @@ class Tracer:
         if parent is not None:
             above = SpanContext(int(parent.trace_id, 16), int(parent.span_id, 16), True, TraceFlags(TraceFlags.SAMPLED))
             context = set_span_in_context(NonRecordingSpan(above), context)
-        span = self._tracer.start_span(
-            name,
-            context,
-            SpanKind[kind.upper()],
-            attributes=dict(attributes),
-            start_time=start_us * 1000,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
+        with self._lock:
+            self._next.append(int(span_id, 16) if span_id else 0)
+            span = self._tracer.start_span(
+                name,
+                context,
+                SpanKind[kind.upper()],
+                attributes=dict(attributes),
+                start_time=start_us * 1000,
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+            self._next.clear()
         if "error.type" in attributes:
             span.set_status(Status(StatusCode.ERROR))  # no description: messages can quote a caller
         span.end(end_us * 1000)

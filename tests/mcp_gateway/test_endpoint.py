@@ -171,7 +171,8 @@ async def test_what_goes_upstream_is_made_anew_from_what_was_inspected():
         assert set(body["params"]) == {"name", "arguments", "_meta"}
         meta = body["params"]["_meta"]
         assert meta["com.example/keep"] == 1
-        assert meta["traceparent"] == trace
+        assert meta["traceparent"][:36] == trace[:36]
+        assert meta["traceparent"] != trace, "our own span is the upstream's parent"
         assert "baggage" not in meta
         assert "io.modelcontextprotocol/unknown" not in meta
         assert meta["io.modelcontextprotocol/clientCapabilities"] == {}
