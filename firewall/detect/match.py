@@ -128,13 +128,13 @@ def matches(index: int, buffer: Buffer, budget: Budget) -> Iterator[Match]:
                 continue
             start, end = found.span()
         value_start, value_end = value_span(found)
-        if rule.tail:
-            value_end = run_end(data, value_end, high, rule.tail)
         budget.judge()
         name, is_key = buffer.key_of(leaf)
         seen = Seen(
             data, value_start, value_end, min(low, start) if rule.family == "field" else low, high, start, name, is_key
         )
+        if rule.tail:  # judged without it, as in a stream that has not seen it yet
+            value_end = run_end(data, value_end, high, rule.tail)
         for verdict in rule.verdicts(seen):
             yield Match(rule, verdict, leaf, value_start, value_end)
         at = max(end, value_end, start + 1)

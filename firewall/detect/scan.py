@@ -293,6 +293,7 @@ class PatternScanner:
         ]
         out: list[Finding] = []
         spans: dict[tuple[str, int], int] = {}
+        points = _Points(buffer, strings)
         for match, decoded in sorted(found, key=lambda item: (item[0].leaf, item[0].start, item[0].end)):
             rule, verdict = match.rule, match.verdict
             path, is_key = places[match.leaf]
@@ -307,7 +308,7 @@ class PatternScanner:
             ):
                 continue
             value = decoded if decoded is not None else buffer.data[match.start : match.end]
-            span = None if is_key or match.end == 0 else _span(buffer, strings, match)
+            span = None if is_key or match.end == 0 else points.span(match)
             if span is not None:
                 same = spans.get((verdict.rule, match.leaf))
                 if same is not None and out[same].span is not None and out[same].span[1] >= span[0]:  # type: ignore[index]
@@ -347,13 +348,26 @@ def _joined(data: bytes, strings: Sequence[str], key_of: Callable[[int], tuple[s
     return Buffer(data, starts, ends, key_of)
 
 
-def _span(buffer: Buffer, strings: Sequence[str], match: Match) -> tuple[int, int]:
-    """Return the code points of a match in its string; a decoded run's offsets count from the buffer too."""
-    low = buffer.starts[match.leaf]
-    if strings[match.leaf].isascii():
-        return match.start - low, match.end - low
-    start = len(buffer.data[low : match.start].decode("utf-8", "ignore"))
-    return start, start + len(buffer.data[match.start : match.end].decode("utf-8", "ignore"))
+class _Points:
+    """Code point offsets of matches that come in order: every byte of a string is decoded once."""
+
+    def __init__(self, buffer: Buffer, strings: Sequence[str]) -> None:
+        self._buffer = buffer
+        self._strings = strings
+        self._leaf = -1
+        self._byte = self._char = 0
+
+    def span(self, match: Match) -> tuple[int, int]:
+        """Return the code points of a match in its string."""
+        low = self._buffer.starts[match.leaf]
+        if self._strings[match.leaf].isascii():
+            return match.start - low, match.end - low
+        if match.leaf != self._leaf:
+            self._leaf, self._byte, self._char = match.leaf, low, 0
+        data = self._buffer.data
+        self._char += len(data[self._byte : match.start].decode("utf-8", "ignore"))
+        self._byte = match.start
+        return self._char, self._char + len(data[match.start : match.end].decode("utf-8", "ignore"))
 
 
 def _structure(body: JSON) -> list[Finding]:

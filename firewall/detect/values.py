@@ -128,7 +128,7 @@ def card_scheme(number: str) -> bool:
 def card_number(value: str) -> bool:
     """Return whether a value is a payment card number: scheme, length, Luhn, not one digit only."""
     number = digits(value)
-    return 12 <= len(number) <= 19 and len(set(number)) > 2 and card_scheme(number) and luhn(number)
+    return 12 <= len(number) <= 19 and len(set(number)) > 1 and card_scheme(number) and luhn(number)
 
 
 # Lengths of the IBAN registry (ISO 13616).

@@ -134,7 +134,9 @@ RULES: Final = (
         rb"(?i)(?:\\u[0-9a-f]{4}[ ,.]?){6}(?:\\u[0-9a-f]{4}[ ,.]?)*",
         rb"(?i)\\u[0-9a-f]{4}[ ,.]?\\u[0-9a-f]{4}",
     ),
-    _rule("spaced", rb"(?:[A-Za-z0-9@$!]  ?){11}(?:[A-Za-z0-9@$!.,]  ?)*[A-Za-z0-9.]?", rb"(?: [A-Za-z0-9@$!]){6} "),
+    _rule(
+        "spaced", rb"(?:[A-Za-z0-9@$!] {1,3}){11}(?:[A-Za-z0-9@$!.,] {1,3})*[A-Za-z0-9.]?", rb"(?: [A-Za-z0-9@$!]){4} "
+    ),
 )
 DECODERS: Final[dict[str, Callable[[bytes], str]]] = {
     "decode.base64": from_base64,

@@ -1,0 +1,1 @@
+"""Inspection: detectors, their database, the scanner and the stream inspector."""
