@@ -11,6 +11,7 @@ Writes ``benchmarks/results/latest.json``.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import importlib.metadata
 import os
@@ -27,18 +28,24 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from urllib.parse import urlencode
 
 import orjson
+import uvloop
 import yaml
-from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from benchmarks import stages
 from benchmarks.load import Run, rss_mb, wrk
+from firewall import app
+from firewall import config as configuration
+from firewall.net.upstream import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = "2026-07-28"
+TOOLS = 1000
+FORM = b"application/x-www-form-urlencoded"
 SIZES = {"1k": 1024, "20k": 20 * 1024}
 PROSE = "The quick brown fox jumps over the lazy dog while the benchmark counts its steps. "
 
@@ -105,57 +112,44 @@ def headers(token: str) -> dict[str, str]:
     }
 
 
-class Firewall:
-    """A real ``bartizan up`` with everything on, and a service client that may sign in."""
+class Setting:
+    """A configuration with everything on, and a service client that may sign in."""
 
-    def __init__(self, directory: Path, upstream: int, *, workers: int = 1) -> None:
+    def __init__(self, directory: Path, upstream: int) -> None:
         self.port, self.admin = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        key = ec.generate_private_key(ec.SECP256R1())
-        self.key = ECKey.import_key(key, {"kid": "bench"})  # type: ignore[arg-type]
-        public = self.key.as_dict(private=False)
-        config = {
+        self.upstream = f"http://127.0.0.1:{upstream}/mcp"
+        self.state = directory / "state"
+        self._key = ECKey.generate_key("P-256", {"kid": "bench"})
+        self.path = directory / "bartizan.yaml"
+        self.path.write_text(yaml.safe_dump(self._document()))
+
+    def _document(self) -> dict[str, object]:
+        listeners = {"data": {"port": self.port}, "admin": {"port": self.admin}}
+        client = {
+            "grants": ["client_credentials"],
+            "scopes": ["bench:read", "bench:write"],
+            "jwks": {"keys": [dict(self._key.as_dict(private=False))]},
+        }
+        server = {
+            "url": self.upstream,
+            "network": "loopback",
+            "trust": "trusted",
+            "era": "modern",
+            "tools": {f"tool_{n}": "read" for n in range(TOOLS)},
+        }
+        return {
             "version": 1,
             "public_url": self.url,
-            "state_dir": str(directory / "state"),
-            "listeners": {
-                "data": {"host": "127.0.0.1", "port": self.port},
-                "admin": {"host": "127.0.0.1", "port": self.admin},
-            },
-            "workers": workers,
+            "state_dir": str(self.state),
+            "listeners": listeners,
             "limits": {"calls_per_minute": 100_000_000},
-            "identity": {
-                "access_token_s": 3600,
-                "clients": {
-                    "bench": {
-                        "grants": ["client_credentials"],
-                        "scopes": ["bench:read", "bench:write"],
-                        "jwks": {"keys": [dict(public)]},
-                    }
-                },
-            },
-            "mcp": {
-                "bench": {
-                    "url": f"http://127.0.0.1:{upstream}/mcp",
-                    "network": "loopback",
-                    "trust": "trusted",
-                    "default_class": "read",
-                    "era": "modern",
-                }
-            },
+            "identity": {"access_token_s": 3600, "clients": {"bench": client}},
+            "mcp": {"bench": server},
         }
-        path = directory / "bartizan.yaml"
-        path.write_text(yaml.safe_dump(config))
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "firewall.cli.main", "--config", str(path), "up"],
-            cwd=ROOT,
-            stdout=(directory / "up.log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
 
-    def token(self) -> str:
-        """Sign in with private_key_jwt and return an access token for the benchmark's resource."""
+    def form(self) -> bytes:
+        """Return the body of a token request with private_key_jwt (RFC 7523) for the benchmark's resource."""
         now = int(time.time())
         claims = {
             "iss": "bench",
@@ -165,34 +159,48 @@ class Firewall:
             "exp": now + 60,
             "jti": base64.urlsafe_b64encode(os.urandom(12)).decode(),
         }
-        assertion = jwt.encode({"alg": "ES256", "kid": "bench"}, claims, self.key)
-        form = urllib.request.urlopen(  # noqa: S310
-            urllib.request.Request(
-                f"{self.url}/token",
-                data="&".join(
-                    (
-                        "grant_type=client_credentials",
-                        "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer",
-                        f"client_assertion={assertion}",
-                        f"resource={self.url.replace(':', '%3A').replace('/', '%2F')}%2Fmcp%2Fbench",
-                        "scope=bench%3Aread%20bench%3Awrite",
-                    )
-                ).encode(),
-                headers={"Content-Type": "application/x-www-form-urlencoded"},
-            ),
-            timeout=5,
+        return urlencode(
+            {
+                "grant_type": "client_credentials",
+                "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+                "client_assertion": jwt.encode({"alg": "ES256", "kid": "bench"}, claims, self._key),
+                "resource": f"{self.url}/mcp/bench",
+                "scope": "bench:read bench:write",
+            }
+        ).encode()
+
+
+class Firewall:
+    """A real ``bartizan up``."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.url, self._setting = setting.url, setting
+        self.started = time.monotonic()
+        self._log = setting.path.with_name("up.log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "firewall.cli.main", "--config", str(setting.path), "up"],
+            cwd=ROOT,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
         )
-        return str(orjson.loads(form.read())["access_token"])
+
+    def token(self) -> str:
+        """Sign in and return an access token for the benchmark's resource."""
+        request = urllib.request.Request(
+            f"{self.url}/token", self._setting.form(), {"Content-Type": "application/x-www-form-urlencoded"}
+        )
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return str(orjson.loads(answer.read())["access_token"])
 
     def first_answer_ms(self, body: bytes) -> float:
         """Return the time from exec to the first enforced answer, ms."""
-        wait_port(self.port, self.process)
+        wait_port(self._setting.port, self.process)
         until = time.monotonic() + 20
         while True:
             try:
                 token = self.token()
                 request = urllib.request.Request(f"{self.url}/mcp/bench", data=body, headers=headers(token))
-                with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                with urllib.request.urlopen(request, timeout=5) as answer:
                     if b'"result"' in answer.read():
                         return (time.monotonic() - self.started) * 1000
             except (urllib.error.URLError, OSError) as error:
@@ -201,15 +209,18 @@ class Firewall:
                 time.sleep(0.01)
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
+        self._log.close()
 
 
 def middle(runs: list[Run], name: str) -> float:
-    return median(getattr(run, name) for run in runs)
+    return float(median(getattr(run, name) for run in runs))
 
 
 def main() -> int:
@@ -234,17 +245,18 @@ def main() -> int:
             upstream = start_upstream(children, 20)
             nginx = start_nginx(children, directory, upstream) if shutil.which("nginx") else None
             (directory / "a").mkdir()
-            wall = Firewall(directory / "a", upstream)
+            setting = Setting(directory / "a", upstream)
+            wall = Firewall(setting)
             firewalls.append(wall)
             cold = wall.first_answer_ms(call_body(1024))
             wall.stop()
-            wall = Firewall(directory / "a", upstream)
+            wall = Firewall(setting)
             firewalls.append(wall)
             warm = wall.first_answer_ms(call_body(1024))
             figures.put("start_ms", warm, "ms", f"exec to the first enforced answer, caches warm; cold {cold:.0f} ms")
             figures.put("rss_mb", rss_mb(wall.process.pid), "MB", "one worker at rest")
             measure(figures, given, wall, upstream, children[0].pid, nginx)
-            stage_costs(figures)
+            stage_costs(figures, directory, upstream)
             growth(figures, given, directory, children, firewalls)
             figures.put("rss_mb.after_load", rss_mb(wall.process.pid), "MB", "the same worker after the load")
         finally:
@@ -266,7 +278,16 @@ def main() -> int:
         },
         "versions": {
             name: importlib.metadata.version(name)
-            for name in ("bartizan", "uvicorn", "uvloop", "httptools", "aiohttp", "orjson", "gordon-to-regorus", "hyperscan")
+            for name in (
+                "bartizan",
+                "uvicorn",
+                "uvloop",
+                "httptools",
+                "aiohttp",
+                "orjson",
+                "gordon-to-regorus",
+                "hyperscan",
+            )
         },
         "figures": figures.values,
     }
@@ -350,29 +371,53 @@ def growth(
     firewalls: list[Firewall],
 ) -> None:
     """Compare an upstream of 20 tools with one of 1,000, in alternating runs."""
-    walls = []
+    walls: list[tuple[Firewall, dict[str, str], list[Run]]] = []
     for count in (20, 1000):
         upstream = start_upstream(children, count)
         place = directory / f"tools{count}"
         place.mkdir()
-        wall = Firewall(place, upstream)
+        wall = Firewall(Setting(place, upstream))
         firewalls.append(wall)
         wall.first_answer_ms(call_body(1024))
-        walls.append((wall, headers(wall.token()), [], []))  # type: ignore[var-annotated]
+        walls.append((wall, headers(wall.token()), []))
     body = call_body(1024)
     for _ in range(max(3, given.rounds)):
-        for wall, sent, runs, _ in walls:
+        for wall, sent, runs in walls:
             runs.append(
                 wrk(f"{wall.url}/mcp/bench", body, sent, connections=16, seconds=given.seconds, pid=wall.process.pid)
             )
-    few, many = (min(run.cpu_us for run in runs) for _, _, runs, _ in walls)
+    few, many = (min(run.cpu_us for run in runs) for _, _, runs in walls)
     figures.put("growth.tools_20_to_1000.ratio", many / few, "ratio", f"{few:.0f} to {many:.0f} us, minimum of rounds")
 
 
-def stage_costs(figures: Figures) -> None:
-    """Put the stage table."""
-    for name, value, note in stages.table():
+def stage_costs(figures: Figures, directory: Path, upstream: int) -> None:
+    """Put the stage table, measured on a composition inside this process."""
+    place = directory / "stages"
+    place.mkdir()
+    setting = Setting(place, upstream)
+    worker = app.build(configuration.load(setting.path))
+
+    async def run() -> list[stages.Row]:
+        form = [(b"host", setting.url.removeprefix("http://").encode()), (b"content-type", FORM)]
+        _, answer = await stages.Request("/token", form, setting.form()).through(worker.data_plane)
+        token = orjson.loads(answer)["access_token"]
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers(token).items()]
+        bearer = {b"authorization": f"Bearer {token}".encode()}
+        principal = worker.identity.resource_server.authenticate(bearer, f"{setting.url}/mcp/bench", default_scope="")
+        requests = {name: stages.Request("/mcp/bench", pairs, call_body(size)) for name, size in SIZES.items()}
+        try:
+            return await stages.table(worker, requests, Target(setting.upstream, "loopback"), principal)
+        finally:
+            await worker.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = runner.run(run())
+    for name, value, note in rows:
         figures.put(name, value, "us", note)
+    costs = {name: value for name, value, _ in rows}
+    for size in SIZES:
+        whole = costs[f"decide.{size}.request"]
+        figures.put(f"decide.{size}.cpu_us", whole, "us", "guard.check of a request, on its own in a warm loop")
 
 
 def cpu_model() -> str:

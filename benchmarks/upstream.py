@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from typing import ClassVar
 
 import httptools
 import orjson
@@ -31,7 +32,7 @@ def catalogue(count: int) -> list[dict[str, object]]:
 class Echo(asyncio.Protocol):
     """One connection."""
 
-    tools: list[dict[str, object]] = []
+    tools: ClassVar[list[dict[str, object]]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
