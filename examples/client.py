@@ -72,7 +72,10 @@ class LoopbackCallback:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = (await reader.readline()).decode("latin-1").split(" ")[1]
         text = b"Signed in; you may close this page."
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(text))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+            % len(text)
+        )
         writer.write(text)
         await writer.drain()
         writer.close()

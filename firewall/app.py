@@ -527,6 +527,7 @@ async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat | 
 
 def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
     """One of several workers (a module-level function: it is imported again in its process)."""
+
     def fault(code: str, detail: str) -> None:
         print(f"worker {index}: {code} {detail}", file=sys.stderr)  # noqa: T201
 

@@ -155,7 +155,9 @@ class Tour:
         found = [r for r in self.decisions(point) if r.get("decision", {}).get("effect") == effect]
         found = [r for r in found if set(rules) <= set(r["decision"]["rules"])]
         if not found:
-            seen = [(r.get("decision", {}).get("effect"), r.get("decision", {}).get("rules")) for r in self.decisions(point)]
+            seen = [
+                (r.get("decision", {}).get("effect"), r.get("decision", {}).get("rules")) for r in self.decisions(point)
+            ]
             raise Unexpected(f"no {effect} by {', '.join(rules) or 'policy'} at {point}; recorded: {seen[-3:]}")
         decision = found[-1]["decision"]
         named = [r for r in decision["rules"] if r in rules] or decision["rules"][:1]

@@ -44,7 +44,9 @@ def run(given: argparse.Namespace) -> int:
     demo = None
     if given.config is None:
         say("no configuration file: this is the demonstration (nothing here is for production)")
-        demo = demonstration.start(demo_state(given), host=given.host, port=given.port, admin_port=given.admin_port, say=say)
+        demo = demonstration.start(
+            demo_state(given), host=given.host, port=given.port, admin_port=given.admin_port, say=say
+        )
     try:
         if demo is not None:
             settings = configuration.build(demo.config)
@@ -137,7 +139,9 @@ def _cages(worker: Worker) -> list[str]:
     if not missing:
         return []
     walls = sorted({wall for found in missing.values() for wall in found})
-    return [f"  Note    local programs run without: {', '.join(walls)} (this kernel lacks it; `bartizan doctor` says more)"]
+    return [
+        f"  Note    local programs run without: {', '.join(walls)} (this kernel lacks it; `bartizan doctor` says more)"
+    ]
 
 
 def _snippets(url: str, name: str, is_demo: bool) -> list[str]:
@@ -156,5 +160,7 @@ def _snippets(url: str, name: str, is_demo: bool) -> list[str]:
         f'                 {{"servers": {{"{name}": {{"type": "http", "url": "{url}/mcp/{name}"}}}}}}',
     ]
     if is_demo:
-        lines.append("                 (these three sign in with a browser; the demonstration is plain http on loopback)")
+        lines.append(
+            "                 (these three sign in with a browser; the demonstration is plain http on loopback)"
+        )
     return lines

@@ -92,7 +92,9 @@ def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
     except ValueError:
         raise ConfigFault("registry_spec", entry.name) from None
     if given.command or given.env or given.read or given.write:
-        raise ConfigFault("registry_spec", entry.name, fix="local programs are started from the configuration file only")
+        raise ConfigFault(
+            "registry_spec", entry.name, fix="local programs are started from the configuration file only"
+        )
     return UpstreamSpec(
         name=entry.name,
         url=given.url,

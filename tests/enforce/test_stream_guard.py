@@ -1,0 +1,157 @@
+"""Streams: what leaves never depends on how the text was cut, and a finding never leaves in part."""
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firewall.core.action import Action, Protocol, Resource
+from firewall.core.permit import Refusal
+from firewall.core.points import Point
+from firewall.detect.scan import PatternScanner
+from firewall.enforce.stream_guard import open_stream
+from tests.support.kit import ALLOW, ScriptedEngine, kit, principal
+
+SCANNER = PatternScanner(cache=None)
+KEY = "AKIA" + "Z7QXRW3KPLM4TVOB"
+TEXT = f"Here is what you asked for: {KEY} and some more words after it."
+
+
+def decide(effect: str):
+    """Answer findings with one effect; everything without findings is allowed."""
+
+    def script(asked: dict) -> dict:
+        found = asked["context"]["findings"]
+        if not found:
+            return ALLOW
+        reason = {"rule": "t.secret", "effect": effect, "code": "secret", "owasp": [], "severity": 90}
+        duties = [{"type": "redact", "pointer": f["pointer"]} for f in found] if effect == "transform" else []
+        return {
+            **ALLOW,
+            "effect": effect,
+            "decision": effect != "deny",
+            "risk": 90,
+            "reasons": [reason],
+            "obligations": duties,
+        }
+
+    return script
+
+
+def opening() -> Action:
+    resource = Resource(
+        "llm_model",
+        "p/m",
+        "p",
+        {"server": "p", "provider": "p", "model": "m", "scope": "llm:invoke", "state": "approved"},
+    )
+    return Action(Point.LLM_RESPONSE, principal(), "chat", resource, Protocol("llm", "v1", "sse"), {})
+
+
+def event(text: str) -> dict:
+    return {"id": "c1", "choices": [{"index": 0, "delta": {"content": text}}]}
+
+
+AT = ("choices", 0, "delta", "content")
+
+
+async def stream(pieces: list[str], effect: str) -> tuple[str, Refusal | None]:
+    """Return the text that left, and the refusal that ended the stream if there was one."""
+    k = kit(engine=ScriptedEngine(decide(effect)), scanner=SCANNER)
+    exchange = k.guard.new_exchange(principal(), "llm")
+    guard = await open_stream(k.guard, opening(), exchange)
+    assert not isinstance(guard, Refusal)
+    left = ""
+    for piece in pieces:
+        out = await guard.feed(event(piece), AT, piece)
+        if isinstance(out, Refusal):
+            return left, out
+        left += "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in out)
+    out = await guard.finish()
+    if isinstance(out, Refusal):
+        return left, out
+    left += "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in out)
+    return left, None
+
+
+def cut(text: str, at: list[int]) -> list[str]:
+    points = sorted({p % (len(text) + 1) for p in at} | {0, len(text)})
+    return [text[a:b] for a, b in zip(points, points[1:], strict=False)]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 500), max_size=30))
+async def test_a_redacted_stream_is_the_same_however_it_was_cut(at):
+    whole, _ = await stream([TEXT], "transform")
+    pieces, refusal = await stream(cut(TEXT, at), "transform")
+    assert refusal is None
+    assert pieces == whole
+    assert KEY not in whole
+    assert "[redacted:" in whole
+    assert whole.startswith("Here is what you asked for: ")
+    assert whole.endswith(" and some more words after it.")
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 500), max_size=30))
+async def test_no_part_of_a_denied_finding_ever_leaves(at):
+    left, refusal = await stream(cut(TEXT, at), "deny")
+    assert refusal is not None
+    assert refusal.rules == ("t.secret",)
+    assert "AKIA" not in left
+
+
+async def test_with_the_inspector_blind_the_same_text_passes():
+    """The twin: without a scanner that sees, the key leaves."""
+    from tests.support.kit import NoScanner
+
+    class Blind(NoScanner):
+        def open_stream(self, point, tenant):
+            class Nothing:
+                fed = 0
+
+                def feed(self, text):
+                    self.fed += len(text)
+                    return []
+
+                def safe(self):
+                    return self.fed
+
+                def close(self):
+                    return []
+
+            return Nothing()
+
+    k = kit(engine=ScriptedEngine(decide("deny")), scanner=Blind())
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    assert not isinstance(guard, Refusal)
+    out = await guard.feed(event(TEXT), AT, TEXT)
+    assert not isinstance(out, Refusal)
+    assert KEY.encode() in out[0].payload
+
+
+async def test_a_secret_beside_the_text_is_seen_too():
+    k = kit(engine=ScriptedEngine(decide("deny")), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    assert not isinstance(guard, Refusal)
+    body = event("hello")
+    body["system_fingerprint"] = f"x {KEY} y"
+    assert isinstance(await guard.feed(body, AT, "hello"), Refusal)
+
+
+async def test_after_a_refusal_nothing_more_leaves():
+    k = kit(engine=ScriptedEngine(decide("deny")), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    assert not isinstance(guard, Refusal)
+    first = await guard.feed(event(TEXT + " " * 600), AT, TEXT + " " * 600)
+    assert isinstance(first, Refusal)
+    assert await guard.feed(event("more"), AT, "more") is first
+    assert await guard.finish() is first
+
+
+@pytest.mark.parametrize("word", ["deny", "approve"])
+async def test_a_stream_that_may_not_begin_does_not(word):
+    reason = {"rule": "t.no", "effect": word, "code": "no", "owasp": [], "severity": 1}
+    answer = {**ALLOW, "effect": word, "decision": False, "risk": 1, "reasons": [reason]}
+    k = kit(engine=ScriptedEngine(lambda _i: answer), scanner=SCANNER)
+    assert isinstance(await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm")), Refusal)
