@@ -6,7 +6,8 @@ for it. Nothing is tried twice here: clients retry by themselves, and attempts w
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +25,7 @@ from llm_router.choose import Provider
 
 PATH: Final = "/chat/completions"
 ERROR_BYTES: Final = 64 * KIB
+DRAIN_S: Final = 0.05
 # A provider's refusals that are about the prompt or the pace: their text helps the caller. All others
 # are about us (key, address, model name) or the provider, and are told in our own words.
 TOLD: Final = {400: 400, 413: 400, 422: 400, 429: 429}
@@ -70,6 +72,7 @@ class Chunks:
                     if isinstance(event, Malformed):
                         raise _fault(event)
                     if event.data == b"[DONE]":
+                        await _drain(arriving)
                         return
                     try:
                         value = strict_json.loads(event.data)
@@ -150,6 +153,16 @@ def problem(status: int, headers: dict[str, str], body: bytes) -> Problem:
     wait = headers.get("retry-after", "")
     retry = int(wait) if wait.isascii() and wait.isdigit() and len(wait) <= RETRY_DIGITS else 0
     return Problem(TOLD[status], message or "The provider refused the request.", code, retry)
+
+
+async def _drain(arriving: AsyncIterator[bytes]) -> None:
+    """Read the end of a body that has said everything, so that its connection can be used again."""
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in arriving:
+                pass
+    except (TimeoutError, UpstreamFault):
+        return  # it is closed instead
 
 
 async def _read(stream: UpstreamStream) -> bytes:

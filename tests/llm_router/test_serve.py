@@ -10,7 +10,7 @@ from llm_router.choose import Model
 from llm_router.meter import Budget, Price
 from llm_router.relay import RelaySettings
 from tests.llm_router.rig import OTHER_WAYS, PUBLIC_URL, TOOLS, rig
-from tests.sim.provider import SECRET, TEXT
+from tests.sim.provider import MARKUP, SECRET, TEXT
 from tests.support.kit import NoScanner, ScriptedEngine, principal
 
 pytestmark = pytest.mark.flow
@@ -232,11 +232,15 @@ async def test_an_escaped_secret_in_a_tool_call_is_denied_with_403(scanner):
         assert r.spent[0].usage.output == 5
 
 
-async def test_markup_in_arguments_is_judged_as_arguments_not_as_an_answer(scanner):
+@pytest.mark.parametrize("stream", [False, True])
+async def test_markup_in_arguments_is_judged_as_arguments_not_as_an_answer(scanner, stream):
+    """A tool that writes a page may write an image into it; the same text as an answer is taken out."""
     async with rig(scanner) as r:
-        got = await r.ask("call-markup", tools=TOOLS)
-        assert got.status == 200
-        assert "img.example" in got.json["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
+        got = await r.ask("call-markup", tools=TOOLS, stream=stream)
+        calls = got.calls if stream else got.json["choices"][0]["message"]["tool_calls"]
+        assert json.loads(calls[0]["function"]["arguments"]) == {"zone": MARKUP}
+        assert "img.example" not in (await r.ask("text-markup", stream=True)).text
+        assert "content.markup_egress" in r.rules
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from examples.demo_provider import DemoProvider
+from firewall.core.finding import Finding
 from llm_router.relay import RelaySettings
 from tests.llm_router.rig import TOOLS, rig
 from tests.sim.provider import INSTRUCTION_TAGS, SECRET, TEXT
@@ -55,6 +56,41 @@ async def test_usage_comes_last_for_those_who_ask(scanner):
         assert got.chunks[-1]["choices"] == []
         assert got.chunks[-1]["usage"]["total_tokens"] == 12
         assert got.chunks[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_streams_one_after_the_other_use_one_connection(scanner):
+    peers = set()
+
+    async def noting(scope, receive, send):
+        peers.add(scope["client"])
+        last = {"type": "http.response.body", "body": b""}
+
+        async def ending_late(message):
+            if message == last:
+                await asyncio.sleep(0.01)
+            await send(message)
+
+        await DemoProvider()(scope, receive, ending_late)
+
+    async with rig(scanner, app=noting) as r:
+        for _ in range(3):
+            assert (await r.ask("demo-small", stream=True)).events[-1] == "[DONE]"
+    assert len(peers) == 1
+
+
+async def test_a_provider_that_goes_on_after_done_holds_nobody_up(scanner):
+    async def lingering(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        end = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+        await send({"type": "http.response.body", "body": end, "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with rig(scanner, app=lingering) as r:
+        got = await r.ask("ok", stream=True)
+        assert (got.text, got.events[-1]) == ("x", "[DONE]")
 
 
 async def test_without_the_providers_count_ours_is_charged(scanner):
@@ -266,3 +302,28 @@ async def test_the_demonstration_provider_streams_a_tool_call_through_the_router
         got = await r.ask("demo-small", "What time is it?", stream=True, tools=TOOLS)
         assert json.loads(got.calls[0]["function"]["arguments"]) == {"zone": "Europe/Paris"}
         assert (await r.ask("demo-small", "say hello there", stream=True)).text == "hello there"
+
+
+class NoticesCalls(Blind):
+    """Sees something beside the arguments of every streamed tool call."""
+
+    def scan(self, body, point, tenant):
+        delta = body["choices"][0]["delta"] if body.get("choices") else {}
+        at = "/choices/0/delta/tool_calls/0/function/name"
+        return [Finding("SCAN-04", "t.seen", "markup", 90, at, "test")] if "tool_calls" in delta else []
+
+
+async def test_a_decided_call_that_is_changed_afterwards_does_not_leave():
+    """What the answer's own rules do to the event may not turn a decided call into another one."""
+
+    def script(asked):
+        if not asked["context"]["findings"]:
+            return ALLOW
+        reason = {"rule": "t.set", "effect": "transform", "code": "set", "owasp": [], "severity": 5}
+        duty = {"type": "replace", "pointer": "/choices/0/delta/tool_calls/0/function/name", "value": "read_file"}
+        return {**ALLOW, "effect": "transform", "reasons": [reason], "obligations": [duty]}
+
+    async with rig(NoticesCalls(), engine=ScriptedEngine(script)) as r:
+        got = await r.ask("call", stream=True, tools=TOOLS)
+        assert got.error["code"] == "denied"
+        assert got.calls == []
