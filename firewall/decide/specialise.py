@@ -8,8 +8,11 @@ nothing else is touched:
 - ``input.point == "x"``, ``input.point != "x"``, ``input.point in {"x", …}``
 - ``input.point in data.config.NAME``, where the bundle's data holds a list of strings
 - ``points.NAME`` and ``not points.NAME``, where NAME is defined once, as one of the above
+- ``… in data.config.NAME`` where the data holds an empty list, ``data.config.NAME == true`` where it
+  holds another boolean
+- a rule of the same module that lost every definition, and ``some … in`` it
 
-A rule with a false one is dropped, a true one is dropped from its rule. The source must be in
+A rule with a false one is dropped, a true one is dropped from its rule; functions are left alone. The source must be in
 `opa fmt` form (the loader refuses to specialise anything else); the self-test then compares the
 result with the whole bundle on the interpreter, case by case and mutant by mutant.
 """
@@ -30,8 +33,12 @@ MARK_END = "# mark: end"
 _EQUAL = re.compile(r'input\.point (==|!=) "([a-z0-9_.]+)"')
 _IN_SET = re.compile(r"input\.point in \{([^{}]*)\}")
 _IN_DATA = re.compile(r"input\.point in data\.config\.([a-z0-9_]+)")
+_IN_EMPTY = re.compile(r"(?:some [a-z0-9_, ]+|[a-z_][a-z0-9_.]*|lower\([a-z_]+\)) in data\.config\.([a-z0-9_]+)")
+_IS_TRUE = re.compile(r"data\.config\.([a-z0-9_]+) == true")
+_SOME_IN = re.compile(r"some [a-z0-9_, ]+ in ([a-z0-9_]+)")
 _NAMED = re.compile(r"(not )?points\.([a-z0-9_]+)")
 _STRING = re.compile(r'"([a-z0-9_.]+)"')
+_FUNCTION = re.compile(r"[a-z_][a-z0-9_]*\(")
 _NAME = re.compile(r"(?:default )?([a-z_][a-z0-9_]*)")
 
 
@@ -74,6 +81,8 @@ class Folder:
         self._point = point.value
         self._config = config
         self._groups = groups
+        self.undefined: set[str] = set()  # rules of the module at hand that lost every definition
+        self.empty: set[str] = set()  # partial sets that did
 
     def value(self, expression: str) -> bool | None:
         """Return the constant value of one expression at this point, or None when it is not one."""
@@ -90,6 +99,14 @@ class Folder:
             if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
                 return self._point in listed
             return None
+        if match := _IN_EMPTY.fullmatch(text):
+            return False if self._config.get(match[1]) == [] else None
+        if match := _IS_TRUE.fullmatch(text):
+            return False if self._config.get(match[1]) is False else None
+        if match := _SOME_IN.fullmatch(text):
+            return False if match[1] in self.undefined | self.empty else None
+        if text.removeprefix("not ") in self.undefined:
+            return text.startswith("not ")
         if match := _NAMED.fullmatch(text):
             group = self._groups.get(match[2])
             return None if group is None else (self._point in group) is (match[1] is None)
@@ -98,7 +115,7 @@ class Folder:
     def fold(self, statement: Statement) -> Statement | None:
         """Return the statement without its true constants, or None when a constant is false."""
         lines = statement.text.split("\n")
-        if " else " in statement.text:
+        if " else " in statement.text or _FUNCTION.match(statement.text):
             return statement
         if lines[-1] == "}" and len(lines) > 2:
             start = max(
@@ -185,18 +202,20 @@ def specialise(
 
 
 def _folded(folder: Folder, module: list[Statement]) -> list[Statement]:
-    kept: list[Statement] = []
-    for statement in module:
-        folded = folder.fold(statement)
-        if folded is not None:
-            kept.append(folded)
-    names = {s.name for s in kept}
-    # A helper that lost every definition is still referred to: it stays, and is never true.
-    for statement in module:
-        if statement.name not in names and statement.name not in ("finding", "grant"):
-            names.add(statement.name)
-            kept.append(Statement(f"{statement.name} if false"))
-    return kept
+    """Fold a module until nothing changes: a helper that is gone may take others with it."""
+    folder.undefined, folder.empty = set(), set()
+    while True:
+        kept = [folded for s in module if (folded := folder.fold(s)) is not None]
+        names = {s.name for s in kept}
+        gone = {s.name for s in module} - names
+        sets = {s.name for s in module if s.text.startswith(f"{s.name} contains ")}
+        if gone - sets == folder.undefined and gone & sets == folder.empty:
+            break
+        folder.undefined, folder.empty = gone - sets, gone & sets
+    # What others may still refer to stays: undefined as a rule is, empty as a partial set is.
+    stubs = [Statement(f"{name} if false") for name in sorted(folder.undefined)]
+    stubs += [Statement(f"{name} := set()") for name in sorted(folder.empty - {"finding", "grant"})]
+    return [*kept, *stubs]
 
 
 def enumerated(source: str, packages: Iterable[str]) -> str:

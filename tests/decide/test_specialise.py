@@ -7,7 +7,14 @@ import pytest
 from firewall.core.points import Point
 from firewall.decide.specialise import Folder, Statement, enumerated, point_groups, specialise, statements
 
-CONFIG = {"listed": ["mcp.tool.call"], "mixed": ["mcp.tool.call", 1], "text": "mcp.tool.call"}
+CONFIG = {
+    "none": [],
+    "off": False,
+    "on": True,
+    "listed": ["mcp.tool.call"],
+    "mixed": ["mcp.tool.call", 1],
+    "text": "mcp.tool.call",
+}
 GROUPS = {"asks": frozenset({"mcp.tool.call"})}
 FOLDER = Folder(Point.MCP_TOOL_CALL, CONFIG, GROUPS)  # type: ignore[arg-type]
 
@@ -25,6 +32,18 @@ FOLDER = Folder(Point.MCP_TOOL_CALL, CONFIG, GROUPS)  # type: ignore[arg-type]
         ("input.point in data.config.mixed", None),
         ("input.point in data.config.text", None),
         ("input.point in data.config.absent", None),
+        ("input.subject.id in data.config.none", False),
+        ("some e in data.config.none", False),
+        ("some k, v in data.config.none", False),
+        ("input.subject.id in data.config.listed", None),
+        ("not input.subject.id in data.config.none", None),
+        ("every x in data.config.none", None),
+        ("every x in data.config.none { x }", None),
+        ("x := input.subject.id in data.config.none", None),
+        ("lower(name) in data.config.none", False),
+        ("data.config.off == true", False),
+        ("data.config.on == true", None),
+        ("data.config.absent == true", None),
         ("points.asks", True),
         ("not points.asks", False),
         ("points.other", None),
@@ -73,6 +92,36 @@ def test_a_helper_without_definitions_stays_false() -> None:
     out = specialise(modules, {}, Point.MCP_TOOL_CALL, ["a"])
     assert "h if false" in out["firewall/rules/a.rego"]
     assert "data.firewall.rules.a.finding" in out["firewall/main.rego"]
+
+
+def test_a_set_that_lost_every_member_is_empty_and_not_undefined() -> None:
+    modules = {
+        "firewall/main.rego": "package firewall\n\n# mark: enumerated\n# mark: end\n\ndecision := 1\n",
+        "firewall/rules/a.rego": "package firewall.rules.a\n\n"
+        'h contains 1 if input.point == "llm.request"\n\n'
+        "finding contains 1 if some x in h\n\nfinding contains 2 if count(h) == 0\n",
+    }
+    out = specialise(modules, {}, Point.MCP_TOOL_CALL, ["a"])["firewall/rules/a.rego"]
+    assert "h := set()" in out
+    assert "finding contains 1" not in out
+    assert "finding contains 2" in out
+
+
+def test_what_used_a_lost_helper_goes_with_it() -> None:
+    modules = {
+        "firewall/main.rego": "package firewall\n\n# mark: enumerated\n# mark: end\n\ndecision := 1\n",
+        "firewall/rules/a.rego": "package firewall.rules.a\n\n"
+        'h if input.point == "llm.request"\n\ng if {\n\th\n\tinput.subject.id == "a"\n}\n\nfinding contains 1 if g\n\n'
+        "finding contains 2 if not g\n",
+    }
+    out = specialise(modules, {}, Point.MCP_TOOL_CALL, ["a"])["firewall/rules/a.rego"]
+    assert "finding contains 1" not in out
+    assert "finding contains 2 if true" in out
+
+
+def test_functions_are_left_alone() -> None:
+    text = 'f(x) if input.point == "llm.request"'
+    assert fold(text) == text
 
 
 def test_a_package_without_findings_at_a_point_is_not_enumerated() -> None:
