@@ -301,11 +301,12 @@ def main() -> None:
     parser.add_argument("--key", default="", help="the only accepted key; none is asked for where it is empty")
     options = parser.parse_args()
     app = DemoProvider(gap_ms=options.gap_ms, first_ms=options.first_ms, key=options.key)
-    listener = socket.create_server((options.host, options.port), backlog=128)
-    address, port = listener.getsockname()[:2]
-    print(json.dumps({"url": f"http://{address}:{port}/v1"}), flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
-    server.run(sockets=[listener])
+    listening = socket.create_server((options.host, options.port))
+    origin = f"http://{options.host}:{listening.getsockname()[1]}"
+    # One line for whoever started us: the base URLs that the openai and the anthropic client take.
+    print(json.dumps({"url": f"{origin}/v1", "anthropic_url": origin}), flush=True)
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":

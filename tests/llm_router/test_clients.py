@@ -1,6 +1,8 @@
 """The real clients on loopback: openai through the router, openai and anthropic against the demonstration provider."""
 
+import asyncio
 import json
+import sys
 
 import pytest
 
@@ -134,6 +136,28 @@ async def test_the_demonstration_provider_speaks_to_the_openai_client(demo):
     async with openai.AsyncOpenAI(base_url=demo + "/v1", api_key="wrong", max_retries=0) as client:
         with pytest.raises(openai.AuthenticationError):
             await client.models.list()
+
+
+async def test_the_demonstration_provider_starts_as_a_program_and_says_where(root):
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(root / "examples" / "demo_provider.py"),
+        "--port",
+        "0",
+        "--gap-ms",
+        "0",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        told = json.loads(await asyncio.wait_for(program.stdout.readline(), 20))
+        async with openai.AsyncOpenAI(base_url=told["url"], api_key="any", max_retries=0) as client:
+            answer = await client.chat.completions.create(
+                model="demo-small", messages=[{"role": "user", "content": "say hi"}]
+            )
+        assert answer.choices[0].message.content == "hi"
+    finally:
+        program.terminate()
+        await asyncio.wait_for(program.wait(), 10)
 
 
 def test_example_arguments_fit_their_schema():
