@@ -403,7 +403,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
             on_spent=lambda spent: telemetry.inference(
                 spent.model.provider.name,
                 spent.model.alias,
-                duration_us=0,
+                duration_us=spent.duration_us,
                 input_tokens=spent.usage.input,
                 output_tokens=spent.usage.output,
                 micro_usd=spent.micro_usd,

@@ -190,12 +190,13 @@ class Provider(_Upstream):
 
 
 class Model(_Model):
-    """A model that clients may name; prices in US dollars per million tokens."""
+    """A model that clients may name; prices in US dollars per million tokens. ``free`` says that zero is meant."""
 
     provider: str
     model: str
     input_usd: float = Field(ge=0)
     output_usd: float = Field(ge=0)
+    free: bool = False
     max_output_tokens: int = Field(default=4096, ge=1)
 
 

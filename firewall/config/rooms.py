@@ -166,7 +166,7 @@ def llm_models(config: Config) -> Models:
             alias,
             providers[given.provider],
             given.model,
-            Price(_micro(given.input_usd), _micro(given.output_usd)),
+            Price.of_usd(given.input_usd, given.output_usd, free=given.free),
             given.max_output_tokens,
         )
         for alias, given in config.llm.models.items()

@@ -155,7 +155,10 @@ class Guard:
 
     async def settle(self, cleared: Cleared) -> None:
         """Return when the record of a Cleared is on disk. Raises AuditUnavailable."""
-        receipt = self._receipts.pop(cleared.record_uid, None)
+        await self._settle(cleared.record_uid)
+
+    async def _settle(self, uid: str) -> None:
+        receipt = self._receipts.pop(uid, None)
         if receipt is not None:
             await self._audit.durable(receipt)
 
@@ -289,7 +292,8 @@ class Guard:
             marks = [o.params["label"] for o in decision.obligations if o.type == "taint"]
             if marks:
                 self._labels.raise_(action.principal, label_of(marks))
-            self._record(action, exchange, "outcome", question.decision_id, decision, "", question.findings, b"")
+            uid = self._record(action, exchange, "outcome", question.decision_id, decision, "", question.findings, b"")
+            await self._settle(uid)
             return decision
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], exchange.id)

@@ -19,7 +19,7 @@ from typing import Final
 
 from firewall.core.action import Action
 from firewall.core.decision import Effect, Obligation
-from firewall.core.errors import FAULTS, PolicyFault
+from firewall.core.errors import FAULTS, AuditUnavailable, PolicyFault
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, Path, get, replaced
@@ -158,4 +158,10 @@ async def open_stream(guard: Guard, action: Action, exchange: Exchange) -> Strea
     if isinstance(verdict, Refusal):
         return verdict
     cleared = guard.commit_or_refuse(verdict, exchange)
-    return cleared if isinstance(cleared, Refusal) else StreamGuard(guard, action, exchange, verdict)
+    if isinstance(cleared, Refusal):
+        return cleared
+    try:
+        await guard.settle(cleared)
+    except AuditUnavailable:
+        return Refusal(FAULTS["audit_unavailable"], cleared.decision_id)
+    return StreamGuard(guard, action, exchange, verdict)

@@ -1,5 +1,7 @@
 """Streams: what leaves never depends on how the text was cut, and a finding never leaves in part."""
 
+from itertools import pairwise
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -76,7 +78,7 @@ async def stream(pieces: list[str], effect: str) -> tuple[str, Refusal | None]:
 
 def cut(text: str, at: list[int]) -> list[str]:
     points = sorted({p % (len(text) + 1) for p in at} | {0, len(text)})
-    return [text[a:b] for a, b in zip(points, points[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(points)]
 
 
 @settings(max_examples=30)
