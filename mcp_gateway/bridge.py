@@ -282,6 +282,17 @@ def error(rpc_id: RpcId, era: Era, code: int, data: JSON) -> JSONObject:
     return jsonrpc.build_error(rpc_id, code, _ERRORS.get(code, "The upstream answered with an error."), kept)
 
 
+# What 2026-07-28 says about the status of an error response; others, and every legacy one, stand on 200.
+_STATUS: Final[Mapping[int, int]] = {-32700: 400, -32600: 400, -32602: 400, -32021: 400, -32601: 404}
+
+
+def error_status(body: JSONObject, era: Era) -> int:
+    """Return the HTTP status of an error response."""
+    told = body.get("error")
+    code = told.get("code") if isinstance(told, dict) else None
+    return _STATUS.get(code, 200) if era == MODERN and isinstance(code, int) else 200
+
+
 def kept_meta(value: JSON) -> JSONObject:
     """Return the vendor members of a ``_meta``."""
     return {k: v for k, v in value.items() if not is_reserved(k)} if isinstance(value, dict) else {}

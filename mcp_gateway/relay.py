@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from firewall.core.action import Resource
+from firewall.core.action import Headers, Resource
 from firewall.core.errors import Malformed, UpstreamFault, fault_of
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
@@ -95,15 +95,15 @@ class Out:
             self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
         await self._stream.event(cleared, event="message")
 
-    async def final(self, answer: Cleared | FixedReply, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """Write the response and end."""
+    async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
+        """Write the response and end. status: of a plain cleared answer; a stream has sent its own by then."""
         self.done = True
-        if self._stream is None and self._streams and isinstance(answer, Cleared):
+        if self._stream is None and self._streams and isinstance(answer, Cleared) and status == 200:
             self._stream = asgi.EventStream(self._send)
             await self._stream.open(extra)
         if self._stream is None:
             if isinstance(answer, Cleared):
-                await asgi.write_cleared(self._send, answer, extra=extra)
+                await asgi.write_cleared(self._send, answer, status=status, extra=extra)
             else:
                 await asgi.write_fixed(self._send, answer)
             return
@@ -225,10 +225,12 @@ class Relay:
 
     async def _answer(self, turn: Turn, tool: Tool, link: Link, value: JSONObject) -> str:
         call = turn.call
+        status = 200
         try:
             message = jsonrpc.parse(value)
             if isinstance(message, jsonrpc.ErrorResponse):
                 body = bridge.error(call.id, call.era, message.code, message.data)
+                status = bridge.error_status(body, call.era)
                 cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, tool), body, "http")
             elif isinstance(message, jsonrpc.Response):
                 body = bridge.tool_result(call.id, call.era, message.result, link.opened.server_info)
@@ -241,7 +243,7 @@ class Relay:
             raise UpstreamFault("malformed", "the result has no known shape") from None
         if isinstance(cleared, Refusal):
             return await turn.refuse(cleared, tool_call=True)
-        await turn.out.final(cleared)
+        await turn.out.final(cleared, status=status)
         return "ok"
 
     async def _clear(

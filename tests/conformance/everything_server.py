@@ -146,6 +146,8 @@ Handler = Callable[[Any, dict[str, Any]], Awaitable[list[dict[str, Any]]]]
 RUN: dict[str, tuple[str, dict[str, Any], Handler]] = {
     "test_tool_with_progress": ("Reports progress", EMPTY, progress),
     "test_tool_with_logging": ("Logs while it runs", EMPTY, logging),
+    "test_logging_tool": ("Logs to those who asked for it", EMPTY, logging),
+    "test_streaming_elicitation": ("Streams, and asks nothing on the stream", EMPTY, progress),
     "test_error_handling": ("Always fails", EMPTY, failing),
     "test_missing_capability": ("Needs sampling", EMPTY, missing_capability),
     "test_x_mcp_header": (

@@ -14,7 +14,6 @@ import json
 import re
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,22 +101,23 @@ async def install(program: Path) -> None:
 async def score(program: Path, suite: str, requirements: str, target: str, url: str) -> Score:
     """Run one suite against one URL."""
     which = ["--suite", "all"] if suite == "0.1.16" else ["--requirements", requirements]
-    with tempfile.TemporaryDirectory() as out:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            BUILD / "node_modules" / SUITES[suite] / "dist" / "index.js",
-            *("server", "--url", url, *which, "-o", out),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                told, _ = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            told = b""
-    log = BUILD / f"{target}-{suite}-{requirements}.log"
+    out = BUILD / f"{target}-{suite}-{requirements}"
+    shutil.rmtree(out, ignore_errors=True)
+    process = await asyncio.create_subprocess_exec(
+        program,
+        BUILD / "node_modules" / SUITES[suite] / "dist" / "index.js",
+        *("server", "--url", url, *which, "-o", out),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            told, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        told = b""
+    log = out.with_name(out.name + ".log")
     log.write_bytes(told)
     words = told.decode("utf-8", "replace")
     found = {name: (int(passed), int(failed)) for name, passed, failed in LINE.findall(words)}

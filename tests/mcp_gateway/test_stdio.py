@@ -113,12 +113,13 @@ async def test_a_child_that_breaks_ends_its_call_and_the_next_one_works(name: st
 
 async def test_a_child_that_keeps_dying_is_not_started_without_pause(support: Support, tmp_path: Path):
     async with child(support, tmp_path) as stack:
-        answers = []
-        async with asyncio.timeout(20):
-            for _ in range(8):
-                answers.append(await call(stack, "die"))
-        assert all(a["error"]["code"] == -31502 for a in answers)
-        assert "could not be reached" in answers[-1]["error"]["message"]
+        async with asyncio.timeout(45):
+            for _ in range(12):
+                error = (await call(stack, "die"))["error"]
+                assert error["code"] == -31502
+                if "could not be reached" in error["message"]:
+                    break
+        assert "could not be reached" in error["message"]
 
 
 async def test_a_hanging_child_meets_its_deadline(support: Support, tmp_path: Path):
