@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,13 @@ import pytest
 from firewall.decide import bundle as bundles
 from firewall.decide.bundle import Bundle
 from tests.support.opa import OpaProcess, start_opa
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _engines_die_where_they_were_made() -> Iterator[None]:
+    """Collect engines that hang in a test's traceback here, before another thread's collector finds them."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,6 +126,7 @@ class TestFailClosed:
             except PolicyFault as fault:
                 seen.append(fault.code)
 
+        gc.collect()
         thread = threading.Thread(target=use)
         thread.start()
         thread.join()
@@ -137,6 +139,7 @@ class TestFailClosed:
             mine = RegorusEngine(shipped)
             results.extend(effect(mine, encoded(call())) for _ in range(50))
 
+        gc.collect()  # engines of earlier tests must not be found by another thread's collector
         threads = [threading.Thread(target=use) for _ in range(8)]
         for thread in threads:
             thread.start()
