@@ -243,6 +243,7 @@ class Worker:
         await self.mcp.close()
         await self.tasks.close()
         await self.parts["client"].close()
+        await self.parts["dialler"].close()
         self.parts["telemetry"].close()
         self.audit.close()
         self.store.close()
@@ -352,7 +353,13 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     credentials = StaticUpstreamCredentials(rooms.credentials(config), os.environ)
     sealer = Sealer(keys.secret("seal"), clock)
     support = sandbox.detect()
-    parts: dict[str, Any] = {"client": client, "credentials": credentials, "telemetry": telemetry, "keys": keys}
+    parts: dict[str, Any] = {
+        "client": client,
+        "dialler": dialler,
+        "credentials": credentials,
+        "telemetry": telemetry,
+        "keys": keys,
+    }
     doors = _doors(config, paths, guard, clock, dialler)
     if doors is not None:
         parts["egress"] = doors
