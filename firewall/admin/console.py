@@ -1,0 +1,373 @@
+"""The console: server-rendered pages for people, and the JSON API, as one FastAPI application.
+
+Pages read without a script; the one script only refreshes the list of decisions. Every form posts,
+carries the session's token and is accepted from our own page alone. This module is loaded at first use
+(`serve`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+
+from firewall.admin import doctor
+from firewall.admin.access import Access, from_own_page, session_of
+from firewall.admin.api import LATEST_US, router
+from firewall.admin.caller import Caller, Refused, Role, highest
+from firewall.admin.decisions import EFFECTS, PAGE, Decisions, Wanted
+from firewall.admin.desk import Desk, pin_json
+from firewall.admin.pages import Pages
+from firewall.admin.parts import AdminParts
+from firewall.admin.serve import error_reply, status_of
+from firewall.admin.sessions import cookie_name
+from firewall.core.errors import BartizanError, Malformed
+from firewall.core.jsonvalue import JSONObject
+from firewall.identity.throttle import Throttle
+from firewall.identity.users import User
+from firewall.net.asgi import App, header_map
+from firewall.wire import oauth
+
+HOME: Final = "/"
+SIGN_IN: Final = "/sign-in"
+
+# What a person is told, by code. Fixed words: nothing that was typed comes back but the user name.
+TEXTS: Final[dict[str, str]] = {
+    "sign_in_failed": "User name and password do not fit, or this user has no role here.",
+    "sign_in_busy": "Too many tries. Wait a while.",
+    "first_contact_code": "The code is not right, or is no longer valid. `bartizan users code` gives a new one.",
+    "first_contact_busy": "Too many tries. Wait a minute.",
+    "user_name": "Use letters, digits and . _ - + @ for the user name, at most 64.",
+    "password_weak": "Choose a longer password, of more than a few different characters.",
+    "csrf": "This form was not sent from our own page, or its session has ended. Open the page again.",
+    "role": "Your role does not allow this.",
+    "record_unknown": "There is no such decision here.",
+    "pin_unknown": "There is no such pin here.",
+    "state_conflict": "It changed meanwhile. Look again before you decide.",
+    "audit_unavailable": "No record could be written, so nothing was done.",
+    "bundle_torn": "The audit log is damaged: run `bartizan audit verify`.",
+}
+
+
+def make(parts: AdminParts, access: Access) -> App:
+    """Return the application."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, title="Bartizan")
+    app.state.parts = parts
+    app.state.access = access
+    app.state.desk = Desk(parts, access)
+    app.state.decisions = Decisions(parts.config.audit_dir)
+    app.state.pages = Pages()
+    app.state.throttle = Throttle(parts.store, parts.clock)
+
+    async def examine() -> JSONObject:
+        checks = await asyncio.to_thread(doctor.examine, parts.config, clock=parts.clock, running=True)
+        return doctor.as_json(checks)
+
+    app.state.examine = examine
+    app.include_router(router)
+    for path, page in PAGES:
+        app.add_api_route(path, page, methods=["GET"])
+    for path, act in FORMS:
+        app.add_api_route(path, act, methods=["POST"])
+    app.add_exception_handler(BartizanError, _failed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _unrouted)
+    return app
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+def _wants_page(request: Request) -> bool:
+    return not request.url.path.startswith("/api/")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BartizanError)
+    if _wants_page(request):
+        if isinstance(error, Refused) and error.code == "sign_in":
+            return RedirectResponse(SIGN_IN, 303)
+        return page(request, "message", status_of(error), title="That did not work", text=_text(error))
+    said = error_reply(error)
+    return Response(said.body, said.status, {k.decode(): v.decode() for k, v in said.headers})
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    told = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+    return await _failed(request, Malformed("params_invalid", told))
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = "method_not_allowed" if error.status_code == 405 else "path_unknown"
+    return await _failed(request, Malformed(code))
+
+
+def _text(error: BartizanError) -> str:
+    known = TEXTS.get(error.code)
+    if known is None:
+        known = f"{error.detail or error.code}. {error.fix}".strip()
+    return known
+
+
+# -- helpers ----------------------------------------------------------------------------------------------------
+
+
+def page(request: Request, name: str, status: int = 200, *, caller: Caller | None = None, **values: Any) -> Response:
+    """Return a rendered page; ``caller`` decides which buttons it shows."""
+    pages: Pages = request.app.state.pages
+    html = pages.render(name, caller=caller, path=request.url.path, **values)
+    return Response(html, status, media_type="text/html")
+
+
+def _caller(request: Request, role: Role, form: oauth.Form | None = None) -> Caller:
+    access: Access = request.app.state.access
+    return access.require(request.scope, role, form_token=form.get("csrf") if form else "")
+
+
+async def _form(request: Request) -> oauth.Form:
+    """Return a posted form. Raises Malformed("media_type"), Malformed("params_invalid")."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise Malformed("media_type")
+    try:
+        form = oauth.parse_form(await request.body())
+    except oauth.OAuthError:
+        raise Malformed("params_invalid", "the form") from None
+    if form.repeated:
+        raise Malformed("params_invalid", "a field stands there twice")
+    return form
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+# -- pages --------------------------------------------------------------------------------------------------------
+
+
+async def live(
+    request: Request,
+    effect: str = "",
+    upstream: str = "",
+    subject: str = "",
+    rule: str = "",
+    until: Annotated[int, Query(ge=0)] = LATEST_US,
+) -> Response:
+    """Show decisions, newest first; the script keeps the list fresh, the page works without it."""
+    caller = _caller(request, "viewer")
+    reader: Decisions = request.app.state.decisions
+    wanted = Wanted(effect, upstream, subject, rule, 0, until, PAGE)
+    rows = await reader.latest(caller.tenant, wanted)
+    desk = _desk(request)
+    return page(
+        request,
+        "live",
+        caller=caller,
+        rows=rows,
+        wanted=wanted,
+        effects=EFFECTS,
+        newest=until == LATEST_US,
+        more=len(rows) == PAGE,
+        node=desk.status(caller),
+        waiting=sum(p.status != "approved" for p in desk.pins(caller)),
+        upstreams=sorted({e.name for e in desk.registry(caller)} | {"llm"}),
+    )
+
+
+async def story(request: Request, some_id: str) -> Response:
+    """Show everything recorded about one exchange."""
+    caller = _caller(request, "viewer")
+    reader: Decisions = request.app.state.decisions
+    told, text = await reader.story(caller.tenant, some_id)
+    return page(request, "story", caller=caller, story=told, text=text)
+
+
+async def servers(request: Request) -> Response:
+    """Show servers and agents, with their verbs."""
+    caller = _caller(request, "viewer")
+    return page(request, "servers", caller=caller, entries=_desk(request).registry(caller))
+
+
+async def pins(request: Request, upstream: str = "", status: str = "") -> Response:
+    """Show pins, those that wait first."""
+    caller = _caller(request, "viewer")
+    found = [pin_json(p) for p in _desk(request).pins(caller, upstream, status)]
+    return page(request, "pins", caller=caller, pins=found[:200], count=len(found), upstream=upstream)
+
+
+async def pin(request: Request, upstream: str, kind: str, name: str) -> Response:
+    """Show what is approved beside what is offered, and offer to approve exactly that."""
+    caller = _caller(request, "viewer")
+    return page(request, "pin", caller=caller, pin=_desk(request).pin(caller, upstream, kind, name))
+
+
+async def stops(request: Request) -> Response:
+    """Show the kill switch."""
+    caller = _caller(request, "viewer")
+    return page(request, "stops", caller=caller, stops=_desk(request).stops(caller))
+
+
+async def sign_in_page(request: Request) -> Response:
+    """Show the sign-in form, or the way to the first user."""
+    parts: AdminParts = request.app.state.parts
+    return page(request, "sign_in", first=not parts.identity.users.exists_admin(), error="")
+
+
+async def first_page(request: Request) -> Response:
+    """Show the form that takes the one-time code."""
+    return page(request, "first", error="", least=_least(request), done=_has_admin(request))
+
+
+# -- forms --------------------------------------------------------------------------------------------------------
+
+
+async def sign_in(request: Request) -> Response:
+    """Check name and password; open a session. A session the browser had before ends."""
+    form = await _form(request)
+    if not from_own_page(request.scope, header_map(request.scope)):
+        raise Refused("csrf")
+    parts: AdminParts = request.app.state.parts
+    throttle: Throttle = request.app.state.throttle
+    name, address = form.get("username")[:64], _address(request)
+    if (
+        not throttle.allow("admin_sign_in", address, per_minute=parts.settings.sign_in_per_minute)
+        or throttle.wait_s(f"admin:{name}", address) > 0
+    ):
+        return page(request, "sign_in", 429, first=False, error=TEXTS["sign_in_busy"])
+    user = await parts.identity.users.verify(name, form.get("password"))
+    if user is None or highest(user.roles) is None:
+        throttle.failed(f"admin:{name}", address)
+        parts.audit.append({"kind": "auth", "event": "admin.sign_in.refused"})
+        return page(request, "sign_in", 403, first=False, error=TEXTS["sign_in_failed"])
+    throttle.succeeded(f"admin:{name}", address)
+    return _signed_in(request, user)
+
+
+async def first(request: Request) -> Response:
+    """Take the one-time code: make the first user and sign it in."""
+    form = await _form(request)
+    if not from_own_page(request.scope, header_map(request.scope)):
+        raise Refused("csrf")
+    parts: AdminParts = request.app.state.parts
+    try:
+        user = await parts.identity.first_contact.redeem(
+            form.get("code"), form.get("username"), form.get("password"), address=_address(request)
+        )
+    except Malformed as error:
+        text = TEXTS.get(error.code, TEXTS["first_contact_code"])
+        return page(request, "first", 403, error=text, least=_least(request), done=_has_admin(request))
+    return _signed_in(request, user)
+
+
+async def sign_out(request: Request) -> Response:
+    """End the session."""
+    form = await _form(request)
+    caller = _caller(request, "viewer", form)
+    request.app.state.access.sessions.close(session_of(request.scope, header_map(request.scope)))
+    parts: AdminParts = request.app.state.parts
+    parts.audit.append({"kind": "auth", "event": "admin.signed_out", "tenant": caller.tenant, "by": caller.name})
+    answer = RedirectResponse(SIGN_IN, 303)
+    _set_cookie(request, answer, "", 0)
+    return answer
+
+
+async def approve_pin(request: Request) -> Response:
+    """Approve the digest that stands in the form, which is the one that was shown."""
+    form = await _form(request)
+    caller = _caller(request, "operator", form)
+    _desk(request).approve_pin(
+        caller,
+        form.get("upstream"),
+        form.get("kind"),  # type: ignore[arg-type]  # the desk checks it
+        form.get("name"),
+        form.get("digest"),
+    )
+    return RedirectResponse("/pins", 303)
+
+
+async def move(request: Request) -> Response:
+    """Approve, suspend or revoke a server or agent."""
+    form = await _form(request)
+    caller = _caller(request, "operator", form)
+    kind, verb = form.get("kind"), form.get("verb")
+    if kind not in ("mcp", "a2a") or verb not in ("approve", "suspend", "revoke"):
+        raise Malformed("params_invalid", "kind or verb")
+    _desk(request).move(caller, kind, form.get("name"), verb)  # type: ignore[arg-type]  # narrowed by the line above
+    return RedirectResponse("/servers", 303)
+
+
+async def pull(request: Request) -> Response:
+    """Pull a stop; the scope is typed, so that nobody stops the house by a slip."""
+    form = await _form(request)
+    caller = _caller(request, "operator", form)
+    _desk(request).pull(caller, form.get("scope"), form.get("name"), reason=form.get("reason"))
+    return RedirectResponse("/stops", 303)
+
+
+async def release(request: Request) -> Response:
+    """Release a stop."""
+    form = await _form(request)
+    caller = _caller(request, "operator", form)
+    _desk(request).release(caller, form.get("scope"), form.get("name"), reason=form.get("reason"))
+    return RedirectResponse("/stops", 303)
+
+
+def _signed_in(request: Request, user: User) -> Response:
+    parts: AdminParts = request.app.state.parts
+    access: Access = request.app.state.access
+    parts.audit.append({"kind": "auth", "event": "admin.signed_in", "tenant": user.tenant, "by": user.name})
+    access.sessions.close(session_of(request.scope, header_map(request.scope)))
+    answer = RedirectResponse(HOME, 303)
+    _set_cookie(request, answer, access.sessions.open(user), parts.settings.session_s)
+    return answer
+
+
+def _set_cookie(request: Request, answer: Response, value: str, max_age: int) -> None:
+    secure = request.scope["scheme"] == "https"
+    answer.set_cookie(
+        cookie_name(secure=secure), value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="strict"
+    )
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _least(request: Request) -> int:
+    parts: AdminParts = request.app.state.parts
+    return parts.identity.settings.min_password_chars
+
+
+def _has_admin(request: Request) -> bool:
+    parts: AdminParts = request.app.state.parts
+    return parts.identity.users.exists_admin()
+
+
+Handler = Callable[..., Awaitable[Response]]
+PAGES: Final[tuple[tuple[str, Handler], ...]] = (
+    ("/", live),
+    ("/decisions/{some_id}", story),
+    ("/servers", servers),
+    ("/pins", pins),
+    ("/pins/one", pin),
+    ("/stops", stops),
+    (SIGN_IN, sign_in_page),
+    ("/first", first_page),
+)
+FORMS: Final[tuple[tuple[str, Handler], ...]] = (
+    (SIGN_IN, sign_in),
+    ("/first", first),
+    ("/sign-out", sign_out),
+    ("/pins/approve", approve_pin),
+    ("/servers/move", move),
+    ("/stops/pull", pull),
+    ("/stops/release", release),
+)

@@ -1,0 +1,301 @@
+"""What people can see and move: one method per verb, the same for pages, API and command line.
+
+Every change is recorded before it takes effect, with who did it: what cannot be recorded does not happen.
+A caller reaches the caller's own tenant; the node's owner names one.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import asdict, replace
+from typing import Final, get_args
+
+from pydantic import ValidationError
+
+from a2a_gateway.inventory import AgentSpec
+from firewall.admin.access import Access
+from firewall.admin.caller import Caller, Refused
+from firewall.admin.health import readiness
+from firewall.admin.parts import AdminParts
+from firewall.config.model import MCPUpstream
+from firewall.core.errors import ConfigFault, Malformed
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.enforce.kill_switch import GLOBAL, Stop
+from firewall.enforce.kill_switch import Scope as StopScope
+from firewall.enforce.pins import Kind as PinKind
+from firewall.enforce.pins import Pin
+from firewall.enforce.registry import Kind, RegistryEntry, Verb
+from firewall.identity.users import User
+from firewall.wire.http import parse_url
+
+# What an MCP server may be told to be by API. A command, an environment, paths, certificates and credentials
+# come from the configuration file alone: whoever holds an account must not start programs or read files here.
+MCP_SPEC: Final = frozenset({"url", "network", "trust", "tenants", "tools", "pins", "era", "deadline_s"})
+AGENT_FILES: Final = ("ca_file", "client_cert", "client_key")
+DAY_US: Final = 86_400_000_000
+REASON_CHARS: Final = 200
+
+
+class Desk:
+    """The verbs of the admin room. Raises Malformed, Conflict, ConfigFault, AuditUnavailable, StateUnavailable."""
+
+    def __init__(self, parts: AdminParts, access: Access) -> None:
+        self._parts = parts
+        self._access = access
+
+    def for_tenant(self, caller: Caller, tenant: str) -> Caller:
+        """Return the caller as of a tenant: only the node's owner may name another. Raises Refused("role")."""
+        if not tenant or tenant == caller.tenant:
+            return caller
+        if caller.role != "owner":
+            raise Refused("role", fix="this needs the role owner")
+        return replace(caller, tenant=tenant)
+
+    def status(self, caller: Caller) -> JSONObject:
+        """Return what this node is and how it does."""
+        parts = self._parts
+        return {
+            "version": parts.version,
+            "node": parts.config.node,
+            "public_url": parts.config.public_url,
+            "workers": parts.config.workers,
+            "demo": parts.config.demo,
+            "health": readiness(parts),
+            "policy": {
+                "revision": parts.policy.revision,
+                "mode": parts.policy.mode,
+                "why": parts.policy.why,
+                "rules": len(parts.policy.rules),
+            },
+            "audit": {"vkeys": list(parts.vkeys), **parts.audit_stats()},
+            "walls_missing": {name: list(walls) for name, walls in parts.walls_missing().items() if walls},
+            "stops": len(self.stops(caller)),
+            "you": {"name": caller.name, "role": caller.role, "tenant": caller.tenant},
+        }
+
+    # -- registry ------------------------------------------------------------------------------------
+
+    def registry(self, caller: Caller, kind: Kind | None = None) -> list[RegistryEntry]:
+        """Return servers and agents."""
+        return self._parts.registry.list(caller.tenant, kind)
+
+    def register(self, caller: Caller, kind: Kind, name: str, spec: JSONObject) -> RegistryEntry:
+        """Add a pending entry, by address only. Raises ConfigFault: registry_spec, agent_spec; Malformed, Conflict."""
+        made = self._mcp_spec(caller, spec) if kind == "mcp" else self._agent_spec(caller, spec)
+        return self._parts.registry.register(caller.tenant, kind, name, made, by=caller.name)
+
+    def move(self, caller: Caller, kind: Kind, name: str, verb: Verb) -> RegistryEntry:
+        """Approve, suspend or revoke. Revoking forgets the pins: the name's next owner is met anew."""
+        registry = self._parts.registry
+        moves = {"approve": registry.approve, "suspend": registry.suspend, "revoke": registry.revoke}
+        entry = moves[verb](caller.tenant, kind, name, by=caller.name)
+        if verb == "revoke":
+            self._parts.pins.forget(caller.tenant, name)
+        return entry
+
+    def _mcp_spec(self, caller: Caller, spec: JSONObject) -> JSONObject:
+        strange = sorted(spec.keys() - MCP_SPEC)
+        if strange or "url" not in spec:
+            raise ConfigFault(
+                "registry_spec",
+                f"not for the registry: {', '.join(strange)}" if strange else "a url is needed",
+                fix=f"give: {', '.join(sorted(MCP_SPEC))}; everything else belongs in bartizan.yaml",
+            )
+        try:
+            given = MCPUpstream.model_validate(spec)
+            parse_url(given.url)
+        except ValidationError as error:
+            told = [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_input=False)]
+            raise ConfigFault("registry_spec", "; ".join(told), fix="see docs/configuration.md, mcp") from None
+        except Malformed:
+            raise ConfigFault("registry_spec", "url: not a URL with one reading", fix="such as https://h/mcp") from None
+        self._own_tenants(caller, given.tenants)
+        made: JSONObject = given.model_dump(mode="json", include=set(spec))
+        return made
+
+    def _agent_spec(self, caller: Caller, spec: JSONObject) -> JSONObject:
+        if any(spec.get(name) for name in AGENT_FILES):
+            raise ConfigFault("agent_spec", "files", fix="certificates of an agent belong in bartizan.yaml")
+        given = AgentSpec.from_json({"tenants": [caller.tenant], **spec})
+        self._own_tenants(caller, given.tenants)
+        return given.to_json()
+
+    def _own_tenants(self, caller: Caller, tenants: tuple[str, ...]) -> None:
+        if caller.role != "owner" and not set(tenants) <= {caller.tenant}:
+            raise Refused("role", "tenants", fix="only the node's owner lets an entry serve other tenants")
+
+    # -- pins ----------------------------------------------------------------------------------------
+
+    def pins(self, caller: Caller, upstream: str = "", status: str = "") -> list[Pin]:
+        """Return pins, those that wait for a person first."""
+        found = [p for p in self._parts.pins.list(caller.tenant, upstream) if status in ("", p.status)]
+        return sorted(found, key=lambda p: (p.status == "approved", p.upstream, p.kind, p.name))
+
+    def pin(self, caller: Caller, upstream: str, kind: str, name: str) -> JSONObject:
+        """Return a pin with the definitions behind its digests, where they are remembered.
+
+        Raises Malformed("pin_unknown").
+        """
+        for found in self._parts.pins.list(caller.tenant, upstream):
+            if found.kind == kind and found.name == name:
+                definitions = self._parts.definitions
+                approved = definitions.get(found.approved)
+                seen = approved if found.seen == found.approved else definitions.get(found.seen)
+                return {**pin_json(found), "definition": {"approved": approved, "seen": seen}}
+        raise Malformed("pin_unknown", fix="see `bartizan pins status`")
+
+    def approve_pin(self, caller: Caller, upstream: str, kind: PinKind, name: str, digest: str) -> Pin:
+        """Approve exactly the digest that was shown. Raises Conflict when the definition changed since."""
+        if kind not in get_args(PinKind):
+            raise Malformed("pin_unknown")
+        self._record(caller, "pins.approve", f"{upstream}/{kind}/{name}", digest)
+        return self._parts.pins.approve(caller.tenant, upstream, kind, name, digest, by=caller.name)
+
+    # -- kill switch -----------------------------------------------------------------------------------
+
+    def stops(self, caller: Caller) -> list[Stop]:
+        """Return the stops that concern the caller's tenant."""
+        return [s for s in self._parts.kill_switch.stops() if s.tenant in (caller.tenant, GLOBAL)]
+
+    def pull(self, caller: Caller, scope: str, name: str, *, reason: str = "", everywhere: bool = False) -> Stop:
+        """Stop a scope at once. everywhere: for every tenant of the node, which is the owner's to do."""
+        known, name, tenant = self._scope(caller, scope, name, everywhere)
+        self._record(caller, "kill.pull", f"{known}/{name}", reason, tenant=tenant)
+        return self._parts.kill_switch.pull(tenant, known, name, by=caller.name)
+
+    def release(self, caller: Caller, scope: str, name: str, *, reason: str = "", everywhere: bool = False) -> bool:
+        """End a stop; return whether it stood."""
+        known, name, tenant = self._scope(caller, scope, name, everywhere)
+        self._record(caller, "kill.release", f"{known}/{name}", reason, tenant=tenant)
+        return self._parts.kill_switch.release(tenant, known, name)
+
+    def _scope(self, caller: Caller, scope: str, name: str, everywhere: bool) -> tuple[StopScope, str, str]:
+        known = next((s for s in get_args(StopScope) if s == scope), None)
+        if known is None or (known == "all") != (name in ("", GLOBAL)):
+            raise Malformed("kill_scope", fix="all, or upstream, subject or client with a name")
+        if everywhere and caller.role != "owner":
+            raise Refused("role", fix="only the node's owner stops every tenant")
+        return known, name or GLOBAL, GLOBAL if everywhere else caller.tenant
+
+    # -- tokens and bearers --------------------------------------------------------------------------------
+
+    def resources(self, caller: Caller) -> list[JSONObject]:
+        """Return what a token can be minted for."""
+        known = self._parts.identity.resources.by_uri.items()
+        return [
+            {"resource": uri, "title": r.title, "scopes": list(r.scopes), "default_scopes": list(r.default_scopes)}
+            for uri, r in known
+            if not r.tenants or caller.tenant in r.tenants
+        ]
+
+    def token(self, caller: Caller, resource: str, scopes: tuple[str, ...], ttl_s: int) -> JSONObject:
+        """Mint a token of the operator's for one resource; identity records it. Raises Malformed: operator_*."""
+        issued = self._parts.identity.operator_tokens.mint_for_operator(
+            resource, scopes, ttl_s, by=caller.name, tenant=caller.tenant
+        )
+        return {
+            "access_token": issued.token,
+            "expires_in": issued.expires_in,
+            "scope": " ".join(issued.scopes),
+        }
+
+    def bearer(self, caller: Caller, role: str, ttl_s: int) -> JSONObject:
+        """Mint a bearer for the admin API. Raises Malformed: bearer_role, bearer_ttl."""
+        self._record(caller, "bearer.mint", role)
+        text, made = self._access.bearers.mint(caller.tenant, role, ttl_s, by=caller.name)
+        return {"bearer": text, **asdict(made)}
+
+    def bearers(self, caller: Caller) -> list[JSONObject]:
+        """Return what is known of bearers, never their secrets."""
+        return [asdict(b) for b in self._access.bearers.list(caller.tenant)]
+
+    def end_bearer(self, caller: Caller, bearer_id: str) -> bool:
+        """End a bearer; return whether it lived."""
+        self._record(caller, "bearer.end", bearer_id[:64])
+        return self._access.bearers.end(caller.tenant, bearer_id)
+
+    # -- people --------------------------------------------------------------------------------------------
+
+    def users(self, caller: Caller) -> list[User]:
+        """Return the people of the tenant."""
+        return self._parts.identity.users.list(caller.tenant)
+
+    async def add_user(
+        self, caller: Caller, name: str, password: str, roles: tuple[str, ...], scopes: tuple[str, ...]
+    ) -> User:
+        """Add a person; identity records it. Raises Malformed: user_name, password_weak; Conflict."""
+        self._record(caller, "user.add", name[:64])
+        return await self._parts.identity.users.create(name, password, tenant=caller.tenant, roles=roles, scopes=scopes)
+
+    def enable_user(self, caller: Caller, name: str, *, enabled: bool) -> User:
+        """Let a person in again, or end everything of theirs at once. Raises Malformed("user_unknown")."""
+        user = next((u for u in self.users(caller) if u.name == name), None)
+        if user is None:
+            raise Malformed("user_unknown", fix="see `bartizan users list`")
+        self._record(caller, "user.enable" if enabled else "user.disable", user.subject)
+        return self._parts.identity.users.update(
+            user.tenant, user.subject, roles=user.roles, scopes=user.scopes, disabled=not enabled
+        )
+
+    def first_contact(self, caller: Caller) -> JSONObject:
+        """Return a new one-time code; {} while there is an administrator already."""
+        self._record(caller, "first_contact.open", "first-contact")
+        code = self._parts.identity.first_contact.open()
+        return {"code": code.text, "expires_s": code.expires_s} if code else {}
+
+    # -- budgets ---------------------------------------------------------------------------------------------
+
+    def budgets(self, caller: Caller) -> JSONObject:
+        """Return what each caller spent or reserved today (UTC), and the ceilings."""
+        day = self._parts.clock.now_us() // DAY_US
+        spent: dict[str, dict[str, JSON]] = {}
+        for entry in self._parts.store.collection("budgets").scan(caller.tenant, f"{day}/"):
+            who, _, kind = entry.key.partition("/")[2].rpartition("/")
+            digits, _, rest = who.partition(":")
+            if kind not in ("tokens", "usd") or not (digits.isascii() and digits.isdigit()):
+                continue
+            subject, client = rest[: int(digits)], rest[int(digits) + 1 :]
+            row = spent.setdefault(who, {"subject": subject, "client": client, "tokens": 0, "micro_usd": 0})
+            row["tokens" if kind == "tokens" else "micro_usd"] = int(entry.value)
+        limits = self._parts.config.limits
+        rows: list[JSON] = list(spent.values())
+        ceilings: JSONObject = {
+            "tokens_per_day": limits.tokens_per_day,
+            "micro_usd_per_day": round(limits.usd_per_day * 1_000_000),
+            "calls_per_minute": limits.calls_per_minute,
+        }
+        return {"callers": rows, "ceilings": ceilings}
+
+    # -- records ---------------------------------------------------------------------------------------------
+
+    def _record(self, caller: Caller, verb: str, what: str, text: str = "", *, tenant: str = "") -> None:
+        record: JSONObject = {
+            "kind": "admin",
+            "tenant": tenant or caller.tenant,
+            "by": caller.name,
+            "verb": verb,
+            "object": _shown(what),
+        }
+        if text:
+            record["text"] = _shown(text)
+        self._parts.audit.append(record)
+
+
+def _shown(text: str) -> str:
+    """Return typed text without control and format characters, at most 200 characters."""
+    return "".join(c for c in text[:REASON_CHARS] if unicodedata.category(c)[0] != "C")
+
+
+def pin_json(pin: Pin) -> JSONObject:
+    """Return a pin as the API shows it."""
+    return {**asdict(pin), "reasons": list(pin.reasons), "status": pin.status}
+
+
+def entry_json(entry: RegistryEntry) -> JSONObject:
+    """Return a registry entry as the API shows it."""
+    return asdict(entry)
+
+
+def user_json(user: User) -> JSONObject:
+    """Return a user as the API shows one; there is no password to leave out."""
+    return {**asdict(user), "roles": list(user.roles), "scopes": list(user.scopes)}

@@ -1,0 +1,46 @@
+"""The console's pages: autoescaped templates, one stylesheet, one script, nothing inline."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+import orjson
+
+HERE = Path(__file__).parent
+
+
+class Pages:
+    """Renders templates. Names and texts in them were chosen by strangers: everything is escaped."""
+
+    def __init__(self) -> None:
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters["when"] = when
+        self._templates.filters["pretty"] = pretty
+        self._templates.filters["visible"] = visible
+
+    def render(self, name: str, **values: object) -> str:
+        """Return the page ``templates/<name>.html``."""
+        return self._templates.get_template(f"{name}.html").render(**values)
+
+
+def when(time_us: int) -> str:
+    """Return a time as people read it, UTC to the millisecond."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def pretty(value: object) -> str:
+    """Return JSON over several lines, for a <pre>; invisible characters are shown as escapes."""
+    return visible(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode(), keep="\n")
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Return text in which nothing hides: what does not print is written as ``\\u{…}`` (UI-04)."""
+    return "".join(c if c.isprintable() or c in keep else f"\\u{{{ord(c):x}}}" for c in text)

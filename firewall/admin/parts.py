@@ -1,0 +1,57 @@
+"""What the admin room is given by the composition root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from firewall.admin.definitions import Definitions
+from firewall.config import Config
+from firewall.core.ports import AuditLog, Clock, SharedMarks, Store
+from firewall.decide.bundle import Bundle
+from firewall.enforce.kill_switch import KillSwitch
+from firewall.enforce.pins import Pins
+from firewall.enforce.registry import Registry
+from firewall.identity.authorization_server import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """Durations in seconds. A session ends after ``idle_s`` without a page, and after ``session_s`` in any case."""
+
+    idle_s: int = 30 * 60
+    session_s: int = 8 * 3600
+    sign_in_per_minute: int = 20
+    bearer_s: int = 24 * 3600
+    longest_bearer_s: int = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class AdminParts:
+    """The objects that the admin room shows and moves; all of them belong to the composition root.
+
+    metrics: renders the Prometheus text; called in a thread. audit_stats: `AuditWriter.stats`.
+    vkeys: verifier keys of the audit log, newest first. walls_missing: upstream → what its cage lacks.
+    on_fault: told a code and an exception's type when a handler of ours fails.
+    """
+
+    config: Config
+    version: str
+    clock: Clock
+    store: Store
+    marks: SharedMarks
+    audit: AuditLog
+    audit_stats: Callable[[], Mapping[str, int | float]]
+    vkeys: tuple[str, ...]
+    identity: Identity
+    registry: Registry
+    pins: Pins
+    kill_switch: KillSwitch
+    policy: Bundle
+    metrics: Callable[[], bytes]
+    definitions: Definitions
+    walls_missing: Callable[[], Mapping[str, tuple[str, ...]]] = dict
+    on_fault: Callable[[str, str], None] = lambda _code, _detail: None
+    token_bytes: Callable[[int], bytes] = os.urandom
+    settings: AdminSettings = field(default_factory=AdminSettings)
