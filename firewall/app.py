@@ -29,6 +29,7 @@ from a2a_gateway.inventory import Inventory as AgentInventory
 from a2a_gateway.serve import A2AGateway
 from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
+from firewall import admin
 from firewall.config import Config, rooms
 from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
@@ -59,6 +60,7 @@ from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings, until_to
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
+from firewall.record.note import Verifier
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
@@ -162,6 +164,12 @@ def audit_settings(config: Config) -> AuditSettings:
         version=VERSION,
         spool=config.audit.spool,
     )
+
+
+def audit_vkeys(config: Config, keys: KeyRing) -> tuple[str, ...]:
+    """Return the verifier keys of the audit log, newest first."""
+    name = f"{audit_settings(config).deployment}/audit"
+    return tuple(Verifier.of(name, key.public_key()).vkey() for key in keys.ed25519_keys("audit"))
 
 
 def load_policy(config: Config, paths: Paths) -> policy_bundle.Bundle:
@@ -363,6 +371,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     doors = _doors(config, paths, guard, clock, dialler)
     if doors is not None:
         parts["egress"] = doors
+    definitions = admin.Definitions(store.collection("definitions"))
     mcp = MCPGateway(
         rooms.mcp_settings(config, specs, scratch=str(paths.children), egress_socket=doors.pattern if doors else ""),
         guard=guard,
@@ -371,7 +380,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         client=client,
         pins=pins,
         registry=registry,
-        review=review,
+        review=definitions.noting(review),
         sealer=sealer,
         clock=clock,
         tasks=tasks,
@@ -396,6 +405,30 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         tasks=tasks,
     )
     parts["agents"] = inventory
+    parts["admin"] = admin.build(
+        admin.AdminParts(
+            config=config,
+            version=VERSION,
+            clock=clock,
+            store=store,
+            marks=marks,
+            audit=audit,
+            audit_stats=audit.stats,
+            vkeys=audit_vkeys(config, keys),
+            identity=identity,
+            registry=registry,
+            pins=pins,
+            kill_switch=guard.kill_switch,
+            policy=bundle,
+            metrics=telemetry.prometheus,
+            definitions=definitions,
+            walls_missing=lambda: mcp.sandbox_missing,
+            on_fault=on_fault,
+        )
+    )
+    parts["admin_socket"] = admin.OperatorSocket(
+        paths.admin_socket, parts["admin"], tasks, background=(definitions.keep,)
+    )
     llm = None
     if config.llm.models:
         llm = LLMRouter(
