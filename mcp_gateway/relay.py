@@ -36,6 +36,7 @@ from mcp_gateway.versions import ERROR, MODERN, point_of
 
 WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
 KEEP_ALIVE_S: Final = 15.0
+NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream must not buy that by the million
 
 
 class Leash:
@@ -147,6 +148,8 @@ class Turn:
     leash: Leash
     resource_url: str
     challenge: Callable[[Refusal], bytes]
+    notices: int = 0
+    progress: float = float("-inf")
 
     async def refuse(self, refusal: Refusal, *, tool_call: bool = False) -> str:
         """Tell a refusal; return the exchange's outcome."""
@@ -218,6 +221,9 @@ class Relay:
         method = body["method"] if body else None
         point = point_of(method, turn.call.era, "response") if isinstance(method, str) else None
         if body is None or point is None or not isinstance(method, str):
+            return
+        turn.notices += 1
+        if turn.notices > NOTICES_PER_CALL or not _moves_on(turn, body):
             return
         cleared = await self._clear(turn, point, method, self._server(turn, tool), body, "sse")
         if isinstance(cleared, Cleared):
@@ -292,3 +298,15 @@ class Relay:
             timer.cancel()
             for task in watcher:
                 task.cancel()
+
+
+def _moves_on(turn: Turn, body: JSONObject) -> bool:
+    """Return whether a progress notification increases (MCP, progress: it MUST); others always do."""
+    params = body.get("params")
+    told = params.get("progress") if isinstance(params, dict) else None
+    if not isinstance(told, (int, float)):
+        return True
+    if told <= turn.progress:
+        return False
+    turn.progress = told
+    return True

@@ -1,7 +1,7 @@
 """The cage of a stdio child: rlimits, Landlock, seccomp, a network namespace with one exit (ISO-02).
 
 Two faces. Imported, it says what the kernel offers (`Support`) and builds the command line that
-starts a caged program. Run as a script (``python -I -S sandbox.py SPEC``), it *is* the start of the
+starts a caged program. Run as a script (``python -I -S sandbox.py FD``), it *is* the start of the
 child: it cages itself and becomes the program. It therefore imports the standard library only.
 
     gateway ── spawn ──▶ script: death signal, rlimits, network namespace
@@ -28,12 +28,15 @@ import socket
 import struct
 import subprocess  # noqa: TID251  the probe; stdio.py starts what this file cages
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import IO
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MACHINE = os.uname().machine
+_LINUX = sys.platform == "linux"
 
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
@@ -130,9 +133,21 @@ class Cage:
     parent: int = 0
 
 
-def command(cage: Cage) -> list[str]:
-    """Return the argument vector that starts a caged child; ``-I -S``: nothing of the caller's Python is read."""
-    return [sys.executable, "-I", "-S", os.path.abspath(__file__), json.dumps(asdict(cage))]
+def command(cage: Cage) -> tuple[list[str], int]:
+    """Return the argument vector that starts a caged child, and the descriptor it must inherit.
+
+    The descriptor holds the cage: its environment may carry secrets, and arguments can be read by
+    others for as long as a process lives. The caller closes it after the start. ``-I -S``: nothing of
+    the caller's own Python settings is read.
+    """
+    fd = os.memfd_create("cage", 0) if hasattr(os, "memfd_create") else os.dup(_unnamed().fileno())
+    os.write(fd, json.dumps(asdict(cage)).encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), str(fd)], fd
+
+
+def _unnamed() -> IO[bytes]:
+    return tempfile.TemporaryFile()
 
 
 def detect() -> Support:
@@ -170,8 +185,9 @@ def _probe() -> None:
     sys.stdout.write(json.dumps({"landlock": max(abi, 0), "seccomp": seccomp, "network": network}))
 
 
-def _main(text: str) -> None:
-    spec = json.loads(text)  # noqa: TID251  our own words; the standard library only
+def _main(fd: int) -> None:
+    with os.fdopen(fd, "rb") as file:
+        spec = json.load(file)  # noqa: TID251  our own words; the standard library only
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec["parent"] and os.getppid() != spec["parent"]:
         os._exit(125)  # the gateway died before the death signal was set
@@ -329,7 +345,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 
 def _drop_capabilities() -> None:
     """Empty the bounding set, so that even root's exec gains nothing; without privilege there is nothing to drop."""
-    for capability in range(64):
+    for capability in range(64 if _LINUX else 0):
         if _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
 
@@ -358,6 +374,8 @@ def _filter_calls() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
+    if not _LINUX:
+        return  # no walls and no death signal there: `Support` says so
     if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
@@ -366,4 +384,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--probe":
         _probe()
     else:
-        _main(sys.argv[1])
+        _main(int(sys.argv[1]))

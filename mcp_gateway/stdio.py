@@ -37,7 +37,7 @@ from mcp_gateway.bridge import Opened
 from mcp_gateway.house import House, Refused
 from mcp_gateway.sandbox import Cage, Support
 from mcp_gateway.settings import Settings, UpstreamSpec
-from mcp_gateway.upstream import Messages, answer_server, parsed
+from mcp_gateway.upstream import Messages, Patience, answer_server, parsed
 from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
 
 TERM_S: Final = 0.7
@@ -153,6 +153,7 @@ class StdioLink:
         self._writing = asyncio.Lock()
         self._ids = 0
         self._dead = False
+        self._patience = Patience()
         self.stderr_bytes = 0
         self.opened = Opened(NEWEST_MODERN, MODERN)
 
@@ -173,9 +174,11 @@ class StdioLink:
 
     async def start(self, cage: Cage) -> None:
         """Start the child, find its era, open its session. Raises UpstreamFault, Refused."""
+        argv, cage_fd = sandbox.command(cage)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *sandbox.command(cage),
+                *argv,
+                pass_fds=(cage_fd,),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -186,6 +189,8 @@ class StdioLink:
             )
         except OSError:
             raise UpstreamFault("unreachable", "the program could not be started") from None
+        finally:
+            os.close(cage_fd)
         self._readers = [
             self._tasks.spawn(self._read(), f"mcp.stdio.{self._spec.name}.out"),
             self._tasks.spawn(self._drain(), f"mcp.stdio.{self._spec.name}.err"),
@@ -331,7 +336,7 @@ class StdioLink:
     async def _route(self, value: JSONObject) -> None:
         if "method" in value and "id" in value:
             reply = answer_server(value)
-            if reply is not None:
+            if reply is not None and self._patience.left():
                 point = Point.MCP_PONG if "result" in reply else Point.MCP_NOTIFY_CLIENT
                 await self._write(await self._clear("ping" if "result" in reply else "error", reply, point))
             return

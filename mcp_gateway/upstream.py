@@ -35,6 +35,7 @@ from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
 
 SESSION_ID_CHARS: Final = 1024
+QUESTIONS_PER_S: Final = 10  # a server's own requests that are answered; more are dropped unanswered
 MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
 Credentials = Callable[[], Awaitable[Headers]]
 Messages = AsyncGenerator[JSONObject]
@@ -143,6 +144,7 @@ class HTTPLink:
         self._ids = 0
         self._reopening = asyncio.Lock()
         self._closed = False
+        self._patience = Patience()
         self.opened = Opened(NEWEST_MODERN, MODERN)
 
     @property
@@ -314,12 +316,30 @@ class HTTPLink:
     async def _answer(self, asked: JSONObject, credentials: Headers) -> None:
         """Answer a server's request: ping with a pong, anything else with method-not-found."""
         reply = answer_server(asked)
-        if reply is not None:
+        if reply is not None and self._patience.left():
             point = Point.MCP_PONG if "result" in reply else Point.MCP_NOTIFY_CLIENT
             await self.notify(await self._clear("ping" if "result" in reply else "error", reply, point), credentials)
 
     async def _clear(self, method: str, body: JSONObject, point: Point) -> Cleared:
         return await self._house.clear(self._tenant, self._spec, method, body, version=self.opened.version, point=point)
+
+
+class Patience:
+    """Bounds how many of a server's own requests are answered per second."""
+
+    __slots__ = ("_count", "_second")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._count = 0
+
+    def left(self) -> bool:
+        """Take one; return whether it was there."""
+        second = int(asyncio.get_running_loop().time())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count <= QUESTIONS_PER_S
 
 
 def answer_server(asked: JSONObject) -> JSONObject | None:

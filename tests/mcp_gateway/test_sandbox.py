@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import pytest
 from mcp_gateway.sandbox import Cage, Support, command, detect
 
 SUPPORT = detect()
+
+
+async def start(cage: Cage) -> asyncio.subprocess.Process:
+    argv, fd = command(cage)
+    try:
+        return await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, env={}, pass_fds=(fd,))
+    finally:
+        os.close(fd)
 
 
 async def run(code: str, cwd: Path, **changes) -> tuple[int, str]:
@@ -22,7 +31,7 @@ async def run(code: str, cwd: Path, **changes) -> tuple[int, str]:
         **changes,
     }
     cage = Cage((sys.executable, "-c", code), {"PATH": "/usr/bin:/bin"}, str(cwd), **given)
-    process = await asyncio.create_subprocess_exec(*command(cage), stdout=asyncio.subprocess.PIPE, env={})
+    process = await start(cage)
     said, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, said.decode()
@@ -96,10 +105,18 @@ async def test_limits_hold(tmp_path: Path):
 
 async def test_a_program_that_does_not_exist_ends_with_127(tmp_path: Path):
     cage = Cage(("/no/such/program",), {}, str(tmp_path), landlock=False, seccomp=False, network=False)
-    process = await asyncio.create_subprocess_exec(*command(cage), env={})
-    assert await process.wait() == 127
+    process = await start(cage)
+    await process.communicate()
+    assert process.returncode == 127
 
 
 def test_a_support_names_what_is_missing():
     assert Support(0, True, False).missing == ("landlock", "network namespace")
     assert Support(3, True, True).complete
+
+
+async def test_the_environment_of_a_child_never_stands_in_arguments(tmp_path: Path):
+    cage = Cage(("/bin/sleep", "5"), {"SECRET": "s3cret-value"}, str(tmp_path), network=False)
+    argv, fd = command(cage)
+    os.close(fd)
+    assert "s3cret-value" not in " ".join(argv)

@@ -224,7 +224,8 @@ async def test_a_child_dies_with_its_gateway(support: Support, tmp_path: Path):
         "from mcp_gateway.sandbox import Cage, command\n"
         "import os\n"
         "cage = Cage(('/bin/sleep', '60'), {}, sys.argv[1], landlock=False, seccomp=False, network=False, parent=os.getpid())\n"
-        "print(subprocess.Popen(command(cage)).pid, flush=True)\n"
+        "argv, fd = command(cage)\n"
+        "print(subprocess.Popen(argv, pass_fds=(fd,)).pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     root = Path(__file__).resolve().parents[2]

@@ -195,6 +195,32 @@ async def test_progress_carries_the_clients_token_and_logs_only_what_was_asked_f
         assert [b for _, b in upstream.seen if b.get("error", {}).get("code") == -32601]
 
 
+async def test_progress_that_does_not_increase_is_dropped_and_a_flood_is_cut(monkeypatch):
+    from mcp_gateway import relay
+
+    monkeypatch.setattr(relay, "NOTICES_PER_CALL", 5)
+
+    async def floods(asked, send):
+        await send(head("text/event-stream") + b"".join(progress(asked, n) for n in (1, 1, 0, 2, 3, 4, 5, 6)))
+        await send(event(result(asked)))
+
+    async with scripted(floods) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        answer = await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": {"progressToken": "p"}})
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+        assert [e["params"]["progress"] for e in events if "params" in e] == [1, 2, 3]
+        assert "result" in events[-1]
+
+
+async def test_a_server_that_asks_without_end_is_answered_a_few_times_only():
+    async def asks(asked, send):
+        ask = [event({"jsonrpc": "2.0", "id": n, "method": "ping"}) for n in range(200)]
+        await send(head("text/event-stream") + b"".join(ask) + event(result(asked)))
+
+    async with scripted(asks) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        assert (await stack.modern("/mcp/demo", "tools/call", ECHO)).json()["result"]["content"]
+        assert 0 < sum("method" not in b for _, b in upstream.seen) <= 30
+
+
 async def test_a_modern_client_that_leaves_cancels_the_upstream_and_leaves_no_task():
     async def streams(asked, send):
         await send(head("text/event-stream") + progress(asked, 1))
