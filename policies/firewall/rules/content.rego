@@ -285,7 +285,7 @@ trusted if input.resource.properties.trust == "trusted"
 
 # METADATA
 # title: Text of a source that nobody vouches for
-# description: The caller's context loses integrity; what it may still do is decided at each sink.
+# description: The caller's context loses integrity; what it may still do is decided at each sink. Definitions do not count, they are reviewed and pinned.
 # custom:
 #   owasp: [ASI01, ASI06, "MCP10:2025"]
 #   severity: 10
@@ -296,7 +296,7 @@ finding contains {
 	"obligations": [{"type": "taint", "label": "untrusted"}],
 } if {
 	input.point in {
-		"mcp.session.opened", "mcp.tool.result", "mcp.notify.server", "mcp.error",
+		"mcp.tool.result", "mcp.notify.server", "mcp.error",
 		"a2a.message.receive", "a2a.task.update", "a2a.error",
 	}
 	not trusted
