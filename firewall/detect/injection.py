@@ -28,7 +28,7 @@ FILES: Final = r"(?:~?/?\.ssh|id_rsa|id_ed25519|~?/?\.aws|\.env\b|~?/?\.kube|\.n
 
 # id, severity, phrase
 PHRASES: Final[tuple[tuple[str, int, str], ...]] = (
-    ("override", 80, rf"\b{DROP} (?:(?:all|any|each|every)(?: of)? )?(?:{OLD} ){{1,4}}{ORDERS}\b"),
+    ("override", 80, rf"\b{DROP} (?:(?:all|any|each|every)(?: of)? )?(?:{OLD} )(?#end){{1,4}}{ORDERS}\b"),
     (
         "override",
         75,
@@ -108,7 +108,7 @@ PHRASES: Final[tuple[tuple[str, int, str], ...]] = (
     (
         "roleplay",
         55,
-        r"\b(?:pretend|imagine|act|roleplay|role play|simulate|behave|respond|answer|suppose|assume|operate|function|speak|reply) (?:that |as |like |to be |if |as if |as though |you |you are |you.{0,3}re |you were |being |a |an |the |my |this ){1,6}(?:\w{1,14} ){0,3}(?:unrestricted|unfiltered|uncensored|jailbroken|evil|no rules|no restrictions|no limits|amoral|unaligned|unethical|without (?:any )?(?:rules|restrictions|limits|limitations|filters|guidelines|ethics|constraints)|not have (?:any )?(?:rules|restrictions|limits|filters)|free (?:from|of)|dan\b|hacker|no (?:ethical|moral|content|safety))",
+        r"\b(?:pretend|imagine|act|roleplay|role play|simulate|behave|respond|answer|suppose|assume|operate|function|speak|reply) (?:that |as |like |to be |if |as if |as though |you |you are |you.{0,3}re |you were |being |a |an |the |my |this )(?#end){1,6}(?:\w{1,14} ){0,3}(?:unrestricted|unfiltered|uncensored|jailbroken|evil|no rules|no restrictions|no limits|amoral|unaligned|unethical|without (?:any )?(?:rules|restrictions|limits|limitations|filters|guidelines|ethics|constraints)|not have (?:any )?(?:rules|restrictions|limits|filters)|free (?:from|of)|dan\b|hacker|no (?:ethical|moral|content|safety))",
     ),
     (
         "roleplay",
@@ -123,12 +123,12 @@ PHRASES: Final[tuple[tuple[str, int, str], ...]] = (
     (
         "roleplay",
         45,
-        r"\b(?:hypothetically|in a hypothetical|for (?:educational|research|academic|testing) purposes only|in this fictional|this is (?:just|only|purely) (?:fiction|a game|hypothetical|a test))\b[^\n]{0,60}\b(?:restrictions?|rules|guidelines|instructions?|prompt|hack|malware|weapon|bomb|explosive|steal|bypass|illegal|secrets?|loophole|exploit)",
+        r"\b(?:hypothetically|in a hypothetical|for (?:educational|research|academic|testing) purposes only|in this fictional|this is (?:just|only|purely) (?:fiction|a game|hypothetical|a test))\b(?#end)[^\n]{0,60}\b(?:restrictions?|rules|guidelines|instructions?|prompt|hack|malware|weapon|bomb|explosive|steal|bypass|illegal|secrets?|loophole|exploit)",
     ),
     (
         "reveal",
         60,
-        rf"\b{SHOW} (?:me |us |back |out |to me |verbatim |exactly |the |your |all |of |its |full |entire |complete |exact |hidden |secret |every |any |my |whole |a ){{0,6}}{PROMPT}\b",
+        rf"\b{SHOW} (?:me |us |back |out |to me |verbatim |exactly |the |your |all |of |its |full |entire |complete |exact |hidden |secret |every |any |my |whole |a ){{0,6}}(?#probe){PROMPT}\b",
     ),
     (
         "reveal",
@@ -211,7 +211,7 @@ PHRASES: Final[tuple[tuple[str, int, str], ...]] = (
     (
         "conceal",
         75,
-        rf"\b(?:do not|don.{{0,3}}t|never|must not|should not|without|no need to|not to|cannot|can.{{0,3}}t|avoid|refrain from) (?:ever )?(?:tell|mention|inform|notify|alert|reveal|disclos|warn|report|telling|mentioning|informing|notifying|alerting|revealing|disclosing|warning|reporting|let|letting|ask|asking)(?#cut)(?:e|ing)? (?:\w{{1,12}} ){{0,6}}(?:the |this |it |that |these |to |about ){{0,3}}{USER}\b",
+        rf"\b(?:do not|don.{{0,3}}t|never|must not|should not|without|no need to|not to|cannot|can.{{0,3}}t|avoid|refrain from) (?:ever )?(?:tell|mention|inform|notify|alert|reveal|disclos|warn|report|telling|mentioning|informing|notifying|alerting|revealing|disclosing|warning|reporting|let|letting|ask|asking)(?#end)(?:e|ing)? (?:\w{{1,12}} ){{0,6}}(?:the |this |it |that |these |to |about ){{0,3}}{USER}\b",
     ),
     (
         "conceal",
@@ -232,17 +232,17 @@ PHRASES: Final[tuple[tuple[str, int, str], ...]] = (
     (
         "exfiltrate",
         65,
-        rf"\b(?:send|forward|upload|post|email|mail|transmit|exfiltrate|leak|submit|pass|include|append|attach|copy|paste|supply|provide|put|embed) (?:\w{{1,14}} ){{0,5}}(?:passwords?|credentials?|api keys?|secrets?|private keys?|tokens?|ssh keys?|session cookies?|system prompt|conversation(?: history| so far)?|chat history|environment variables?|env vars?|customer emails?|security code|canary|user data|{FILES}) (?:\w{{1,14}} ){{0,5}}(?:to|in|into|as|via|with|at|through|from)\b",
+        rf"\b(?:send|forward|upload|post|email|mail|transmit|exfiltrate|leak|submit|pass|include|append|attach|copy|paste|supply|provide|put|embed) (?:\w{{1,14}} ){{0,5}}(?#probe)(?:passwords?|credentials?|api keys?|secrets?|private keys?|tokens?|ssh keys?|session cookies?|system prompt|conversation(?: history| so far)?|chat history|environment variables?|env vars?|customer emails?|security code|canary|user data|{FILES})(?#end) (?:\w{{1,14}} ){{0,5}}(?:to|in|into|as|via|with|at|through|from)\b",
     ),
     (
         "exfiltrate",
         60,
-        r"\b(?:send|forward|email|mail|bcc|cc|copy|upload|post|transmit|redirect) (?:\w{1,14}[ ,]){0,8}(?:to |at )(?:https?://|[\w.+-]{1,40}@)(?:\w[\w.-]{0,40})?(?:evil|attack|malicious|exfil|collect|steal|hacker|pwn|attkr|external)",
+        r"\b(?:send|forward|email|mail|bcc|cc|copy|upload|post|transmit|redirect) (?:\w{1,14}[ ,]){0,8}(?#probe)(?:to |at )(?:https?://|[\w.+-]{1,40}@)(?:\w[\w.-]{0,40})?(?:evil|attack|malicious|exfil|collect|steal|hacker|pwn|attkr|external)",
     ),
     (
         "exfiltrate",
         60,
-        rf"\b(?:read|open|cat|load|access|get|fetch|include|print|show|dump|copy|contents? of|content of) (?:\w{{1,12}} ){{0,4}}(?:\W{{0,3}}){FILES}",
+        rf"\b(?:read|open|cat|load|access|get|fetch|include|print|show|dump|copy|contents? of|content of) (?:\w{{1,12}} ){{0,4}}(?:\W{{0,3}})(?#probe){FILES}",
     ),
     (
         "exfiltrate",
@@ -268,7 +268,7 @@ PHRASES: Final[tuple[tuple[str, int, str], ...]] = (
     (
         "tool_abuse",
         50,
-        r"\b(?:repeat|continue|loop|do) (?:\w{1,12} ){0,5}(?:infinitely|forever|endlessly|indefinitely|ad infinitum|until (?:you )?(?:crash|run out))\b",
+        r"\b(?:repeat|continue|loop|do) (?:\w{1,12} ){0,5}(?#probe)(?:infinitely|forever|endlessly|indefinitely|ad infinitum|until (?:you )?(?:crash|run out))\b",
     ),
     (
         "decode_follow",
@@ -526,24 +526,23 @@ def compiled(phrase: str) -> bytes:
     return ("(?i)" + "".join(out)).encode("latin-1")
 
 
-# A phrase whose middle is any few words is probed by its beginning: the database is not slowed by
-# keeping count of words in all text that begins so.
-_PROBED: Final = "(?#cut)"
+# The rare part of a phrase may be marked: the database then looks for that part alone, and is not
+# slowed (nor its compiler) by counting words in all text that begins like the phrase.
+_BEGIN, _END = "(?#probe)", "(?#end)"
+
+
+def _probe(phrase: str) -> bytes:
+    """Return the expression of a phrase's marked part, empty where none is marked."""
+    if _BEGIN not in phrase and _END not in phrase:
+        return b""
+    return compiled(phrase.partition(_END)[0].rpartition(_BEGIN)[2])
 
 
 def _injection(name: str, severity: int, phrase: str) -> Rule:
     rule = f"injection.{name}"
-    head, cut, _ = phrase.partition(_PROBED)
-    whole = compiled(phrase.replace(_PROBED, ""))
+    whole = compiled(phrase.replace(_BEGIN, "").replace(_END, ""))
     return Rule(
-        rule,
-        "SCAN-02",
-        "injection",
-        severity,
-        "injection",
-        whole,
-        judge=_said(rule, severity),
-        probe=compiled(head) if cut else b"",
+        rule, "SCAN-02", "injection", severity, "injection", whole, judge=_said(rule, severity), probe=_probe(phrase)
     )
 
 

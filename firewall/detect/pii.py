@@ -78,7 +78,7 @@ def phone_national(seen: Seen) -> bool:
             return True
         if seen.whole and seen.key in NOT_PHONE_KEYS:
             return False
-    if seen.whole and seen.value.startswith((b"0", b"(0")) and count in (10, 11):
+    if seen.key and seen.whole and seen.value.startswith((b"0", b"(0")) and count in (10, 11):
         return True
     context = seen.before(40).lower()
     return any(word in context for word in PHONE_WORDS)

@@ -74,9 +74,9 @@ class Seen:
         return not self.data[self.low : self.start].strip() and not self.data[self.end : self.high].strip()
 
 
-# A probe that many rules share: six digits with at most two separators between them. Where it is
+# A probe that many rules share: six digits with at most three separators between them. Where it is
 # nominated, a second database tells which of those rules it is.
-DIGITS: Final = rb"[0-9][ .()/-]{0,2}[0-9][ .()/-]{0,2}[0-9][ .()/-]{0,2}[0-9][ .()/-]{0,2}[0-9][ .()/-]{0,2}[0-9]"
+DIGITS: Final = rb"[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9]"
 
 Confirm = Callable[[Seen], bool]
 Judge = Callable[[Seen], Sequence[Verdict]]
@@ -90,7 +90,7 @@ class Rule:
     confirm: a cheap check that must hold. judge: in its place, names the findings itself.
     tail: bytes that belong to the value when they follow it directly (unbounded run).
     weak: dropped where a finding of the same control that is not weak covers its start.
-    probe: a cheaper expression for the database that matches wherever ``pattern`` does; a pattern
+    probe: a cheaper expression for the database that matches wherever this rule finds something; a pattern
         that begins with a wide class has no literal to look for and would slow every scan.
     """
 

@@ -65,6 +65,7 @@ class PatternStream:
         self._chars = 0
         self._bytes = 0
         self._fed = 0  # code points
+        self._done = 0  # absolute byte before which every start has been judged
         self._resume: dict[int, int] = {}  # rule index → absolute byte where its search goes on
         self._tails: dict[int, _Tail] = {}
         self._waiting: list[_Waiting] = []  # matched, but their value starts in the unsettled end
@@ -114,7 +115,8 @@ class PatternStream:
         nominated = self._enabled.intersection(self._nominate(data))
         if not nominated and not self._tails and not self._waiting:
             if len(self._window) > 2 * STREAM_HOLD_CHARS:
-                self._trim(data, self._settled(data, closing))
+                self._done = self._settled(data, closing)
+                self._trim(data, self._done)
             return []
         settled = self._settled(data, closing)
         out: list[Finding] = []
@@ -131,6 +133,7 @@ class PatternStream:
                 continue
             self._report(w.rule, w.verdict, w.start, w.end, data, base, out)
         self._strong = [span for span in self._strong if span[1] > settled]
+        self._done = max(self._done, settled)
         self._trim(data, settled)
         return sorted(out, key=lambda f: (f.span or (0, 0), f.rule))
 
@@ -161,7 +164,8 @@ class PatternStream:
     ) -> None:
         rule = RULES[index]
         search = expression(index).search
-        at = max(self._resume.get(index, 0), base) - base
+        # Never from before what is done: at the window's edge a match could lack its left neighbour.
+        at = max(self._resume.get(index, 0), self._done, base) - base
         while at <= len(data):
             found = search(data, at)
             if found is None or (found.start() + base >= settled and not closing):

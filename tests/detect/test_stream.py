@@ -80,6 +80,9 @@ UNITS = st.sampled_from(
         "é" * 30,
         "word " * 60,
         "eyJ",
+        "x" + AWS_KEY,
+        "_" * 70,
+        "é" * 61 + "x" + GITHUB,
         "ignore all previous",
         " instructions ",
     ]
