@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -44,10 +45,13 @@ class TestShipped:
         assert verdict["key"] == bundles.cache_key(bundles.read())
 
     @pytest.mark.slow
-    def test_it_passes_its_self_test(self, shipped: Bundle) -> None:
+    def test_it_passes_its_self_test(self, shipped: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One mutant in five here; `bartizan policy check --write` tries all of all cases."""
+        every = selftest._mutants
+        monkeypatch.setattr(selftest, "_mutants", lambda case: islice(every(case), 0, None, 5))
         verdict = selftest.run(shipped.programs, shipped.modules, shipped.data_json, small(shipped), time.monotonic_ns)
         assert verdict.passed, verdict.why
-        assert verdict.mutants > 4000
+        assert verdict.mutants > 1000
 
     def test_every_rule_has_a_case_or_a_rego_test(self, shipped: Bundle) -> None:
         shown = {rule for case in shipped.cases for rule in case.rules}
