@@ -36,12 +36,25 @@ def start_opa(bundle: Bundle, directory: Path) -> Iterator[OpaProcess]:
     # A unix socket's path may have some 100 characters only: not every temporary directory is short enough.
     with tempfile.TemporaryDirectory(prefix="opa") as short:
         path = Path(short, "s")
+        log = (directory / "opa.log").open("wb")
         process = subprocess.Popen(
-            [program, "run", "--server", "--addr", f"unix://{path}", "--disable-telemetry", "--log-level", "error", "-b", str(directory / "bundle")],
+            [
+                program,
+                "run",
+                "--server",
+                "--addr",
+                f"unix://{path}",
+                "--disable-telemetry",
+                "--log-level",
+                "error",
+                "-b",
+                str(directory / "bundle"),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=(directory / "opa.log").open("wb"),
+            stderr=log,
         )
+        log.close()
         try:
             _wait_for(path, process, directory / "opa.log")
             yield OpaProcess(f"unix:{path}", program)
