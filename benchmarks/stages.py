@@ -85,7 +85,13 @@ class Request:
         """Send it through an application; return status and body of the answer."""
         status, parts = 0, []
 
+        given = False
+
         async def receive() -> asgi.Message:
+            nonlocal given
+            if given:
+                await asyncio.get_running_loop().create_future()  # this client never leaves
+            given = True
             return {"type": "http.request", "body": self.body, "more_body": False}
 
         async def send(event: asgi.Message) -> None:
