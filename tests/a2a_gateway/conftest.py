@@ -1,12 +1,12 @@
-"""The pattern database is compiled once and kept beside the other build products: its file is named by its content."""
+"""One pattern database for the room's tests."""
 
 import pytest
 
 from firewall.detect.scan import PatternScanner
+from tests.support.patterns import PATTERNS
 
 
 @pytest.fixture(scope="session")
-def scanner(root):
-    cache = root / "build" / "patterns"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return PatternScanner(cache=cache)
+def scanner() -> PatternScanner:
+    """Return the real scanner."""
+    return PatternScanner(cache=PATTERNS)

@@ -13,8 +13,9 @@ from firewall.core.points import Point
 from firewall.detect.scan import PatternScanner
 from firewall.enforce.stream_guard import open_stream
 from tests.support.kit import ALLOW, ScriptedEngine, kit, principal
+from tests.support.patterns import PATTERNS
 
-SCANNER = PatternScanner(cache=None)
+SCANNER = PatternScanner(cache=PATTERNS)
 KEY = "AKIA" + "Z7QXRW3KPLM4TVOB"
 TEXT = f"Here is what you asked for: {KEY} and some more words after it."
 

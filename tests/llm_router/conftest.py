@@ -3,9 +3,10 @@
 import pytest
 
 from firewall.detect.scan import PatternScanner
+from tests.support.patterns import PATTERNS
 
 
 @pytest.fixture(scope="session")
-def scanner(tmp_path_factory) -> PatternScanner:
+def scanner() -> PatternScanner:
     """Return the real scanner."""
-    return PatternScanner(cache=tmp_path_factory.mktemp("patterns"))
+    return PatternScanner(cache=PATTERNS)

@@ -12,6 +12,7 @@ from firewall.detect.tool_review import review
 from mcp_gateway.lists import definition
 from tests.mcp_gateway.scripted import TOOLS, as_json, fine, scripted
 from tests.support.mcp import person, running, spec
+from tests.support.patterns import PATTERNS
 
 pytestmark = pytest.mark.flow
 
@@ -21,14 +22,12 @@ ECHO = {"name": "echo", "arguments": {"a": 1}}
 
 @pytest.fixture(scope="module")
 def bundle():
-    return load()
+    return load(state_dir=PATTERNS)
 
 
 @pytest.fixture(scope="module")
-def scanner(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("patterns")
-    cache.chmod(0o700)
-    return PatternScanner(cache=cache)
+def scanner():
+    return PatternScanner(cache=PATTERNS)
 
 
 @pytest.fixture

@@ -227,6 +227,7 @@ def test_a_key_without_id_is_known_by_its_thumbprint() -> None:
         jwks(public(EC, kid="a"), public(EC, kid="a")),
         jwks(public(EC, kid="k" * 129)),
     ],
+    ids=[f"set{n}" for n in range(14)],  # one holds a fresh key: two workers must collect the same names
 )
 def test_rs_05_a_key_set_that_is_not_one_is_refused(data: bytes) -> None:
     with pytest.raises(Malformed, match="jwks_invalid"):
