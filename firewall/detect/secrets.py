@@ -360,9 +360,40 @@ def guess(seen: Seen) -> bool:
     return entropy(text) >= (3.0 if password else 3.6)
 
 
+FIELD_WORDS: Final = (
+    r"passw(?:or)?d|passphrase|pwd|secret|credentials?|(?:api|access|private|auth|secret)[_-]?key|token|bearer"
+)
+# Names that hold such a word and no secret: cursors, MCP's progress token, counts, places, references.
+_NO_SECRET: Final = (
+    "page",
+    "progress",
+    "next",
+    "contin",
+    "cursor",
+    "cancel",
+    "max",
+    "min",
+    "count",
+    "limit",
+    "usage",
+    "name",
+    "type",
+    "path",
+    "url",
+    "uri",
+    "file",
+    "hash",
+    "expir",
+    "_id",
+    "-id",
+    "version",
+    "tokens",
+)
+
+
 def field(seen: Seen) -> bool:
     """The same for an object member whose name is telling; the pattern spans name and value."""
-    return guess(seen)
+    return not any(word in seen.key for word in _NO_SECRET) and not seen.key.endswith("id") and guess(seen)
 
 
 def _rules() -> tuple[Rule, ...]:
@@ -416,10 +447,10 @@ def _rules() -> tuple[Rule, ...]:
             category="secret",
             severity=50,
             family="field",
-            pattern=rf"(?im)^[\w.-]{{0,40}}(?:{GUESS_WORDS}|bearer|signature|session)[\w.-]{{0,20}}\n([^\s]{{8,150}})$".encode(),
+            pattern=rf"(?im)^[\w.-]{{0,40}}(?:{FIELD_WORDS})[\w.-]{{0,12}}\n([^\s]{{8,150}})$".encode(),
             confirm=field,
             weak=True,
-            probe=rf"(?i)(?:{GUESS_WORDS}|bearer|signature|session)[\w.-]{{0,20}}\n[^\s]{{8}}".encode(),
+            probe=rf"(?i)(?:{FIELD_WORDS})[\w.-]{{0,12}}\n[^\s]{{8}}".encode(),
         )
     )
     return tuple(rules)

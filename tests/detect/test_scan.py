@@ -131,6 +131,25 @@ def test_a_secret_under_a_telling_name_is_found_by_its_name(call: Scan) -> None:
     assert call({"password": "{{ vault.password }}", "token": "os.environ['X1']", "api_key": "YOUR_API_KEY_1"}) == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "progressToken",
+        "nextPageToken",
+        "continuation_token",
+        "secretName",
+        "token_id",
+        "max_tokens",
+        "author",
+        "client",
+        "sessionId",
+    ],
+)
+def test_a_name_that_only_sounds_like_a_secret_is_none(name: str, call: Scan) -> None:
+    assert call({name: "hT7kq2vXz9LmB4cW8dRf"}) == []
+    assert [f.rule for f in call({"client_secret": "hT7kq2vXz9LmB4cW8dRf"})] == ["secret.named_field"]
+
+
 def test_a_guess_gives_way_to_a_known_form(result: Scan) -> None:
     assert [f.rule for f in result(f"api_token = '{GITHUB}'")] == ["secret.github_token"]
 
