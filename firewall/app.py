@@ -37,6 +37,7 @@ from firewall.core.ports import PolicyEngine, RemotePolicyEngine
 from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
 from firewall.decide.regorus import RegorusEngine
+from firewall.decide.sampler import SampledEngine
 from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
 from firewall.enforce.egress import EgressGate
@@ -75,6 +76,7 @@ from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
 VERSION: Final = installed_version("bartizan")
+SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
 
@@ -177,12 +179,19 @@ def load_policy(config: Config, paths: Paths) -> policy_bundle.Bundle:
     return policy_bundle.load(config.policy.bundle, state_dir=paths.cache)
 
 
-def _engine(config: Config, bundle: policy_bundle.Bundle) -> PolicyEngine | RemotePolicyEngine:
+def _engine(
+    config: Config, bundle: policy_bundle.Bundle, on_fault: Callable[[str, str], None]
+) -> PolicyEngine | RemotePolicyEngine:
     if config.policy.engine == "opa-server":
         opa = config.policy.opa
         address = f"unix:{opa.unix_socket}" if opa.unix_socket else opa.url
         return OpaServerEngine(address, bundle.revision, deadline_s=opa.timeout_ms / 1000)
-    return RegorusEngine(bundle, config.policy.mode)
+    engine = RegorusEngine(bundle, config.policy.mode)
+    if engine.mode != "compiled":
+        return engine
+    return SampledEngine(
+        engine, bundle, every=SAMPLE_EVERY, alarm=lambda difference: on_fault("policy_difference", str(difference.point))
+    )
 
 
 @dataclass
@@ -206,6 +215,7 @@ class Worker:
     bundle: policy_bundle.Bundle
     parts: dict[str, Any] = field(default_factory=dict)
     server: Server | None = None
+    on_fault: Callable[[str, str], None] = lambda _code, _detail: None
 
     async def start(self) -> dict[str, int]:
         """Bind the listeners; return their ports."""
@@ -239,6 +249,9 @@ class Worker:
         self.server = Server(listeners, self.clock, self.tasks)
         await self.server.start()
         self.tasks.spawn(self._follow_registry(), "app.registry")
+        self.tasks.spawn(self._warm(), "app.warm")
+        if "sampler" in self.parts:
+            self.tasks.spawn(self.parts["sampler"].run(), "app.sampler")
         return self.server.ports
 
     async def stop(self) -> None:
@@ -256,6 +269,12 @@ class Worker:
         self.audit.close()
         self.store.close()
         self.marks.close()
+
+    async def _warm(self) -> None:
+        """Open the configured upstreams beside the first requests, so that nobody waits for a child to start."""
+        for upstream, code in (await self.mcp.warm(self.config.tenant)).items():
+            if code:
+                self.on_fault("upstream", f"{upstream}: {code}")
 
     async def _follow_registry(self) -> None:
         """Serve what is registered while we run: look again whenever the node's epoch moved."""
@@ -320,10 +339,11 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     telemetry = _telemetry(config, paths, clock)
     telemetry.watch_audit(audit)
     telemetry.watch_marks(marks)
+    engine = _engine(config, bundle, on_fault)
     labels = FlowLabels(marks, store.collection("labels"))
     labels.restore([config.tenant])
     guard = Guard(
-        engine=_engine(config, bundle),
+        engine=engine,
         scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
         labels=labels,
         limits=Limits(store.collection("limits"), clock, LimitSettings(config.limits.calls_per_minute)),
@@ -405,6 +425,8 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         tasks=tasks,
     )
     parts["agents"] = inventory
+    if isinstance(engine, SampledEngine):
+        parts["sampler"] = engine
     parts["admin"] = admin.build(
         admin.AdminParts(
             config=config,
@@ -467,6 +489,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         DataPlane(mcp, a2a, llm, identity.front_door),
         bundle,
         parts,
+        on_fault=on_fault,
     )
 
 

@@ -85,8 +85,8 @@ class Pins:
     ) -> PinStatus:
         """Note what an upstream shows now; return its status.
 
-        trust: pin it if there is no entry yet (first contact with a clean review); never
-        overwrites an existing entry's approved digest.
+        trust: pin it if nothing is pinned yet (first contact with a clean review, decided by
+        `first_contact` before the first observation); never overwrites an approved digest.
         """
         key = _key(upstream, kind, name)
         while True:
@@ -97,9 +97,12 @@ class Pins:
                 pin = Pin(upstream, kind, name, approved, digest, by, self._clock.now_us(), reasons)
             else:
                 old = _pin(entry)
-                if old.seen == digest and old.reasons == reasons:
+                # Another worker may have noted it a moment before the first contact that we hold.
+                trusted = trust and not reasons and not old.approved and old.seen == digest
+                if old.seen == digest and old.reasons == reasons and not trusted:
                     return old.status
-                pin = Pin(upstream, kind, name, old.approved, digest, old.by, old.since_us, reasons)
+                approved, by = (digest, "first-contact") if trusted else (old.approved, old.by)
+                pin = Pin(upstream, kind, name, approved, digest, by, old.since_us, reasons)
             try:
                 self._book.put(tenant, key, _value(pin), if_version=entry.version if entry else 0)
                 return pin.status

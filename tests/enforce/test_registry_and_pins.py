@@ -84,3 +84,13 @@ def test_a_person_approves_exactly_what_was_shown(pins):
     before = pins.epoch()
     assert pins.approve("t", "up", "tool", "a", "sha256:2", by="op").status == "approved"
     assert pins.epoch() != before, "caches of other workers are told"
+
+
+def test_two_workers_at_first_contact_agree(pins):
+    first = pins.first_contact("t", "up")
+    pins.observe("t", "up", "tool", "a", "sha256:1", trust=first)
+    late = pins.first_contact("t", "up")
+    assert pins.observe("t", "up", "tool", "b", "sha256:2", trust=late) == "new", "noted by the late worker"
+    assert pins.observe("t", "up", "tool", "b", "sha256:2", trust=first) == "approved"
+    assert pins.observe("t", "up", "tool", "c", "sha256:3", trust=late) == "new"
+    assert pins.observe("t", "up", "tool", "c", "sha256:4", trust=first) == "new", "what changed meanwhile is not trusted"
