@@ -40,8 +40,13 @@ class Ids(Protocol):
 class PolicyEngine(Protocol):
     """An embedded engine: bytes in, bytes out, no await. One per thread."""
 
-    name: str  # "regorus-rvm/0.13.0", "regorus/0.13.0"
-    revision: str  # revision of the loaded bundle
+    @property
+    def name(self) -> str:
+        """Return what decides now: ``regorus-rvm/0.13.0``, ``regorus/0.13.0``."""
+
+    @property
+    def revision(self) -> str:
+        """Return the revision of the loaded bundle."""
 
     def decide(self, point: Point, input_json: bytes) -> bytes:
         """Return the decision document's JSON; raises PolicyFault("engine_error")."""
@@ -50,8 +55,13 @@ class PolicyEngine(Protocol):
 class RemotePolicyEngine(Protocol):
     """A policy engine in another process (OPA server)."""
 
-    name: str
-    revision: str
+    @property
+    def name(self) -> str:
+        """Return what decides: ``opa-server``."""
+
+    @property
+    def revision(self) -> str:
+        """Return the revision of the bundle that must be loaded there."""
 
     async def decide_remote(self, point: Point, input_json: bytes) -> bytes:
         """Return the decision document's JSON within its deadline; raises PolicyFault."""
