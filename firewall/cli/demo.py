@@ -121,7 +121,7 @@ def start(state: Path, *, host: str, port: int, admin_port: int, say: Callable[[
             "git": {
                 "command": [sys.executable, "-m", "mcp_server_git", "--repository", str(repository)],
                 "title": "mcp-server-git (stdio, scratch repository)",
-                "tools": {name: "read" for name in ("git_status", "git_log", "git_diff", "git_show", "git_branch")},
+                "tools": dict.fromkeys(("git_status", "git_log", "git_diff", "git_show", "git_branch"), "read"),
                 "read": _python_paths(),
                 "write": [str(repository)],
             },
@@ -212,7 +212,7 @@ def _child(demo: Demo, script: str, *arguments: str) -> dict[str, Any]:
         if not more:
             raise ConfigFault("demo_child", f"{script} did not start", fix=f"see {log.name}")
         line += more
-    found: dict[str, Any] = json.loads(line)  # noqa: TID251  our own child
+    found: dict[str, Any] = json.loads(line)
     return found
 
 

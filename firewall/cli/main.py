@@ -10,22 +10,77 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
-from firewall.cli import tour, up
+from firewall.cli import (
+    agents,
+    audit,
+    backup,
+    config,
+    doctor,
+    explain,
+    init,
+    kill,
+    pins,
+    policy,
+    restore,
+    servers,
+    token,
+    tour,
+    up,
+    users,
+    version,
+)
+from firewall.cli.arguments import Usage, common
+from firewall.cli.context import NotRunning
+from firewall.cli.output import note
 from firewall.core.errors import BartizanError, ConfigFault
+
+# Every command, by what people come for. A module has add_arguments(parser) and, without verbs, run(given).
+GROUPS: Final[tuple[tuple[str, tuple[tuple[str, ModuleType], ...]], ...]] = (
+    (
+        "Start",
+        (("up", up), ("tour", tour), ("init", init), ("config", config), ("doctor", doctor), ("version", version)),
+    ),
+    ("Connect", (("token", token), ("servers", servers), ("agents", agents), ("users", users))),
+    ("Decide", (("pins", pins), ("kill", kill), ("policy", policy))),
+    ("Look back", (("explain", explain), ("audit", audit), ("backup", backup), ("restore", restore))),
+)
+EXITS: Final = "exit codes: 0 ok, 1 a check failed or something was denied, 2 usage, 3 not running, 4 configuration"
+
+
+def summary(module: ModuleType) -> str:
+    """Return what a command does: its module's first sentence, without its name."""
+    first = (module.__doc__ or "").splitlines()[0]
+    _, colon, rest = first.partition("``: ")
+    text = rest if colon else first
+    return text[:1].upper() + text[1:]
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the whole command line."""
-    top = argparse.ArgumentParser(prog="bartizan", description="The firewall between AI agents and what they can reach.")
-    top.add_argument("--config", type=Path, default=None, help="bartizan.yaml")
+    lines = ["commands:"]
+    for title, members in GROUPS:
+        lines += ["", f"  {title}", *(f"    {name:<9} {summary(module)}" for name, module in members)]
+    lines += ["", "`bartizan COMMAND --help` says more.", EXITS]
+    top = argparse.ArgumentParser(
+        prog="bartizan",
+        description="The firewall between AI agents and what they can reach.",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="bartizan [--config FILE] [--state-dir DIR] [--json] COMMAND …",
+    )
+    top.add_argument("--config", type=Path, default=None, help="bartizan.yaml; without one, the demonstration is meant")
     top.add_argument("--state-dir", type=Path, default=None, help="where the node keeps its state")
     top.add_argument("--json", action="store_true", help="print JSON")
-    commands = top.add_subparsers(dest="command", required=True)
-    for name, module in (("up", up), ("tour", tour)):
-        sub = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
-        module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    for _, members in GROUPS:
+        for name, module in members:
+            sub = commands.add_parser(name, description=summary(module), parents=[common()], prog=f"bartizan {name}")
+            if hasattr(module, "run"):
+                sub.set_defaults(run=module.run)
+            module.add_arguments(sub)
     return top
 
 
@@ -36,14 +91,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(given.run(given))
     except KeyboardInterrupt:
         return 130
-    except ConfigFault as error:
-        print(f"bartizan: {error.diagnostics()}", file=sys.stderr)
-        return 4
+    except BrokenPipeError:
+        # Whoever read us has seen enough; nothing more may be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except BartizanError as error:
         if os.environ.get("BARTIZAN_DEBUG"):
             raise
-        print(f"bartizan: {error.diagnostics()}", file=sys.stderr)
+        _tell(error)
+        return exit_code(error)
+    except Exception as error:  # the last resort: a traceback is for those who asked for one
+        if os.environ.get("BARTIZAN_DEBUG"):
+            raise
+        _tell(
+            BartizanError("internal", type(error).__name__, fix="say BARTIZAN_DEBUG=1 for the traceback, and report it")
+        )
         return 1
+
+
+def exit_code(error: BartizanError) -> int:
+    """Return the exit code of an error."""
+    for kind, code in ((Usage, 2), (NotRunning, 3), (ConfigFault, 4)):
+        if isinstance(error, kind):
+            return code
+    return 1
+
+
+def _tell(error: BartizanError) -> None:
+    detail = error.detail.splitlines()
+    head = detail[0] if len(detail) == 1 else ""
+    note(f"bartizan: {error.code}" + (f": {head}" if head else ""))
+    for line in detail if not head else ():
+        note(f"  {line}")
+    if error.fix:
+        note(f"  mend: {error.fix}")
 
 
 if __name__ == "__main__":

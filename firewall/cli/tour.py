@@ -328,7 +328,7 @@ async def model_chat(tour: Tour, step: Step) -> None:
                     if call.function is not None:
                         name += call.function.name or ""
                         arguments += call.function.arguments or ""
-    _expect(name == "get_current_time" and isinstance(json.loads(arguments), dict), "no complete tool call arrived")  # noqa: TID251
+    _expect(name == "get_current_time" and isinstance(json.loads(arguments), dict), "no complete tool call arrived")
     _expect(chunks > 1, "it was not a stream")
     step.decided, step.why = tour.decided("llm.tool_call", "allow")
 
@@ -420,7 +420,7 @@ def run(given: argparse.Namespace) -> int:
     """Walk the tour; return 0 only if every step came out as it should."""
     state = demo_state(given)
     try:
-        facts = json.loads((state / "demo.json").read_text())  # noqa: TID251  our own file
+        facts = json.loads((state / "demo.json").read_text())
     except FileNotFoundError:
         raise ConfigFault(
             "tour_not_running", "no demonstration is running here", fix="run `make run` (or `bartizan up`) first"

@@ -1,0 +1,42 @@
+"""What every command shares on its command line: ``--config``, ``--state-dir``, ``--json``, before or after its name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from firewall.core.errors import BartizanError
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class Usage(BartizanError):
+    """The command line does not say enough: exit 2."""
+
+
+def common() -> argparse.ArgumentParser:
+    """Return a parent parser; it leaves alone what was said before the command's name."""
+    parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = parent.add_argument_group("everywhere")
+    group.add_argument("--config", type=Path, help="bartizan.yaml; without one, the demonstration is meant")
+    group.add_argument("--state-dir", type=Path, help="where the node keeps its state")
+    group.add_argument("--json", action="store_true", help="print JSON")
+    return parent
+
+
+class Verbs:
+    """The verbs of a command that has several: each with its own options, help and function."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def add(self, name: str, run: Run, **options: Any) -> argparse.ArgumentParser:
+        """Return the verb's parser; its help is the first line of ``run``'s docstring."""
+        text = (run.__doc__ or "").splitlines()[0]
+        made: argparse.ArgumentParser = self._verbs.add_parser(
+            name, help=text, description=text, parents=[common()], **options
+        )
+        made.set_defaults(run=run)
+        return made

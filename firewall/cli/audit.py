@@ -1,0 +1,145 @@
+"""``bartizan audit``: verify the log, show records, prove one of them. Reads files; no node has to run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from firewall.cli.arguments import Usage, Verbs
+from firewall.cli.context import load_config
+from firewall.cli.output import emit, table, when
+from firewall.core.errors import ConfigFault
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+FILTERS = ("kind", "tenant", "exchange", "subject", "client", "point", "upstream", "resource", "effect")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs."""
+    verbs = Verbs(parser)
+    check = verbs.add("verify", verify)
+    check.add_argument("--known", type=Path, action="append", default=[], help="a signed checkpoint kept elsewhere")
+    shown = verbs.add("show", show)
+    for name in FILTERS:
+        shown.add_argument(f"--{name}", default="")
+    shown.add_argument("--rule", default="", help="records whose decision names this rule")
+    shown.add_argument("--since", default="", metavar="AGE", help="such as 10m, 2h, 7d")
+    shown.add_argument("--limit", type=int, default=50)
+    proof = verbs.add("prove", prove)
+    proof.add_argument("record", help="a record's id (uid)")
+    proof.add_argument("--record-to", type=Path, metavar="FILE", help="write the record's stored bytes there as well")
+    checked = verbs.add("check", check_proof)
+    checked.add_argument("proof", type=Path)
+    checked.add_argument("record", type=Path, help="the record's stored bytes")
+    verbs.add("vkey", vkey)
+    for one in (check, shown, proof):
+        one.add_argument("--directory", type=Path, help="an audit directory, instead of the node's")
+    for one in (check, checked):
+        one.add_argument("--vkey", action="append", default=[], help="a verifier key; the node's own without it")
+
+
+def verify(given: argparse.Namespace) -> int:
+    """Check every log against its signed checkpoint and the anchor log; exit 1 on any contradiction."""
+    from firewall.record.verify import verify as check
+
+    report = check(_directory(given), _vkeys(given), known=[path.read_text() for path in given.known])
+    emit(given, report.as_json(), report.text())
+    return 0 if report.ok else 1
+
+
+def show(given: argparse.Namespace) -> int:
+    """List records, newest first; filters must all fit."""
+    from firewall.record.show import show as find
+
+    equals = {name: getattr(given, name) for name in FILTERS if getattr(given, name)}
+    since_us = time.time_ns() // 1000 - _age_us(given.since) if given.since else 0
+    found = list(
+        find(_directory(given), since_us=since_us, rule=given.rule, newest_first=True, limit=given.limit, **equals)
+    )
+    rows = []
+    for record in found:
+        decision, action = record.get("decision") or {}, record.get("action") or {}
+        assert isinstance(decision, dict)
+        assert isinstance(action, dict)
+        what = record.get("event") or action.get("resource") or record.get("object") or ""
+        how = decision.get("effect") or record.get("verb") or record.get("fault") or ""
+        who = record.get("subject") or record.get("by") or ""
+        rows.append((when(record["time_us"]), record["kind"], record.get("point", ""), what, how, who, record["uid"]))
+    heads = ("TIME", "KIND", "POINT", "WHAT", "HOW", "WHO", "RECORD")
+    emit(given, {"records": found}, table(heads, rows, empty="No record fits."))
+    return 0
+
+
+def prove(given: argparse.Namespace) -> int:
+    """Print the proof that a record stands in its log (c2sp.org/tlog-proof@v1)."""
+    from firewall.record.proof import entry_of
+    from firewall.record.proof import prove as make
+
+    directory = _directory(given)
+    text = make(directory, given.record)
+    if given.record_to is not None:
+        given.record_to.write_bytes(entry_of(directory, given.record))
+    if given.json:
+        emit(given, {"record": given.record, "proof": text}, ())
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def check_proof(given: argparse.Namespace) -> int:
+    """Check a proof against a record's bytes, without the log; exit 1 when it does not hold."""
+    from firewall.record.proof import check_proof as check
+
+    try:
+        proof, record = given.proof.read_text(), given.record.read_bytes()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage("file_unreadable", type(error).__name__) from None
+    checkpoint, index = check(proof, record, *_vkeys(given))
+    told = {"ok": True, "origin": checkpoint.origin, "index": index, "size": checkpoint.size}
+    emit(
+        given,
+        told,
+        f"The record is number {index} of {checkpoint.origin}, under a signed checkpoint of {checkpoint.size}.",
+    )
+    return 0
+
+
+def vkey(given: argparse.Namespace) -> int:
+    """Print the verifier keys of this node's log, newest first: give them to whoever checks it."""
+    keys = _vkeys(given)
+    emit(given, {"vkeys": keys}, keys)
+    return 0
+
+
+def _directory(given: argparse.Namespace) -> Path:
+    if given.directory is not None:
+        found: Path = given.directory
+    else:
+        found = load_config(given).audit_dir
+    if not found.is_dir():
+        raise ConfigFault(
+            "audit_missing", f"there is no audit log at {found}", fix="--directory, --config or --state-dir"
+        )
+    return found
+
+
+def _vkeys(given: argparse.Namespace) -> list[str]:
+    if getattr(given, "vkey", None):
+        return list(given.vkey)
+    config = load_config(given)
+    keys = config.state / "keys"
+    # Looking must not make a key: a new one would fit no log.
+    if not any(keys.glob("ed25519-audit.*")):
+        raise ConfigFault("audit_vkey", f"{keys} holds no audit key", fix="give the verifier key with --vkey")
+    from firewall.app import audit_vkeys
+    from firewall.state.keys import KeyRing
+
+    return list(audit_vkeys(config, KeyRing(keys)))
+
+
+def _age_us(text: str) -> int:
+    if not text[:-1].isdigit() or text[-1:] not in UNITS:
+        raise Usage("since", "an age is a number and s, m, h or d", fix="such as --since 10m")
+    return int(text[:-1]) * UNITS[text[-1]] * 1_000_000

@@ -1,0 +1,115 @@
+"""Which node a command is about, and how to ask it: the operator's unix socket, without a password."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import orjson
+
+from firewall.cli.up import DEMO_STATE
+from firewall.core.errors import BartizanError
+
+if TYPE_CHECKING:
+    from firewall.config import Config
+
+SOCKET = "admin.sock"
+ASK_S = 30.0
+
+
+class NotRunning(BartizanError):
+    """No node serves this state directory: exit 3."""
+
+
+def load_config(given: argparse.Namespace) -> Config:
+    """Return the configuration that is meant: the file's, else the demonstration's. Raises ConfigFault."""
+    from firewall import config as configuration
+
+    if given.config is not None:
+        found = configuration.load(given.config)
+        return found.model_copy(update={"state_dir": given.state_dir}) if given.state_dir else found
+    state = state_of(given)
+    raw: dict[str, Any] = {"state_dir": str(state), "demo": True}
+    facts = state / "demo.json"
+    if facts.is_file():
+        told = orjson.loads(facts.read_bytes())
+        raw["public_url"] = told["public_url"]
+        for name, url in (("data", told["public_url"]), ("admin", told["admin_url"])):
+            parts = urlsplit(url)
+            raw.setdefault("listeners", {})[name] = {"host": parts.hostname, "port": parts.port}
+    return configuration.build(raw)
+
+
+def state_of(given: argparse.Namespace) -> Path:
+    """Return the state directory that is meant. Raises ConfigFault."""
+    if given.state_dir is not None:
+        return Path(given.state_dir).expanduser()
+    if given.config is not None:
+        return load_config(given).state
+    return DEMO_STATE.expanduser()
+
+
+class Node:
+    """A running node, asked over its unix socket."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._path = state_of(given) / SOCKET
+        self._tenant = getattr(given, "tenant", "")
+
+    def running(self) -> bool:
+        """Return whether anybody listens."""
+        try:
+            self._connect().close()
+        except NotRunning:
+            return False
+        return True
+
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        """Return the answer to a question. Raises NotRunning, BartizanError as the node told it."""
+        return self._ask("GET", path, None, query)
+
+    def post(self, path: str, body: object = None) -> dict[str, Any]:
+        """Have something done. Raises NotRunning, BartizanError as the node told it."""
+        return self._ask("POST", path, {} if body is None else body, {})
+
+    def _ask(self, method: str, path: str, body: object, query: dict[str, object]) -> dict[str, Any]:
+        asked = {name: value for name, value in {**query, "tenant": self._tenant}.items() if value not in ("", None)}
+        target = f"/api/v1/{path}" + (f"?{urlencode(asked)}" if asked else "")
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = self._connect()
+        try:
+            data = orjson.dumps(body) if body is not None else None
+            headers = {"content-type": "application/json"} if body is not None else {}
+            connection.request(method, target, data, headers)
+            answer = connection.getresponse()
+            told = orjson.loads(answer.read())
+        except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+            raise NotRunning(
+                "not_answering", f"the node broke off: {type(error).__name__}", fix="see its own messages"
+            ) from None
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise BartizanError(
+                str(told.get("error", "failed")), str(told.get("detail", "")), fix=str(told.get("fix", ""))
+            )
+        return dict(told)
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(ASK_S)
+        try:
+            sock.connect(str(self._path))
+        except OSError as error:
+            sock.close()
+            why = "belongs to another user" if isinstance(error, PermissionError) else "nobody serves it"
+            raise NotRunning(
+                "not_running",
+                f"{self._path}: {why}",
+                fix="start it with `bartizan up`, or name the right one with --config or --state-dir",
+            ) from None
+        return sock

@@ -1,0 +1,46 @@
+"""What commands print: JSON when asked, else plain text in which no name can move the cursor."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import orjson
+
+
+def emit(given: argparse.Namespace, value: object, text: str | Iterable[str]) -> None:
+    """Print ``value`` with --json, else ``text`` (lines)."""
+    if given.json:
+        sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    for line in text.splitlines() if isinstance(text, str) else text:
+        sys.stdout.write(safe(line) + "\n")
+
+
+def note(text: str) -> None:
+    """Print to stderr: what is not the command's answer."""
+    sys.stderr.write(safe(text) + "\n")
+
+
+def safe(text: str) -> str:
+    """Return text in which what does not print is written out: names are chosen by strangers."""
+    return "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> list[str]:
+    """Return aligned columns, or one sentence when there are none."""
+    cells = [[safe(str(value)) for value in row] for row in rows]
+    if not cells:
+        return [empty]
+    widths = [max(len(row[at]) for row in (list(heads), *cells)) for at in range(len(heads))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (heads, *cells)
+    ]
+
+
+def when(time_us: object) -> str:
+    """Return a time as people read it, UTC to the second."""
+    return datetime.fromtimestamp(int(str(time_us)) / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

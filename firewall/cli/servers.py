@@ -1,0 +1,44 @@
+"""``bartizan servers``: register, approve, suspend, revoke and list MCP servers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from firewall.cli.arguments import Usage
+from firewall.cli.registering import add_verbs, given_only
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs."""
+    add_verbs(parser, "mcp", "MCP server", _options, _spec)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="its Streamable HTTP endpoint; local programs belong in bartizan.yaml")
+    parser.add_argument("--network", choices=("public", "private", "loopback"), help="the one class it may resolve to")
+    parser.add_argument("--trust", choices=("trusted", "untrusted"), help="whether its texts are vouched for")
+    parser.add_argument("--pins", choices=("tofu", "strict"), help="strict: every definition waits for a person")
+    parser.add_argument("--era", choices=("auto", "modern", "legacy"))
+    parser.add_argument(
+        "--tool", action="append", default=[], metavar="NAME=CLASS", help="a tool's effect class; may be repeated"
+    )
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of one call")
+
+
+def _spec(given: argparse.Namespace) -> dict[str, Any]:
+    tools = {}
+    for text in given.tool:
+        name, equals, effect = text.rpartition("=")
+        if not equals or not name:
+            raise Usage("tool_class", "a tool is given as NAME=CLASS", fix="such as --tool read_page=read")
+        tools[name] = effect
+    return given_only(
+        url=given.url,
+        network=given.network,
+        trust=given.trust,
+        pins=given.pins,
+        era=given.era,
+        tools=tools,
+        deadline_s=given.deadline,
+    )

@@ -1,0 +1,125 @@
+"""``bartizan users``: the people of the console and the front door, one-time codes, and bearers for scripts."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+
+from firewall.cli.arguments import Usage, Verbs
+from firewall.cli.context import Node
+from firewall.cli.output import emit, note, table, when
+
+ROLES = ("viewer", "operator", "admin")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs."""
+    verbs = Verbs(parser)
+    listed = verbs.add("list", show)
+    new = verbs.add("add", add)
+    new.add_argument("name")
+    new.add_argument(
+        "--role", action="append", default=[], help="viewer, operator or admin in the console, or one of yours"
+    )
+    new.add_argument(
+        "--scope", action="append", default=[], help="the most this person may give to an agent (default: *)"
+    )
+    new.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
+    changed = [verbs.add("disable", disable), verbs.add("enable", enable)]
+    for one in changed:
+        one.add_argument("name")
+    verbs.add("code", code)
+    made = verbs.add("bearer", bearer)
+    made.add_argument("--role", choices=ROLES, default="viewer")
+    made.add_argument("--ttl", type=int, default=0, metavar="SECONDS", help="60 to 2592000 (default: 86400)")
+    bearers = verbs.add("bearers", show_bearers)
+    ended = verbs.add("end-bearer", end_bearer)
+    ended.add_argument("id")
+    for one in (listed, new, *changed, made, bearers, ended):
+        one.add_argument("--tenant", default="", help="of another tenant")
+
+
+def show(given: argparse.Namespace) -> int:
+    """List the people of a tenant."""
+    found = Node(given).get("users")
+    rows = [
+        (u["name"], " ".join(u["roles"]), " ".join(u["scopes"]), "disabled" if u["disabled"] else "", u["subject"])
+        for u in found["users"]
+    ]
+    emit(given, found, table(("NAME", "ROLES", "SCOPES", "", "SUBJECT"), rows, empty="There is nobody yet."))
+    return 0
+
+
+def add(given: argparse.Namespace) -> int:
+    """Add a person; the password is asked for, or read from stdin."""
+    body = {
+        "name": given.name,
+        "password": _password(given),
+        "roles": given.role,
+        "scopes": [scope for text in given.scope for scope in text.split()] or ["*"],
+    }
+    made = Node(given).post("users", body)
+    emit(given, made, f"{made['name']} can sign in now.")
+    return 0
+
+
+def disable(given: argparse.Namespace) -> int:
+    """Disable a person: sessions, grants and tokens end at once."""
+    made = Node(given).post(f"users/{given.name}/disable")
+    emit(given, made, f"{made['name']} is disabled; everything given by this person has ended.")
+    return 0
+
+
+def enable(given: argparse.Namespace) -> int:
+    """Let a disabled person in again."""
+    made = Node(given).post(f"users/{given.name}/enable")
+    emit(given, made, f"{made['name']} can sign in again.")
+    return 0
+
+
+def code(given: argparse.Namespace) -> int:
+    """Print a new one-time code for the first administrator; exit 1 when there is one already."""
+    made = Node(given).post("first-contact")
+    if not made:
+        emit(given, made, "There is an administrator already.")
+        return 1
+    emit(given, made, f"{made['code']}\nValid 15 minutes, once: enter it at /first of the admin listener.")
+    return 0
+
+
+def bearer(given: argparse.Namespace) -> int:
+    """Print a bearer for the admin API and /metrics; it is shown this once."""
+    made = Node(given).post("bearers", {"role": given.role, "ttl_s": given.ttl})
+    if not given.json:
+        note(
+            f"{made['role']}, until {when(made['expires_s'] * 1_000_000)}; end it with: bartizan users end-bearer {made['bearer_id']}"
+        )
+    emit(given, made, made["bearer"])
+    return 0
+
+
+def show_bearers(given: argparse.Namespace) -> int:
+    """List bearers by id, never their secrets."""
+    found = Node(given).get("bearers")
+    rows = [(b["bearer_id"], b["role"], b["by"], when(b["expires_s"] * 1_000_000)) for b in found["bearers"]]
+    emit(given, found, table(("ID", "ROLE", "BY", "UNTIL"), rows, empty="There is none."))
+    return 0
+
+
+def end_bearer(given: argparse.Namespace) -> int:
+    """End a bearer by its id; exit 1 when there was none."""
+    made = Node(given).post(f"bearers/{given.id}/end")
+    emit(given, made, "Ended." if made["ended"] else "There is no such bearer.")
+    return 0 if made["ended"] else 1
+
+
+def _password(given: argparse.Namespace) -> str:
+    if given.password_stdin:
+        return sys.stdin.readline().rstrip("\n")
+    if not sys.stdin.isatty():
+        raise Usage("password", "nobody is here to ask", fix="--password-stdin")
+    typed = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != typed:
+        raise Usage("password", "the two are not the same")
+    return typed
