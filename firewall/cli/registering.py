@@ -46,8 +46,6 @@ def add_verbs(
 
     show.__doc__ = f"List every {what} with its state."
     register.__doc__ = f"Add an {what} by its address; it waits for approval."
-        f"Add an {what} by its address; it waits for approval." if what[0] in "AEMO" else f"Add a {what}."
-    )
     verbs = Verbs(parser)
     _tenant(verbs.add("list", show))
     new = verbs.add("register", register)
