@@ -92,7 +92,7 @@ class Seen:
         """The JSON-RPC method, or ``chat`` and ``card``."""
         if self.kind == "llm":
             return "chat"
-        return str(self.body["method"]) if self.raw else "card"
+        return str(self.body.get("method", "(answer)")) if self.raw else "card"
 
 
 @dataclass
