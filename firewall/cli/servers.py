@@ -19,7 +19,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", choices=("public", "private", "loopback"), help="the one class it may resolve to")
     parser.add_argument("--trust", choices=("trusted", "untrusted"), help="whether its texts are vouched for")
     parser.add_argument("--pins", choices=("tofu", "strict"), help="strict: every definition waits for a person")
-    parser.add_argument("--era", choices=("auto", "modern", "legacy"))
+    parser.add_argument("--era", choices=("auto", "modern", "legacy"), help="revision it is spoken to with")
     parser.add_argument(
         "--tool", action="append", default=[], metavar="NAME=CLASS", help="a tool's effect class; may be repeated"
     )

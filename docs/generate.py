@@ -1,0 +1,346 @@
+"""Writes the documents that are made from the code: configuration.md, bartizan.schema.json, cli.md, errors.md.
+
+    .venv/bin/python docs/generate.py
+
+Words are written here, facts come from the code. A setting without words, or words without a setting,
+stops it; tests/project/test_documents.py fails when a document is not what this makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from firewall import config
+from firewall.cli import main as command
+from firewall.config.load import ENVIRONMENT
+from firewall.config.model import Config
+from firewall.core.errors import FAULTS
+from firewall.record.verify import PROBLEMS
+
+HERE = Path(__file__).resolve().parent
+MADE = "<!-- Made by docs/generate.py: change the words there, the facts in the code. -->\n"
+
+# -- configuration -------------------------------------------------------------------------------------------
+
+SECTIONS = {
+    "": "The node",
+    "listeners": "Listeners",
+    "policy": "Policy",
+    "audit": "Audit",
+    "limits": "Limits",
+    "identity": "Front door",
+    "mcp.NAME": "MCP servers",
+    "a2a.NAME": "A2A agents",
+    "llm": "Language models",
+    "telemetry": "Telemetry",
+}
+
+WORDS = {
+    "version": "Version of this file's format.",
+    "public_url": "The bare origin that clients use, and the issuer of tokens. https, or http on loopback. Never derived from a request.",
+    "state_dir": "Keys, store, shared memory, audit log and `admin.sock`. Only its owner may read it (0700).",
+    "tenant": "The tenant of this installation's own people and upstreams.",
+    "node": "This node's name: in records, spans and the audit log's origin.",
+    "workers": "Processes. With more than one, local programs (`command`) and legacy MCP sessions are refused.",
+    "trusted_proxies": "Addresses or networks whose `X-Forwarded-For` and `-Proto` count; nobody else's do.",
+    "hosts": "Further Host values of the data listener, beside that of `public_url`.",
+    "origins": "Browser origins that may call the data listener, beside `public_url`. Never `*`.",
+    "demo": "Set by the demonstration alone.",
+    "listeners.data": "Agents connect here.",
+    "listeners.admin": "People and metrics: its own port and cookies; keep it off the agents' network.",
+    "listeners.*.host": "Address to bind.",
+    "listeners.*.port": "Port; 0 takes a free one.",
+    "listeners.*.names": "Further Host values that reach it, such as `admin.example:8701`; what it binds on loopback or by address is known.",
+    "listeners.*.tls": "TLS ends here when set.",
+    "listeners.*.tls.cert": "Certificate chain, PEM.",
+    "listeners.*.tls.key": "Its key, PEM, readable by the owner alone.",
+    "listeners.*.tls.client_ca": "Require a client certificate of this authority (mutual TLS).",
+    "policy.engine": "`regorus` is embedded; `opa-server` asks an OPA server on this host.",
+    "policy.mode": "`auto` runs compiled what passed the self-test, else on the strict interpreter.",
+    "policy.bundle": "Your own policy directory; the packaged rules without it.",
+    "policy.opa": "Where the OPA server is.",
+    "policy.opa.url": "Loopback URL.",
+    "policy.opa.unix_socket": "Unix socket, instead of the URL.",
+    "policy.opa.timeout_ms": "Milliseconds for one decision; past it the answer is no.",
+    "audit.durability": "`disk` waits for `fdatasync` before anything is forwarded; `batch` for the write alone.",
+    "audit.directory": "Where the logs stand; `audit` in the state directory without it.",
+    "audit.spool": "A second directory, on another volume, for when the first takes nothing.",
+    "limits.calls_per_minute": "Calls per caller and minute, over all workers. 0 refuses everything.",
+    "limits.tokens_per_day": "Model tokens per caller and UTC day.",
+    "limits.usd_per_day": "US dollars per caller and UTC day.",
+    "identity.access_token_s": "Seconds that an access token lives.",
+    "identity.clients": "OAuth clients registered by hand, by client id.",
+    "identity.clients.NAME.name": "Shown on the consent page.",
+    "identity.clients.NAME.redirect_uris": "Exact redirect URIs; on loopback any port.",
+    "identity.clients.NAME.grants": "What it may ask tokens with.",
+    "identity.clients.NAME.scopes": "Patterns of the most it may ever have, such as `time:*`; none means all.",
+    "identity.clients.NAME.jwks": "Its public keys, for `private_key_jwt`; none makes it a public client.",
+    "identity.cimd": "Client id metadata documents.",
+    "identity.cimd.policy": "Which hosts are fetched at all.",
+    "identity.cimd.hosts": "Hosts of the allowlist, instead of the known clients' ones.",
+    "identity.cimd.pinned": "Documents written here instead of being fetched, by client id URL.",
+    "*.network": "The one class of address it may resolve to.",
+    "*.trust": "Whether its texts are vouched for; what an untrusted one says marks the reader's context.",
+    "*.tenants": "Whom it serves; none means this installation's tenant, `*` all.",
+    "*.title": "Shown to people.",
+    "*.credential": "What we present to it. An agent's own token never goes there.",
+    "*.credential.header": "Header that carries it.",
+    "*.credential.scheme": "Word before the value; may be empty.",
+    "*.credential.env": "Environment variable that holds the value.",
+    "*.credential.file": "File that holds the value, readable by the owner alone.",
+    "*.tls": "PEM files for the connection to it.",
+    "*.tls.ca_file": "Its authority, instead of the system's.",
+    "*.tls.client_cert": "Our client certificate.",
+    "*.tls.client_key": "Its key.",
+    "mcp.NAME.url": "Streamable HTTP endpoint. Give this or `command`.",
+    "mcp.NAME.command": "A local program and its arguments, spoken to over stdio, in a cage.",
+    "mcp.NAME.env": "Its whole environment, beside PATH, HOME, TMPDIR, LANG and the proxy variables.",
+    "mcp.NAME.read": "Absolute paths that it may read, beside system libraries and its scratch directory.",
+    "mcp.NAME.write": "Absolute paths that it may read and write.",
+    "mcp.NAME.era": "Revision it is spoken to with; `auto` asks it.",
+    "mcp.NAME.pins": "`tofu` trusts clean definitions at first contact, `strict` waits for a person.",
+    "mcp.NAME.tools": "Effect class by tool; `write` for the rest.",
+    "mcp.NAME.sandbox": "`required` refuses to start it without every wall; `auto` takes what the kernel gives, but at least one.",
+    "mcp.NAME.unsandboxed": "Must be written down to run it with no wall at all.",
+    "mcp.NAME.deadline_s": "Seconds for one call.",
+    "a2a.NAME.card_url": "Where its agent card stands; its origin is the only one called, but for `origins`.",
+    "a2a.NAME.keys": "JWK Set of public keys, one of which must have signed the card; without, a person approves the card's digest.",
+    "a2a.NAME.origins": "Further origins that it may be called at.",
+    "a2a.NAME.public_card": "Show our card of it without sign-in.",
+    "a2a.NAME.extensions": "URIs of A2A extensions that may pass.",
+    "llm.providers": "Providers, by name.",
+    "llm.providers.NAME.base_url": "Where its API stands, the version included.",
+    "llm.providers.NAME.protocol": "What it speaks.",
+    "llm.models": "Models that clients may name, by alias.",
+    "llm.models.NAME.provider": "A name under `llm.providers`.",
+    "llm.models.NAME.model": "The provider's name of it.",
+    "llm.models.NAME.input_usd": "US dollars per million input tokens.",
+    "llm.models.NAME.output_usd": "US dollars per million output tokens.",
+    "llm.models.NAME.free": "It costs nothing, so that prices of zero are meant; without, an unpriced model is refused.",
+    "llm.models.NAME.max_output_tokens": "The most one answer may have; also what is reserved for it.",
+    "telemetry.otlp_endpoint": "Where spans go (OTLP over HTTP); empty sends none.",
+    "telemetry.sample_ratio": "Share of requests that get a span when the caller did not say.",
+}
+
+
+def models_in(annotation: object) -> list[type[BaseModel]]:
+    """Return the models that an annotation holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]
+
+
+def settings(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every setting by its path; NAME stands for a name of yours."""
+    for name, found in model.model_fields.items():
+        path = f"{prefix}{name}"
+        inner = models_in(found.annotation)
+        named = typing.get_origin(found.annotation) is dict
+        if not (inner and named and f"{path}.NAME" in SECTIONS) and path not in SECTIONS:
+            yield path, found
+        for one in inner[:1]:
+            yield from settings(one, f"{path}.NAME." if named else f"{path}.")
+
+
+def words_for(path: str) -> str:
+    """Return what is said of a setting; its own words before those of its kind. Raises KeyError."""
+    parts = path.split(".")
+    tries = [path]
+    if parts[0] == "listeners" and len(parts) > 2:
+        tries.append(".".join(["listeners", "*", *parts[2:]]))
+    tries += [f"*.{'.'.join(parts[at + 1 :])}" for at, part in enumerate(parts) if part == "NAME"]
+    for candidate in tries:
+        if candidate in WORDS:
+            return candidate
+    raise KeyError(path)
+
+
+def configuration() -> str:
+    """Return configuration.md."""
+    rows: dict[str, list[str]] = {section: [] for section in SECTIONS}
+    used = set()
+    for path, found in settings():
+        section = max((s for s in SECTIONS if path == s or path.startswith(f"{s}.") or s == ""), key=len)
+        key = words_for(path)
+        used.add(key)
+        rows[section].append(f"| `{path}` | {type_text(found)} | {default_text(found)} | {WORDS[key]} |")
+    unused = set(WORDS) - used
+    if unused:
+        raise KeyError(f"words without a setting: {', '.join(sorted(unused))}")
+    lines = [
+        MADE,
+        "# Configuration",
+        "",
+        "One YAML file, `bartizan.yaml`. `bartizan init` writes one to start from, `bartizan config check --config FILE`",
+        "checks it, `bartizan config show --config FILE` prints what is in force. Unknown keys, repeated keys and values out",
+        "of bounds are errors, told with their place; the node does not start with them. The JSON Schema for editors is",
+        "[bartizan.schema.json](bartizan.schema.json).",
+        "",
+        "Secrets are never written in the file: a credential names an environment variable or a file. These variables of the",
+        "environment override the file: " + ", ".join(f"`{name}` (`{key}`)" for name, key in ENVIRONMENT.items()) + ".",
+        "`NAME` stands for a name of yours: a–z, 0–9 and single hyphens, at most 40 characters for servers and agents.",
+    ]
+    for section, title in SECTIONS.items():
+        lines += ["", f"## {title}", "", "| Key | Type | Default | What it does |", "|---|---|---|---|", *rows[section]]
+    return "\n".join(lines) + "\n"
+
+
+def type_text(found: FieldInfo) -> str:
+    """Return a setting's type in a reader's words."""
+    told = [f"≥ {m.ge}" for m in found.metadata if hasattr(m, "ge")] + [
+        f"> {m.gt}" for m in found.metadata if hasattr(m, "gt")
+    ]
+    told += [f"≤ {m.le}" for m in found.metadata if hasattr(m, "le")]
+    return _type(found.annotation) + (f", {', '.join(told)}" if told else "")
+
+
+def _type(annotation: object) -> str:
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " \\| ".join(f"`{value}`" for value in inner)
+    if origin is tuple:
+        return f"list of {_type(inner[0])}"
+    if origin is dict:
+        return "mapping"
+    if inner:
+        return " or ".join(_type(part) for part in inner if part is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}
+    return names.get(annotation, "any")  # type: ignore[call-overload, no-any-return]
+
+
+def default_text(found: FieldInfo) -> str:
+    """Return a setting's default."""
+    if found.default is PydanticUndefined:
+        return "**required**"
+    if isinstance(found.default, BaseModel) or found.default in (None, "", (), {}):
+        return ""
+    value = list(found.default) if isinstance(found.default, tuple) else found.default
+    return f"`{json.dumps(value) if not isinstance(value, (str, Path)) else value}`"
+
+
+# -- command line ----------------------------------------------------------------------------------------------
+
+SHARED = {"config", "state_dir", "json", "help"}
+
+
+def cli() -> str:
+    """Return cli.md."""
+    top = command.parser()
+    (commands,) = (a for a in top._actions if isinstance(a, argparse._SubParsersAction))
+    lines = [
+        MADE,
+        "# Command line",
+        "",
+        "    bartizan [--config FILE] [--state-dir DIR] [--json] COMMAND …",
+        "",
+        "- `--config FILE`: bartizan.yaml. Without one, the demonstration of `bartizan up` is meant.",
+        "- `--state-dir DIR`: where the node keeps its state.",
+        "- `--json`: print JSON. All three may stand before or after the command.",
+        "",
+        "Exit codes: 0 ok · 1 a check failed or something was denied · 2 usage · 3 not running · 4 configuration.",
+        "Errors are one line with a code, and a mend where there is one; `BARTIZAN_DEBUG=1` adds the traceback.",
+        "",
+        "Commands that change or mint something ask the running node over `admin.sock` in its state directory, which answers",
+        "to its own user and to root alone. `explain`, `audit`, `backup`, `config`, `policy` and `doctor` read files and work",
+        "without it. Every change is a record in the audit log, with who made it.",
+    ]
+    for title, members in command.GROUPS:
+        lines += ["", f"## {title}"]
+        for name, module in members:
+            parser = commands.choices[name]
+            lines += ["", f"### bartizan {name}", "", command.summary(module)]
+            verbs = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+            if not verbs:
+                lines += options_of(f"bartizan {name}", parser)
+                continue
+            for verb, inner in verbs[0].choices.items():
+                lines += ["", f"**{verb}**: {inner.description}", *options_of(f"bartizan {name} {verb}", inner)]
+    return "\n".join(lines) + "\n"
+
+
+def options_of(name: str, parser: argparse.ArgumentParser) -> list[str]:
+    """Return the usage and options of one command."""
+    actions = [a for a in parser._actions if a.dest not in SHARED]
+    said = [
+        (a.metavar or a.dest).upper() if a.nargs != "?" else f"[{(a.metavar or a.dest).upper()}]"  # type: ignore[union-attr]
+        for a in actions
+        if not a.option_strings
+    ]
+    lines = ["", f"    {' '.join([name, *said, *(['[options]'] if any(a.option_strings for a in actions) else [])])}"]
+    rows = []
+    for action in actions:
+        value = (
+            ""
+            if action.nargs == 0
+            else f" {action.metavar or ('|'.join(action.choices) if action.choices else action.dest.upper())}"
+        )
+        label = (
+            f"{action.option_strings[-1]}{value}"
+            if action.option_strings
+            else str(action.metavar or action.dest).upper()
+        )
+        if action.help or action.option_strings:
+            text = action.help or ""
+            required = " **required**" if action.required and action.option_strings else ""
+            rows.append(f"- `{label}`" + (f": {text}" if text else "") + required)
+    return lines + (["", *rows] if rows else [])
+
+
+# -- errors -----------------------------------------------------------------------------------------------------
+
+
+def errors() -> str:
+    """Return errors.md."""
+    lines = [
+        MADE,
+        "# Errors",
+        "",
+        "A caller is told one of these and nothing else: the HTTP status, the JSON-RPC code, this sentence, and the id of the",
+        "decision. Nothing that a caller or an upstream sent is repeated. Operators find the reasons with",
+        "`bartizan explain ID`. A denied `tools/call` is a tool result with `isError: true`, so that the model can adapt.",
+        "",
+        "| Code | HTTP | JSON-RPC | What the caller reads |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| `{code}` | {fault.status} | {fault.rpc_code} | {fault.text} |" for code, fault in FAULTS.items()]
+    lines += [
+        "",
+        "Codes −31999 to −31000 are ours; −32768 to −32000 are those of JSON-RPC, MCP and A2A.",
+        "",
+        "## What `bartizan audit verify` finds",
+        "",
+        "| Code | What it means |",
+        "|---|---|",
+        *(f"| `{code}` | {text} |" for code, text in PROBLEMS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def schema() -> str:
+    """Return bartizan.schema.json."""
+    return json.dumps(config.schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+DOCUMENTS: dict[str, Any] = {
+    "configuration.md": configuration,
+    "bartizan.schema.json": schema,
+    "cli.md": cli,
+    "errors.md": errors,
+}
+
+if __name__ == "__main__":
+    for name, make in DOCUMENTS.items():
+        (HERE / name).write_text(make(), encoding="utf-8")
+        sys.stdout.write(f"docs/{name}\n")
