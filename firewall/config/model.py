@@ -33,10 +33,11 @@ class TLS(_Model):
 
 
 class ListenerConfig(_Model):
-    """Where a listener binds. Port 0 takes a free one."""
+    """Where a listener binds. Port 0 takes a free one. names: further Host values that reach it."""
 
     host: str = "127.0.0.1"
     port: int = Field(ge=0, le=65535)
+    names: tuple[str, ...] = ()
     tls: TLS | None = None
 
 

@@ -29,8 +29,9 @@ def tls(listener: ListenerConfig) -> TLSSettings | None:
 
 def edge(config: Config, listener: ListenerConfig, port: int, *, public: bool) -> EdgeSettings:
     """Return which hosts and origins a listener serves; ``port`` is the bound one."""
-    hosts = {f"{name}:{port}" for name in _local_names(listener.host)}
-    origins = {f"http://{host}" for host in hosts}
+    hosts = {f"{name}:{port}" for name in _local_names(listener.host)} | set(listener.names)
+    scheme = "https" if listener.tls else "http"
+    origins = {f"{scheme}://{host}" for host in hosts}
     if public:
         hosts.add(urlsplit(config.public_url).netloc)
         hosts.update(config.hosts)
