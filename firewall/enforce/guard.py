@@ -9,12 +9,15 @@
 - Every way out that is not a Permit is a Refusal. An unexpected exception is a Refusal with
   ``internal``. There is no switch that turns any of this off.
 - INVARIANT (DESIGN §6b-2): a label is raised before the bytes that caused it are released.
+- INVARIANT (DESIGN §6b-5): what a transformation made is judged like what came in. Taking hidden
+  characters out can put a key or a protected path together, so a body whose arguments changed, or
+  which shows what its original did not, is asked about again, at most `ROUNDS` times in all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from firewall.core.action import Action
@@ -49,11 +52,12 @@ from firewall.core.principal import Principal
 from firewall.decide.contract import encode_input, parse_decision
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
-from firewall.enforce.obligations import Applied, apply, check_coupled
+from firewall.enforce.obligations import apply, check_coupled, check_stream, rebound
 from firewall.enforce.records import decision_record, outcome_record
 from firewall.wire import strict_json
 
 _MINT: Final = take_mint()
+ROUNDS: Final = 3  # decisions about one message; one that still changes then is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,11 @@ class GuardSettings:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An inspected Action and the policy input made from it; what stands between prepare and conclude."""
+    """An inspected Action and the policy input made from it; what stands between prepare and conclude.
+
+    given: the findings came from the caller, which knew what of the body is text. earlier, noted:
+    decision and findings of the rounds before, when a transformation made this question.
+    """
 
     action: Action
     exchange: Exchange
@@ -73,6 +81,10 @@ class Question:
     findings: tuple[Finding, ...]
     label: Label
     input_json: bytes
+    given: bool = False
+    rounds: int = 1
+    earlier: Decision | None = None
+    noted: tuple[Finding, ...] = ()
 
 
 class Guard:
@@ -168,12 +180,12 @@ class Guard:
         seen: findings of a stream's inspector, in place of a scan of the body.
         """
         try:
-            question = self.prepare(action, exchange, seen)
-            if isinstance(question, Refusal):
-                return question
-            started = self._clock.monotonic_ns()
-            answer = self._engine.decide(action.point, question.input_json)  # type: ignore[union-attr]
-            return self.conclude(question, answer, (self._clock.monotonic_ns() - started) // 1000)
+            step: Question | Permit | Refusal = self.prepare(action, exchange, seen)
+            while isinstance(step, Question):
+                started = self._clock.monotonic_ns()
+                answer = self._engine.decide(action.point, step.input_json)  # type: ignore[union-attr]
+                step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
+            return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
@@ -184,12 +196,12 @@ class Guard:
         if not self._remote:
             return self.check(action, exchange, seen)
         try:
-            question = self.prepare(action, exchange, seen)
-            if isinstance(question, Refusal):
-                return question
-            started = self._clock.monotonic_ns()
-            answer = await self._engine.decide_remote(action.point, question.input_json)  # type: ignore[union-attr]
-            return self.conclude(question, answer, (self._clock.monotonic_ns() - started) // 1000)
+            step: Question | Permit | Refusal = self.prepare(action, exchange, seen)
+            while isinstance(step, Question):
+                started = self._clock.monotonic_ns()
+                answer = await self._engine.decide_remote(action.point, step.input_json)  # type: ignore[union-attr]
+                step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
+            return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
@@ -214,7 +226,11 @@ class Guard:
         for finding in findings:
             self._telemetry.finding(finding.rule, action.point)
         label = self._labels.current(principal)
-        input_json = encode_input(
+        input_json = self._input(action, findings, label, exchange)
+        return Question(action, exchange, decision_id, findings, label, input_json, given=seen is not None)
+
+    def _input(self, action: Action, findings: tuple[Finding, ...], label: Label, exchange: Exchange) -> bytes:
+        return encode_input(
             action,
             findings,
             label=label,
@@ -222,29 +238,76 @@ class Guard:
             now_us=self._clock.now_us(),
             revision=self._engine.revision,
         )
-        return Question(action, exchange, decision_id, findings, label, input_json)
 
-    def conclude(self, question: Question, answer: bytes, eval_us: int) -> Permit | Refusal:
-        """Turn the engine's answer into a Permit with its final body, or a Refusal.
+    def conclude(self, question: Question, answer: bytes, eval_us: int) -> Permit | Refusal | Question:
+        """Turn the engine's answer into a Permit with its final body, a Refusal, or the next question.
 
         Raises PolicyFault (decision_invalid, obligation_failed), StateUnavailable.
         """
-        action, exchange = question.action, question.exchange
-        decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
-        rules = tuple(r.rule for r in decision.reasons)
-        self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
-        if not decision.permits:
+        action = question.action
+        latest = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
+        rules = tuple(r.rule for r in latest.reasons)
+        self._telemetry.decision(action.point, EFFECT_NAMES[latest.effect], rules, eval_us)
+        decision = _joined(question.earlier, latest)
+        if not latest.permits:
             return self._refuse_by(question, decision, rules)
-        if decision.obligations:
-            applied = apply(action, decision.obligations, question.findings)
-            self._verify(action, applied, exchange)
+        body, raised, follow = action.body, CLEAN, None
+        if latest.obligations:
+            applied = apply(action, latest.obligations, question.findings)
             body, raised = applied.body, applied.label
-        else:
-            body, raised = action.body, CLEAN
+            if applied.cured and not applied.changed:
+                raise PolicyFault("obligation_failed", "nothing changed")
+            if applied.changed:
+                check_coupled(action, body)
+                follow = self._uncovered(question, body, applied.cured)
         payload = strict_json.dumps(body)
-        if raised and join(question.label, raised) != question.label:
+        label = join(question.label, raised)
+        if raised and label != question.label:
             self._labels.raise_(action.principal, raised)
-        return _MINT.permit(action, body, payload, decision, question.decision_id, question.findings)
+        if follow is not None:
+            return self._next(question, decision, *follow, label)
+        findings = (*question.noted, *question.findings)
+        return _MINT.permit(action, body, payload, decision, question.decision_id, findings)
+
+    def _uncovered(
+        self, question: Question, body: JSON, cured: frozenset[tuple[str, str]]
+    ) -> tuple[Action, tuple[Finding, ...]] | None:
+        """Return the Action and findings to ask about, when a changed body says what nobody has judged.
+
+        Raises PolicyFault when what was to be removed is still there.
+        """
+        action, tenant = question.action, question.action.principal.tenant
+        arguments = rebound(action.arguments, action.body, body)
+        if not cured and arguments is action.arguments:
+            return None
+        again = self.scanner.scan(body, action.point, tenant)
+        if any((f.rule, f.pointer) in cured for f in again):
+            raise PolicyFault("obligation_failed", "a removed value was found again")
+        known = {(f.rule, f.pointer) for f in question.findings}
+        if question.given:  # the caller left some of these out, knowing what they are
+            known |= {(f.rule, f.pointer) for f in self.scanner.scan(action.body, action.point, tenant)}
+        fresh = [f for f in again if (f.rule, f.pointer) not in known]
+        if not fresh and arguments is action.arguments:
+            return None
+        asked = {(f.rule, f.pointer) for f in question.findings}
+        still = [f for f in again if (f.rule, f.pointer) in asked]
+        return replace(action, body=body, arguments=arguments), (*still, *fresh)
+
+    def _next(
+        self, question: Question, decision: Decision, action: Action, findings: tuple[Finding, ...], label: Label
+    ) -> Question:
+        if question.rounds >= ROUNDS:
+            raise PolicyFault("obligation_failed", "a transformation does not come to rest")
+        return replace(
+            question,
+            action=action,
+            findings=findings,
+            label=label,
+            input_json=self._input(action, findings, label, question.exchange),
+            rounds=question.rounds + 1,
+            earlier=decision,
+            noted=(*question.noted, *question.findings),
+        )
 
     def commit(self, permit: Permit, exchange: Exchange) -> Cleared:
         """Write the permit's record and return sendable bytes. Raises AuditUnavailable."""
@@ -289,6 +352,7 @@ class Guard:
             self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
             if not decision.permits:
                 return self._refuse_by(question, decision, rules)
+            check_stream(decision.obligations, question.findings)
             marks = [o.params["label"] for o in decision.obligations if o.type == "taint"]
             if marks:
                 self._labels.raise_(action.principal, label_of(marks))
@@ -299,6 +363,12 @@ class Guard:
             return Refusal(FAULTS["audit_unavailable"], exchange.id)
         except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
+
+    def stopped(self, action: Action, exchange: Exchange) -> Refusal | None:
+        """Return the recorded refusal when the kill switch was pulled since a stream began, else None."""
+        if not self.kill_switch.stopped(action.principal, action.resource.upstream):
+            return None
+        return self._refuse(action, exchange, FAULTS["killed"], self._ids.new("d"))
 
     def _clear_piece(self, body: JSON, exchange: Exchange, decision_id: str) -> Cleared:
         """Return one piece of a stream that `stream_guard` has inspected and released.
@@ -345,7 +415,8 @@ class Guard:
         exchange.decisions.append(decision_id)
         phase = "refused" if INFO[action.point].direction == "request" else "outcome"
         try:
-            self._record(action, exchange, phase, decision_id, decision, told.code, findings, b"")
+            uid = self._record(action, exchange, phase, decision_id, decision, told.code, findings, b"")
+            self._receipts.pop(uid, None)  # a refusal sends nothing, so nothing waits for its disk
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], decision_id)
         return Refusal(told, decision_id, challenge, retry_after_s, rules)
@@ -366,18 +437,6 @@ class Guard:
         code = error.code if isinstance(error, BartizanError) else "internal"
         self._telemetry.decision(action.point, "error", (code,), 0)
         return self._refuse(action, exchange, told, self._ids.new("d"), rules=(f"core.{code}",))
-
-    def _verify(self, action: Action, applied: Applied, exchange: Exchange) -> None:
-        """Raise unless what was to be removed is gone from the new body."""
-        if not applied.changed:
-            if applied.cured:
-                raise PolicyFault("obligation_failed", "nothing changed")
-            return
-        check_coupled(action, applied.body)
-        if applied.cured:
-            again = self.scanner.scan(applied.body, action.point, action.principal.tenant)
-            if any((f.rule, f.pointer) in applied.cured for f in again):
-                raise PolicyFault("obligation_failed", "a removed value was found again")
 
     def _record(
         self,
@@ -407,6 +466,21 @@ class Guard:
         if self._settings.durability == "disk":
             self._receipts[receipt.uid] = receipt
         return receipt.uid
+
+
+def _joined(earlier: Decision | None, decision: Decision) -> Decision:
+    """Return what the rounds of one message decided together."""
+    if earlier is None:
+        return decision
+    return replace(
+        decision,
+        effect=max(earlier.effect, decision.effect),
+        risk=max(earlier.risk, decision.risk),
+        reasons=(*earlier.reasons, *decision.reasons),
+        obligations=(*earlier.obligations, *decision.obligations),
+        shadow=(*earlier.shadow, *decision.shadow),
+        eval_us=earlier.eval_us + decision.eval_us,
+    )
 
 
 def _read_traceparent(exchange: Exchange, value: bytes) -> None:

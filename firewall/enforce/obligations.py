@@ -14,7 +14,7 @@ from firewall.core.action import Action
 from firewall.core.decision import Obligation
 from firewall.core.errors import PolicyFault
 from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSON, get, parse_pointer, replaced
+from firewall.core.jsonvalue import JSON, JSONObject, Path, get, parse_pointer, replaced
 from firewall.core.label import CLEAN, MARKS, Label, join
 from firewall.detect.hygiene import clean
 
@@ -154,3 +154,59 @@ def check_coupled(action: Action, body: JSON) -> None:
         changed.add(get(body, path) is not before)
     if len(changed) > 1:
         raise PolicyFault("obligation_failed", "coupled parts changed apart")
+
+
+STREAM_DUTIES = frozenset({"redact", "clean", "taint", "notify", "mask_log"})
+
+
+def check_stream(obligations: Sequence[Obligation], findings: Sequence[Finding]) -> None:
+    """Raise unless a stream can do its duties: cut what was found in its text at ``/text``, and mark.
+
+    A finding without a place (the inspector's bound was reached) cannot be cut, and nothing after it
+    is inspected: such a stream ends, whatever policy made of it.
+    """
+    if any(found.span is None for found in findings):
+        raise PolicyFault("obligation_failed", "a finding in a stream has no place")
+    for duty in obligations:
+        if duty.type not in STREAM_DUTIES or duty.params.get("pointer", "/text") != "/text":
+            raise PolicyFault("obligation_failed", "a stream cannot do this")
+
+
+def rebound(arguments: JSONObject, before: JSON, after: JSON) -> JSONObject:
+    """Return an Action's arguments as they stand in its changed body; the same object when they did not change.
+
+    What policy reads is the body's own object, or holds some in its members (`core.action`).
+    """
+    at = _place(before, arguments)
+    if at is not None:
+        moved = _at(after, at)
+        if not isinstance(moved, dict):
+            raise PolicyFault("obligation_failed", "the arguments are no object any more")
+        return moved
+    changed: JSONObject = {}
+    for name, member in arguments.items():
+        at = _place(before, member) if isinstance(member, dict | list) else None
+        if at is not None and (moved := _at(after, at)) is not member:
+            changed[name] = moved
+    return {**arguments, **changed} if changed else arguments
+
+
+def _place(body: JSON, part: JSON) -> Path | None:
+    """Return the path of that very object in a body, or None."""
+    stack: list[tuple[Path, JSON]] = [((), body)]
+    while stack:
+        path, value = stack.pop()
+        if value is part:
+            return path
+        if isinstance(value, dict):
+            stack.extend(((*path, key), inner) for key, inner in value.items() if isinstance(inner, dict | list))
+        elif isinstance(value, list):
+            stack.extend(((*path, i), inner) for i, inner in enumerate(value) if isinstance(inner, dict | list))
+    return None
+
+
+def _at(body: JSON, path: Path) -> JSON:
+    try:
+        return get(body, path)
+    except KeyError:
+        raise PolicyFault("obligation_failed", "what policy read is not there any more") from None

@@ -7,6 +7,9 @@ is safe leaves. A finding asks policy once more, at the stream's own point:
     transform  → spans of the finding are cut out of the waiting pieces, then they go on
     approve, deny → Stop: nothing that waits is released, the caller ends the stream and the upstream
 
+A removed hidden character leaves `GAP` behind: without it the cut itself could put a key together
+that the inspector, which read the text as it came, never saw. Every event asks the kill switch.
+
 What is released never depends on how the network cut the text (DESIGN §8); how much waits is
 bounded by `bounds.STREAM_HOLD_CHARS` of text and `MAX_WAITING` pieces.
 """
@@ -28,6 +31,7 @@ from firewall.enforce.guard import Guard
 from firewall.enforce.obligations import marker
 
 MAX_WAITING: Final = 4096
+GAP: Final = "\ufffd"
 
 
 @dataclass(slots=True)
@@ -63,6 +67,9 @@ class StreamGuard:
         """
         if self._stopped is not None:
             return self._stopped
+        killed = self._guard.stopped(self._action, self._exchange)
+        if killed is not None:
+            return self._stop(killed)
         if len(self._waiting) >= MAX_WAITING:
             return self._stop(Refusal(FAULTS["upstream_too_large"], self._decision_id))
         rest = replaced(body, text_at, "") if text_at else body
@@ -73,6 +80,10 @@ class StreamGuard:
             verdict = permit if isinstance(permit, Refusal) else self._guard.commit_or_refuse(permit, self._exchange)
             if isinstance(verdict, Refusal):
                 return self._stop(verdict)
+            try:
+                await self._guard.settle(verdict)
+            except AuditUnavailable:
+                return self._stop(Refusal(FAULTS["audit_unavailable"], verdict.decision_id))
             if verdict.body is not rest:
                 body = replaced(verdict.body, text_at, text) if text_at else verdict.body
         start = self._fed
@@ -109,7 +120,7 @@ class StreamGuard:
             if found.span is None:
                 continue
             if found.category == "hygiene" and "clean" in kinds:
-                self._cuts.append((*found.span, ""))
+                self._cuts.append((*found.span, GAP))
             elif found.category != "hygiene" and "redact" in kinds:
                 self._cuts.append((*found.span, marker(found.rule)))
         self._cuts.sort()

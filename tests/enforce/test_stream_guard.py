@@ -158,3 +158,62 @@ async def test_a_stream_that_may_not_begin_does_not(word):
     answer = {**ALLOW, "effect": word, "decision": False, "risk": 1, "reasons": [reason]}
     k = kit(engine=ScriptedEngine(lambda _i: answer), scanner=SCANNER)
     assert isinstance(await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm")), Refusal)
+
+
+async def test_a_hidden_character_in_the_middle_of_a_key_does_not_put_the_key_together():
+    def script(asked: dict) -> dict:
+        found = asked["context"]["findings"]
+        if not found:
+            return ALLOW
+        reason = {"rule": "t.hidden", "effect": "transform", "code": "hidden", "owasp": [], "severity": 40}
+        duties = [{"type": "clean", "pointer": f["pointer"]} for f in found]
+        return {**ALLOW, "effect": "transform", "risk": 40, "reasons": [reason], "obligations": duties}
+
+    k = kit(engine=ScriptedEngine(script), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    assert not isinstance(guard, Refusal)
+    text = f"take {KEY[:4]}\u200b{KEY[4:]} now"
+    out = [*await guard.feed(event(text), AT, text), *await guard.finish()]
+    left = "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in out)
+    assert KEY not in left
+    assert "\u200b" not in left
+    assert left == f"take {KEY[:4]}\ufffd{KEY[4:]} now"
+
+
+@pytest.mark.parametrize("piece", ["a\u200b. " * 100, f"x {KEY} " * 100])
+async def test_a_stream_with_more_findings_than_are_inspected_ends(piece):
+    """Past its bound the inspector reports nothing more: what follows must not leave."""
+
+    def script(asked: dict) -> dict:
+        found = asked["context"]["findings"]
+        if not found:
+            return ALLOW
+        reason = {"rule": "t.found", "effect": "transform", "code": "found", "owasp": [], "severity": 90}
+        duties = [{"type": "clean" if f["category"] == "hygiene" else "redact", "pointer": "/text"} for f in found]
+        return {**ALLOW, "effect": "transform", "risk": 90, "reasons": [reason], "obligations": duties[:1]}
+
+    k = kit(engine=ScriptedEngine(script), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    assert not isinstance(guard, Refusal)
+    left: list[bytes] = []
+    for text in [*[piece] * 6, f"now {KEY} " + "and more " * 80]:
+        out = await guard.feed(event(text), AT, text)
+        if isinstance(out, Refusal):
+            assert out.rules == ("core.obligation_failed",)
+            break
+        left += [c.payload for c in out]
+    else:
+        pytest.fail("the stream went on uninspected")
+    assert KEY.encode() not in b"".join(left)
+
+
+async def test_the_kill_switch_ends_a_stream_that_is_open():
+    k = kit(scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    assert not isinstance(guard, Refusal)
+    assert not isinstance(await guard.feed(event("on it goes"), AT, "on it goes"), Refusal)
+    k.kill_switch.pull("default", "upstream", "p", by="test")
+    refusal = await guard.feed(event("and on"), AT, "and on")
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "killed"
+    assert k.audit.records[-1]["fault"] == "killed"
