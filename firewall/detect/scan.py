@@ -328,7 +328,7 @@ class PatternScanner:
                     category=verdict.category or rule.category,
                     severity=verdict.severity if decoded is None else min(verdict.severity + 10, 100),
                     pointer=pointer(path),
-                    detector="pattern" if decoded is None else "pattern.view",
+                    detector="pattern.key" if is_key else "pattern" if decoded is None else "pattern.view",
                     value_hmac=self._digest(tenant, value) if self._digest is not None else "",
                     span=span,
                 )

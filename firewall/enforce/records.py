@@ -11,10 +11,11 @@ from firewall.core.action import Action
 from firewall.core.decision import EFFECT_NAMES, Decision
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.jsonvalue import JSON, JSONObject, parse_pointer, pointer
 from firewall.core.label import Label, names_of
 
 MAX_FINDINGS = 40
+KEY_DETECTOR = "pattern.key"  # what was found stands in the name of a member, so its pointer holds the value
 
 
 def decision_record(
@@ -71,8 +72,9 @@ def decision_record(
             "eval_us": decision.eval_us,
         }
     if findings:
+        secret_keys = {parse_pointer(f.pointer)[-1] for f in findings if f.detector == KEY_DETECTOR and f.pointer}
         record["findings"] = [
-            {"rule": f.rule, "severity": f.severity, "pointer": f.pointer[:200], "value": f.value_hmac}
+            {"rule": f.rule, "severity": f.severity, "pointer": _told(f.pointer, secret_keys), "value": f.value_hmac}
             for f in findings[:MAX_FINDINGS]
         ]
     if label:
@@ -100,3 +102,10 @@ def outcome_record(exchange: Exchange, *, outcome: str, error: str, duration_us:
             "intent": exchange.intent_uid,
         },
     }
+
+
+def _told(where: str, secret_keys: set[str]) -> str:
+    """Return a pointer for the record: ``*`` stands for a name that is itself a finding; at most 200 characters."""
+    if not secret_keys:
+        return where[:200]
+    return pointer(tuple("*" if token in secret_keys else token for token in parse_pointer(where)))[:200]

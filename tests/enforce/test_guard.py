@@ -260,3 +260,102 @@ def test_a_traceparent_is_read_for_shape_only():
 
 def test_a_tool_helper_has_only_known_facts():
     assert tool().properties["pin"] == "approved"
+
+
+# -- what a transformation makes is judged like what came in ------------------------------------------
+
+
+def hidden_at(pointer: str) -> Finding:
+    return Finding("SCAN-01", "hygiene.zero_width", "hygiene", 25, pointer, "pattern", "", (0, 1))
+
+
+def zero_width(body: object) -> list[Finding]:
+    return [hidden_at("/params/arguments/path")] if "\u200b" in orjson.dumps(body).decode() else []
+
+
+def cleaning(asked: dict) -> dict:
+    """Strip what is hidden; deny a protected path, as it stands in the arguments that policy reads."""
+    if "/.ssh/" in asked["action"]["properties"]["arguments"]["path"]:
+        return decided("deny", reason("t.protected_path"))
+    if not asked["context"]["findings"]:
+        return ALLOW
+    duty = [{"type": "clean", "pointer": "/params/arguments/path"}]
+    return decided("transform", reason("t.hidden", effect="transform"), obligations=duty)
+
+
+async def test_policy_reads_the_arguments_as_they_leave_after_a_cleaning():
+    engine = ScriptedEngine(cleaning)
+    k = kit(engine=engine, scanner=NoScanner(zero_width))
+    refusal = await k.guard.clear(call({"path": "/home/u/.\u200bssh/id"}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.rules == ("t.protected_path",)
+    assert k.audit.records[-1]["decision"]["rules"] == ["t.hidden", "t.protected_path"]
+    # the twin: a path that is harmless without its hidden character leaves, clean
+    cleared = await k.guard.clear(call({"path": "/home/u/.\u200bcat"}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(cleared, Cleared)
+    assert cleared.body["params"]["arguments"] == {"path": "/home/u/.cat"}
+    assert engine.inputs[-1]["action"]["properties"]["arguments"] == {"path": "/home/u/.cat"}
+    assert k.audit.records[-1]["decision"]["effect"] == "transform"
+    assert [f["rule"] for f in k.audit.records[-1]["findings"]] == ["hygiene.zero_width"]
+
+
+async def test_a_value_that_a_cleaning_puts_together_is_decided_too():
+    at = "/result/content/0/text"
+
+    def see(body: object) -> list[Finding]:
+        text = body["result"]["content"][0]["text"]
+        return [hidden_at(at)] * ("\u200b" in text) + [secret_at(at, (0, 6))] * ("SECRET" in text)
+
+    def script(asked: dict) -> dict:
+        kinds = {f["category"] for f in asked["context"]["findings"]}
+        duties = [{"type": "clean", "pointer": at}] * ("hygiene" in kinds)
+        duties += [{"type": "redact", "pointer": at}] * ("secret" in kinds)
+        return decided("transform", reason(effect="transform"), obligations=duties) if duties else ALLOW
+
+    k = kit(engine=ScriptedEngine(script), scanner=NoScanner(see))
+    cleared = await k.guard.clear(result("SEC\u200bRET here"), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(cleared, Cleared)
+    assert cleared.body["result"]["content"][0]["text"] == "[redacted:secret.test] here"
+
+
+async def test_a_transformation_that_never_comes_to_rest_is_a_deny():
+    rounds = iter(range(100))
+
+    def see(_body: object) -> list[Finding]:
+        return [
+            Finding("SCAN-04", f"secret.r{next(rounds)}", "secret", 90, "/params/arguments/t", "pattern", "", (0, 1))
+        ]
+
+    def script(asked: dict) -> dict:
+        duty = [{"type": "redact", "pointer": "/params/arguments/t"}]
+        return decided("transform", reason(effect="transform"), obligations=duty)
+
+    k = kit(engine=ScriptedEngine(script), scanner=NoScanner(see))
+    refusal = await k.guard.clear(call({"t": "xyz"}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.rules == ("core.obligation_failed",)
+
+
+async def test_refusals_leave_no_receipt_behind_where_durability_is_disk():
+    k = kit(engine=ScriptedEngine(lambda _i: decided("deny", reason())), durability="disk")
+    for _ in range(5):
+        await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert not k.guard._receipts
+
+
+async def test_a_secret_that_is_the_name_of_a_member_is_not_written_into_the_record():
+    from firewall.detect.scan import PatternScanner
+    from tests.support.patterns import PATTERNS
+
+    key = "AKIA" + "Z7QXRW3KPLM4TVOB"
+    k = kit(
+        engine=ScriptedEngine(lambda _i: decided("deny", reason())),
+        scanner=PatternScanner(cache=PATTERNS),
+    )
+    arguments = {"note": {key: {"inner": key}}, "plain": key}
+    await k.guard.clear(call(arguments), k.guard.new_exchange(principal(), "mcp"))
+    assert key not in orjson.dumps(k.audit.records).decode()
+    told = [f["pointer"] for f in k.audit.records[0]["findings"]]
+    assert "/params/arguments/note/*" in told
+    assert "/params/arguments/note/*/inner" in told
+    assert "/params/arguments/plain" in told  # the twin: an ordinary name is told
