@@ -169,6 +169,8 @@ class A2AGateway:
         try:
             if http.media_type(headers.get(b"content-type", b"")) != "application/json":
                 raise Malformed("media_type")
+            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+                raise Malformed("media_type")  # whoever unpacks it on the way would read another message
             body = await asgi.read_body(scope, receive, self._settings.body_bytes, self._settings.read_s)
             exchange.bytes_in = len(body)
             work = self._request(scope, headers, body, send, name, principal, exchange)

@@ -444,6 +444,8 @@ def _check_media(headers: Mapping[bytes, bytes]) -> None:
         raise Malformed("not_acceptable")
     if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
         raise Malformed("media_type")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Malformed("media_type")  # whoever unpacks it on the way would read another message
 
 
 def _prefers_stream(headers: Mapping[bytes, bytes]) -> bool:
