@@ -84,7 +84,12 @@ class Run:
     async def go(self) -> None:
         """Set the upstream up, take every step, check the expectations."""
         server, steps, expect = self.case.half(self.twin)
-        names = {"server": self.name, "origin": self.world.origin, "url": self.wall.url, "host": self.wall.url.split("//")[1]}
+        names = {
+            "server": self.name,
+            "origin": self.world.origin,
+            "url": self.wall.url,
+            "host": self.wall.url.split("//")[1],
+        }
         self._serve(fill(server, names))
         answer: Answer | None = None
         since = calls = 0
@@ -100,6 +105,8 @@ class Run:
                 self._check(answer, step["expect"], since, calls)
         assert answer is not None
         self._check(answer, fill(expect, names), since, calls)
+        inside, self.wall.faults[:] = [detail for _, detail in self.wall.faults], []
+        assert inside == ([expect["inside"]] if "inside" in expect else []), "something failed inside"
         for seen in self.world.seen:
             sent = seen.raw + repr(seen.headers).encode()
             assert not any(token.encode() in sent for token in self.tokens), "the caller's token went upstream"
@@ -115,7 +122,12 @@ class Run:
             script = self.world.add_a2a(self.name, **given)
             keys = None if spec.pop("unpinned", False) else script.agent.jwks()
             card = f"{self.world.origin}/a2a/{self.name}/.well-known/agent-card.json"
-            entry = {"card_url": spec.pop("card_url", card), "keys": keys, "network": "loopback", "tenants": ["default"]}
+            entry = {
+                "card_url": spec.pop("card_url", card),
+                "keys": keys,
+                "network": "loopback",
+                "tenants": ["default"],
+            }
             self.wall.worker.registry.register("default", "a2a", self.name, {**entry, **spec}, by="test")
             self.wall.worker.registry.approve("default", "a2a", self.name, by="test")
             self.wall.worker.refresh()
@@ -258,7 +270,7 @@ class Run:
     def _check(self, answer: Answer, expect: dict[str, Any], since: int, calls: int) -> None:
         told = f"{answer.status} {answer.body[:600]!r}"
         known = {"status", "rpc", "ok", "tool_error", "header", "forwarded", "rule", "labels", "absent", "present"}
-        known |= {"upstream_absent", "upstream_present", "tools", "fault"}
+        known |= {"upstream_absent", "upstream_present", "tools", "fault", "inside", "unlabelled"}
         assert set(expect) <= known, set(expect) - known
         if "status" in expect:
             assert answer.status == expect["status"], told
@@ -294,16 +306,20 @@ class Run:
             assert text in sent, sent
 
     def _check_records(self, expect: dict[str, Any], since: int, told: str) -> None:
-        if not {"rule", "labels", "fault"} & set(expect):
+        if not {"rule", "labels", "fault", "unlabelled"} & set(expect):
             return
-        records = [r for r in self.wall.exchange_records(since) if r["subject"] != "bartizan"]
+        every = self.wall.exchange_records(since)
+        records = [r for r in every if r["subject"] != "bartizan"]
         if "rule" in expect:
-            rules = {rule for r in records for rule in r.get("decision", {}).get("rules", [])}
+            rules = {rule for r in every for rule in r.get("decision", {}).get("rules", [])}
             assert expect["rule"] in rules, f"{rules}; {told}"
-            ids = {o for r in records for o in r.get("decision", {}).get("owasp", [])}
+            ids = {o for r in every for o in r.get("decision", {}).get("owasp", [])}
             assert set(self.case.owasp) <= ids, f"the record names {sorted(ids)}"
         if "labels" in expect:
             assert set(expect["labels"]) <= {mark for r in records for mark in r.get("labels", [])}, records
+        if expect.get("unlabelled"):
+            assert records
+            assert not any(r.get("labels") for r in records[:1]), records
         if "fault" in expect:
             assert expect["fault"] in {r.get("fault") for r in records}, records
 

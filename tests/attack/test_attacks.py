@@ -36,8 +36,6 @@ async def run(house: tuple[Composed, World], case: Case, *, twin: bool) -> None:
     """Take one half of a case under a name of its own."""
     wall, upstreams = house
     await Run(wall, upstreams, case, f"c{next(_numbers)}", twin).go()
-    found, wall.faults[:] = list(wall.faults), []
-    assert found == [], "something failed inside that no attack may make fail"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

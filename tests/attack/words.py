@@ -10,7 +10,7 @@ from typing import Any
 SECRETS = {
     "aws": "AKIA" + "QYLPMN5HHHFPZAM2",
     "github": "ghp_" + "u7Qx9Kd2Lm4Zp8Rt6Vw1Yb3Nc5Hf0Jg2Ks7A",
-    "slack": "xoxb-" + "123456789012-1234567890123-" + "Zq8vLm2Xc7Rt4Yp9Kd3Wn6Bf",
+    "slack": "xoxb-" + "482910573864-7391048265017-" + "Zq8vLm2Xc7Rt4Yp9Kd3Wn6Bf",
     "pem": "-----BEGIN " + "PRIVATE KEY-----\n" + "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgq8vLm2Xc7Rt4Yp9K\n" * 4
     + "-----END " + "PRIVATE KEY-----",
     "iban": "GB82 WEST 1234 5698 7654 32",

@@ -33,6 +33,7 @@ from firewall import config as configuration
 from firewall.app import Worker
 from firewall.identity.tokens import SigningKeys
 from firewall.record.log import iter_bundles
+from firewall.record.tiles import WIDTH
 from firewall.wire import jwt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,12 +237,19 @@ class Face:
 
 
 def audit_records(directory: Path) -> list[dict[str, Any]]:
-    """Read all records of an audit directory."""
+    """Read all records of an audit directory; what stands in full bundles is parsed once."""
     found: list[dict[str, Any]] = []
     for log in sorted(directory.glob("log_*")):
-        for _, bundle, _ in iter_bundles(log):
-            found.extend(json.loads(entry) for entry in bundle)
+        for number, bundle, _ in iter_bundles(log):
+            known = _PARSED.get((str(log), number))
+            records = known or [json.loads(entry) for entry in bundle]
+            if len(bundle) == WIDTH:
+                _PARSED[str(log), number] = records
+            found.extend(records)
     return found
+
+
+_PARSED: dict[tuple[str, int], list[dict[str, Any]]] = {}
 
 
 # -- in this process ---------------------------------------------------------------------------------------
@@ -323,8 +331,7 @@ def warm_cache(state: Path) -> Iterator[None]:
     with (WARM / "lock").open("w") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)  # two test processes do not both do the first compilation
         _copy(WARM, cache)
-        missing = not any(WARM.glob("*.hs*")) and not any(p.name != "lock" for p in WARM.iterdir())
-        if not missing:
+        if any(path.name != "lock" for path in WARM.iterdir()):
             fcntl.flock(gate, fcntl.LOCK_UN)
         yield
         _copy(cache, WARM)
