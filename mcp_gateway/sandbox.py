@@ -85,6 +85,11 @@ _DENIED = {
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3 = 435
+_SOCKET = {"x86_64": 41, "aarch64": 198}
+# What a program may open a socket of: its own two networks, and the kernel's list of their addresses.
+# A unix socket is reached by its path, past Landlock and the network namespace: the operator's own and
+# other children's doors lie there, and the peer's user id is ours. AF_VSOCK leaves a virtual machine.
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, 16)
 _NAMESPACES = 0x7E020000  # every CLONE_NEW* flag that clone(2) takes
 
 
@@ -355,12 +360,15 @@ def _filter_calls() -> None:
     denied, arch = _DENIED[_MACHINE], _AUDIT_ARCH[_MACHINE]
     load, equal, any_bit, at_least, back = 0x20, 0x15, 0x45, 0x35, 0x06
     allow, kill = 0x7FFF0000, 0x80000000
-    refuse, no_such = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+    refuse, no_such, no_family = (0x00050000 | code for code in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT))
     code = [(load, 0, 0, 4), (equal, 1, 0, arch), (back, 0, 0, kill), (load, 0, 0, 0)]
     if _MACHINE == "x86_64":
         code += [(at_least, 0, 1, 0x40000000), (back, 0, 0, kill)]  # the x32 calls
     for number in denied.values():
         code += [(equal, 0, 1, number), (back, 0, 0, refuse)]
+    code += [(equal, 0, len(_FAMILIES) + 3, _SOCKET[_MACHINE]), (load, 0, 0, 16)]
+    code += [(equal, len(_FAMILIES) - i, 0, int(family)) for i, family in enumerate(_FAMILIES)]
+    code += [(back, 0, 0, no_family), (back, 0, 0, allow)]
     # clone3's flags lie in memory that a filter cannot read: callers fall back to clone on ENOSYS.
     code += [(equal, 0, 1, _CLONE3), (back, 0, 0, no_such)]
     code += [(equal, 0, 3, _CLONE[_MACHINE]), (load, 0, 0, 16), (any_bit, 0, 1, _NAMESPACES), (back, 0, 0, refuse)]

@@ -68,6 +68,27 @@ async def test_the_only_way_out_is_the_socket_of_our_proxy(tmp_path: Path):
 
 
 @pytest.mark.skipif(not SUPPORT.seccomp, reason="no seccomp here")
+@pytest.mark.parametrize("seccomp", [True, False])
+async def test_a_unix_socket_of_ours_is_out_of_reach(tmp_path: Path, seccomp: bool):
+    """The operator's socket trusts our user id, which every child has. The twin without seccomp reaches it."""
+    server = await asyncio.start_unix_server(lambda _r, w: w.close(), tmp_path / "admin.sock")
+    code = (
+        "import socket\n"
+        f"try: socket.socket(socket.AF_UNIX).connect({str(tmp_path / 'admin.sock')!r}); print('reached')\n"
+        "except OSError as e: print(e.errno)\n"
+        "for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK):\n"
+        "    socket.socket(family, socket.SOCK_RAW if family == socket.AF_NETLINK else socket.SOCK_STREAM).close()\n"
+        "a, b = socket.socketpair(); a.send(b'x'); print(b.recv(1).decode())\n"
+    )
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    exit_code, said = await run(code, cwd, seccomp=seccomp)
+    server.close()
+    assert exit_code == 0
+    assert said.split() == ["97" if seccomp else "reached", "x"]  # 97: address family not supported
+
+
+@pytest.mark.skipif(not SUPPORT.seccomp, reason="no seccomp here")
 async def test_system_calls_that_widen_the_attack_surface_are_refused(tmp_path: Path):
     code = (
         "import ctypes, json\n"
