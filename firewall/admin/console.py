@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from firewall.admin import doctor
 from firewall.admin.access import Access, from_own_page, session_of
-from firewall.admin.api import LATEST_US, router
+from firewall.admin.api import LATEST_US, Viewer, router
 from firewall.admin.caller import Caller, Refused, Role, highest
 from firewall.admin.decisions import EFFECTS, PAGE, Decisions, Wanted
 from firewall.admin.desk import Desk, pin_json
@@ -26,7 +26,7 @@ from firewall.admin.pages import Pages
 from firewall.admin.parts import AdminParts
 from firewall.admin.serve import error_reply, status_of
 from firewall.admin.sessions import cookie_name
-from firewall.core.errors import BartizanError, Malformed
+from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.throttle import Throttle
 from firewall.identity.users import User
@@ -110,7 +110,7 @@ async def _unrouted(request: Request, error: Exception) -> Response:
 
 
 def _text(error: BartizanError) -> str:
-    known = TEXTS.get(error.code)
+    known = TEXTS.get("audit_unavailable" if isinstance(error, AuditUnavailable) else error.code)
     if known is None:
         known = f"{error.detail or error.code}. {error.fix}".strip()
     return known
@@ -126,9 +126,10 @@ def page(request: Request, name: str, status: int = 200, *, caller: Caller | Non
     return Response(html, status, media_type="text/html")
 
 
-def _caller(request: Request, role: Role, form: oauth.Form | None = None) -> Caller:
+def _caller(request: Request, role: Role, form: oauth.Form) -> Caller:
+    """Return who posted a form, if the session, its token and the page it came from fit."""
     access: Access = request.app.state.access
-    return access.require(request.scope, role, form_token=form.get("csrf") if form else "")
+    return access.require(request.scope, role, form_token=form.get("csrf"))
 
 
 async def _form(request: Request) -> oauth.Form:
@@ -155,6 +156,7 @@ def _desk(request: Request) -> Desk:
 
 async def live(
     request: Request,
+    caller: Viewer,
     effect: str = "",
     upstream: str = "",
     subject: str = "",
@@ -162,7 +164,6 @@ async def live(
     until: Annotated[int, Query(ge=0)] = LATEST_US,
 ) -> Response:
     """Show decisions, newest first; the script keeps the list fresh, the page works without it."""
-    caller = _caller(request, "viewer")
     reader: Decisions = request.app.state.decisions
     wanted = Wanted(effect, upstream, subject, rule, 0, until, PAGE)
     rows = await reader.latest(caller.tenant, wanted)
@@ -182,36 +183,31 @@ async def live(
     )
 
 
-async def story(request: Request, some_id: str) -> Response:
+async def story(request: Request, caller: Viewer, some_id: str) -> Response:
     """Show everything recorded about one exchange."""
-    caller = _caller(request, "viewer")
     reader: Decisions = request.app.state.decisions
     told, text = await reader.story(caller.tenant, some_id)
     return page(request, "story", caller=caller, story=told, text=text)
 
 
-async def servers(request: Request) -> Response:
+async def servers(request: Request, caller: Viewer) -> Response:
     """Show servers and agents, with their verbs."""
-    caller = _caller(request, "viewer")
     return page(request, "servers", caller=caller, entries=_desk(request).registry(caller))
 
 
-async def pins(request: Request, upstream: str = "", status: str = "") -> Response:
+async def pins(request: Request, caller: Viewer, upstream: str = "", status: str = "") -> Response:
     """Show pins, those that wait first."""
-    caller = _caller(request, "viewer")
     found = [pin_json(p) for p in _desk(request).pins(caller, upstream, status)]
     return page(request, "pins", caller=caller, pins=found[:200], count=len(found), upstream=upstream)
 
 
-async def pin(request: Request, upstream: str, kind: str, name: str) -> Response:
+async def pin(request: Request, caller: Viewer, upstream: str, kind: str, name: str) -> Response:
     """Show what is approved beside what is offered, and offer to approve exactly that."""
-    caller = _caller(request, "viewer")
     return page(request, "pin", caller=caller, pin=_desk(request).pin(caller, upstream, kind, name))
 
 
-async def stops(request: Request) -> Response:
+async def stops(request: Request, caller: Viewer) -> Response:
     """Show the kill switch."""
-    caller = _caller(request, "viewer")
     return page(request, "stops", caller=caller, stops=_desk(request).stops(caller))
 
 

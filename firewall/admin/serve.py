@@ -16,7 +16,7 @@ from firewall.admin.health import readiness
 from firewall.admin.parts import AdminParts
 from firewall.core.action import Headers
 from firewall.core.bounds import FORM_BODY_BYTES, REQUEST_READ_S
-from firewall.core.errors import BartizanError, Malformed, StateUnavailable, fault
+from firewall.core.errors import AuditUnavailable, BartizanError, Malformed, StateUnavailable, fault
 from firewall.core.permit import FixedReply
 from firewall.net import asgi
 from firewall.net.asgi import App, Message, Receive, Scope, Send
@@ -183,7 +183,7 @@ def status_of(error: BartizanError) -> int:
     """Return the HTTP status of an error told to people and scripts of the admin room."""
     if error.code in STATUS:
         return STATUS[error.code]
-    if isinstance(error, StateUnavailable):
+    if isinstance(error, StateUnavailable | AuditUnavailable):
         return 503
     known = fault(error.code)
     if known.code == error.code:
