@@ -190,7 +190,10 @@ def _engine(
     if engine.mode != "compiled":
         return engine
     return SampledEngine(
-        engine, bundle, every=SAMPLE_EVERY, alarm=lambda difference: on_fault("policy_difference", str(difference.point))
+        engine,
+        bundle,
+        every=SAMPLE_EVERY,
+        alarm=lambda difference: on_fault("policy_difference", str(difference.point)),
     )
 
 
@@ -562,6 +565,16 @@ Ready = Callable[[Worker, dict[str, int]], Awaitable[None]]
 # -- processes ---------------------------------------------------------------------------------------------
 
 
+def check(config: Config) -> None:
+    """Raise ConfigFault for what no worker could start with: a parent would start it again and again."""
+    specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
+    rooms.mcp_settings(config, specs, scratch="", egress_socket="")
+    rooms.llm_models(config)
+    paths = Paths(config.state)
+    paths.make()
+    load_policy(config, paths)
+
+
 def run(
     config: Config,
     *,
@@ -570,6 +583,7 @@ def run(
 ) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code. Everything is down within two seconds."""
     if config.workers > 1:
+        check(config)
         return Supervisor(
             _worker_main, config, WorkerSettings(config.workers), SystemClock(), lambda e, i: on_fault(e, str(i))
         ).run()
