@@ -5,8 +5,8 @@ of the engine; places, pointers and digests are worked out only for what was fou
 
 Rules enforced here:
 - Every string is scanned, object keys too, ``_meta`` too; only JSON-RPC's own ``jsonrpc``,
-  ``method`` and ``id`` members are not (the gateway made them). Integers of 12 digits and more
-  count as strings.
+  ``method`` and ``id`` members are not (the gateway made them), nor whole strings that equal one of
+  `CONSTANTS`: they say nothing. Integers of 12 digits and more count as strings.
 - Which detectors look at which point is `ENABLED`, one table.
 - A bound that is reached is a finding (``scan.overflow``, severity 100), never silence.
 """
@@ -32,6 +32,21 @@ from firewall.detect.views import DECODERS, fold
 Digest = Callable[[str, bytes], str]
 
 _SKIPPED: Final = frozenset({"jsonrpc", "method", "id"})
+# Names and revisions that stand in every modern MCP message. Long runs of letters and dates nominate
+# rules each time; a string that equals one of these, as a whole, has no finding (tested).
+CONSTANTS: Final = frozenset(
+    {
+        "io.modelcontextprotocol/protocolVersion",
+        "io.modelcontextprotocol/clientCapabilities",
+        "io.modelcontextprotocol/clientInfo",
+        "io.modelcontextprotocol/serverInfo",
+        "2026-07-28",
+        "2025-11-25",
+        "2025-06-18",
+        "2025-03-26",
+    }
+)
+_LONGEST_CONSTANT: Final = max(map(len, CONSTANTS))
 _LEAST_CARD: Final = 10**11
 _IDS: Final = frozenset(
     {
@@ -93,18 +108,24 @@ def _indices(families: Iterable[Family]) -> frozenset[int]:
     return frozenset(i for i, rule in enumerate(RULES) if rule.family in wanted)
 
 
+def _says(string: str) -> bool:
+    return len(string) > _LONGEST_CONSTANT or string not in CONSTANTS
+
+
 def gather(value: JSON, out: list[str]) -> None:
-    """Append every string of a value, keys directly before their values, document order.
+    """Append every string of a value that is scanned, keys directly before their values, document order.
 
     Depth is bounded by the strict parser (`bounds.JSON_DEPTH`).
     """
     if isinstance(value, dict):
         append = out.append
         for key, item in value.items():
-            append(key)
+            if len(key) > _LONGEST_CONSTANT or key not in CONSTANTS:
+                append(key)
             kind = type(item)
             if kind is str:
-                append(item)  # type: ignore[arg-type]
+                if len(item) > _LONGEST_CONSTANT or item not in CONSTANTS:  # type: ignore[arg-type]
+                    append(item)  # type: ignore[arg-type]
             elif kind is dict or kind is list:
                 gather(item, out)
             elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):  # type: ignore[operator]
@@ -113,13 +134,15 @@ def gather(value: JSON, out: list[str]) -> None:
         for item in value:
             kind = type(item)
             if kind is str:
-                out.append(item)  # type: ignore[arg-type]
+                if _says(item):  # type: ignore[arg-type]
+                    out.append(item)  # type: ignore[arg-type]
             elif kind is dict or kind is list:
                 gather(item, out)
             elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):  # type: ignore[operator]
                 out.append(str(item))
     elif isinstance(value, str):
-        out.append(value)
+        if _says(value):
+            out.append(value)
 
 
 def strings_of(body: JSON) -> list[str]:
@@ -128,7 +151,8 @@ def strings_of(body: JSON) -> list[str]:
     if isinstance(body, dict) and "jsonrpc" in body:
         for key, item in body.items():
             if key not in _SKIPPED:
-                out.append(key)
+                if _says(key):
+                    out.append(key)
                 gather(item, out)
     else:
         gather(body, out)
@@ -142,18 +166,23 @@ def places_of(body: JSON) -> list[tuple[Path, bool]]:
     def walk(value: JSON, path: Path) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
-                out.append(((*path, key), True))
+                if _says(key):
+                    out.append(((*path, key), True))
                 walk(item, (*path, key))
         elif isinstance(value, list):
             for i, item in enumerate(value):
                 walk(item, (*path, i))
-        elif isinstance(value, str) or (type(value) is int and (value >= _LEAST_CARD or value <= -_LEAST_CARD)):
+        elif isinstance(value, str):
+            if _says(value):
+                out.append((path, False))
+        elif type(value) is int and (value >= _LEAST_CARD or value <= -_LEAST_CARD):
             out.append((path, False))
 
     if isinstance(body, dict) and "jsonrpc" in body:
         for key, item in body.items():
             if key not in _SKIPPED:
-                out.append(((key,), True))
+                if _says(key):
+                    out.append(((key,), True))
                 walk(item, (key,))
     else:
         walk(body, ())

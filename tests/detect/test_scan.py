@@ -12,7 +12,7 @@ import pytest
 from firewall.core.bounds import POLICY_FINDINGS
 from firewall.core.jsonvalue import get, parse_pointer, strings
 from firewall.core.points import Point
-from firewall.detect.scan import PatternScanner, places_of, strings_of
+from firewall.detect.scan import CONSTANTS, ENABLED, PatternScanner, places_of, strings_of
 from firewall.enforce.obligations import marker
 from tests.detect.conftest import Scan
 from tests.detect.samples import AWS_KEY, CLEAN, DIRTY, GITHUB, HIDDEN, JWT, PEM
@@ -97,6 +97,19 @@ def test_only_the_envelope_members_of_json_rpc_are_left_out(scanner: PatternScan
         "/params/id",
         "/params/method",
     }
+
+
+@pytest.mark.parametrize("text", sorted(CONSTANTS))
+def test_a_constant_that_is_not_scanned_would_have_had_no_finding(text: str, scanner: PatternScanner) -> None:
+    for point in ENABLED:
+        # A space at its end makes it a string that is scanned.
+        assert scanner.scan({text + " ": [text + " "]}, point, "acme") == []
+
+
+def test_what_stands_beside_a_constant_is_scanned(call: Scan) -> None:
+    (found,) = call({"2026-07-28": {"io.modelcontextprotocol/clientInfo": ["2026-07-28", AWS_KEY]}})
+    assert found.pointer == "/params/arguments/2026-07-28/io.modelcontextprotocol~1clientInfo/1"
+    assert call({"io.modelcontextprotocol/clientInfo " + AWS_KEY: 1})
 
 
 def test_places_are_told_in_the_order_of_the_strings() -> None:
