@@ -7,8 +7,9 @@ is safe leaves. A finding asks policy once more, at the stream's own point:
     transform  → spans of the finding are cut out of the waiting pieces, then they go on
     approve, deny → Stop: nothing that waits is released, the caller ends the stream and the upstream
 
-A removed hidden character leaves `GAP` behind: without it the cut itself could put a key together
-that the inspector, which read the text as it came, never saw. Every event asks the kill switch.
+A hidden character that held two words apart leaves `GAP` behind: without it the cut itself could put
+a key together that the inspector, which read the text as it came, never saw. Every event asks the
+kill switch.
 
 What is released never depends on how the network cut the text (DESIGN §8); how much waits is
 bounded by `bounds.STREAM_HOLD_CHARS` of text and `MAX_WAITING` pieces.
@@ -54,6 +55,7 @@ class StreamGuard:
         self._waiting: deque[_Piece] = deque()
         self._fed = 0
         self._released = 0
+        self._last = ""  # the character before the first waiting piece, as it came
         self._cuts: list[tuple[int, int, str]] = []
         self._stopped: Refusal | None = None
         self._blank: JSON = {**action.body, "text": ""} if isinstance(action.body, dict) else {"text": ""}
@@ -130,11 +132,11 @@ class StreamGuard:
         while self._waiting and self._waiting[0].end <= safe:
             piece = self._waiting.popleft()
             body = piece.body
-            if piece.text_at and piece.end > piece.start and self._cuts:
-                text = get(body, piece.text_at)
-                if not isinstance(text, str):
-                    raise PolicyFault("obligation_failed", "streamed text is not a string")
-                body = replaced(body, piece.text_at, self._rewritten(text, piece.start))
+            if piece.end > piece.start:
+                text = _text(piece)
+                if self._cuts:
+                    body = replaced(body, piece.text_at, self._rewritten(text, piece.start))
+                self._last = text[-1:]
             self._released = piece.end
             out.append(self._guard._clear_piece(body, self._exchange, self._decision_id))
         return out
@@ -148,16 +150,34 @@ class StreamGuard:
                 continue
             begin = max(cut_start, at)
             out.append(text[at - start : begin - start])
-            if cut_start >= start:
+            if cut_start >= start and (mark != GAP or self._holds_apart(text, start, cut_start, cut_end)):
                 out.append(mark)
             at = min(cut_end, end)
         out.append(text[at - start :])
         return "".join(out)
 
+    def _holds_apart(self, text: str, start: int, cut_start: int, cut_end: int) -> bool:
+        """Return whether what stands on both sides of a cut, as it came, is neither space nor an end."""
+        before = text[cut_start - start - 1] if cut_start > start else self._last
+        after = text[cut_end - start : cut_end - start + 1]
+        for piece in self._waiting if not after else ():
+            if piece.start <= cut_end < piece.end:
+                after = _text(piece)[cut_end - piece.start]
+                break
+        # Python's own idea of white space holds control characters, which are cut themselves.
+        return bool(before.strip(" \t\r\n") and after.strip(" \t\r\n"))
+
     def _stop(self, refusal: Refusal) -> Refusal:
         self._stopped = refusal
         self._waiting.clear()
         return refusal
+
+
+def _text(piece: _Piece) -> str:
+    text = get(piece.body, piece.text_at)
+    if not isinstance(text, str):
+        raise PolicyFault("obligation_failed", "streamed text is not a string")
+    return text
 
 
 async def open_stream(guard: Guard, action: Action, exchange: Exchange) -> StreamGuard | Refusal:

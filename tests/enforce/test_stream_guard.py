@@ -160,24 +160,32 @@ async def test_a_stream_that_may_not_begin_does_not(word):
     assert isinstance(await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm")), Refusal)
 
 
-async def test_a_hidden_character_in_the_middle_of_a_key_does_not_put_the_key_together():
-    def script(asked: dict) -> dict:
-        found = asked["context"]["findings"]
-        if not found:
-            return ALLOW
-        reason = {"rule": "t.hidden", "effect": "transform", "code": "hidden", "owasp": [], "severity": 40}
-        duties = [{"type": "clean", "pointer": f["pointer"]} for f in found]
-        return {**ALLOW, "effect": "transform", "risk": 40, "reasons": [reason], "obligations": duties}
+def clean_only(asked: dict) -> dict:
+    found = asked["context"]["findings"]
+    if not found:
+        return ALLOW
+    reason = {"rule": "t.hidden", "effect": "transform", "code": "hidden", "owasp": [], "severity": 40}
+    duties = [{"type": "clean", "pointer": f["pointer"]} for f in found]
+    return {**ALLOW, "effect": "transform", "risk": 40, "reasons": [reason], "obligations": duties}
 
-    k = kit(engine=ScriptedEngine(script), scanner=SCANNER)
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 500), max_size=30), st.sampled_from(["\u200b", "\x1c" * 61, "\u200b\x1c\u200b"]))
+async def test_a_hidden_character_in_the_middle_of_a_key_does_not_put_the_key_together(at, hidden):
+    k = kit(engine=ScriptedEngine(clean_only), scanner=SCANNER)
     guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
     assert not isinstance(guard, Refusal)
-    text = f"take {KEY[:4]}\u200b{KEY[4:]} now"
-    out = [*await guard.feed(event(text), AT, text), *await guard.finish()]
-    left = "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in out)
+    text = f"take\u200b {KEY[:4]}{hidden}{KEY[4:]} now\u200b"
+    left = ""
+    for piece in cut(text, at):
+        left += "".join(
+            orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in await guard.feed(event(piece), AT, piece)
+        )
+    left += "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in await guard.finish())
     assert KEY not in left
-    assert "\u200b" not in left
-    assert left == f"take {KEY[:4]}\ufffd{KEY[4:]} now"
+    assert left.replace("\ufffd\ufffd", "\ufffd").replace("\ufffd\ufffd", "\ufffd") == (
+        f"take {KEY[:4]}\ufffd{KEY[4:]} now"
+    )  # one that holds nothing apart goes without a trace
 
 
 @pytest.mark.parametrize("piece", ["a\u200b. " * 100, f"x {KEY} " * 100])
