@@ -79,7 +79,7 @@ class Answer:
         # Arguments were inspected parsed, at their own point; as a string they would be judged twice.
         findings = [
             f
-            for f in self.guard.scanner.scan(body, action.point, self.principal.tenant)
+            for f in await self.guard.inspect(action, body)
             if not (f.pointer.startswith(_CALLS_PREFIX) and f.pointer.endswith(_ARGUMENTS_SUFFIX))
         ]
         return await clear_seen(self.guard, action, self.exchange, findings)
@@ -216,7 +216,7 @@ async def clear_request(guard: Guard, action: Action, exchange: Exchange, images
     if not images or not isinstance(action.body, dict):
         return await guard.clear(action, exchange)
     readable: JSONObject = {**action.body, "messages": without_images(action.body.get("messages"))}
-    findings = guard.scanner.scan(readable, action.point, action.principal.tenant)
+    findings = await guard.inspect(action, readable)
     return await clear_seen(guard, action, exchange, findings)
 
 

@@ -16,11 +16,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from firewall.core.action import Action
+from firewall.core.bounds import KIB
 from firewall.core.decision import EFFECT_NAMES, Decision, Effect
 from firewall.core.errors import (
     FAULTS,
@@ -57,6 +59,7 @@ from firewall.enforce.records import decision_record, outcome_record
 from firewall.wire import strict_json
 
 _MINT: Final = take_mint()
+ASIDE_BYTES: Final = 64 * KIB  # a body beyond it is inspected in a thread, so that others are served meanwhile
 ROUNDS: Final = 3  # decisions about one message; one that still changes then is refused
 
 
@@ -154,7 +157,13 @@ class Guard:
 
     async def clear(self, action: Action, exchange: Exchange) -> Cleared | Refusal:
         """Decide, record and return sendable bytes, or the refusal. Never raises but on cancellation."""
-        verdict = await self.check_remote(action, exchange) if self._remote else self.check(action, exchange)
+        aside = await self._aside(action, exchange)
+        if isinstance(aside, Refusal):
+            return aside
+        if self._remote:
+            verdict = await self.check_remote(action, exchange, aside=aside)
+        else:
+            verdict = self.check(action, exchange, aside=aside)
         if isinstance(verdict, Refusal):
             return verdict
         cleared = self.commit_or_refuse(verdict, exchange)
@@ -165,6 +174,28 @@ class Guard:
                 return Refusal(FAULTS["audit_unavailable"], verdict.decision_id)
         return cleared
 
+    async def _aside(self, action: Action, exchange: Exchange) -> tuple[Finding, ...] | Refusal | None:
+        """Return the findings of a large body, or None for one that `check` inspects by itself.
+
+        The kill switch and the limits come first here too: who is refused costs no inspection.
+        """
+        try:
+            if not INFO[action.point].content or len(strict_json.dumps(action.body)) <= ASIDE_BYTES:
+                return None
+            refusal = self._gate(action, exchange, self._ids.new("d"))
+            if refusal is not None:
+                return refusal
+            return await self.inspect(action, action.body)
+        except Exception as error:  # noqa: BLE001  every failure is a deny
+            return self._failed(action, exchange, error)
+
+    async def inspect(self, action: Action, body: JSON) -> tuple[Finding, ...]:
+        """Return what a scan finds in a body at an Action's point; a large one is read in a thread."""
+        scan, tenant = self.scanner.scan, action.principal.tenant
+        if len(strict_json.dumps(body)) <= ASIDE_BYTES:
+            return tuple(scan(body, action.point, tenant))
+        return tuple(await asyncio.to_thread(scan, body, action.point, tenant))
+
     async def settle(self, cleared: Cleared) -> None:
         """Return when the record of a Cleared is on disk. Raises AuditUnavailable."""
         await self._settle(cleared.record_uid)
@@ -174,13 +205,21 @@ class Guard:
         if receipt is not None:
             await self._audit.durable(receipt)
 
-    def check(self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None) -> Permit | Refusal:
+    def check(
+        self,
+        action: Action,
+        exchange: Exchange,
+        seen: Sequence[Finding] | None = None,
+        *,
+        aside: tuple[Finding, ...] | None = None,
+    ) -> Permit | Refusal:
         """Decide with the embedded engine; no await, no I/O but the refusal's record.
 
-        seen: findings of a stream's inspector, in place of a scan of the body.
+        seen: findings of a stream's inspector, in place of a scan of the body. aside: those of a scan
+        of the body that `clear` made beside the loop, after the kill switch and the limits.
         """
         try:
-            step: Question | Permit | Refusal = self.prepare(action, exchange, seen)
+            step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 answer = self._engine.decide(action.point, step.input_json)  # type: ignore[union-attr]
@@ -190,13 +229,18 @@ class Guard:
             return self._failed(action, exchange, error)
 
     async def check_remote(
-        self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None
+        self,
+        action: Action,
+        exchange: Exchange,
+        seen: Sequence[Finding] | None = None,
+        *,
+        aside: tuple[Finding, ...] | None = None,
     ) -> Permit | Refusal:
         """Decide with the engine, wherever it is."""
         if not self._remote:
-            return self.check(action, exchange, seen)
+            return self.check(action, exchange, seen, aside=aside)
         try:
-            step: Question | Permit | Refusal = self.prepare(action, exchange, seen)
+            step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 answer = await self._engine.decide_remote(action.point, step.input_json)  # type: ignore[union-attr]
@@ -205,21 +249,38 @@ class Guard:
         except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
-    def prepare(self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None) -> Question | Refusal:
+    def _gate(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
+        """Kill switch and limits: what comes before everything that costs."""
+        exchange.upstream = action.resource.upstream
+        if self.kill_switch.stopped(action.principal, action.resource.upstream):
+            return self._refuse(action, exchange, FAULTS["killed"], decision_id)
+        if INFO[action.point].direction == "request":
+            wait = self._limits.take(action.principal)
+            if wait:
+                return self._refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
+        return None
+
+    def prepare(
+        self,
+        action: Action,
+        exchange: Exchange,
+        seen: Sequence[Finding] | None = None,
+        aside: tuple[Finding, ...] | None = None,
+    ) -> Question | Refusal:
         """Kill switch, limits, inspection, label and policy input; raises PolicyFault("input_invalid")."""
         decision_id = self._ids.new("d")
         principal = action.principal
-        info = INFO[action.point]
-        exchange.upstream = action.resource.upstream
-        if self.kill_switch.stopped(principal, action.resource.upstream):
+        if aside is None:
+            refusal = self._gate(action, exchange, decision_id)
+            if refusal is not None:
+                return refusal
+        elif self.kill_switch.stopped(principal, action.resource.upstream):  # pulled while the thread was reading
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
-        if info.direction == "request":
-            wait = self._limits.take(principal)
-            if wait:
-                return self._refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
-        if seen is not None:
+        if aside is not None:
+            findings = aside
+        elif seen is not None:
             findings = tuple(seen)
-        elif info.content:
+        elif INFO[action.point].content:
             findings = tuple(self.scanner.scan(action.body, action.point, principal.tenant))
         else:
             findings = ()

@@ -359,3 +359,62 @@ async def test_a_secret_that_is_the_name_of_a_member_is_not_written_into_the_rec
     assert "/params/arguments/note/*" in told
     assert "/params/arguments/note/*/inner" in told
     assert "/params/arguments/plain" in told  # the twin: an ordinary name is told
+
+
+# -- large bodies --------------------------------------------------------------------------------------
+
+
+async def test_a_large_body_is_inspected_beside_the_loop_and_found_all_the_same():
+    import asyncio
+    import threading
+
+    where: list[bool] = []
+
+    def see(body: object) -> list[Finding]:
+        where.append(threading.current_thread() is threading.main_thread())
+        loop.call_soon_threadsafe(done.set)
+        return [secret_at("/params/arguments/t")]
+
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    k = kit(engine=ScriptedEngine(lambda i: decided("deny", reason()) if i["context"]["findings"] else ALLOW))
+    k.guard.scanner = NoScanner(see)
+    big = call({"t": ["x" * 1000] * 200})
+    assert isinstance(await k.guard.clear(big, k.guard.new_exchange(principal(), "mcp")), Refusal)
+    assert isinstance(await k.guard.clear(call({"t": "x"}), k.guard.new_exchange(principal(), "mcp")), Refusal)
+    assert where == [False, True]  # the large one in a thread, the twin here
+
+
+async def test_the_kill_switch_and_the_limits_come_before_the_inspection_of_a_large_body():
+    seen: list[object] = []
+    k = kit(scanner=NoScanner(lambda body: seen.append(body) or []), calls_per_minute=1)
+    big = call({"t": ["x" * 1000] * 200})
+    assert isinstance(await k.guard.clear(big, k.guard.new_exchange(principal(), "mcp")), Cleared)
+    assert len(seen) == 1
+    refusal = await k.guard.clear(big, k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "over_limit"  # one call was counted once, and this one not at all
+    k.kill_switch.pull("default", "all", "*", by="test")
+    refusal = await k.guard.clear(big, k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "killed"
+    assert len(seen) == 1
+
+
+async def test_a_kill_switch_that_is_pulled_while_a_large_body_is_read_counts():
+    k = kit()
+
+    def see(_body: object) -> list[Finding]:
+        k.kill_switch.pull("default", "all", "*", by="test")
+        return []
+
+    k.guard.scanner = NoScanner(see)
+    refusal = await k.guard.clear(call({"t": ["x" * 1000] * 200}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "killed"
+
+
+async def test_a_scanner_that_breaks_over_a_large_body_is_a_deny():
+    k = kit(scanner=NoScanner(lambda _body: 1 / 0))
+    refusal = await k.guard.clear(call({"t": ["x" * 1000] * 200}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "internal"
