@@ -306,12 +306,23 @@ PATH_KEYS: Final = (
 )
 
 
+PATH_BYTES: Final = 4096
+# Names that stand for a path and nothing else; under the others of `PATH_KEYS` there may be a whole text.
+SURE_PATH_KEYS: Final = frozenset(
+    {"path", "paths", "file_path", "filepath", "filename", "directory", "dir", "cwd", "repo_path", "root"}
+)
+
+
 def judge_path(seen: Seen) -> Sequence[Verdict]:
     """Judge a climbing or encoded path: under a key that names one, or a string that is one."""
+    if seen.high - seen.low > PATH_BYTES:  # more than a path can be, unless the tool shortens it first
+        return (Verdict("path.traversal", 80, "normal_form", "POL-02"),) if seen.key in SURE_PATH_KEYS else ()
     text = seen.data[seen.low : seen.high]
+    if b"\n" in text and seen.key in SURE_PATH_KEYS and not seen.is_key:
+        return (Verdict("path.traversal", 80, "normal_form", "POL-02"),)
     named = any(word in seen.key for word in PATH_KEYS)
     looks = text.startswith((b"/", b"./", b"../", b"~", b"..\\", b"file:", b"\\")) or text[1:3] in (b":\\", b":/")
-    if seen.is_key or len(text) > 4096 or b"\n" in text or not (named or (looks and b" " not in text)):
+    if seen.is_key or b"\n" in text or not (named or (looks and b" " not in text)):
         return ()
     encoded = b"%" in seen.value
     return (Verdict("path.traversal", 80 if encoded or named else 60, "normal_form", "POL-02"),)

@@ -178,6 +178,14 @@ def test_a_climbing_path_is_found_under_a_path_key(path: str, call: Scan) -> Non
     assert found[0].pointer == "/params/arguments/path"
 
 
+@pytest.mark.parametrize("path", ["/data/" + "./" * 2100 + "../../etc/shadow", "/data/x\n/../../../etc/shadow"])
+def test_a_climbing_path_hides_neither_in_length_nor_behind_a_line_end(path: str, call: Scan) -> None:
+    """A tool that shortens a path before it opens it accepts both."""
+    assert [f for f in call({"path": path}) if f.rule == "path.traversal" and f.severity >= 60]
+    # the twin: a whole text, under a name that often holds one, may say "../"
+    assert [f for f in call({"file_text": "import a\n" * 600 + "from '../b'\n"}) if f.rule == "path.traversal"] == []
+
+
 @pytest.mark.parametrize(
     "value", ["HEAD..main", "wait... what", "see ../README for more", "version 1..2", "/data/file..txt"]
 )
