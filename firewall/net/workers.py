@@ -38,7 +38,7 @@ class WorkerSettings:
     workers: int
     stuck_s: float = 5.0
     start_s: float = 60.0
-    stop_s: float = 1.8
+    stop_s: float = 1.6
     steady_s: float = 10.0
 
 
