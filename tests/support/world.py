@@ -59,6 +59,7 @@ class A2AScript:
     result: dict[str, Any] | None = None
     form: str = "restore"
     error: dict[str, Any] | None = None
+    raw: bytes | None = None
 
 
 @dataclass
@@ -198,6 +199,9 @@ async def _a2a(script: A2AScript, seen: Seen, rest: list[str], say: Say) -> None
         card: AgentCard = script.agent.cards[script.form]
         await say(200, "application/json", json.dumps(MessageToDict(card)).encode())
         return
+    if script.raw is not None:
+        await say(200, "application/json", script.raw)
+        return
     asked = seen.body
     answer: dict[str, Any] = {"jsonrpc": "2.0", "id": asked["id"]}
     if script.error is not None:
@@ -242,17 +246,25 @@ async def _llm(script: LLMScript, asked: Any, say: Say) -> None:
 
 
 @contextlib.asynccontextmanager
-async def world() -> AsyncIterator[World]:
-    """Serve a world of upstreams on a free port."""
-    made, tasks = World(), Tasks()
-    server = Server([Listener("world", "127.0.0.1", 0, made)], SystemClock(), tasks)
+async def serve_app(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application on a free loopback port; yield its origin."""
+    tasks = Tasks()
+    server = Server([Listener("world", "127.0.0.1", 0, app)], SystemClock(), tasks)
     await server.start()
-    made.origin = f"http://127.0.0.1:{server.ports['world']}"
     try:
-        yield made
+        yield f"http://127.0.0.1:{server.ports['world']}"
     finally:
         await server.stop(grace_s=0.1)
         await tasks.close()
 
 
-__all__ = ["ECHO", "World", "tool", "world"]
+@contextlib.asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    """Serve a world of upstreams on a free port."""
+    made = World()
+    async with serve_app(made) as origin:
+        made.origin = origin
+        yield made
+
+
+__all__ = ["ECHO", "World", "serve_app", "tool", "world"]

@@ -1,0 +1,129 @@
+"""Ending: killed under load no record of a forwarded call is lost; told to stop, everything is gone in two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from firewall.record.verify import verify
+from tests.support.composed import Started, modern, request_bytes, settings, started
+from tests.support.world import World, tool, world
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+def config_for(upstreams: World, directory: Path, workers: int = 1) -> dict[str, object]:
+    count = {"url": upstreams.add_mcp("count", tools=[tool("note", "mark")]), "network": "loopback"}
+    return settings(directory / "state", workers=workers, mcp={"count": {**count, "tools": {"note": "read"}}})
+
+
+def vkeys(run: Started) -> list[str]:
+    return (run.audit / "vkey").read_text().split()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_kill_9_under_load_loses_no_record_of_a_call_that_was_forwarded(tmp_path: Path, workers: int) -> None:
+    async with world() as upstreams:
+        config = config_for(upstreams, tmp_path, workers)
+        with started(config, tmp_path) as run:
+            token = await run.sign_in("/mcp/count", "count:read")
+            stop = asyncio.Event()
+
+            async def load(lane: int) -> None:
+                number = 0
+                while not stop.is_set():
+                    number += 1
+                    with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError, TimeoutError):
+                        await run.call("count", "note", {"mark": f"m-{lane}-{number}"}, token=token)
+
+            lanes = [asyncio.create_task(load(lane)) for lane in range(8)]
+            while len(upstreams.calls()) < 150:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(run.kill)
+            stop.set()
+            await asyncio.gather(*lanes)
+            forwarded = len(upstreams.calls())
+        # Beside each other: what the upstream got, and what stands in the log. Started again, it opens and verifies.
+        with started(config, tmp_path) as again:
+            token = await again.sign_in("/mcp/count", "count:read")
+            assert (await again.call("count", "note", {"mark": "after"}, token=token)).json["result"]
+            keys = vkeys(again)
+        records = again.records("decision")
+        intents = [r for r in records if r["point"] == "mcp.tool.call" and r["phase"] == "intent"]
+        assert forwarded >= 150
+        assert len(intents) >= len(upstreams.calls())
+        sizes = sorted(r["args"]["bytes"] for r in intents)
+        got = sorted(len(s.raw) for s in upstreams.calls())
+        for size in set(got):  # each forwarded call has an intent of its own, of exactly its length
+            assert sizes.count(size) >= got.count(size)
+        report = verify(again.audit, keys)
+        assert report.ok, report.text()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_an_interrupt_with_open_streams_ends_everything_within_two_seconds(tmp_path: Path, workers: int) -> None:
+    async with world() as upstreams:
+        with started(config_for(upstreams, tmp_path, workers), tmp_path) as run:
+            token = await run.sign_in("/mcp/count", "count:read")
+            assert (await run.call("count", "note", {"mark": "first"}, token=token)).status == 200
+            upstreams.hold = asyncio.Event()  # from here on the upstream keeps everybody waiting
+            body, headers = modern("tools/call", {"name": "note", "arguments": {"mark": "held"}})
+            sent = {**headers, "authorization": f"Bearer {token}"}
+            data = request_bytes("/mcp/count", run.url[7:], list(sent.items()), json.dumps(body).encode())
+            streams = []
+            for _ in range(12):
+                _, writer = await asyncio.open_connection("127.0.0.1", run.port)
+                writer.write(data)
+                streams.append(writer)
+            while len(upstreams.calls()) < 13:
+                await asyncio.sleep(0.01)
+            below = run.children()
+            assert len(below) >= (4 if workers == 4 else 0)
+            took = await asyncio.to_thread(run.interrupt)
+            upstreams.hold.set()
+            for writer in streams:
+                writer.close()
+            assert took < 2.0, f"{took:.2f} s"
+            assert not [pid for pid in below if alive(pid)]
+            assert run.process.returncode == 0
+            keys = vkeys(run)
+        report = verify(run.audit, keys)
+        assert report.ok, report.text()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_killed_worker_is_replaced_and_the_others_go_on(tmp_path: Path) -> None:
+    async with world() as upstreams:
+        with started(config_for(upstreams, tmp_path, 2), tmp_path) as run:
+            token = await run.sign_in("/mcp/count", "count:read")
+            workers = [pid for pid in run.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            assert len(workers) == 2
+            os.kill(workers[0], signal.SIGKILL)
+            until = time.monotonic() + 10
+            answered = 0
+            while time.monotonic() < until and answered < 20:
+                with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
+                    answered += (await run.call("count", "note", {"mark": "x"}, token=token)).status == 200
+            assert answered == 20
+            while time.monotonic() < until:
+                now = [pid for pid in run.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+                if len(now) == 2 and workers[0] not in now:
+                    break
+                await asyncio.sleep(0.1)
+            else:
+                pytest.fail("the killed worker was not replaced")
+            assert (await run.call("count", "note", {"mark": "y"}, token=token)).status == 200
