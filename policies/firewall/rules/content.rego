@@ -44,7 +44,7 @@ finding contains {
 
 # METADATA
 # title: A secret came back
-# description: The value is replaced before anyone reads it, and the caller's context is marked.
+# description: The value is replaced before anyone reads it.
 # custom:
 #   owasp: [ASI03, "LLM02:2026", "MCP01:2025"]
 #   severity: 70

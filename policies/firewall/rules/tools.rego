@@ -239,6 +239,25 @@ path_values contains value if {
 	lower(name) in data.config.path_arguments
 }
 
+# Paths stand deeper as well: in an options object, in a list of edits.
+path_values contains value if {
+	some outer in input.action.properties.arguments
+	is_object(outer)
+	some name, value in outer
+	is_string(name)
+	lower(name) in data.config.path_arguments
+}
+
+path_values contains value if {
+	some outer in input.action.properties.arguments
+	is_array(outer)
+	some inner in outer
+	is_object(inner)
+	some name, value in inner
+	is_string(name)
+	lower(name) in data.config.path_arguments
+}
+
 names_protected(value) if {
 	is_string(value)
 	astray(value)
