@@ -29,7 +29,8 @@ def tls(listener: ListenerConfig) -> TLSSettings | None:
 
 def edge(config: Config, listener: ListenerConfig, port: int, *, public: bool) -> EdgeSettings:
     """Return which hosts and origins a listener serves; ``port`` is the bound one."""
-    hosts = {f"{name}:{port}" for name in _local_names(listener.host)} | set(listener.names)
+    # Port 0: which one it gets is not known yet, so any port of our own names counts.
+    hosts = {f"{name}:{port}" if port else name for name in _local_names(listener.host)} | set(listener.names)
     scheme = "https" if listener.tls else "http"
     origins = {f"{scheme}://{host}" for host in hosts}
     if public:
