@@ -22,8 +22,8 @@ from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.enforce.kill_switch import GLOBAL, Stop
 from firewall.enforce.kill_switch import Scope as StopScope
+from firewall.enforce.pins import OF_A_SERVER, OF_AN_AGENT, Pin
 from firewall.enforce.pins import Kind as PinKind
-from firewall.enforce.pins import Pin
 from firewall.enforce.registry import Kind, RegistryEntry, Verb
 from firewall.identity.users import User
 from firewall.wire.http import parse_url
@@ -90,7 +90,7 @@ class Desk:
         moves = {"approve": registry.approve, "suspend": registry.suspend, "revoke": registry.revoke}
         entry = moves[verb](caller.tenant, kind, name, by=caller.name)
         if verb == "revoke":
-            self._parts.pins.forget(caller.tenant, name)
+            self._parts.pins.forget(caller.tenant, name, OF_A_SERVER if kind == "mcp" else OF_AN_AGENT)
         return entry
 
     def _mcp_spec(self, caller: Caller, spec: JSONObject) -> JSONObject:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 
@@ -19,6 +19,9 @@ from firewall.core.ports import Clock, Collection, Entry, SharedMarks
 
 PinStatus = Literal["approved", "new", "changed"]
 Kind = Literal["tool", "instructions", "card"]
+# A server and an agent may share a name: what happens to one says nothing about the other's pins.
+OF_A_SERVER: Final[tuple[Kind, ...]] = ("tool", "instructions")
+OF_AN_AGENT: Final[tuple[Kind, ...]] = ("card",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,8 @@ class Pins:
         return "approved" if pin.approved == digest else "changed"
 
     def first_contact(self, tenant: str, upstream: str) -> bool:
-        """Return whether nothing of this upstream was ever pinned or seen."""
-        return next(iter(self._book.scan(tenant, f"{upstream}/")), None) is None
+        """Return whether nothing of this server was ever pinned or seen."""
+        return not any(self._of(tenant, upstream, OF_A_SERVER))
 
     def observe(
         self,
@@ -126,9 +129,9 @@ class Pins:
         self._marks.bump()
         return pin
 
-    def forget(self, tenant: str, upstream: str) -> int:
-        """Drop every pin of an upstream (it was revoked); return how many."""
-        keys = [entry.key for entry in self._book.scan(tenant, f"{upstream}/")]
+    def forget(self, tenant: str, upstream: str, kinds: tuple[Kind, ...]) -> int:
+        """Drop the pins of these kinds of an upstream (it was revoked); return how many."""
+        keys = [entry.key for entry in self._of(tenant, upstream, kinds)]
         for key in keys:
             self._book.delete(tenant, key)
         self._marks.bump()
@@ -138,6 +141,10 @@ class Pins:
         """Yield pins, of one upstream or of all."""
         for entry in self._book.scan(tenant, f"{upstream}/" if upstream else ""):
             yield _pin(entry)
+
+    def _of(self, tenant: str, upstream: str, kinds: tuple[Kind, ...]) -> Iterator[Entry]:
+        for kind in kinds:
+            yield from self._book.scan(tenant, _key(upstream, kind, ""))
 
 
 def _key(upstream: str, kind: str, name: str) -> str:
