@@ -11,8 +11,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -38,6 +36,7 @@ from firewall.net.runtime import Tasks
 from firewall.wire import http, jsonrpc, strict_json
 
 PREFIX: Final = "/a2a/"
+GONE: Final[Outcome] = ("cancelled", "client_gone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ class A2AGateway:
             body = await asgi.read_body(scope, receive, self._settings.body_bytes, self._settings.read_s)
             exchange.bytes_in = len(body)
             work = self._request(scope, headers, body, send, name, principal, exchange)
-            outcome = await while_connected(self._tasks, receive, work)
+            outcome = await asgi.while_connected(self._tasks, receive, work, gone=GONE, name="a2a")
         except Malformed as error:
             if error.code != "client_gone":
                 outcome = ("refused", error.code)
@@ -234,22 +233,6 @@ class A2AGateway:
         )
         challenge = self._resource_server.challenge(resource, code, error.scope or scope_of(name))
         return reply.fixed(FAULTS[code], extra=((b"www-authenticate", challenge),))
-
-
-async def while_connected(tasks: Tasks, receive: asgi.Receive, work: Coroutine[object, None, Outcome]) -> Outcome:
-    """Return what ``work`` returns, or cancel it and return ``cancelled`` when the client leaves first."""
-    job = tasks.spawn(work, "a2a-call")
-    gone = tasks.spawn(asgi.disconnected(receive), "a2a-gone")
-    try:
-        await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not job.done():
-            # The server also reports a finished reply this way: let the last step of the call end.
-            await asyncio.sleep(0)
-        return job.result() if job.done() else ("cancelled", "client_gone")
-    finally:
-        for task in (job, gone):
-            task.cancel()
-        await asyncio.gather(job, gone, return_exceptions=True)
 
 
 def _wrong_verb(allow: bytes) -> FixedReply:

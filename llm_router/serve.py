@@ -13,8 +13,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -44,6 +43,7 @@ PATHS: Final = {CHAT_PATH: "POST", MODELS_PATH: "GET"}
 RESOURCE_PATH: Final = "/v1"
 SCOPE: Final = "llm:invoke"
 Outcome = tuple[Literal["ok", "refused", "upstream_fault", "cancelled", "internal"], str]
+GONE: Final[Outcome] = ("cancelled", "client_gone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class LLMRouter:
         head = Head(f"chatcmpl-{exchange.id.removeprefix('x_')}", seconds, model.alias)
         answer = Answer(self._guard, exchange, principal, model, head, offered=frozenset(request.tools), tally=tally)
         call = _Call(model, request, answer, asgi.EventStream(send), send)
-        return await while_connected(self._tasks, receive, self._forward(call))
+        return await asgi.while_connected(self._tasks, receive, self._forward(call), gone=GONE, name="llm")
 
     async def _forward(self, call: _Call) -> Outcome:
         try:
@@ -322,22 +322,6 @@ class LLMRouter:
         )
         challenge = self._resource_server.challenge(self._resource, code, error.scope or SCOPE)
         return reply.fixed(FAULTS[code], extra=((b"www-authenticate", challenge),))
-
-
-async def while_connected(tasks: Tasks, receive: asgi.Receive, work: Coroutine[object, None, Outcome]) -> Outcome:
-    """Return what ``work`` returns, or cancel it and return ``cancelled`` when the client leaves first."""
-    job = tasks.spawn(work, "llm-call")
-    gone = tasks.spawn(asgi.disconnected(receive), "llm-gone")
-    try:
-        await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not job.done():
-            # The server also reports a finished reply this way: let the last step of the call end.
-            await asyncio.sleep(0)
-        return job.result() if job.done() else ("cancelled", "client_gone")
-    finally:
-        for task in (job, gone):
-            task.cancel()
-        await asyncio.gather(job, gone, return_exceptions=True)
 
 
 async def _send(call: _Call, events: list[Cleared]) -> None:

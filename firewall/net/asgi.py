@@ -7,13 +7,16 @@ time as well, since an untyped caller must not be a way out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, Final, TypeAlias, TypeVar
 
 from firewall.core.action import Headers
 from firewall.core.errors import Malformed
 from firewall.core.permit import Cleared, FixedReply
+from firewall.net.runtime import Tasks
 from firewall.wire import sse
+
+T = TypeVar("T")
 
 Scope: TypeAlias = "MutableMapping[str, Any]"
 Message: TypeAlias = "MutableMapping[str, Any]"
@@ -113,6 +116,22 @@ async def disconnected(receive: Receive) -> None:
     """Return when the client has left. Race it against every stream: without it a vanished client leaves its task."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def while_connected(tasks: Tasks, receive: Receive, work: Coroutine[object, None, T], *, gone: T, name: str) -> T:
+    """Return what ``work`` returns, or cancel it and return ``gone`` when the client leaves first."""
+    job = tasks.spawn(work, f"{name}-call")
+    left = tasks.spawn(disconnected(receive), f"{name}-gone")
+    try:
+        await asyncio.wait({job, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not job.done():
+            # The server also reports a finished reply this way: let the last step of the call end.
+            await asyncio.sleep(0)
+        return job.result() if job.done() else gone
+    finally:
+        for task in (job, left):
+            task.cancel()
+        await asyncio.gather(job, left, return_exceptions=True)
 
 
 async def write_cleared(send: Send, cleared: Cleared, *, status: int = 200, extra: Headers = ()) -> None:
