@@ -249,10 +249,15 @@ class Guard:
         except Exception as error:  # noqa: BLE001  every failure is a deny
             return self._failed(action, exchange, error)
 
+    def _stopped(self, action: Action) -> bool:
+        """Whether a stop covers the caller, the upstream, or the protocol's whole room (``llm``, ``a2a``, ``mcp``)."""
+        stopped = self.kill_switch.stopped
+        return stopped(action.principal, action.resource.upstream) or stopped(action.principal, action.protocol.name)
+
     def _gate(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
         """Kill switch and limits: what comes before everything that costs."""
         exchange.upstream = action.resource.upstream
-        if self.kill_switch.stopped(action.principal, action.resource.upstream):
+        if self._stopped(action):
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
         if INFO[action.point].direction == "request":
             wait = self._limits.take(action.principal)
@@ -274,7 +279,7 @@ class Guard:
             refusal = self._gate(action, exchange, decision_id)
             if refusal is not None:
                 return refusal
-        elif self.kill_switch.stopped(principal, action.resource.upstream):  # pulled while the thread was reading
+        elif self._stopped(action):  # pulled while the thread was reading
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
         if aside is not None:
             findings = aside
@@ -427,7 +432,7 @@ class Guard:
 
     def stopped(self, action: Action, exchange: Exchange) -> Refusal | None:
         """Return the recorded refusal when the kill switch was pulled since a stream began, else None."""
-        if not self.kill_switch.stopped(action.principal, action.resource.upstream):
+        if not self._stopped(action):
             return None
         return self._refuse(action, exchange, FAULTS["killed"], self._ids.new("d"))
 

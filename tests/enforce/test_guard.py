@@ -418,3 +418,14 @@ async def test_a_scanner_that_breaks_over_a_large_body_is_a_deny():
     refusal = await k.guard.clear(call({"t": ["x" * 1000] * 200}), k.guard.new_exchange(principal(), "mcp"))
     assert isinstance(refusal, Refusal)
     assert refusal.fault.code == "internal"
+
+
+async def test_a_stop_of_a_protocol_stops_its_whole_room():
+    k = kit()
+    k.kill_switch.pull("default", "upstream", "mcp", by="test")
+    refusal = await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fault.code == "killed"
+    k.kill_switch.release("default", "upstream", "mcp")  # the twin: a stop of another room stops nothing here
+    k.kill_switch.pull("default", "upstream", "llm", by="test")
+    assert isinstance(await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp")), Cleared)
