@@ -56,7 +56,7 @@ from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import Door, EgressProxy
 from firewall.net.runtime import RandomIds, SystemClock, Tasks
 from firewall.net.server import Listener, Server
-from firewall.net.upstream import AiohttpClient
+from firewall.net.upstream import PooledClient
 from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings, until_told
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
@@ -362,7 +362,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     _configure(config, registry)
     pins = Pins(store.collection("pins"), marks, clock)
     dialler = Dialler(clock)
-    client = AiohttpClient(dialler)
+    client = PooledClient(dialler)
     specs = mcp_specs(config, registry)
     resources = rooms.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
 

@@ -1,4 +1,4 @@
-"""The upstream port and its first implementation: pooled HTTP/1.1 that sends Cleared and nothing else.
+"""The upstream port and its implementation: pooled HTTP/1.1 that sends Cleared and nothing else.
 
 Rules: no redirects, no cookies, no proxies of the environment, no content codings, bounded answers,
 one deadline per call, and only addresses that the dialler permits. What a peer did wrong becomes one
@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final, Literal, Protocol, TypeAlias
-
-import aiohttp
-import yarl
-from multidict import CIMultiDict
 
 from firewall.core.action import Headers
 from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.permit import Cleared
 from firewall.net.address import Network
-from firewall.net.connector import check_identity, fault_for, open_session, read_bounded
 from firewall.net.dial import Dialler
+from firewall.net.http1 import Connection, Pool
 from firewall.wire.http import parse_url
 
 Method: TypeAlias = Literal["POST", "GET", "DELETE"]
-_REDIRECTS: Final = range(300, 400)
-_ERRORS: Final = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
+_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110 5.6.2
+# What frames or routes a request is written here and nowhere else.
+_OURS: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"accept-encoding", b"te"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +94,8 @@ class UpstreamClient(Protocol):
         """
 
 
-class AiohttpClient:
-    """UpstreamClient on aiohttp: one pool per origin, network permission and TLS identity.
+class PooledClient:
+    """UpstreamClient on `net.http1`: one pool per origin, network permission and TLS identity.
 
     Credentials are the caller's business: they travel in ``headers`` of one call and stay in no pool
     (HTTP/1.1 connections carry no identity of their own; TLS client certificates are part of the key).
@@ -106,8 +104,8 @@ class AiohttpClient:
     def __init__(self, dialler: Dialler, *, connections: int = 100) -> None:
         self._dialler = dialler
         self._connections = connections
-        self._pools: dict[Target, tuple[aiohttp.ClientSession, yarl.URL]] = {}
-        self._sessions: dict[tuple[str, Network, str, str, str], aiohttp.ClientSession] = {}
+        self._places: dict[Target, tuple[Pool, bytes]] = {}
+        self._pools: dict[tuple[str, Network, str, str, str], Pool] = {}
 
     async def request(
         self,
@@ -120,31 +118,30 @@ class AiohttpClient:
         method: Method = "POST",
     ) -> UpstreamReply:
         """See UpstreamClient.request."""
-        session, url = self._pool(target)
+        until = asyncio.get_running_loop().time() + deadline_s
+        pool, place = self._place(target)
+        message = _written(cleared, headers, method, place)
+        connection = await pool.take(until)
         try:
-            async with asyncio.timeout(deadline_s):
-                response = await session.request(
-                    method,
-                    url,
-                    data=_payload(cleared, method),
-                    headers=_headers(cleared, headers),
-                    allow_redirects=False,
-                )
-                try:
-                    _check_status(response)
-                    body = await read_bounded(response, max_bytes)
-                except BaseException:
-                    response.close()  # the rest of the answer must not meet the next caller
-                    raise
-                response.release()
-        except UpstreamFault:
-            raise
-        except _ERRORS as error:
-            raise fault_for(error) from None
-        return UpstreamReply(response.status, _lower(response), body)
+            connection.send(message)
+            await connection.head(until)
+            _check(connection)
+            length = connection.headers.get("content-length", "")
+            if length.isdigit() and int(length) > max_bytes:
+                raise UpstreamFault("too_large")
+            parts: list[bytes] = []
+            total = 0
+            while data := await connection.body(until):
+                total += len(data)
+                if total > max_bytes:
+                    raise UpstreamFault("too_large")
+                parts.append(data)
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            return UpstreamReply(connection.status, connection.headers, body)
+        finally:
+            pool.give(connection)
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self,
         cleared: Cleared,
         target: Target,
@@ -153,42 +150,21 @@ class AiohttpClient:
         deadline_s: float,
         idle_s: float,
         method: Method = "POST",
-    ) -> AsyncGenerator[UpstreamStream]:
+    ) -> AbstractAsyncContextManager[UpstreamStream]:
         """See UpstreamClient.stream."""
-        session, url = self._pool(target)
-        ends_at = asyncio.get_running_loop().time() + deadline_s
-        try:
-            async with asyncio.timeout(min(idle_s, deadline_s)):
-                response = await session.request(
-                    method,
-                    url,
-                    data=_payload(cleared, method),
-                    headers=_headers(cleared, headers),
-                    allow_redirects=False,
-                )
-        except _ERRORS as error:
-            raise fault_for(error) from None
-        try:
-            _check_status(response)
-            check_identity(response)
-            yield _AiohttpStream(response, ends_at, idle_s)
-        finally:
-            # Closing instead of releasing tells the upstream that nobody reads on (MCP: it is a cancellation).
-            if response.content.at_eof():
-                response.release()
-            else:
-                response.close()
+        pool, place = self._place(target)
+        return _Stream(pool, _written(cleared, headers, method, place), deadline_s, idle_s)
 
     async def close(self) -> None:
         """Close every pool."""
-        sessions = list(self._sessions.values())
-        self._sessions.clear()
+        for pool in self._pools.values():
+            pool.close()
         self._pools.clear()
-        for session in sessions:
-            await session.close()
+        self._places.clear()
 
-    def _pool(self, target: Target) -> tuple[aiohttp.ClientSession, yarl.URL]:
-        known = self._pools.get(target)
+    def _place(self, target: Target) -> tuple[Pool, bytes]:
+        """Return a target's pool, and what stands in each of its requests: target, host, no coding."""
+        known = self._places.get(target)
         if known is not None:
             return known
         try:
@@ -196,71 +172,87 @@ class AiohttpClient:
         except Malformed:
             raise UpstreamFault("blocked_address", "the upstream's URL is not in normal form") from None
         key = (url.origin, target.network, target.ca_file, target.client_cert, target.client_key)
-        session = self._sessions.get(key)
-        if session is None:
-            tls = _tls(target) if url.scheme == "https" else None
-            session = open_session(self._dialler, target.network, tls=tls, limit=self._connections)
-            self._sessions[key] = session
-        pool = (session, yarl.URL(str(url), encoded=True))
-        self._pools[target] = pool
-        return pool
+        pool = self._pools.get(key)
+        if pool is None:
+            tls = tls_of(target) if url.scheme == "https" else None
+            pool = self._pools[key] = Pool(self._dialler, url, target.network, tls, limit=self._connections)
+        line = f"{url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n".encode("ascii")
+        self._places[target] = (pool, line)
+        return pool, line
 
 
-class _AiohttpStream:
-    __slots__ = ("_ends_at", "_idle_s", "_response", "headers", "status")
+class _Stream:
+    """One exchange; an asynchronous context that is its own UpstreamStream."""
 
-    def __init__(self, response: aiohttp.ClientResponse, ends_at: float, idle_s: float) -> None:
-        self.status = response.status
-        self.headers = _lower(response)
-        self._response = response
-        self._ends_at = ends_at
+    __slots__ = ("_connection", "_deadline_s", "_ends_at", "_idle_s", "_loop", "_message", "_pool", "headers", "status")
+
+    def __init__(self, pool: Pool, message: bytes, deadline_s: float, idle_s: float) -> None:
+        self._pool = pool
+        self._message = message
+        self._deadline_s = deadline_s
         self._idle_s = idle_s
+        self._loop = asyncio.get_running_loop()
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    async def __aenter__(self) -> _Stream:
+        now = self._loop.time()
+        self._ends_at = now + self._deadline_s
+        until = now + min(self._idle_s, self._deadline_s)
+        connection = self._connection = await self._pool.take(until)
+        try:
+            connection.send(self._message)
+            await connection.head(until)
+            _check(connection)
+        except BaseException:
+            self._pool.give(connection)
+            raise
+        self.status, self.headers = connection.status, connection.headers
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # An answer that was not read to its end closes: the upstream sees that nobody reads on (MCP: cancelled).
+        self._pool.give(self._connection)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        content = self._response.content
-        try:
-            while True:
-                async with asyncio.timeout_at(min(self._ends_at, loop.time() + self._idle_s)):
-                    chunk = await content.readany()
-                if not chunk:
-                    return
-                yield chunk
-        except _ERRORS as error:
-            raise fault_for(error) from None
+        """See UpstreamStream.chunks."""
+        body, loop = self._connection.body, self._loop
+        while data := await body(min(self._ends_at, loop.time() + self._idle_s)):
+            yield data
 
 
-def _payload(cleared: Cleared, method: Method) -> bytes | None:
+def _written(cleared: Cleared, extra: Headers, method: Method, place: bytes) -> bytes:
+    """Return the whole request. Later fields replace earlier ones of the same name. Raises UpstreamFault malformed."""
     if not isinstance(cleared, Cleared):
         raise TypeError("only what the guard cleared may leave")
-    return cleared.payload if method == "POST" else None
-
-
-def _headers(cleared: Cleared, extra: Headers) -> CIMultiDict[str]:
-    out: CIMultiDict[str] = CIMultiDict()
+    fields: dict[bytes, bytes] = {b"content-type": b"application/json"}
     for name, value in (*cleared.headers, *extra):
+        name = name.lower()
+        if name in _OURS or not name or name.translate(None, _TOKEN):
+            raise UpstreamFault("malformed", "a header of ours has no name that may be sent")
         if b"\r" in value or b"\n" in value or b"\0" in value:
             raise UpstreamFault("malformed", "a header value of ours holds a line end")
-        out[name.decode("latin-1")] = value.decode("latin-1")
-    out.setdefault("Content-Type", "application/json")
-    out["Accept-Encoding"] = "identity"
-    return out
+        fields[name] = value
+    lines = b"".join([b"%b: %b\r\n" % field for field in fields.items()])
+    if method != "POST":
+        return b"%b %b%b\r\n" % (method.encode(), place, lines)
+    payload = cleared.payload
+    return b"POST %b%bcontent-length: %d\r\n\r\n%b" % (place, lines, len(payload), payload)
 
 
-def _lower(response: aiohttp.ClientResponse) -> dict[str, str]:
-    out: dict[str, str] = {}
-    for name, value in response.headers.items():
-        out.setdefault(name.lower(), value)
-    return out
-
-
-def _check_status(response: aiohttp.ClientResponse) -> None:
+def _check(connection: Connection) -> None:
     # A redirect names a place that nobody checked; it is neither followed nor passed on (MCP reference 3.6).
-    if response.status in _REDIRECTS:
+    if 300 <= connection.status < 400:
         raise UpstreamFault("malformed", "the upstream answered with a redirect")
+    # We asked for no coding, and inspect no archive bombs.
+    if connection.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UpstreamFault("malformed", "the answer has a content coding that was not asked for")
 
 
-def _tls(target: Target) -> ssl.SSLContext:
+def tls_of(target: Target) -> ssl.SSLContext:
+    """Return the client side of TLS for a target: verified, TLS 1.2 or newer. Raises ConfigFault("upstream_tls")."""
     try:
         context = ssl.create_default_context(cafile=target.ca_file or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

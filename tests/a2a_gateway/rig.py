@@ -25,7 +25,7 @@ from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.net.dial import Dialler
 from firewall.net.runtime import RandomIds, SystemClock, Tasks
-from firewall.net.upstream import AiohttpClient
+from firewall.net.upstream import PooledClient
 from tests.support.kit import Kit, kit, principal
 
 # One engine for all tests of this process: making one costs more than most tests.
@@ -162,7 +162,7 @@ async def firewall(
     registry.register("default", "a2a", "echo", asked.to_json(), by="config")
     if approve:
         registry.approve("default", "a2a", "echo", by="config")
-    client = AiohttpClient(dialler)
+    client = PooledClient(dialler)
     book = TaskBook(parts.store.collection(COLLECTION), b"s" * 32, clock, replay_s=replay_s)
     tokens = Tokens()
     errors = tasks_errors if tasks_errors is not None else []

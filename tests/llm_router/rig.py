@@ -14,7 +14,7 @@ from firewall.decide.regorus import RegorusEngine
 from firewall.net.dial import Dialler
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
-from firewall.net.upstream import AiohttpClient
+from firewall.net.upstream import PooledClient
 from llm_router.choose import Model, Models
 from llm_router.choose import Provider as ProviderFacts
 from llm_router.meter import Budget, Meter, Price
@@ -193,7 +193,7 @@ async def rig(
     alice = who or principal(audience=f"{PUBLIC_URL}/v1")
     spent: list[Spent] = []
     dialler = Dialler(clock)
-    client = AiohttpClient(dialler)
+    client = PooledClient(dialler)
     meter = Meter(parts.store.collection("spend"), parts.clock, budget or Budget())
     router = LLMRouter(
         guard=parts.guard,

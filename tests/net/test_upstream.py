@@ -1,4 +1,4 @@
-"""The upstream client against a real server that misbehaves: each fault has its code, and the next call works."""
+"""Each upstream client against a real server that misbehaves: every fault has its code, and the next call works."""
 
 import asyncio
 import ssl
@@ -10,9 +10,10 @@ import pytest
 from firewall.core import permit
 from firewall.core.errors import FAULTS, UpstreamFault, fault_of
 from firewall.core.permit import Cleared
+from firewall.net.aiohttp_client import AiohttpClient
 from firewall.net.dial import Dialler
 from firewall.net.runtime import SystemClock
-from firewall.net.upstream import AiohttpClient, Target, UpstreamClient
+from firewall.net.upstream import PooledClient, Target
 from tests.net.certificates import authority
 from tests.sim.misbehaving import Misbehaving, misbehaving
 
@@ -30,9 +31,12 @@ async def server() -> AsyncIterator[Misbehaving]:
         yield running
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[AiohttpClient]:
-    made = AiohttpClient(Dialler(SystemClock()))
+Client = PooledClient | AiohttpClient
+
+
+@pytest.fixture(params=[PooledClient, AiohttpClient])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    made: Client = request.param(Dialler(SystemClock()))
     yield made
     await made.close()
 
@@ -42,7 +46,7 @@ def loopback(server: Misbehaving, path: str = "/") -> Target:
 
 
 async def call(
-    client: UpstreamClient,
+    client: Client,
     target: Target,
     *,
     payload: bytes = PAYLOAD,
@@ -52,7 +56,7 @@ async def call(
     return (await client.request(cleared(payload), target, deadline_s=deadline_s, max_bytes=max_bytes)).body
 
 
-async def test_exactly_the_cleared_bytes_and_headers_arrive(client: AiohttpClient, server: Misbehaving) -> None:
+async def test_exactly_the_cleared_bytes_and_headers_arrive(client: Client, server: Misbehaving) -> None:
     reply = await client.request(
         cleared(headers=((b"mcp-name", b"time"),)),
         loopback(server, "/mcp?x=%41"),
@@ -77,7 +81,7 @@ async def test_exactly_the_cleared_bytes_and_headers_arrive(client: AiohttpClien
     )
 
 
-async def test_connections_are_pooled_and_cookies_are_not(client: AiohttpClient, server: Misbehaving) -> None:
+async def test_connections_are_pooled_and_cookies_are_not(client: Client, server: Misbehaving) -> None:
     for path in ("/a", "/cookie", "/b", "/c"):
         await call(client, loopback(server, path))
     assert server.seen.connections == 1
@@ -106,7 +110,7 @@ async def test_connections_are_pooled_and_cookies_are_not(client: AiohttpClient,
     ],
 )
 async def test_each_fault_has_its_code_and_the_next_call_works(
-    client: AiohttpClient, server: Misbehaving, path: str, code: str
+    client: Client, server: Misbehaving, path: str, code: str
 ) -> None:
     with pytest.raises(UpstreamFault) as caught:
         await call(client, loopback(server, path), deadline_s=0.2 if code == "timeout" else 5)
@@ -115,18 +119,18 @@ async def test_each_fault_has_its_code_and_the_next_call_works(
     assert await call(client, loopback(server)) == PAYLOAD
 
 
-async def test_an_answer_before_the_body_was_read_is_an_answer(client: AiohttpClient, server: Misbehaving) -> None:
+async def test_an_answer_before_the_body_was_read_is_an_answer(client: Client, server: Misbehaving) -> None:
     assert await call(client, loopback(server, "/early"), payload=b"x" * 200_000) == b'{"early":true}'
 
 
-async def test_the_bound_on_an_answer_is_inclusive(client: AiohttpClient, server: Misbehaving) -> None:
+async def test_the_bound_on_an_answer_is_inclusive(client: Client, server: Misbehaving) -> None:
     assert await call(client, loopback(server), payload=b"x" * 100, max_bytes=100) == b"x" * 100
     with pytest.raises(UpstreamFault, match="too_large"):
         await call(client, loopback(server), payload=b"x" * 101, max_bytes=100)
 
 
 async def test_error_statuses_are_answers_and_a_refused_connection_is_unreachable(
-    client: AiohttpClient, server: Misbehaving
+    client: Client, server: Misbehaving
 ) -> None:
     reply = await client.request(cleared(), loopback(server, "/error"), deadline_s=2, max_bytes=10)
     assert reply.status == 503
@@ -135,7 +139,7 @@ async def test_error_statuses_are_answers_and_a_refused_connection_is_unreachabl
 
 
 async def test_a_stream_yields_what_arrives_and_keeps_its_connection_when_read_to_the_end(
-    client: AiohttpClient, server: Misbehaving
+    client: Client, server: Misbehaving
 ) -> None:
     for _ in range(2):
         async with client.stream(cleared(), loopback(server, "/sse"), deadline_s=2, idle_s=1) as stream:
@@ -146,7 +150,7 @@ async def test_a_stream_yields_what_arrives_and_keeps_its_connection_when_read_t
 
 
 async def test_a_stream_that_is_cut_ends_with_cut_stream_after_what_arrived(
-    client: AiohttpClient, server: Misbehaving
+    client: Client, server: Misbehaving
 ) -> None:
     got = []
     async with client.stream(cleared(), loopback(server, "/cut-sse"), deadline_s=2, idle_s=1) as stream:
@@ -159,7 +163,7 @@ async def test_a_stream_that_is_cut_ends_with_cut_stream_after_what_arrived(
 
 @pytest.mark.parametrize(("deadline_s", "idle_s"), [(5.0, 0.1), (0.1, 5.0)])
 async def test_a_silent_stream_ends_within_its_idle_time_and_its_deadline(
-    client: AiohttpClient, server: Misbehaving, deadline_s: float, idle_s: float
+    client: Client, server: Misbehaving, deadline_s: float, idle_s: float
 ) -> None:
     async with client.stream(
         cleared(), loopback(server, "/sse-then-hang"), deadline_s=deadline_s, idle_s=idle_s
@@ -172,7 +176,7 @@ async def test_a_silent_stream_ends_within_its_idle_time_and_its_deadline(
 
 
 async def test_leaving_a_stream_early_or_being_cancelled_tells_the_upstream(
-    client: AiohttpClient, server: Misbehaving
+    client: Client, server: Misbehaving
 ) -> None:
     async with client.stream(cleared(), loopback(server, "/sse-then-hang"), deadline_s=5, idle_s=5) as stream:
         assert await anext(aiter(stream.chunks())) == b"data: 1\n\n"
@@ -189,7 +193,7 @@ async def test_leaving_a_stream_early_or_being_cancelled_tells_the_upstream(
 
 @pytest.mark.parametrize("network", ["public", "private"])
 async def test_a_loopback_server_is_not_reached_without_its_permission(
-    client: AiohttpClient, server: Misbehaving, network: str
+    client: Client, server: Misbehaving, network: str
 ) -> None:
     with pytest.raises(UpstreamFault, match="blocked_address"):
         await call(client, Target(server.url("/"), network))  # type: ignore[arg-type]
@@ -198,17 +202,18 @@ async def test_a_loopback_server_is_not_reached_without_its_permission(
     assert await call(client, loopback(server)) == PAYLOAD
 
 
-async def test_proxies_of_the_environment_are_not_used(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [PooledClient, AiohttpClient])
+async def test_proxies_of_the_environment_are_not_used(
+    kind: type[Client], server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    client = AiohttpClient(Dialler(SystemClock()))
+    client = kind(Dialler(SystemClock()))
     assert await call(client, loopback(server)) == PAYLOAD
     await client.close()
 
 
-async def test_nothing_but_cleared_is_sent_and_no_line_end_in_a_header(
-    client: AiohttpClient, server: Misbehaving
-) -> None:
+async def test_nothing_but_cleared_is_sent_and_no_line_end_in_a_header(client: Client, server: Misbehaving) -> None:
     with pytest.raises(TypeError):
         await client.request(PAYLOAD, loopback(server), deadline_s=1, max_bytes=10)  # type: ignore[arg-type]
     with pytest.raises(UpstreamFault, match="malformed"):
@@ -218,7 +223,8 @@ async def test_nothing_but_cleared_is_sent_and_no_line_end_in_a_header(
     assert server.seen.requests == []
 
 
-async def test_tls_is_verified_against_the_configured_authority_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [PooledClient, AiohttpClient])
+async def test_tls_is_verified_against_the_configured_authority_only(kind: type[Client], tmp_path: Path) -> None:
     files = authority(tmp_path, "localhost")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -235,7 +241,7 @@ async def test_tls_is_verified_against_the_configured_authority_only(tmp_path: P
     async def resolver(_name: str) -> list[str]:
         return ["127.0.0.1"]
 
-    client = AiohttpClient(Dialler(SystemClock(), resolver=resolver))
+    client = kind(Dialler(SystemClock(), resolver=resolver))
     try:
         assert await call(client, Target(url, "loopback", ca_file=str(files.ca))) == b"{}"
         with pytest.raises(UpstreamFault, match="unreachable"):

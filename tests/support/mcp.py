@@ -26,7 +26,7 @@ from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
-from firewall.net.upstream import AiohttpClient
+from firewall.net.upstream import PooledClient
 from firewall.state.vault import Sealer
 from mcp_gateway.sandbox import Support
 from mcp_gateway.serve import MCPGateway
@@ -177,7 +177,7 @@ async def running(
     pins = Pins(parts.store.collection("pins"), parts.marks, parts.clock)
     tasks = Tasks()
     everyone = people or {"alice": person(*(f"{s.name}:{right}" for s in specs for right in ("read", "write")))}
-    client = AiohttpClient(Dialler(SystemClock()))
+    client = PooledClient(Dialler(SystemClock()))
     auth = TokenTable(everyone)
     gateway = MCPGateway(
         Settings(PUBLIC, specs, scratch=scratch, **(settings or {})),
