@@ -153,6 +153,7 @@ class StdioLink:
         self._writing = asyncio.Lock()
         self._ids = 0
         self._dead = False
+        self._heard_s = 0.0
         self._patience = Patience()
         self.stderr_bytes = 0
         self.opened = Opened(NEWEST_MODERN, MODERN)
@@ -303,13 +304,16 @@ class StdioLink:
                 raise UpstreamFault("cut_stream", "the child closed its input") from None
 
     async def _answers(self, queue: asyncio.Queue[JSONObject | None]) -> Messages:
-        ends_at = asyncio.get_running_loop().time() + self._spec.deadline_s
+        began = asyncio.get_running_loop().time()
+        ends_at = began + self._spec.deadline_s
         while True:
             # The time-out stands around the wait alone: a yield inside it would let it cancel the consumer.
             try:
                 async with asyncio.timeout_at(ends_at):
                     value = await queue.get()
             except TimeoutError:
+                if self._heard_s < began:
+                    self._abandon()
                 raise UpstreamFault("timeout") from None
             if value is None:
                 raise UpstreamFault("cut_stream", "the child ended")
@@ -323,6 +327,7 @@ class StdioLink:
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():
+                self._heard_s = asyncio.get_running_loop().time()
                 await self._route(parsed(line))
         except (UpstreamFault, ValueError):  # ValueError: a line beyond the bound
             pass
@@ -365,6 +370,12 @@ class StdioLink:
         assert process.stderr is not None
         while data := await process.stderr.read(64 * 1024):
             self.stderr_bytes = min(self.stderr_bytes + len(data), 1024 * MIB)
+
+    def _abandon(self) -> None:
+        """End a child that said nothing at all within a whole deadline: one that hangs would hang every later call."""
+        self._fail()
+        if self._process is not None:
+            _signal(self._process.pid, signal.SIGKILL)
 
     def _fail(self) -> None:
         """Mark the child dead and wake everyone who waits for it."""
