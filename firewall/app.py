@@ -344,7 +344,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     telemetry.watch_marks(marks)
     engine = _engine(config, bundle, on_fault)
     labels = FlowLabels(marks, store.collection("labels"))
-    labels.restore([config.tenant])
+    labels.restore()
     guard = Guard(
         engine=engine,
         scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),

@@ -25,6 +25,10 @@ def shared_key(kind: bytes, *parts: str) -> bytes:
     return digest.digest()
 
 
+# The store has no list of tenants; labels keep their own, under a name that no tenant can have.
+TENANTS = "\x00tenants"
+
+
 class FlowLabels:
     """Implements `core.ports.Labels`."""
 
@@ -33,10 +37,10 @@ class FlowLabels:
         self._kept = kept
         self._keys: dict[tuple[str, str, str], bytes] = {}
 
-    def restore(self, tenants: list[str]) -> int:
-        """Load the kept labels of tenants into shared memory at start; return how many."""
+    def restore(self) -> int:
+        """Load every tenant's kept labels into shared memory at start; return how many."""
         count = 0
-        for tenant in tenants:
+        for tenant in [entry.key for entry in self._kept.scan(TENANTS)]:
             for entry in self._kept.scan(tenant):
                 self._marks.raise_(bytes.fromhex(entry.key), int(entry.value))
                 count += 1
@@ -62,6 +66,8 @@ class FlowLabels:
             kept, version = (int(entry.value), entry.version) if entry else (0, 0)
             try:
                 self._kept.put(principal.tenant, name, str(kept | label).encode(), if_version=version)
+                if not version:
+                    self._kept.put(TENANTS, principal.tenant, b"1")
                 break
             except Conflict:
                 continue  # another worker raised it meanwhile: join with what it wrote
