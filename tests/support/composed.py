@@ -316,6 +316,9 @@ async def composed(config: dict[str, Any]) -> AsyncIterator[Composed]:
         yield Composed(worker, ports["data"], made.public_url, made.audit_dir, faults)
     finally:
         await worker.stop()
+        # Compiled programs may be dropped by the thread that made them only: not by a collection in some other one.
+        worker.guard._engine = None  # type: ignore[assignment]
+        worker.parts.clear()
 
 
 @contextlib.contextmanager
