@@ -138,9 +138,9 @@ async def status(caller: Viewer, desk: Verbs) -> Response:
 
 
 @router.get("/doctor")
-async def doctor(caller: Operator, request: Request) -> Response:
-    """Return the checks of `bartizan doctor`, made from inside the running node."""
-    return reply(await request.app.state.examine())
+async def doctor(caller: Operator, request: Request, reach: bool = False) -> Response:
+    """Return the checks of `bartizan doctor`, made from inside the running node: its file, its environment."""
+    return reply(await request.app.state.examine(reach))
 
 
 @router.get("/decisions")

@@ -64,8 +64,8 @@ def make(parts: AdminParts, access: Access) -> App:
     app.state.pages = Pages()
     app.state.throttle = Throttle(parts.store, parts.clock)
 
-    async def examine() -> JSONObject:
-        checks = await asyncio.to_thread(doctor.examine, parts.config, clock=parts.clock, running=True)
+    async def examine(reach: bool) -> JSONObject:
+        checks = await asyncio.to_thread(doctor.examine, parts.config, clock=parts.clock, running=True, reach=reach)
         return doctor.as_json(checks)
 
     app.state.examine = examine

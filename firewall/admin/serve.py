@@ -60,6 +60,7 @@ class AdminApp:
         self._assets = {
             "/assets/front-door.css": (b"text/css; charset=utf-8", parts.identity.pages.stylesheet),
             "/static/console.css": (b"text/css; charset=utf-8", (HERE / "static" / "console.css").read_bytes()),
+            "/static/icon.svg": (b"image/svg+xml", (HERE / "static" / "icon.svg").read_bytes()),
             "/static/live.js": (b"text/javascript; charset=utf-8", (HERE / "static" / "live.js").read_bytes()),
         }
 

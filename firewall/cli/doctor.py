@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print every check; exit 1 when one fails."""
+    """Print every check; exit 1 when one fails. A running node examines itself: it knows its environment."""
     from firewall.admin import doctor
     from firewall.net.runtime import SystemClock
 
@@ -27,8 +27,13 @@ def run(given: argparse.Namespace) -> int:
         checks = [doctor.Check("config", "fail", error.diagnostics().replace("\n", "; "), error.fix)]
     else:
         source = str(given.config) if given.config is not None else "none: the demonstration's"
-        checks = [doctor.Check("config", "ok", source)]
-        checks += doctor.examine(config, clock=SystemClock(), running=Node(given).running(), reach=given.reach)
+        node = Node(given)
+        if node.running():
+            checks = [doctor.Check("config", "ok", f"{source}; a node runs with it")]
+            checks += [doctor.Check(**row) for row in node.get("doctor", reach=given.reach)["checks"]]
+        else:
+            checks = [doctor.Check("config", "ok", f"{source}; no node runs")]
+            checks += doctor.examine(config, clock=SystemClock(), reach=given.reach)
     lines = []
     for check in checks:
         lines.append(f"{MARKS[check.status]}  {check.name:<12} {check.text}")

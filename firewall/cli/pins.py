@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, run in (("diff", diff), ("approve", approve)):
         one = verbs.add(name, run)
         one.add_argument("upstream")
-        one.add_argument("name", nargs="?", default="", help="may be left out when there is only one of its kind")
+        one.add_argument("name", nargs="?", default="", help="may be left out when only one of its kind waits")
         one.add_argument("--kind", choices=KINDS, default="tool")
         one.add_argument("--tenant", default="")
         if name == "approve":
@@ -90,10 +90,11 @@ def approve(given: argparse.Namespace) -> int:
 def _pin(node: Node, given: argparse.Namespace) -> dict[str, Any]:
     name = given.name
     if not name:
-        alike = [p["name"] for p in node.get("pins", upstream=given.upstream)["pins"] if p["kind"] == given.kind]
+        alike = [p for p in node.get("pins", upstream=given.upstream)["pins"] if p["kind"] == given.kind]
+        alike = [p for p in alike if p["status"] != "approved"] or alike
         if len(alike) != 1:
             raise Usage("pin_name", f"{given.upstream} has {len(alike)} of kind {given.kind}", fix="name one of them")
-        name = alike[0]
+        name = alike[0]["name"]
     return node.get("pins/one", upstream=given.upstream, kind=given.kind, name=name)
 
 

@@ -34,14 +34,14 @@ def check(given: argparse.Namespace) -> int:
     """Lint the rules, run the self-test, and say whether they may run compiled and why."""
     from firewall.tooling.policy import policy_check
 
-    return _print(given, policy_check(_bundle(given), write=given.write))
+    return _print(given, policy_check(_bundle(given), state_dir=_cache(given), write=given.write))
 
 
 def test(given: argparse.Namespace) -> int:
     """Run the Rego tests and the decision cases on every engine at hand."""
     from firewall.tooling.policy import policy_test
 
-    return _print(given, policy_test(_bundle(given), opa_address=given.opa, match=given.match))
+    return _print(given, policy_test(_bundle(given), state_dir=_cache(given), opa_address=given.opa, match=given.match))
 
 
 def evaluate(given: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def evaluate(given: argparse.Namespace) -> int:
         raise Usage("file_unreadable", getattr(error, "code", type(error).__name__)) from None
     if not isinstance(document, dict):
         raise Usage("file_unreadable", "a JSON object is expected")
-    return _print(given, policy_eval(document, _bundle(given), mode=given.mode))
+    return _print(given, policy_eval(document, _bundle(given), state_dir=_cache(given), mode=given.mode))
 
 
 def _bundle(given: argparse.Namespace) -> Path | None:
@@ -65,6 +65,12 @@ def _bundle(given: argparse.Namespace) -> Path | None:
         chosen: Path = given.bundle
         return chosen
     return load_config(given).policy.bundle
+
+
+def _cache(given: argparse.Namespace) -> Path | None:
+    """Return where a node keeps the outcome of self-tests; None where none ever ran."""
+    cache = load_config(given).state / "cache"
+    return cache if cache.is_dir() else None
 
 
 def _print(given: argparse.Namespace, outcome: Outcome) -> int:

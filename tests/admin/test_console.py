@@ -280,6 +280,18 @@ async def test_forms_approve_move_pull_and_release(room: Room) -> None:
     assert done == [("pins.approve", "operator"), ("kill.pull", "operator"), ("kill.release", "operator")]
 
 
+async def test_servers_of_every_sort_are_shown_with_where_they_are(room: Room) -> None:
+    registry = room.parts.registry
+    registry.register(TENANT, "mcp", "far", {"url": "https://f.example/mcp"}, by="x")
+    registry.register(TENANT, "mcp", "near", {"command": ["mcp-server-git"], "url": ""}, by="x")
+    registry.register(TENANT, "a2a", "echo", {"card_url": "https://e.example/card.json"}, by="x")
+    registry.register(TENANT, "a2a", "odd", {}, by="x")
+    browser = await room.person("viewer")
+    text = (await browser.http.get("/servers")).text
+    for where in ("https://f.example/mcp", "mcp-server-git", "https://e.example/card.json"):
+        assert where in text
+
+
 async def test_a_viewer_sees_no_buttons(room: Room) -> None:
     room.parts.registry.register(TENANT, "mcp", "time", {"url": "https://t.example/mcp"}, by="x")
     viewer, operator = await room.person("viewer"), await room.person("operator")

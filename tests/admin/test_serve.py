@@ -43,6 +43,7 @@ async def test_styles_and_the_script_are_served_with_their_types(room: Room) -> 
             ("/assets/front-door.css", "text/css"),
             ("/static/console.css", "text/css"),
             ("/static/live.js", "text/javascript"),
+            ("/static/icon.svg", "image/svg+xml"),
         ):
             answer = await http.get(path)
             assert answer.headers["content-type"].startswith(kind)

@@ -126,10 +126,14 @@ def policy(patient: Patient) -> Iterator[Check]:
     if report.bundle is None:
         yield Check("policy", "fail", "; ".join(report.faults[:3]), "bartizan policy check")
         return
-    bundle = bundles.load(config.policy.bundle, state_dir=cache if cache.is_dir() else None)
+    # A self-test that nobody kept takes half a minute; the first start makes it, we say so.
+    bundle = bundles.load(config.policy.bundle, state_dir=cache if cache.is_dir() else None, wait=False)
     text = f"{bundle.revision[:19]}, {len(bundle.rules)} rules, runs {bundle.mode}"
     if bundle.mode == "compiled" or config.policy.mode == "interpreter":
         yield Check("policy", "ok", text)
+    elif bundle.mutants == 0 and bundle.why.startswith("not self-tested"):
+        mend = "wait at the first start, or ship the verdict: bartizan policy check --write"
+        yield Check("policy", "warn", f"{bundle.revision[:19]}, {len(bundle.rules)} rules, not self-tested yet", mend)
     elif config.policy.mode == "compiled":
         yield Check("policy", "fail", f"{text}: {bundle.why}", "mend the rules, or set policy.mode: auto")
     else:
@@ -199,7 +203,7 @@ def upstreams(patient: Patient) -> Iterator[Check]:
             f"workers is {config.workers}, and {', '.join(local)} are local programs",
             "set workers: 1, or put them behind Streamable HTTP",
         )
-    if not urls and not local:
+    if not urls and not local and not config.demo:
         yield Check(
             "upstreams", "warn", "nothing is configured to be guarded", "add mcp, a2a or llm; see bartizan init"
         )
