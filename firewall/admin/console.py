@@ -22,7 +22,7 @@ from firewall.admin.api import LATEST_US, Viewer, router
 from firewall.admin.caller import Caller, Refused, Role, highest
 from firewall.admin.decisions import EFFECTS, PAGE, Decisions, Wanted
 from firewall.admin.desk import Desk, pin_json
-from firewall.admin.pages import Pages
+from firewall.admin.pages import TEXTS, Pages
 from firewall.admin.parts import AdminParts
 from firewall.admin.serve import error_reply, status_of
 from firewall.admin.sessions import cookie_name
@@ -35,23 +35,6 @@ from firewall.wire import oauth
 
 HOME: Final = "/"
 SIGN_IN: Final = "/sign-in"
-
-# What a person is told, by code. Fixed words: nothing that was typed comes back but the user name.
-TEXTS: Final[dict[str, str]] = {
-    "sign_in_failed": "User name and password do not fit, or this user has no role here.",
-    "sign_in_busy": "Too many tries. Wait a while.",
-    "first_contact_code": "The code is not right, or is no longer valid. `bartizan users code` gives a new one.",
-    "first_contact_busy": "Too many tries. Wait a minute.",
-    "user_name": "Use letters, digits and . _ - + @ for the user name, at most 64.",
-    "password_weak": "Choose a longer password, of more than a few different characters.",
-    "csrf": "This form was not sent from our own page, or its session has ended. Open the page again.",
-    "role": "Your role does not allow this.",
-    "record_unknown": "There is no such decision here.",
-    "pin_unknown": "There is no such pin here.",
-    "state_conflict": "It changed meanwhile. Look again before you decide.",
-    "audit_unavailable": "No record could be written, so nothing was done.",
-    "bundle_torn": "The audit log is damaged: run `bartizan audit verify`.",
-}
 
 
 def make(parts: AdminParts, access: Access) -> App:
