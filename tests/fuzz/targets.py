@@ -1,0 +1,306 @@
+"""Every place where foreign bytes become values: one target each, a corpus, and what must hold.
+
+A target takes bytes and returns, or raises one of our own errors with a code. Anything else that
+escapes is a finding. Where an output exists it has properties of its own, checked here as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import yaml
+
+from a2a_gateway import card
+from a2a_gateway import message as a2a_message
+from firewall import config
+from firewall.core.errors import BartizanError, Malformed
+from firewall.core.jsonvalue import JSON
+from firewall.decide import contract
+from firewall.wire import canonical, cimd, http, jsonrpc, jwt, oauth, sse, strict_json
+from llm_router import answer, chat, shape
+from mcp_gateway import bridge, headers, lists
+from mcp_gateway import message as mcp_message
+from tests.support.composed import META, VERSION
+
+ROUTING = [
+    (b"mcp-protocol-version", VERSION.encode()),
+    (b"mcp-method", b"tools/call"),
+    (b"mcp-name", b"echo"),
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parse entry point with good examples of its input."""
+
+    name: str
+    run: Callable[[bytes], object]
+    corpus: tuple[bytes, ...]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _json(use: Callable[[JSON], object]) -> Callable[[bytes], object]:
+    return lambda data: use(strict_json.loads(data))
+
+
+def strict(data: bytes) -> None:
+    """What was parsed is written and read again as the same value; no stricter reader would disagree."""
+    value = strict_json.loads(data)
+    again = strict_json.dumps(value)
+    assert strict_json.loads(again) == value
+    assert json.loads(data) == value
+    canonical.encode(value)
+
+
+def rpc(data: bytes) -> None:
+    """A JSON-RPC message is of exactly one kind."""
+    jsonrpc.parse(strict_json.loads(data))
+
+
+def events(data: bytes) -> None:
+    """What is released never depends on how the bytes were cut (DESIGN §8)."""
+    whole = [_shown(e) for e in sse.Parser(4096).feed(data)]
+    for cut in {1, len(data) // 3, len(data) // 2, max(0, len(data) - 1)}:
+        parser = sse.Parser(4096)
+        pieces = [_shown(e) for part in (data[:cut], data[cut:]) for e in parser.feed(part)]
+        assert pieces == whole, f"cut at {cut}"
+
+
+def _shown(event: sse.Event | Malformed) -> object:
+    return event.code if isinstance(event, Malformed) else event
+
+
+def mcp(data: bytes) -> None:
+    """A message has the era that header and body agree on; both header sets are tried."""
+    value = strict_json.loads(data)
+    for raw in (ROUTING, [], [*ROUTING, (b"mcp-name", b"other")]):
+        try:
+            mcp_message.parse(value, list(raw))
+        except BartizanError:
+            continue
+
+
+def mcp_answer(data: bytes) -> None:
+    """An upstream's JSON as a result, an opening, a definition."""
+    value = strict_json.loads(data)
+    for use in (
+        lambda: bridge.tool_result(1, "modern", value, {}),
+        lambda: bridge.opened(value, "modern"),
+        lambda: bridge.opened(value, "legacy"),
+        lambda: lists.shown(lists.definition(value), "legacy", "x"),
+    ):
+        try:
+            use()
+        except BartizanError:
+            continue
+
+
+def routing_headers(data: bytes) -> None:
+    """Header values in every spelling."""
+    pairs = [(b"mcp-name", data), (b"mcp-method", data[::-1])]
+    headers.collect(pairs)
+    told = headers.decode(data)
+    if told is not None:
+        assert headers.decode(headers.encode(told)) == told
+
+
+def a2a(data: bytes) -> None:
+    """A caller's params, an agent's result and event."""
+    value = strict_json.loads(data)
+    for use in (
+        lambda: a2a_message.parse_send(value),
+        lambda: a2a_message.parse_task_query("GetTask", value),
+        lambda: a2a_message.parse_result("SendMessage", value),
+        lambda: a2a_message.parse_event(value),
+    ):
+        try:
+            use()
+        except BartizanError:
+            continue
+
+
+def chat_answer(data: bytes) -> None:
+    """A provider's whole answer and one chunk."""
+    value = strict_json.loads(data)
+    for use in (answer.parse_answer, answer.parse_chunk, answer.error_text):
+        try:
+            use(value)
+        except BartizanError:
+            continue
+
+
+def paths(data: bytes) -> None:
+    """Hosts, paths, URLs and media types."""
+    http.is_normal_path(data)
+    http.media_type(data)
+    http.accepts(data, b"application/json")
+    for use in (
+        lambda: http.parse_host(data),
+        lambda: http.parse_url(_text(data)),
+        lambda: http.decode_header_value(data),
+        lambda: oauth.check_redirect_uri(_text(data)),
+        lambda: oauth.parse_scope(_text(data)),
+        lambda: cimd.check_client_url(_text(data)),
+    ):
+        try:
+            use()
+        except BartizanError:
+            continue
+
+
+def decision(data: bytes) -> None:
+    """A decision is permitted only by a whole, consistent document."""
+    made = contract.parse_decision(data, revision="r", engine="e", eval_us=1)
+    assert made.permits is (json.loads(data)["effect"] in ("allow", "transform"))
+
+
+def form(data: bytes) -> None:
+    """An OAuth form, and an authorization request made of it."""
+    oauth.parse_authorization_request(oauth.parse_form(data))
+
+
+def settings(data: bytes) -> None:
+    """A configuration document."""
+    try:
+        raw = yaml.load(data.decode(), Loader=config.load.__globals__["_StrictLoader"])
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+        return  # load._read tells these as config_invalid; what is behind them is tried here
+    if isinstance(raw, dict) and all(isinstance(key, str) for key in raw):
+        config.build(raw)
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+CALL = {"name": "echo", "arguments": {"text": "hello", "n": [1, 2.5, None, True]}, "_meta": META}
+SEND = {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x"}, {"data": {"a": 1}}], "taskId": "t"}}
+TASK = {
+    "id": "t",
+    "contextId": "c",
+    "status": {"state": "TASK_STATE_COMPLETED"},
+    "artifacts": [{"artifactId": "a", "parts": [{"text": "x"}]}],
+}
+CHAT = {
+    "model": "m",
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "x"}]},
+        {"role": "tool", "tool_call_id": "c", "content": "y"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+    "stream": True,
+}
+MESSAGE = {
+    "role": "assistant",
+    "content": "hi",
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
+WHOLE = {
+    "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+}
+CHUNK = {
+    "choices": [
+        {
+            "index": 0,
+            "delta": {"content": "x", "tool_calls": [{"index": 0, "function": {"arguments": "{"}}]},
+            "finish_reason": None,
+        }
+    ]
+}
+TOOL = {
+    "name": "echo",
+    "description": "x",
+    "inputSchema": {"type": "object", "properties": {"a": {"type": "string", "x-mcp-header": "A"}}},
+    "icons": [{"src": "https://x.example/i.png"}],
+}
+RESULT = {
+    "resultType": "complete",
+    "content": [{"type": "text", "text": "x"}],
+    "structuredContent": {"a": 1},
+    "isError": False,
+}
+OPENED = {
+    "supportedVersions": [VERSION],
+    "capabilities": {"tools": {}},
+    "protocolVersion": "2025-11-25",
+    "serverInfo": {"name": "s", "version": "1"},
+}
+DECISION = {
+    "contract": "1", "decision": True, "effect": "transform", "risk": 10, "shadow": [], "lifted": [],
+    "reasons": [{"rule": "a.b", "effect": "transform", "code": "c", "owasp": ["ASI01"], "severity": 10}],
+    "obligations": [{"type": "redact", "pointer": "/a/b"}],
+}  # fmt: skip
+CARD = {
+    "name": "a", "description": "b", "version": "1", "supportedInterfaces": [{"url": "https://a.example/", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}],
+    "capabilities": {"streaming": True}, "defaultInputModes": ["text/plain"], "defaultOutputModes": ["text/plain"],
+    "skills": [{"id": "s", "name": "S", "description": "d", "tags": ["t"]}], "signatures": [{"protected": "e30", "signature": "AA"}],
+}  # fmt: skip
+DOCUMENT = {
+    "client_id": "https://app.example/c.json", "client_name": "A", "redirect_uris": ["http://127.0.0.1/cb"], "grant_types": ["authorization_code"],
+    "response_types": ["code"], "token_endpoint_auth_method": "none",
+}  # fmt: skip
+JWKS = {
+    "keys": [
+        {
+            "kty": "EC",
+            "crv": "P-256",
+            "kid": "k",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        }
+    ]
+}
+TOKEN = b"eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6ImsifQ.eyJpc3MiOiJhIiwiZXhwIjoxfQ." + b"A" * 86
+CONFIG = b"version: 1\npublic_url: http://127.0.0.1:8700\nworkers: 1\nmcp:\n  a:\n    url: https://a.example/mcp\n    tools: {x: read}\n"
+FORM = (
+    b"response_type=code&client_id=https%3A%2F%2Fapp.example%2Fc.json&redirect_uri=http%3A%2F%2F127.0.0.1%2Fcb&state=x&code_challenge="
+    + b"a" * 43
+    + b"&code_challenge_method=S256&resource=https%3A%2F%2Ffw.example%2Fmcp"
+)
+
+
+def _request(method: str, params: object) -> bytes:
+    return _dump({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("strict_json", strict, (_request("tools/call", CALL), b'{"a":[1,-0.0,1e5,"\\u00e9\\ud83d\\ude00",null]}')),
+        Target("jsonrpc", rpc, (_request("x", {}), _dump({"jsonrpc": "2.0", "id": "a", "error": {"code": 1, "message": "m"}}))),
+        Target("sse", events, (b"event: message\nid: 1\ndata: {}\n\n: note\n\n", b"\xef\xbb\xbfdata: a\r\ndata: b\r\rdata\n\n")),
+        Target("mcp_message", mcp, (_request("tools/call", CALL), _request("initialize", {"protocolVersion": "2025-11-25"}))),
+        Target("mcp_answer", mcp_answer, (_dump(RESULT), _dump(OPENED), _dump(TOOL))),
+        Target("mcp_headers", routing_headers, (b"echo", b"=?base64?w6k=?=", b" x ")),
+        Target("a2a_message", a2a, (_dump(SEND), _dump({"task": TASK}), _dump({"id": "t", "historyLength": 3}))),
+        Target("a2a_card", card.parse, (_dump(CARD),)),
+        Target("chat_request", _json(chat.parse), (_dump(CHAT),)),
+        Target("chat_answer", chat_answer, (_dump(WHOLE), _dump(CHUNK))),
+        Target("call_arguments", lambda data: shape.read_arguments(data.decode("utf-8", "replace")), (b'{"zone":"UTC"}',)),
+        Target("cimd", lambda data: cimd.parse_document("https://app.example/c.json", data), (_dump(DOCUMENT),)),
+        Target("jwks", jwt.parse_jwks, (_dump(JWKS),)),
+        Target("jwt", lambda data: jwt.parse_compact(data, algorithms=("ES256",)), (TOKEN,)),
+        Target("oauth_form", form, (FORM,)),
+        Target("addresses", paths, (b"/mcp/a", b"https://a.example:8443/x?y=1", b"[::1]:80", b"text/html;q=0.5, */*")),
+        Target("decision", decision, (_dump(DECISION),)),
+        Target("config", settings, (CONFIG,)),
+    )
+}  # fmt: skip
+
+
+def attempt(target: Target, data: bytes) -> str:
+    """Run a target once; return the code of our own refusal, or "ok". Whatever else escapes is raised."""
+    try:
+        target.run(data)
+    except BartizanError as error:
+        code = error.code
+    else:
+        return "ok"
+    assert code.replace(".", "_").isidentifier(), "a code is a word of ours, never the peer's text"
+    return code
