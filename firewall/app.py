@@ -581,12 +581,19 @@ def run(
     on_ready: Ready | None = None,
     on_fault: Callable[[str, str], None] = lambda _code, _detail: None,
 ) -> int:
-    """Serve until SIGINT or SIGTERM; return the exit code. Everything is down within two seconds."""
+    """Serve until SIGINT or SIGTERM; return the exit code. Everything is down within two seconds.
+
+    on_ready: told once the first worker listens; picklable when there are several.
+    """
     if config.workers > 1:
         check(config)
-        return Supervisor(
-            _worker_main, config, WorkerSettings(config.workers), SystemClock(), lambda e, i: on_fault(e, str(i))
-        ).run()
+
+        def told(event: str, index: int) -> None:
+            if event in ("died", "stuck"):
+                on_fault(f"worker_{event}", str(index))
+
+        settings = WorkerSettings(config.workers)
+        return Supervisor(_worker_main, (config, on_ready), settings, SystemClock(), told).run()
     worker = build(config, on_fault=on_fault)
     net_server.run(lambda: _serve(worker, on_ready))
     return 0
@@ -608,5 +615,6 @@ def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
     def fault(code: str, detail: str) -> None:
         print(f"worker {index}: {code} {detail}", file=sys.stderr)  # noqa: T201
 
-    worker = build(argument, on_fault=fault)
-    net_server.run(lambda: _serve(worker, None, heartbeat))
+    config, on_ready = argument
+    worker = build(config, on_fault=fault)
+    net_server.run(lambda: _serve(worker, on_ready if index == 0 else None, heartbeat))

@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Serve until Ctrl-C; return the exit code."""
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"  {time.monotonic() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
-
+    say = partial(_say, time.monotonic())
     from firewall import config as configuration
 
     demo = None
@@ -57,18 +55,32 @@ def run(given: argparse.Namespace) -> int:
         say("loading policy and patterns")
         from firewall import app
 
-        async def ready(worker: Worker, ports: dict[str, int]) -> None:
-            say("listening")
-            if demo is not None:
-                await _demo_user(worker, demo)
-                demo.facts["audit_vkeys"] = [worker.audit.vkey]
-                demo.write_facts()
-            print(_screen(worker, settings, ports, demo, given), flush=True)
-
+        ready = partial(_ready, settings, given, demo, say)
         return app.run(settings, on_ready=ready, on_fault=_fault)
     finally:
         if demo is not None:
             demo.stop()
+
+
+def _say(started: float, text: str) -> None:
+    print(f"  {time.monotonic() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+async def _ready(
+    config: Config,
+    given: argparse.Namespace,
+    demo: demonstration.Demo | None,
+    say: Callable[[str], None],
+    worker: Worker,
+    ports: dict[str, int],
+) -> None:
+    """Show the screen. A module-level function: with several workers the first one's process calls it."""
+    say("listening")
+    if demo is not None:
+        await _demo_user(worker, demo)
+        demo.facts["audit_vkeys"] = [worker.audit.vkey]
+        demo.write_facts()
+    print(_screen(worker, config, ports, demo, given), flush=True)
 
 
 def _fault(code: str, detail: str) -> None:
