@@ -267,6 +267,8 @@ class Worker:
         await self.mcp.close()
         await self.tasks.close()
         await self.parts["client"].close()
+        if "opa" in self.parts:
+            await self.parts["opa"].close()
         await self.parts["dialler"].close()
         self.parts["telemetry"].close()
         self.audit.close()
@@ -430,6 +432,8 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     parts["agents"] = inventory
     if isinstance(engine, SampledEngine):
         parts["sampler"] = engine
+    if isinstance(engine, OpaServerEngine):
+        parts["opa"] = engine
     parts["admin"] = admin.build(
         admin.AdminParts(
             config=config,
