@@ -139,6 +139,9 @@ class MCPGateway:
             challenge = self._auth.challenge(endpoint.url, told, error.scope or endpoint.scope)
             await asgi.write_fixed(send, reply.challenged(told, challenge, ""))
             return
+        except BartizanError as error:  # state that does not answer: nobody is let in
+            await asgi.write_fixed(send, reply.failed(error.code, None, ""))
+            return
         if scope["method"] == "DELETE":
             await asgi.write_fixed(send, self._end_session(principal, endpoint, raw))
             return
