@@ -213,7 +213,7 @@ def check_redirect_uri(uri: str) -> str:
     scheme, colon, rest = uri.partition(":")
     if not colon or not rest or len(uri) > REDIRECT_CHARS or not _URI_SET.issuperset(uri) or "*" in uri:
         raise OAuthError("invalid_redirect_uri", "redirect_shape")
-    if not _SCHEME_SET.issuperset(scheme) or not scheme[0].isalpha() or scheme in FORBIDDEN_SCHEMES:
+    if not scheme or not _SCHEME_SET.issuperset(scheme) or not scheme[0].isalpha() or scheme in FORBIDDEN_SCHEMES:
         raise OAuthError("invalid_redirect_uri", "redirect_scheme")
     if scheme == "http":
         if _loopback_parts(uri) is None:
