@@ -85,7 +85,9 @@ class _StrictLoader(yaml.SafeLoader):
         """Build a mapping; raises ConstructorError on a repeated key."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key is not a plain word", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, "a key is written twice", key_node.start_mark)
             seen.add(key)
