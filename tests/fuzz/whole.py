@@ -64,7 +64,7 @@ def request(chance: random.Random, tokens: dict[str, str], host: str) -> bytes:
     token = tokens.get(path, tokens["/mcp/demo"])
     if chance.random() < 0.9:
         pairs.append(("authorization", f"Bearer {token}" if chance.random() < 0.9 else "Bearer x.y.z"))
-    if chance.random() < 0.05:
+    if pairs and chance.random() < 0.05:
         pairs.append(chance.choice(pairs))
     return request_bytes(path, host, pairs, body, verb=chance.choice(("POST",) * 9 + ("GET",)))
 
