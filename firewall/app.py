@@ -13,6 +13,7 @@ a child of `net.workers.Supervisor`, and they agree through the store and the sh
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -606,6 +607,9 @@ def run(
 async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat | None = None) -> None:
     try:
         ports = await worker.start()
+        # What was built lives as long as the process: the collector need never walk it again.
+        gc.collect()
+        gc.freeze()
         if on_ready is not None:
             await on_ready(worker, ports)
         await until_told(heartbeat)
