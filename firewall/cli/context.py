@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from firewall.cli.up import DEMO_STATE
+from firewall.cli.up import demo_state
 from firewall.core.errors import BartizanError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def state_of(given: argparse.Namespace) -> Path:
         return Path(given.state_dir).expanduser()
     if given.config is not None:
         return load_config(given).state
-    return DEMO_STATE.expanduser()
+    return demo_state(given)
 
 
 class Node:

@@ -13,10 +13,12 @@ import json
 import os
 import secrets
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,6 +41,7 @@ class Demo:
     config: dict[str, Any]
     facts: dict[str, Any]
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    scratch: Path | None = None
 
     def write_facts(self) -> None:
         """Write ``demo.json`` (0600)."""
@@ -60,6 +63,8 @@ class Demo:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def examples_directory() -> Path:
@@ -84,7 +89,8 @@ def start(state: Path, *, host: str, port: int, admin_port: int, say: Callable[[
         notes = _child(demo, "demo_mcp_server.py", "--control-port", "0")
         agent = _child(demo, "demo_a2a_agent.py", "--key-file", str(state / "demo-agent.pem"))
         provider = _provider(demo, say)
-        repository = _repository(state.parent / f"{state.name}-repository")
+        demo.scratch = Path(tempfile.mkdtemp(prefix="bartizan-demo-"))
+        repository = _repository(demo.scratch / "repository")
     except BaseException:
         demo.stop()
         raise
@@ -217,10 +223,8 @@ def _child(demo: Demo, script: str, *arguments: str) -> dict[str, Any]:
 
 
 def _repository(path: Path) -> Path:
-    """Make the scratch repository that mcp-server-git serves."""
-    if (path / ".git").is_dir():
-        return path
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the scratch repository that mcp-server-git serves: not below a home, which may be a protected path."""
+    path.mkdir(mode=0o700)
     (path / "README.md").write_text("# Scratch\n\nA repository for the demonstration.\n")
     who = ("-c", "user.name=Bartizan", "-c", "user.email=demo@bartizan.example")
     for command in (("init", "-q", "-b", "main"), ("add", "README.md"), (*who, "commit", "-q", "-m", "first note")):

@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from firewall.cli.arguments import Usage
 from firewall.cli.browser import ScriptedBrowser
+from firewall.cli.context import Node, NotRunning
 from firewall.cli.up import demo_state
-from firewall.core.errors import ConfigFault
 
 STEP_S = 30.0
 AWS_STYLE_KEY = "AKIA" + "Z7QXRW3KPLM4TVOB"  # shaped like a key, belongs to nobody
@@ -419,12 +420,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Walk the tour; return 0 only if every step came out as it should."""
     state = demo_state(given)
-    try:
-        facts = json.loads((state / "demo.json").read_text())
-    except FileNotFoundError:
-        raise ConfigFault(
-            "tour_not_running", "no demonstration is running here", fix="run `make run` (or `bartizan up`) first"
-        ) from None
+    if not any(given.only in name for name, _ in STEPS):
+        raise Usage("tour_step", "no step has this in its name", fix="one of: " + "; ".join(name for name, _ in STEPS))
+    told = state / "demo.json"
+    if not (told.is_file() and Node(given).running()):  # the file outlives its node
+        raise NotRunning(
+            "tour_not_running", f"{state}: no demonstration is running", fix="run `make run` (or `bartizan up`) first"
+        )
+    facts = json.loads(told.read_text())
     logging.disable(logging.CRITICAL)
     rows = asyncio.run(_walk(facts, state / "audit", given))
     if given.json:

@@ -1,0 +1,54 @@
+"""What a newcomer meets beside the happy path: no node, a wrong step, another place for the state."""
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+import orjson
+import pytest
+
+from firewall.cli import context, demo
+from firewall.cli import main as command
+from firewall.decide import bundle as bundles
+
+
+def test_the_tour_says_that_nothing_runs_though_an_earlier_node_left_its_facts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--state-dir", str(tmp_path), "tour"]) == 3
+    (tmp_path / "demo.json").write_bytes(orjson.dumps({"public_url": "http://127.0.0.1:1"}))
+    assert command.main(["--state-dir", str(tmp_path), "tour"]) == 3
+    assert "mend: run `make run`" in capsys.readouterr().err
+
+
+def test_the_tour_names_its_steps_to_who_asks_for_none_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--state-dir", str(tmp_path), "tour", "--only", "no such"]) == 2
+    assert "secret in arguments" in capsys.readouterr().err
+
+
+def test_every_command_looks_where_the_demonstration_was_told_to_keep_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BARTIZAN_STATE_DIR", str(tmp_path))
+    assert context.state_of(argparse.Namespace(state_dir=None, config=None)) == tmp_path
+
+
+def test_the_scratch_repository_is_no_protected_path_even_for_root_and_goes_with_the_demonstration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_child", lambda *_: {"url": "", "card_url": "", "control_url": "", "jwks": {}})
+    made = demo.start(tmp_path / "state", host="127.0.0.1", port=0, admin_port=0, say=lambda _: None)
+    repository = Path(made.facts["repository"])
+    try:
+        assert repository.is_relative_to(tempfile.gettempdir())
+        settings = bundles.read().data["config"]
+        assert isinstance(settings, dict)
+        assert not str(repository).startswith(tuple(map(str, settings["protected_prefixes"])))
+        log = subprocess.run(["git", "log", "--oneline"], cwd=repository, capture_output=True, check=True)
+        assert b"first note" in log.stdout
+    finally:
+        made.stop()
+    assert not repository.exists()
