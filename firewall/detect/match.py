@@ -18,6 +18,8 @@ from firewall.detect.rule import Rule, Seen, Verdict, byte_expression
 
 MAX_CANDIDATES: Final = 20_000  # judged matches of one scan; beyond it the scan says overflow
 MAX_WORK_BYTES: Final = 64 << 20  # bytes that google-re2 reads in one scan
+MAX_FOLDED: Final = 24 << 20  # code points read and made in folded views of one scan (`views.fold`)
+_RUN_STEP: Final = 64 << 10
 
 
 class Overflow(Exception):
@@ -30,11 +32,18 @@ class Budget:
 
     candidates: int = MAX_CANDIDATES
     work: int = MAX_WORK_BYTES
+    folded: int = MAX_FOLDED
 
     def read(self, n: int) -> None:
         """Take n bytes of matching; raises Overflow."""
         self.work -= n
         if self.work < 0:
+            raise Overflow
+
+    def fold(self, n: int) -> None:
+        """Take n code points of folding; raises Overflow."""
+        self.folded -= n
+        if self.folded < 0:
             raise Overflow
 
     def judge(self) -> None:
@@ -81,10 +90,21 @@ def value_span(match: Any) -> tuple[int, int]:
     return whole
 
 
+@cache
+def _stops(tail: frozenset[int]) -> bytes:
+    return bytes(0 if byte in tail else 1 for byte in range(256))
+
+
 def run_end(data: bytes, at: int, limit: int, tail: frozenset[int]) -> int:
     """Return where the run of tail bytes that starts at ``at`` ends."""
-    while at < limit and data[at] in tail:
-        at += 1
+    stops, step = _stops(tail), 64
+    while at < limit:
+        piece = data[at : min(at + step, limit)]
+        stop = piece.translate(stops).find(1)
+        if stop >= 0:
+            return at + stop
+        at += len(piece)
+        step = min(4 * step, _RUN_STEP)
     return at
 
 

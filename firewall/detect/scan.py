@@ -48,6 +48,9 @@ CONSTANTS: Final = frozenset(
 )
 _LONGEST_CONSTANT: Final = max(map(len, CONSTANTS))
 _LEAST_CARD: Final = 10**11
+# Of the budget for folded views (code points): what any string costs, and what cleaning one costs more.
+_LEAF_COST: Final = 32
+_CLEAN_COST: Final = 4
 _IDS: Final = frozenset(
     {
         "id",
@@ -266,14 +269,8 @@ class PatternScanner:
                     found += [(m, None) for m in matches(index, buffer, budget)]
                 if len(found) > 8 * POLICY_FINDINGS:
                     raise Overflow
-            for leaf, string in enumerate(strings):
-                if not string.isascii():
-                    folded = fold(string)
-                    if folded != string:
-                        views.append((leaf, 0, 0, folded))
-                    hidden = hygiene.tag_text(string)
-                    if hidden:
-                        views.append((leaf, 0, 0, hidden))
+            if len(data) != sum(map(len, strings)) + len(strings) - 1:  # something is not ASCII
+                self._disguised(strings, found, budget, views)
             if views:
                 found += self._in_views(
                     views, strings, enabled, key_of, budget, {(m.verdict.rule, m.leaf) for m, _ in found}
@@ -284,6 +281,35 @@ class PatternScanner:
         if point is Point.MCP_TOOL_LISTED:
             findings += _structure(body)
         return _bounded(findings, overflow)
+
+    def _disguised(
+        self,
+        strings: Sequence[str],
+        found: Sequence[tuple[Match, bytes | None]],
+        budget: Budget,
+        views: list[tuple[int, int, int, str]],
+    ) -> None:
+        """Append the views of strings that are not ASCII. Raises Overflow.
+
+        Removing hidden characters is dear (every hygiene rule reads the string again), so only the
+        strings pay for it in which one was found; the number of those is bounded by the candidates.
+        """
+        dirty = {m.leaf for m, _ in found if m.rule.family == "hygiene"}
+        for leaf, string in enumerate(strings):
+            if string.isascii():
+                continue
+            budget.fold(_LEAF_COST)
+            if leaf in dirty:
+                budget.fold(_CLEAN_COST * (len(string) + 128))
+                folded = fold(string, spend=budget.fold)
+                hidden = hygiene.tag_text(string)
+                if hidden:
+                    views.append((leaf, 0, 0, hidden))
+            else:
+                folded = fold(string, dirty=False, spend=budget.fold)
+            if folded != string:
+                budget.fold(len(folded))
+                views.append((leaf, 0, 0, folded))
 
     def _in_views(
         self,
@@ -298,6 +324,8 @@ class PatternScanner:
         texts = [said for _, _, _, said in views]
         data = "\n".join(texts).encode("utf-8", "replace")
         wanted = [i for i in sorted(enabled.intersection(self._nominate(data))) if RULES[i].family in _VIEWED]
+        if not wanted:
+            return []
         buffer = _joined(data, texts, lambda view: key_of(views[view][0]))
         out: list[tuple[Match, bytes | None]] = []
         for index in wanted:

@@ -92,7 +92,7 @@ def review(definition: JSON, *, foreign: Iterable[str] = ()) -> list[Finding]:
 def _phrases(text: str, path: Path, budget: Budget) -> Iterator[Finding]:
     said = [text]
     if not text.isascii():
-        said += [view for view in (fold(text), hygiene.tag_text(text)) if view and view != text]
+        said += [view for view in (fold(text, spend=budget.fold), hygiene.tag_text(text)) if view and view != text]
     data = text.encode("utf-8", "replace")
     for index, name in _DECODED.items():
         for match in matches(index, Buffer(data, (0,), (len(data),)), budget):

@@ -12,7 +12,7 @@ from binascii import Error as Base64Error
 from collections.abc import Callable
 from html import unescape
 from typing import Final
-from unicodedata import is_normalized, normalize
+from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 from firewall.detect.hygiene import CONFUSABLES, clean
@@ -35,23 +35,59 @@ _PLAIN: Final = str.maketrans(
         "\u2029": "\n",
     }
 )
-_COMBINING: Final = range(0x300, 0x370)
+_MAPPED: Final = frozenset(map(chr, _PLAIN))
+_MARKS: Final = frozenset(map(chr, range(0x300, 0x370)))
+_NO_MARKS: Final = dict.fromkeys(range(0x300, 0x370))
+# Normalising sorts a run of marks by insertion (CPython): quadratic in the run, and one call holds
+# the interpreter. A piece bounds both.
+PIECE_CHARS: Final = 512
+_CUT_BACK: Final = 32
+GROWN: Final = 16  # one code point that normalising adds costs as much as this many that were there
 
 
-def fold(text: str) -> str:
+def _free(_n: int) -> None:
+    return
+
+
+def fold(text: str, *, dirty: bool = True, spend: Callable[[int], None] = _free) -> str:
     """Return the view of a non-ASCII text in which disguises of letters are undone.
 
     A word in one foreign script stays readable to the rules of that language only where its letters
     are not look-alikes; so this view is scanned beside the text, never in its place.
+
+    dirty: False where no hygiene rule finds anything in the text, so that nothing has to be removed.
+    spend: told, before it is done, what each piece costs: code points read, and those that NFKC
+    added times `GROWN`. It ends the work by raising.
     """
-    plain = clean(text)
-    if not is_normalized("NFKC", plain):
-        plain = normalize("NFKC", plain)
-    plain = plain.translate(_PLAIN)
+    plain = clean(text) if dirty else text
+    if len(plain) <= PIECE_CHARS:
+        return _fold(plain, spend)
+    out: list[str] = []
+    at = 0
+    while at < len(plain):
+        end = at + PIECE_CHARS
+        # A letter and its marks stay together where there is any plain character to cut at.
+        back = next((i for i in range(end, end - _CUT_BACK, -1) if plain[i : i + 1].isascii()), end)
+        out.append(_fold(plain[at:back], spend))
+        at = back
+    return "".join(out)
+
+
+def _fold(piece: str, spend: Callable[[int], None]) -> str:
+    spend(len(piece))
+    if piece.isascii():
+        return piece
+    plain = normalize("NFKC", piece)
+    if len(plain) > len(piece):
+        spend(GROWN * (len(plain) - len(piece)))
+    if not _MAPPED.isdisjoint(plain):
+        plain = plain.translate(_PLAIN)
     apart = normalize("NFD", plain)
     # Marks on one letter in five and more are a disguise, or a language that loses nothing by a second look.
-    if (len(apart) - len(plain)) * 5 > len(plain):
-        plain = "".join(c for c in apart if ord(c) not in _COMBINING)
+    if not _MARKS.isdisjoint(apart):
+        bare = apart.translate(_NO_MARKS)
+        if (len(apart) - len(bare)) * 5 > len(bare):
+            return bare
     return plain
 
 

@@ -6,12 +6,15 @@ import base64
 import hashlib
 import hmac
 import time
+import unicodedata
+from typing import Literal
 
 import pytest
 
 from firewall.core.bounds import POLICY_FINDINGS
 from firewall.core.jsonvalue import get, parse_pointer, strings
 from firewall.core.points import Point
+from firewall.detect import hygiene, views
 from firewall.detect.scan import CONSTANTS, ENABLED, PatternScanner, places_of, strings_of
 from firewall.enforce.obligations import marker
 from tests.detect.conftest import Scan
@@ -248,13 +251,66 @@ def test_at_the_bound_there_is_no_overflow(result: Scan) -> None:
         "é" * 500_000,
         "\u200b" * 300_000,
         "eyJ" * 300_000,
+        "\ufdfa" * 1_300_000,
+        "a" + "\u0301\u0323" * 500_000,
     ],
-    ids=["base64", "one letter", "digits", "phrases", "percent", "accents", "zero width", "jwt heads"],
+    ids=[
+        "base64",
+        "one letter",
+        "digits",
+        "phrases",
+        "percent",
+        "accents",
+        "zero width",
+        "jwt heads",
+        "grows under NFKC",
+        "unsorted marks",
+    ],
 )
 def test_a_megabyte_of_hostile_text_is_done_in_bounded_time(text: str, result: Scan) -> None:
     started = time.process_time()
     result(text)
     assert time.process_time() - started < 5.0  # linear work; a backtracking matcher would need hours
+
+
+def test_four_megabytes_of_short_foreign_strings_are_done_in_bounded_time(call: Scan) -> None:
+    started = time.process_time()
+    found = call(["é"] * 800_000)
+    assert [f.rule for f in found] == ["scan.overflow"]
+    assert time.process_time() - started < 6.0
+
+
+def test_growth_under_nfkc_is_an_overflow_in_bulk_and_nothing_in_a_text(result: Scan) -> None:
+    assert result("ﷺ" * 200) == []
+    assert [f.rule for f in result("ﷺ" * 200_000)] == ["scan.overflow"]
+
+
+def test_no_string_is_normalised_in_one_long_call(result: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call holds the interpreter, and with it the loop: its input has a bound."""
+    longest = []
+
+    def watched(form: Literal["NFKC", "NFD"], text: str) -> str:
+        longest.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(views, "normalize", watched)
+    result("é" * 100_000)
+    assert longest
+    assert max(longest) <= 2 * views.PIECE_CHARS
+
+
+def test_only_strings_with_something_hidden_are_cleaned(call: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[str] = []
+
+    def watched(text: str) -> str:
+        cleaned.append(text)
+        return hygiene.clean(text)
+
+    monkeypatch.setattr(views, "clean", watched)
+    call(["grün", "schön"])
+    assert cleaned == []
+    call(["grün", "sch\u200bön"])
+    assert cleaned == ["sch\u200bön"]
 
 
 def test_a_point_without_content_is_not_scanned(scanner: PatternScanner) -> None:
