@@ -24,7 +24,8 @@ from firewall.enforce.kill_switch import GLOBAL, Stop
 from firewall.enforce.kill_switch import Scope as StopScope
 from firewall.enforce.pins import OF_A_SERVER, OF_AN_AGENT, Pin
 from firewall.enforce.pins import Kind as PinKind
-from firewall.enforce.registry import Kind, RegistryEntry, Verb
+from firewall.enforce.registry import Kind, RegistryEntry, Verb, check_name
+from firewall.identity.throttle import NODE
 from firewall.identity.users import User
 from firewall.wire.http import parse_url
 
@@ -82,6 +83,9 @@ class Desk:
     def register(self, caller: Caller, kind: Kind, name: str, spec: JSONObject) -> RegistryEntry:
         """Add a pending entry, by address only. Raises ConfigFault: registry_spec, agent_spec; Malformed, Conflict."""
         made = self._mcp_spec(caller, spec) if kind == "mcp" else self._agent_spec(caller, spec)
+        old = self._parts.registry.get(caller.tenant, kind, check_name(name))
+        if old is not None and old.state == "revoked":
+            self._end(caller, kind, name)  # a revocation that was cut short has not said all of it
         return self._parts.registry.register(caller.tenant, kind, name, made, by=caller.name)
 
     def move(self, caller: Caller, kind: Kind, name: str, verb: Verb) -> RegistryEntry:
@@ -90,8 +94,18 @@ class Desk:
         moves = {"approve": registry.approve, "suspend": registry.suspend, "revoke": registry.revoke}
         entry = moves[verb](caller.tenant, kind, name, by=caller.name)
         if verb == "revoke":
-            self._parts.pins.forget(caller.tenant, name, OF_A_SERVER if kind == "mcp" else OF_AN_AGENT)
+            self._end(caller, kind, name)
         return entry
+
+    def _end(self, caller: Caller, kind: Kind, name: str) -> None:
+        """End all that was said of a name: tokens, OAuth grants, consents and pins.
+
+        The home tenant's entry decides where the name leads for every tenant, so its end is everybody's.
+        """
+        parts = self._parts
+        everybody = caller.tenant == parts.config.tenant
+        parts.identity.grants.standing.end_upstream(NODE if everybody else caller.tenant, kind, name)
+        parts.pins.forget(caller.tenant, name, OF_A_SERVER if kind == "mcp" else OF_AN_AGENT)
 
     def _mcp_spec(self, caller: Caller, spec: JSONObject) -> JSONObject:
         strange = sorted(spec.keys() - MCP_SPEC)

@@ -87,12 +87,14 @@ def build_identity(
     passwords = Passwords(token_bytes, n=settings.scrypt_n, least_chars=settings.min_password_chars)
     users = Users(store, clock, ids, passwords, record)
     grants = OAuthGrants(store, marks, clock, record, lifetime_s=settings.refresh_lifetime_s)
+    # First what nobody lists: codes that are still to be redeemed.
+    users.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
     users.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
     clients = Clients(settings, ClientDocuments(settings, fetcher, clock))
     authenticator = ClientAuthenticator(settings.public_url, clients, ClientKeys(fetcher, clock), store, clock)
     sessions = LoginSessions(store, clock, ids, users, settings, token_bytes)
     transactions = Transactions(store, clock, ids, settings, token_bytes)
-    consents = Consents(store, clock, lifetime_s=settings.consent_lifetime_s)
+    consents = Consents(store, clock, grants.standing, lifetime_s=settings.consent_lifetime_s)
     codes = Codes(store, clock, grants, token_bytes, lifetime_s=settings.code_lifetime_s)
     refresh = RefreshTokens(store, clock, grants, token_bytes, settings)
     tokens = TokenIssuer(settings.public_url, keys, clock, ids, lifetime_s=settings.token_lifetime_s)
@@ -106,6 +108,7 @@ def build_identity(
             transactions=transactions,
             consents=consents,
             codes=codes,
+            standing=grants.standing,
             throttle=throttle,
             pages=pages,
             clock=clock,

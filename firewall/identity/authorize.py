@@ -24,6 +24,7 @@ from firewall.identity.records import SECOND_US
 from firewall.identity.resources import Resources
 from firewall.identity.sessions import LoginSession, LoginSessions
 from firewall.identity.settings import IdentitySettings, Record
+from firewall.identity.standing import Standing
 from firewall.identity.throttle import Throttle
 from firewall.identity.transactions import Transaction, Transactions, check_form_token
 from firewall.identity.users import Users
@@ -57,6 +58,7 @@ class AuthorizeParts:
     transactions: Transactions
     consents: Consents
     codes: Codes
+    standing: Standing
     throttle: Throttle
     pages: Pages
     clock: Clock
@@ -310,11 +312,12 @@ class Authorization:
     def _code_redirect(
         self, transaction: Transaction, session: LoginSession, client: Client, scopes: tuple[str, ...]
     ) -> FixedReply:
-        asked = transaction.request
+        asked, user = transaction.request, session.user
+        standing = self._parts.standing.of(user.tenant, user.subject, asked.resource, scopes)
         code = self._parts.codes.issue(
             CodeFacts(
-                tenant=session.user.tenant,
-                subject=session.user.subject,
+                tenant=user.tenant,
+                subject=user.subject,
                 client_id=client.client_id,
                 client_name=clean_name(client.name),
                 redirect_uri=asked.redirect_uri,
@@ -325,6 +328,7 @@ class Authorization:
                 session_id=session.session_id,
                 auth_time=session.auth_time,
                 acr=session.acr,
+                standing=standing,
             )
         )
         location = oauth.build_redirect(asked.redirect_uri, {"code": code, "state": asked.state, "iss": self._issuer})

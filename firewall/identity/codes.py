@@ -32,6 +32,7 @@ class CodeFacts:
     session_id: str
     auth_time: int
     acr: str
+    standing: int = 0
 
 
 class Codes:
@@ -67,6 +68,7 @@ class Codes:
             "sid": facts.session_id,
             "auth_time": facts.auth_time,
             "acr": facts.acr,
+            "standing": facts.standing,
         }
         expires_us = now_us + self._lifetime_s * SECOND_US
         self._codes.put(facts.tenant, code.key, records.encode(value), expires_us=expires_us)
@@ -104,4 +106,5 @@ class Codes:
             session_id=records.text(value, "sid"),
             auth_time=records.number(value, "auth_time"),
             acr=records.text(value, "acr"),
+            standing=records.number(value, "standing"),
         )

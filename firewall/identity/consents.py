@@ -12,6 +12,7 @@ from firewall.core.ports import Clock, Store
 from firewall.identity import records
 from firewall.identity.clients import Client
 from firewall.identity.records import SECOND_US
+from firewall.identity.standing import Standing
 from firewall.identity.users import User
 from firewall.wire import oauth
 from firewall.wire.oauth import AuthorizationRequest
@@ -20,24 +21,34 @@ from firewall.wire.oauth import AuthorizationRequest
 class Consents:
     """Remembers agreements for a bounded time."""
 
-    def __init__(self, store: Store, clock: Clock, *, lifetime_s: int) -> None:
+    def __init__(self, store: Store, clock: Clock, standing: Standing, *, lifetime_s: int) -> None:
+        self._standing = standing
         self._consents = store.collection("oauth_consents")
         self._clock = clock
         self._lifetime_s = lifetime_s
 
     def covers(self, user: User, client: Client, request: AuthorizationRequest, scopes: tuple[str, ...]) -> bool:
         """Return whether the person agreed to all of this before."""
-        entry = self._consents.get(user.tenant, _key(user, client, request))
-        return entry is not None and set(scopes) <= set(records.texts(records.decode(entry.value), "scopes"))
+        return set(scopes) <= set(self._agreed(user, _key(user, client, request), request.resource))
 
     def save(self, user: User, client: Client, request: AuthorizationRequest, scopes: tuple[str, ...]) -> None:
         """Remember an agreement, beside what was agreed before under the same key."""
         key = _key(user, client, request)
-        entry = self._consents.get(user.tenant, key)
-        before = records.texts(records.decode(entry.value), "scopes") if entry else ()
-        value = records.encode({"client_id": client.client_id, "scopes": [*dict.fromkeys((*before, *scopes))]})
+        agreed = tuple(dict.fromkeys((*self._agreed(user, key, request.resource), *scopes)))
+        standing = self._standing.of(user.tenant, "", request.resource, agreed)
+        value = records.encode({"client_id": client.client_id, "scopes": list(agreed), "standing": standing})
         expires_us = self._clock.now_us() + self._lifetime_s * SECOND_US
         self._consents.put(user.tenant, key, value, expires_us=expires_us)
+
+    def _agreed(self, user: User, key: str, resource: str) -> tuple[str, ...]:
+        """Return what was agreed under a key: nothing once an upstream among it has ended."""
+        entry = self._consents.get(user.tenant, key)
+        if entry is None:
+            return ()
+        value = records.decode(entry.value)
+        scopes = records.texts(value, "scopes")
+        stands = self._standing.of(user.tenant, "", resource, scopes) == records.number(value, "standing")
+        return scopes if stands else ()
 
     def withdraw(self, user: User, client_id: str) -> None:
         """Forget every agreement of a person with a client."""

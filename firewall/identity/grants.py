@@ -16,6 +16,7 @@ from firewall.core.ports import Clock, SharedMarks, Store
 from firewall.identity import records
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import Record
+from firewall.identity.standing import Standing
 
 REVOKED_MARK = 1 << 63
 
@@ -32,6 +33,7 @@ class OAuthGrant:
     resource: str
     scopes: tuple[str, ...]
     created_s: int
+    standing: int = 0
 
 
 class OAuthGrants:
@@ -40,6 +42,7 @@ class OAuthGrants:
     def __init__(self, store: Store, marks: SharedMarks, clock: Clock, record: Record, *, lifetime_s: int) -> None:
         self._grants = store.collection("oauth_grants")
         self._revoked = store.collection("oauth_revoked")
+        self.standing = Standing(store, marks)
         self._marks = marks
         self._clock = clock
         self._record = record
@@ -53,6 +56,7 @@ class OAuthGrants:
             "resource": grant.resource,
             "scopes": list(grant.scopes),
             "created_s": grant.created_s,
+            "standing": grant.standing,
         }
         key = f"{grant.subject}/{grant.grant_id}"
         self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon())
@@ -62,19 +66,24 @@ class OAuthGrants:
         found = []
         for entry in self._grants.scan(tenant, f"{subject}/"):
             value = records.decode(entry.value)
-            found.append(
-                OAuthGrant(
-                    tenant=tenant,
-                    subject=subject,
-                    grant_id=entry.key.partition("/")[2],
-                    client_id=records.text(value, "client_id"),
-                    client_name=records.text(value, "client_name"),
-                    resource=records.text(value, "resource"),
-                    scopes=records.texts(value, "scopes"),
-                    created_s=records.number(value, "created_s"),
-                )
+            grant = OAuthGrant(
+                tenant=tenant,
+                subject=subject,
+                grant_id=entry.key.partition("/")[2],
+                client_id=records.text(value, "client_id"),
+                client_name=records.text(value, "client_name"),
+                resource=records.text(value, "resource"),
+                scopes=records.texts(value, "scopes"),
+                created_s=records.number(value, "created_s"),
+                standing=records.number(value, "standing"),
             )
+            if self.stands(tenant, subject, grant.resource, grant.scopes, grant.standing):
+                found.append(grant)
         return found
+
+    def stands(self, tenant: str, subject: str, resource: str, scopes: tuple[str, ...], standing: int) -> bool:
+        """Return whether nothing that was given has ended since it was given (see `standing`)."""
+        return self.standing.of(tenant, subject, resource, scopes) == standing
 
     def revoke(self, tenant: str, subject: str, grant_id: str, *, reason: str) -> None:
         """End a grant and every token of it, now, in every worker. Idempotent."""

@@ -63,7 +63,18 @@ class OperatorTokens:
         subject = f"local:{by}"
         grant_id = self._ids.new("g")
         issued = self._tokens.issue(
-            TokenFacts(tenant, subject, CLIENT_ID, uri, wanted, grant_id, acr="local", kind="local"), lifetime_s=ttl_s
+            TokenFacts(
+                tenant,
+                subject,
+                CLIENT_ID,
+                uri,
+                wanted,
+                grant_id,
+                acr="local",
+                kind="local",
+                standing=self._grants.standing.of(tenant, subject, uri, wanted),
+            ),
+            lifetime_s=ttl_s,
         )
         self._record(
             "identity.token.issued",

@@ -41,6 +41,7 @@ class RefreshFacts:
     auth_time: int
     acr: str
     created_s: int
+    standing: int = 0
 
 
 class RefreshTokens:
@@ -64,7 +65,7 @@ class RefreshTokens:
     def find(self, text: str, client_id: str) -> RefreshFacts:
         """Return what a presented token stands for, without using it.
 
-        Raises OAuthError invalid_grant: refresh_unknown, refresh_foreign, grant_revoked.
+        Raises OAuthError invalid_grant: refresh_unknown, refresh_foreign, grant_revoked, grant_ended.
         """
         token = opaque.locate(PREFIX, text)
         entry = self._tokens.get(token.tenant, token.key) if token else None
@@ -75,6 +76,8 @@ class RefreshTokens:
             raise OAuthError("invalid_grant", "refresh_foreign")
         if self._grants.is_revoked(facts.tenant, facts.grant_id):
             raise OAuthError("invalid_grant", "grant_revoked")
+        if not self._grants.stands(facts.tenant, facts.subject, facts.resource, facts.scopes, facts.standing):
+            raise OAuthError("invalid_grant", "grant_ended")
         return facts
 
     def rotate(self, text: str) -> str:
@@ -138,6 +141,7 @@ def _value(facts: RefreshFacts) -> JSONObject:
         "auth_time": facts.auth_time,
         "acr": facts.acr,
         "created_s": facts.created_s,
+        "standing": facts.standing,
     }
 
 
@@ -153,6 +157,7 @@ def _facts(tenant: str, value: JSONObject) -> RefreshFacts:
         auth_time=records.number(value, "auth_time"),
         acr=records.text(value, "acr"),
         created_s=records.number(value, "created_s"),
+        standing=records.number(value, "standing"),
     )
 
 

@@ -49,6 +49,7 @@ class _Cached:
     principal: Principal
     epoch: int
     until_us: int
+    standing: int
 
 
 class BearerResourceServer:
@@ -110,11 +111,17 @@ class BearerResourceServer:
         """The epoch moved: something was revoked. Ask about this grant, then believe the new epoch."""
         epoch = self._marks.epoch()  # read before the look-up: a bump in between is seen next time
         principal = cached.principal
-        if self._grants.is_revoked(principal.tenant, principal.grant_id):
+        if self._grants.is_revoked(principal.tenant, principal.grant_id) or not self._stands(
+            principal, cached.standing
+        ):
             self._cache.pop(digest, None)
             raise Unauthenticated("token_invalid", "grant_revoked", scope=default_scope)
         cached.epoch = epoch
         return principal
+
+    def _stands(self, principal: Principal, standing: int) -> bool:
+        scopes = tuple(principal.scopes)
+        return self._grants.stands(principal.tenant, principal.subject, principal.audience, scopes, standing)
 
     def _verify(self, value: bytes, digest: bytes, resource: str, now_us: int) -> Principal:
         if self._refused.get(digest, 0) > now_us:
@@ -142,8 +149,11 @@ class BearerResourceServer:
         principal = principal_of(claims, resource)
         if self._grants.is_revoked(principal.tenant, principal.grant_id):
             raise Malformed("grant_revoked")
+        standing = claims.get("standing", 0)
+        if not isinstance(standing, int) or not self._stands(principal, standing):
+            raise Malformed("grant_ended")
         until_us = min(principal.expires_at * SECOND_US, now_us + TRUST_US)
-        _bounded(self._cache, digest, _Cached(principal, epoch, until_us), self._entries)
+        _bounded(self._cache, digest, _Cached(principal, epoch, until_us, standing), self._entries)
         return principal
 
 

@@ -53,6 +53,7 @@ class TokenFacts:
     acr: str = ""
     roles: tuple[str, ...] = ()
     kind: Kind = "user"
+    standing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ class TokenIssuer:
             "tenant": facts.tenant,
             "sub_type": facts.kind,
         }
+        if facts.standing:
+            claims["standing"] = facts.standing
         if facts.session_id:
             claims["sid"] = facts.session_id
         if facts.auth_time:

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from firewall.core.errors import Conflict, Malformed
+from firewall.core.errors import Conflict, Malformed, Unauthenticated
 from firewall.core.principal import Actor, Principal
 from llm_router.meter import Budget, Meter, Price
 from tests.admin.rig import TENANT, Room
@@ -37,6 +37,21 @@ async def test_a_server_goes_through_all_four_verbs(room: Room) -> None:
     verbs = [r["verb"] for r in room.log.records if r.get("kind") == "registry"]
     assert verbs == ["register", "approve", "suspend", "approve", "revoke"]
     assert {r["by"] for r in room.log.records if r.get("kind") == "registry"} == {"uid:1000"}
+
+
+async def test_a_token_from_before_a_revocation_does_not_reach_the_name_s_next_owner(room: Room) -> None:
+    for url in ("https://one.example/mcp", "https://two.example/mcp"):
+        await post(room, "registry", {"kind": "mcp", "name": "time", "spec": {"url": url}})
+        await post(room, "registry/mcp/time/approve", {})
+        token = room.door.identity.operator_tokens.mint_for_operator("/mcp/time", tenant=TENANT).token
+        assert room.door.verified(token)
+        if "one" in url:
+            old = token
+            await post(room, "registry/mcp/time/revoke", {})
+            with pytest.raises(Unauthenticated):
+                room.door.verified(old)
+    with pytest.raises(Unauthenticated):
+        room.door.verified(old)
 
 
 async def test_an_agent_is_registered_with_its_spec_whole(room: Room) -> None:
