@@ -67,7 +67,10 @@ async def test_the_legacy_era_has_a_session_with_one_worker_and_a_clear_refusal_
 
 async def test_a_published_stdio_server_answers_through_one_worker(firewall: Started) -> None:
     if firewall.workers > 1:  # type: ignore[attr-defined]
-        pytest.skip("one pipe is not shared by several workers yet; the next test sees the refusal")
+        # One pipe is not shared by several workers yet: test_workers sees the refusal at start.
+        token = await firewall.sign_in("/mcp/notes", "notes:read")
+        assert (await firewall.post("/mcp/time", {}, token=token)).status == 404
+        return
     async with mcp(firewall, "/mcp/time", "time:read") as client:
         result = await client.call_tool("get_current_time", {"timezone": "Europe/Vienna"})
         assert not result.is_error

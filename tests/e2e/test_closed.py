@@ -114,6 +114,7 @@ def opa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpaProcess]:
 CASES = [case for case in load() if "rule" in case.body.get("expect", {})]
 
 
+@pytest.mark.slow
 async def test_an_opa_server_decides_every_case_as_the_embedded_engine_does(tmp_path: Path, opa: OpaProcess) -> None:
     """Every attack that a policy rule stops, and its twin, with the real OPA in the engine's place."""
     async with world() as upstreams:

@@ -16,7 +16,7 @@ from firewall.record.verify import verify
 from tests.support.composed import Started, modern, request_bytes, settings, started
 from tests.support.world import World, tool, world
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 def config_for(upstreams: World, directory: Path, workers: int = 1) -> dict[str, object]:
