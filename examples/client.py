@@ -58,8 +58,9 @@ class LoopbackCallback:
         """Listen, then show the sign-in page."""
         self._answer = asyncio.get_running_loop().create_future()
         self._server = await asyncio.start_server(self._serve, self._at.hostname, self._at.port)
-        print(f"sign in: {url}")
-        webbrowser.open(url)
+        print(f"sign in: {url}", flush=True)
+        # A browser in the terminal keeps its caller waiting until it is left; the answer must be heard meanwhile.
+        asyncio.get_running_loop().run_in_executor(None, webbrowser.open, url)
 
     async def wait(self) -> AuthorizationCodeResult:
         """Return what the authorization server sent."""
@@ -67,20 +68,21 @@ class LoopbackCallback:
         found = await asyncio.wait_for(self._answer, 300)
         if self._server is not None:
             self._server.close()
+        if "code" not in found:
+            raise PermissionError(f"not signed in: {found['error']}")
         return AuthorizationCodeResult(code=found["code"], state=found.get("state"), iss=found.get("iss"))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = (await reader.readline()).decode("latin-1").split(" ")[1]
-        text = b"Signed in; you may close this page."
+        found = {key: values[0] for key, values in parse_qs(urlsplit(target).query).items()}
+        text = b"Signed in; you may close this page." if "code" in found else b"Not signed in."
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
             % len(text)
         )
         writer.write(text)
-        await writer.drain()
         writer.close()
-        found = {key: values[0] for key, values in parse_qs(urlsplit(target).query).items()}
-        if "code" in found and self._answer is not None and not self._answer.done():
+        if found.keys() & {"code", "error"} and self._answer is not None and not self._answer.done():
             self._answer.set_result(found)
 
 
@@ -120,7 +122,13 @@ def main() -> None:
     parser.add_argument("arguments", nargs="?", default="{}")
     parser.add_argument("--client-id", default=DEMO_CLIENT)
     given = parser.parse_args()
-    asyncio.run(run(given.url, given.tool, json.loads(given.arguments), given.client_id))
+    try:
+        asyncio.run(run(given.url, given.tool, json.loads(given.arguments), given.client_id))
+    except Exception as error:
+        cause: Exception = error
+        while isinstance(cause, ExceptionGroup):  # the SDK's task groups wrap what happened
+            cause = cause.exceptions[0]
+        raise SystemExit(f"{type(cause).__name__}: {cause}") from None
 
 
 if __name__ == "__main__":
