@@ -82,7 +82,7 @@ class House:
             tenant=tenant,
             issuer=self._public_url,
             subject=SUBJECT,
-            client_id=SUBJECT,
+            client_id=name,  # limits and labels are per caller: one upstream must not spend those of another
             scopes=frozenset({f"{name}:read"}),
             audience=f"{self._public_url}/mcp/{name}",
             chain=(Actor(SUBJECT, "service"),),
