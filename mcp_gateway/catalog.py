@@ -133,7 +133,7 @@ class Catalog:
             return Opened(NEWEST_MODERN, MODERN)
         spec = endpoint.specs[0]
         found = await self.catalogue(principal, spec, spec.ttl_s)
-        return replace(found.opened, instructions=found.instructions)
+        return self._known.words(principal.tenant, spec, found.opened)
 
     async def visible(self, principal: Principal, endpoint: Endpoint) -> dict[str, Tool]:
         """Return exposed name → tool, fresh enough for a list. Upstreams without any scope held are not asked."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol
 
 from firewall.core.action import Headers, Resource
@@ -25,7 +25,7 @@ from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.core.ports import Clock
-from firewall.wire import jsonrpc
+from firewall.wire import canonical, jsonrpc
 from mcp_gateway import bridge, lists
 from mcp_gateway.action import effect_class, scope_of, tool_resource
 from mcp_gateway.bridge import Opened
@@ -44,7 +44,7 @@ class PinBook(Protocol):
     """The part of `enforce.pins.Pins` that the inventory needs."""
 
     def epoch(self) -> int: ...
-    def first_contact(self, tenant: str, upstream: str) -> bool: ...
+    def meet(self, tenant: str, upstream: str) -> bool: ...
     def status(
         self, tenant: str, upstream: str, kind: Literal["tool", "instructions"], name: str, digest: str
     ) -> PinStatus: ...
@@ -101,7 +101,6 @@ class Catalogue:
 
     tools: dict[str, Tool]
     opened: Opened
-    instructions: str
     fetched_ns: int
     stale: bool = False
 
@@ -130,6 +129,7 @@ class Inventory:
         self._catalogues: dict[tuple[str, str, str], Catalogue] = {}
         self._locks: dict[tuple[str, str, str], asyncio.Lock] = {}
         self._reviewed: dict[str, tuple[str, ...]] = {}
+        self._words: dict[tuple[str, str], tuple[Opened, int, Opened]] = {}
 
     async def get(
         self, tenant: str, spec: UpstreamSpec, key: str, credentials: Credentials, max_age_s: float
@@ -165,6 +165,24 @@ class Inventory:
     def forget(self, name: str) -> None:
         """Drop the catalogues of an upstream that is gone or changed."""
         self._catalogues = {slot: kept for slot, kept in self._catalogues.items() if slot[1] != name}
+        self._words = {slot: kept for slot, kept in self._words.items() if slot[1] != name}
+
+    def words(self, tenant: str, spec: UpstreamSpec, opened: Opened) -> Opened:
+        """Return an opening with the server's words about itself as far as their pin is approved now.
+
+        Instructions, name, title and description are one definition; while it is new or changed, all
+        are withheld, and the server goes by the name that configuration gave it.
+        """
+        epoch = self._pins.epoch()
+        known = self._words.get((tenant, spec.name))
+        if known is not None and known[0] is opened and known[1] == epoch:
+            return known[2]
+        digest = canonical.digest(_words_of(opened))
+        said = opened
+        if self._pins.status(tenant, spec.name, "instructions", "instructions", digest) != "approved":
+            said = replace(opened, instructions="", server_info={**bridge.OURSELVES, "title": spec.name})
+        self._words[tenant, spec.name] = (opened, epoch, said)
+        return said
 
     def pin(self, tenant: str, tool: Tool) -> PinStatus:
         """Return a tool's pin status now: an approval anywhere on the node counts at once."""
@@ -252,7 +270,8 @@ class Inventory:
     def _take(
         self, tenant: str, spec: UpstreamSpec, raw: list[JSON], opened: Opened, fetched_ns: int, old: Catalogue | None
     ) -> Catalogue:
-        trust = spec.pins == "tofu" and self._pins.first_contact(tenant, spec.name)
+        # Met also when nothing is shown: else a server could show what it likes to nobody's eyes later.
+        trust = self._pins.meet(tenant, spec.name) and spec.pins == "tofu"
         definitions: dict[str, list[Definition]] = {}
         for item in raw:
             try:
@@ -269,7 +288,8 @@ class Inventory:
                 before = old.tools.get(tool.name) if old else None
                 reasons = self._judge(tool) + (("PIN-03.confusable",) if len(alike) > 1 else ())
                 tools[tool.name] = self._tool(tenant, spec, tool, reasons, trust, before)
-        return Catalogue(tools, opened, self._instructions(tenant, spec, opened, trust), fetched_ns)
+        self._observe_words(tenant, spec, opened, trust)
+        return Catalogue(tools, opened, fetched_ns)
 
     def _tool(
         self,
@@ -296,14 +316,12 @@ class Inventory:
             found = self._reviewed[tool.digest] = tuple(sorted(serious))
         return found
 
-    def _instructions(self, tenant: str, spec: UpstreamSpec, opened: Opened, trust: bool) -> str:
-        """Return a server's instructions if their pin is approved; else they are withheld."""
-        if not opened.instructions:
-            return ""
-        digest = lists.instructions_digest(opened.instructions, opened.server_info)
-        judged = self._review({"name": spec.name, "description": opened.instructions, "inputSchema": {}})
-        reasons = tuple(sorted({f.rule for f in judged if f.severity >= self._severity}))
-        status = self._pins.observe(
-            tenant, spec.name, "instructions", "instructions", digest, trust=trust, reasons=reasons
-        )
-        return opened.instructions if status == "approved" else ""
+    def _observe_words(self, tenant: str, spec: UpstreamSpec, opened: Opened, trust: bool) -> None:
+        said = _words_of(opened)
+        reasons = tuple(sorted({f.rule for f in self._review(said) if f.severity >= self._severity}))
+        digest = canonical.digest(said)
+        self._pins.observe(tenant, spec.name, "instructions", "instructions", digest, trust=trust, reasons=reasons)
+
+
+def _words_of(opened: Opened) -> JSONObject:
+    return {"instructions": opened.instructions, "serverInfo": opened.server_info}

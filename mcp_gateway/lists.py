@@ -61,11 +61,6 @@ def definition(raw: JSON) -> Definition:
     return Definition(name, value, canonical.digest(value), h.param_map(schema))
 
 
-def instructions_digest(text: str, server_info: JSONObject) -> str:
-    """Return the digest that pins a server's instructions and name for itself."""
-    return canonical.digest({"instructions": text, "serverInfo": server_info})
-
-
 def shown(tool: Definition, era: Era, exposed: str) -> JSONObject:
     """Return a definition as it goes to a client of an era, under its exposed name."""
     out = {**tool.value, "name": exposed}

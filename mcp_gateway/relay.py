@@ -239,7 +239,8 @@ class Relay:
                 status = bridge.error_status(body, call.era)
                 cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, tool), body, "http")
             elif isinstance(message, jsonrpc.Response):
-                body = bridge.tool_result(call.id, call.era, message.result, link.opened.server_info)
+                said = self._inventory.words(turn.principal.tenant, tool.spec, link.opened)
+                body = bridge.tool_result(call.id, call.era, message.result, said.server_info)
                 schema = tool.check_result(message.result)
                 resource = self._inventory.resource(turn.principal.tenant, tool, schema)
                 cleared = await self._clear(turn, Point.MCP_TOOL_RESULT, call.method, resource, body, "http")

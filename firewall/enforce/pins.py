@@ -22,6 +22,7 @@ Kind = Literal["tool", "instructions", "card"]
 # A server and an agent may share a name: what happens to one says nothing about the other's pins.
 OF_A_SERVER: Final[tuple[Kind, ...]] = ("tool", "instructions")
 OF_AN_AGENT: Final[tuple[Kind, ...]] = ("card",)
+_CONTACT: Final = "contact"  # no definition: that a server was met
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,21 @@ class Pins:
         return "approved" if pin.approved == digest else "changed"
 
     def first_contact(self, tenant: str, upstream: str) -> bool:
-        """Return whether nothing of this server was ever pinned or seen."""
-        return not any(self._of(tenant, upstream, OF_A_SERVER))
+        """Return whether this server was never met, and nothing of it was ever pinned or seen."""
+        return not any(self._of(tenant, upstream, (*OF_A_SERVER, _CONTACT)))
+
+    def meet(self, tenant: str, upstream: str) -> bool:
+        """Return whether this is the first contact with a server, to one caller of the node only.
+
+        Noted by itself, because a server may show nothing the first time: what it shows later is
+        then no first contact. `forget` of a server's pins forgets it.
+        """
+        known = not self.first_contact(tenant, upstream)
+        try:
+            self._book.put(tenant, _key(upstream, _CONTACT, ""), b"{}", if_version=0)
+        except Conflict:
+            return False
+        return not known
 
     def observe(
         self,
@@ -89,7 +103,7 @@ class Pins:
         """Note what an upstream shows now; return its status.
 
         trust: pin it if nothing is pinned yet (first contact with a clean review, decided by
-        `first_contact` before the first observation); never overwrites an approved digest.
+        `meet` before the first observation); never overwrites an approved digest.
         """
         key = _key(upstream, kind, name)
         while True:
@@ -134,15 +148,18 @@ class Pins:
         keys = [entry.key for entry in self._of(tenant, upstream, kinds)]
         for key in keys:
             self._book.delete(tenant, key)
+        if kinds == OF_A_SERVER:
+            self._book.delete(tenant, _key(upstream, _CONTACT, ""))
         self._marks.bump()
         return len(keys)
 
     def list(self, tenant: str, upstream: str = "") -> Iterator[Pin]:
         """Yield pins, of one upstream or of all."""
         for entry in self._book.scan(tenant, f"{upstream}/" if upstream else ""):
-            yield _pin(entry)
+            if entry.key.split("/", 2)[1] != _CONTACT:
+                yield _pin(entry)
 
-    def _of(self, tenant: str, upstream: str, kinds: tuple[Kind, ...]) -> Iterator[Entry]:
+    def _of(self, tenant: str, upstream: str, kinds: tuple[str, ...]) -> Iterator[Entry]:
         for kind in kinds:
             yield from self._book.scan(tenant, _key(upstream, kind, ""))
 

@@ -29,3 +29,21 @@ def test_a_pinned_card_does_not_take_the_first_contact_of_a_server():
     assert pins.first_contact("default", "echo")
     pins.observe("default", "echo", "instructions", "instructions", "sha256:i")
     assert not pins.first_contact("default", "echo")
+
+
+def test_a_server_that_showed_nothing_has_been_met():
+    pins = Pins(MemoryStore().collection("pins"), LocalMarks(), FixedClock())
+    assert [pins.meet("default", "echo") for _ in range(3)] == [True, False, False]
+    assert list(pins.list("default")) == list(pins.list("default", "echo")) == []
+    assert pins.meet("other", "echo")
+    assert pins.meet("default", "echo-2")
+    pins.forget("default", "echo", OF_AN_AGENT)
+    assert not pins.meet("default", "echo")
+    pins.forget("default", "echo", OF_A_SERVER)
+    assert pins.meet("default", "echo")
+
+
+def test_a_server_with_pins_from_before_was_met():
+    pins = Pins(MemoryStore().collection("pins"), LocalMarks(), FixedClock())
+    pins.observe("default", "echo", "tool", "a", "sha256:1")
+    assert not pins.meet("default", "echo")

@@ -47,6 +47,7 @@ class Scripted:
     call: Script
     tools: list[dict[str, Any]] = field(default_factory=lambda: list(TOOLS))
     instructions: str = ""
+    info: dict[str, str] = field(default_factory=dict)
     legacy: bool = False
     port: int = 0
     session: str = "s1"
@@ -110,6 +111,7 @@ class Scripted:
                 "supportedVersions": ["2026-07-28"],
                 "capabilities": {"tools": {}},
                 "instructions": self.instructions,
+                **({"_meta": {"io.modelcontextprotocol/serverInfo": self.info}} if self.info else {}),
             }
             await send(as_json({"jsonrpc": "2.0", "id": asked["id"], "result": {**said, "resultType": "complete"}}))
         elif method == "initialize":
