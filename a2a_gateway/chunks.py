@@ -34,7 +34,8 @@ class Chunks:
         """Return the findings that begin in an earlier piece and end in this one.
 
         Pointers lead into the JSON-RPC response that carries the event. Raises
-        Malformed("agent_response") beyond 256 open artifacts.
+        Malformed("agent_response") beyond 256 open artifacts, and where a seam shows what has no place
+        in the text: disguised, or more than inspection can take.
         """
         artifact = event.body.get("artifact")
         if event.kind != "artifactUpdate" or not isinstance(artifact, dict):
@@ -58,8 +59,20 @@ class Chunks:
     def _across(self, before: str, piece: str, pointer: str) -> list[Finding]:
         seam = len(before)
         found = self._scan({"text": before + piece[:SCAN_WINDOW_CHARS]})
-        return [
+        out: list[Finding] = []
+        placeless = [f for f in found if f.pointer != "/text" or f.span is None]
+        if placeless:
+            # What either side shows by itself is not the seam's: the guard has judged it, or will.
+            known = {f.rule for side in (before, piece) for f in self._scan({"text": side})}
+            for finding in placeless:
+                if finding.rule in known:
+                    continue
+                if finding.category != "injection":  # that is advice, and marks the caller
+                    raise Malformed("agent_response", "a seam shows what cannot be taken out")
+                out.append(replace(finding, pointer=pointer, span=None))
+        out += [
             replace(finding, pointer=pointer, span=None)
             for finding in found
             if finding.pointer == "/text" and finding.span is not None and finding.span[0] < seam < finding.span[1]
         ]
+        return out

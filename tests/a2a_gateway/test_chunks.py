@@ -67,3 +67,36 @@ def test_a_closed_artifact_is_forgotten_and_too_many_open_ones_end_the_stream():
         chunks.feed(piece("x", name=str(i), append=False))
     with pytest.raises(Malformed):
         chunks.feed(piece("x", name="more", append=False))
+
+
+def placeless(body, category="secret", rule="test.word"):
+    """A scanner that sees a word in a disguise, so that it has no place in the text."""
+    found = Finding("SCAN-04", rule, category, 90, "/text", "test", span=None)
+    return [found] if "secret" in body["text"].replace("-", "") else []
+
+
+def test_a_disguised_word_across_a_seam_ends_the_stream():
+    chunks = Chunks(placeless)
+    chunks.feed(piece("x s-e-c", append=False))
+    with pytest.raises(Malformed, match="agent_response"):
+        chunks.feed(piece("-r-e-t"))
+
+
+def test_an_overflow_that_only_the_seam_shows_ends_the_stream():
+    def scan(body):
+        return [Finding("SCAN-01", "scan.overflow", "hygiene", 100, "", "test")] if len(body["text"]) > 15 else []
+
+    chunks = Chunks(scan)
+    chunks.feed(piece("x" * 10, append=False))
+    with pytest.raises(Malformed, match="agent_response"):
+        chunks.feed(piece("x" * 10))
+
+
+def test_a_suspicion_across_a_seam_is_told_and_what_one_side_shows_is_not():
+    chunks = Chunks(lambda body: placeless(body, "injection"))
+    chunks.feed(piece("s-e-c", append=False))
+    (found,) = chunks.feed(piece("-r-e-t"))
+    assert (found.category, found.span) == ("injection", None)
+    both = Chunks(placeless)
+    both.feed(piece("s-e-c-r-e-t", append=False))
+    assert both.feed(piece(" and more")) == []
