@@ -22,8 +22,8 @@ class UpstreamSpec:
     LANG and the proxy variables. read, write: absolute paths it may read, or read and write, beside
     system libraries and its scratch directory.
     sandbox: ``required`` refuses a kernel without all of Landlock, seccomp and network namespaces;
-    ``auto`` takes what there is, and refuses when there is nothing; ``off`` takes nothing. Running
-    with nothing needs ``unsandboxed=True`` written down.
+    ``auto`` takes what there is; ``off`` takes nothing. Without seccomp a child, which has our user id,
+    could reach the operator's socket: that needs ``unsandboxed=True`` written down, in any mode.
     effects: tool → effect class (default ``write``). pins: ``tofu`` pins what first contact shows;
     ``strict`` waits for an operator. era: ``auto`` asks the upstream.
     ttl_s: how old a catalogue may be at a call; list_age_s: at a list. Seconds.

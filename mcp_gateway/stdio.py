@@ -65,7 +65,7 @@ class Launcher:
     def check(self, spec: UpstreamSpec) -> tuple[str, ...]:
         """Return the walls that this child will lack.
 
-        Raises ConfigFault: sandbox_missing (nothing, or less than ``required``), sandbox_private (a
+        Raises ConfigFault: sandbox_missing (no seccomp, or less than ``required``), sandbox_private (a
         granted path reaches keys, state or policy), scratch_missing.
         """
         if not self._settings.scratch:
@@ -86,10 +86,10 @@ class Launcher:
                 f"{spec.name}: no {', '.join(missing)} here",
                 fix="use another kernel, or sandbox: auto",
             )
-        if len(missing) == 3 and not spec.unsandboxed:
+        if "seccomp" in missing and not spec.unsandboxed:
             raise ConfigFault(
                 "sandbox_missing",
-                f"{spec.name}: this kernel has no sandbox",
+                f"{spec.name}: this kernel has no seccomp, so a child could reach the operator's socket",
                 fix="write unsandboxed: true to accept that",
             )
         return missing

@@ -193,6 +193,17 @@ class TestConfiguration:
         async with running(self.kid(unsandboxed=True), support=NO_WALLS, scratch=str(tmp_path)) as stack:
             assert stack.gateway.sandbox_missing["kid"] == ("landlock", "seccomp", "network namespace")
 
+    async def test_a_kernel_without_seccomp_must_be_written_down(self, tmp_path: Path):
+        some = Support(landlock=6, seccomp=False, network=True)
+        assert await self.refused(self.kid(), some, tmp_path) == "sandbox_missing"
+        async with running(self.kid(unsandboxed=True), support=some, scratch=str(tmp_path)) as stack:
+            assert stack.gateway.sandbox_missing["kid"] == ("seccomp",)
+
+    async def test_other_walls_may_be_missing(self, tmp_path: Path):
+        some = Support(landlock=0, seccomp=True, network=False)
+        async with running(self.kid(), support=some, scratch=str(tmp_path / "scratch")) as stack:
+            assert stack.gateway.sandbox_missing["kid"] == ("landlock", "network namespace")
+
     def test_switching_the_cage_off_must_be_written_down(self):
         with pytest.raises(ConfigFault, match="upstream_unsandboxed"):
             self.kid(sandbox="off")

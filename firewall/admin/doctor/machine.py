@@ -82,6 +82,8 @@ def walls(patient: Patient) -> Iterator[Check]:
     text = f"local programs ({', '.join(local)}) run without: {missing}"
     if "network namespace" in support.missing:
         text += "; they reach out by themselves, past our egress rules"
+    if "seccomp" in support.missing:
+        text += "; without seccomp they do not start unless unsandboxed: true is written down"
     yield Check(
         "sandbox",
         "warn",
