@@ -57,7 +57,7 @@ UPSTREAM_CONNECT_S: Final = 5.0
 UPSTREAM_TOTAL_S: Final = 60.0
 UPSTREAM_IDLE_S: Final = 30.0
 STREAM_TOTAL_S: Final = 600.0
-SHUTDOWN_S: Final = 1.0
+SHUTDOWN_S: Final = 0.7
 
 # -- catalogues ------------------------------------------------------------------------------------------------
 TOOLS_PER_UPSTREAM: Final = 2_000
