@@ -328,6 +328,36 @@ def judge_path(seen: Seen) -> Sequence[Verdict]:
     return (Verdict("path.traversal", 80 if encoded or named else 60, "normal_form", "POL-02"),)
 
 
+# The built-in part of policies/config/data.yaml (`path_arguments`, `protected_*`), kept equal by a test. Rules read
+# names and values near the top of the arguments; a path that stands deeper reaches them as this finding.
+PATH_ARGUMENTS: Final = frozenset(
+    "path paths file files file_path filename filepath directory dir source destination target uri root repo_path".split()
+)
+PROTECTED_PREFIXES: Final = ("/proc/", "/sys/", "/dev/", "/root/", "/etc/shadow", "/etc/sudoers", "/etc/ssh/")
+PROTECTED_NAMES: Final = tuple(
+    f"/{name}/"
+    for name in (
+        ".ssh .aws .gnupg .kube .docker .git/hooks .github/workflows .vscode .cursor .netrc .npmrc .pypirc .env .bashrc"
+        " .profile"
+    ).split()
+)
+_NAMED: Final = "|".join(name.strip("/").replace(".", r"\.").replace("/", r"[/\\]") for name in PROTECTED_NAMES)
+_PREFIXED: Final = "|".join(PROTECTED_PREFIXES)
+
+
+def judge_protected(seen: Seen) -> Sequence[Verdict]:
+    """Judge a path to keys or start-up files, at any depth: only under a key that names a path."""
+    if seen.is_key or seen.key not in PATH_ARGUMENTS:
+        return ()
+    if seen.value[:1] == b"/" and seen.start != seen.low and seen.value.lower().startswith(_PREFIX_BYTES):
+        return ()
+    # Below the threshold of what is no normal form: whether it matters is for the rule of protected paths.
+    return (Verdict("path.protected", 50, "normal_form", "POL-02"),)
+
+
+_PREFIX_BYTES: Final = tuple(prefix.encode() for prefix in PROTECTED_PREFIXES)
+
+
 def judge_markup(seen: Seen) -> Sequence[Verdict]:
     """Judge an image or link that a renderer would fetch: does its address carry data?"""
     text = seen.text
@@ -381,6 +411,14 @@ RULES: Final = (
         "path",
         r"(?i)((?:(?m:^)|[/\\]|%2f|%5c|%252f)(?:\.|%2e|%252e){2}(?:(?m:$)|[/\\]|%2f|%5c|%252f|%c0%af)|%c0%ae|%252e%252e|\x00|%00)",
         judge_path,
+        "POL-02",
+        "normal_form",
+    ),
+    _e(
+        "path.protected",
+        "path",
+        rf"(?i)((?:(?m:^)|[/\\])(?:{_NAMED})(?:(?m:$)|[/\\])|(?m:^)(?:{_PREFIXED}))",
+        judge_protected,
         "POL-02",
         "normal_form",
     ),

@@ -59,6 +59,25 @@ finding contains {
 	f.category == "secret"
 }
 
+# METADATA
+# title: The caller has seen a secret
+# description: Replaced or not, what came with it is confidential; the caller's context sends nothing outward from now on.
+# custom:
+#   owasp: [ASI03, "LLM02:2026"]
+#   severity: 10
+#   message_user: ""
+finding contains {
+	"rule": "content.secret_seen", "effect": "allow", "code": "secret_seen",
+	"owasp": ["ASI03", "LLM02:2026"], "severity": 10,
+	"obligations": [{"type": "taint", "label": "secret"}],
+} if {
+	points.brings
+	some f in seen
+	f.category == "secret"
+	not below(f, "secret")
+	not "secret" in marks
+}
+
 # -- personal data --------------------------------------------------------------------------------
 
 # METADATA
@@ -76,6 +95,24 @@ finding contains {
 	input.point in data.config.pii_redact_points
 	some f in seen
 	f.category == "pii"
+}
+
+# METADATA
+# title: The caller has seen personal data
+# description: A mark for rules and records; the default rules refuse nothing for it.
+# custom:
+#   owasp: [ASI03, "LLM02:2026", "MCP10:2025"]
+#   severity: 5
+#   message_user: ""
+finding contains {
+	"rule": "content.personal_data_seen", "effect": "allow", "code": "personal_data_seen",
+	"owasp": ["ASI03", "LLM02:2026", "MCP10:2025"], "severity": 5,
+	"obligations": [{"type": "taint", "label": "pii"}],
+} if {
+	points.brings
+	some f in seen
+	f.category == "pii"
+	not "pii" in marks
 }
 
 # -- hidden text ----------------------------------------------------------------------------------
@@ -301,6 +338,33 @@ finding contains {
 	}
 	not trusted
 	not "untrusted" in marks
+}
+
+# METADATA
+# title: A model's answer, or tool outputs in its input, that nobody vouches for
+# description: A provider marked untrusted, and what a client says its own tools returned; history can only add labels.
+# custom:
+#   owasp: [ASI01, ASI06, "LLM01:2026"]
+#   severity: 10
+#   message_user: ""
+finding contains {
+	"rule": "content.untrusted_turn", "effect": "allow", "code": "untrusted_source",
+	"owasp": ["ASI01", "ASI06", "LLM01:2026"], "severity": 10,
+	"obligations": [{"type": "taint", "label": "untrusted"}],
+} if {
+	untrusted_turn
+	not "untrusted" in marks
+}
+
+untrusted_turn if {
+	input.point in {"llm.response", "llm.tool_call"}
+	input.resource.properties.trust == "untrusted"
+}
+
+untrusted_turn if {
+	input.point == "llm.request"
+	is_number(input.action.properties.arguments.tool_outputs)
+	input.action.properties.arguments.tool_outputs > 0
 }
 
 consequential if {

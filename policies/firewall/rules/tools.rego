@@ -298,8 +298,18 @@ finding contains {
 	"owasp": ["ASI05", "ASI02", "MCP05:2025"], "severity": 85, "obligations": [],
 } if {
 	input.point == "mcp.tool.call"
+	leads_astray
+}
+
+leads_astray if {
 	some value in path_values
 	names_protected(value)
+}
+
+# Deeper than rules can walk on every engine, inspection sees it.
+leads_astray if {
+	some f in input.context.findings
+	f.rule == "path.protected"
 }
 
 # -- findings: egress of local programs -------------------------------------------------------------
