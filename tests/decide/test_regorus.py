@@ -158,7 +158,7 @@ class TestFailClosed:
         document = encoded(result, [found("secret", 90, f"/result/content/{n}/text") for n in range(200)])
         answer = engine.decide(Point.MCP_TOOL_RESULT, document)
         decision = parse_decision(answer, revision="", engine="", eval_us=0)
-        assert len(decision.obligations) == 200
+        assert [o.type for o in decision.obligations].count("redact") == 200
         assert engine.fallbacks == 1
         assert engine.mode == "compiled"
 
