@@ -122,9 +122,11 @@ class Pins:
                 pin = Pin(upstream, kind, name, approved, digest, by, old.since_us, reasons)
             try:
                 self._book.put(tenant, key, _value(pin), if_version=entry.version if entry else 0)
-                return pin.status
             except Conflict:
                 continue
+            if entry is not None and pin.by != old.by:
+                self._marks.bump()  # who noted it a moment before holds it for new
+            return pin.status
 
     def approve(self, tenant: str, upstream: str, kind: Kind, name: str, digest: str, *, by: str) -> Pin:
         """Make ``digest`` the pin. Raises Conflict unless it is what was seen last.

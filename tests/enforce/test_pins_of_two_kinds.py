@@ -47,3 +47,13 @@ def test_a_server_with_pins_from_before_was_met():
     pins = Pins(MemoryStore().collection("pins"), LocalMarks(), FixedClock())
     pins.observe("default", "echo", "tool", "a", "sha256:1")
     assert not pins.meet("default", "echo")
+
+
+def test_a_worker_that_noted_a_definition_before_its_first_contact_is_told():
+    pins = book()
+    assert pins.meet("default", "echo")  # by another worker, which has not observed yet
+    assert not pins.meet("default", "echo")
+    assert pins.observe("default", "echo", "tool", "say", "sha256:a") == "new"
+    before = pins.epoch()
+    assert pins.observe("default", "echo", "tool", "say", "sha256:a", trust=True) == "approved"
+    assert pins.epoch() != before
