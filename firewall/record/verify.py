@@ -141,7 +141,7 @@ def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Se
     if (root / anchor.NAME).is_dir():
         _Check(root / anchor.NAME, names, verifiers, [], kept, report).run()
         marks = _marks(root, report)
-    elif folders or kept:
+    else:
         report.problems.append(Problem(anchor.NAME, "anchor_missing"))
     intents: dict[str, str] = {}
     seen = set()

@@ -114,6 +114,9 @@ def test_a_log_that_was_never_opened_is_named(audit: Path) -> None:
 def test_a_deleted_anchor_is_named(audit: Path) -> None:
     shutil.rmtree(audit / "anchor")
     assert codes(audit) == {"anchor_missing"}
+    for log in logs(audit):
+        shutil.rmtree(log)
+    assert codes(audit) == {"anchor_missing"}  # where nothing is, nothing holds
 
 
 def test_a_log_rolled_back_with_its_checkpoint_is_named(audit: Path, make: Make, tmp_path: Path) -> None:
