@@ -144,6 +144,11 @@ class _Upstream(_Model):
     title: str = ""
 
 
+def _not_in_clear(url: str, network: Network) -> None:
+    if network == "public" and url.startswith("http:"):
+        raise ValueError("plain http is for network private or loopback; a public server needs https")
+
+
 class MCPUpstream(_Upstream):
     """An MCP server: ``url`` for Streamable HTTP, or ``command`` for a local program.
 
@@ -170,6 +175,7 @@ class MCPUpstream(_Upstream):
             raise ValueError("give exactly one of url and command")
         if self.sandbox == "off" and not self.unsandboxed:
             raise ValueError("sandbox: off needs unsandboxed: true beside it")
+        _not_in_clear(self.url, self.network)
         return self
 
 
@@ -188,6 +194,11 @@ class Provider(_Upstream):
 
     base_url: str
     protocol: Literal["openai", "anthropic"] = "openai"
+
+    @model_validator(mode="after")
+    def _guarded_road(self) -> Provider:
+        _not_in_clear(self.base_url, self.network)
+        return self
 
 
 class Model(_Model):

@@ -171,6 +171,8 @@ class PooledClient:
             url = parse_url(target.url)
         except Malformed:
             raise UpstreamFault("blocked_address", "the upstream's URL is not in normal form") from None
+        if url.scheme != "https" and target.network == "public":
+            raise UpstreamFault("blocked_address", "a public upstream needs https")
         key = (url.origin, target.network, target.ca_file, target.client_cert, target.client_key)
         pool = self._pools.get(key)
         if pool is None:

@@ -124,7 +124,7 @@ def test_a_certificate_is_read_with_its_end(tmp_path: Path) -> None:
 
 
 def test_an_address_of_another_network_is_told_with_the_setting_that_mends_it(tmp_path: Path) -> None:
-    who = {"mcp": {"notes": {"url": "http://127.0.0.1:9/mcp"}, "far": {"url": "https://n.example/mcp"}}}
+    who = {"mcp": {"notes": {"url": "https://127.0.0.1:9/mcp"}, "far": {"url": "https://n.example/mcp"}}}
     made = list(node.upstreams(patient(tmp_path, **who)))
     assert [(c.status, c.mend) for c in made] == [
         ("fail", "set network: loopback for this one upstream"),
