@@ -44,7 +44,11 @@ def verify(given: argparse.Namespace) -> int:
     """Check every log against its signed checkpoint and the anchor log; exit 1 on any contradiction."""
     from firewall.record.verify import verify as check
 
-    report = check(_directory(given), _vkeys(given), known=[path.read_text() for path in given.known])
+    try:
+        known = [path.read_text() for path in given.known]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage("file_unreadable", f"--known: {type(error).__name__}") from None
+    report = check(_directory(given), _vkeys(given), known=known)
     emit(given, report.as_json(), report.text())
     return 0 if report.ok else 1
 

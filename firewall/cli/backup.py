@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firewall.cli.arguments import Usage
 from firewall.cli.context import state_of
 from firewall.cli.output import emit
 from firewall.core.errors import ConfigFault
@@ -27,6 +28,8 @@ def run(given: argparse.Namespace) -> int:
     source = state_of(given) / "state.db"
     if not source.is_file():
         raise ConfigFault("state_missing", f"there is no {source}", fix="name the node with --config or --state-dir")
+    if not given.destination.parent.is_dir():
+        raise Usage("backup_folder", f"there is no directory {given.destination.parent}")
     store = SQLiteStore(source)
     try:
         made = store.backup(given.destination)

@@ -6,7 +6,9 @@ import argparse
 
 from firewall.cli.arguments import Verbs
 from firewall.cli.context import Node
-from firewall.cli.output import emit, table, when
+from firewall.cli.output import emit, note, table, when
+
+PROTOCOLS = ("mcp", "a2a", "llm")  # stopped as a whole by these names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def pull(given: argparse.Namespace) -> int:
     """Stop a scope; every worker refuses it when this returns."""
-    made = Node(given).post("kill", _body(given))
+    node = Node(given)
+    made = node.post("kill", _body(given))
     emit(given, made, f"Stopped: {made['scope']} {made['name']}, tenant {made['tenant']}.")
+    if given.upstream and given.upstream not in PROTOCOLS:
+        known = {entry["name"] for entry in node.get("registry")["entries"]}
+        if given.upstream not in known:
+            note(f"No server or agent has this name now. There are: {', '.join(sorted(known)) or 'none'}.")
     return 0
 
 

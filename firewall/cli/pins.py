@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one = verbs.add(name, run)
         one.add_argument("upstream")
         one.add_argument("name", nargs="?", default="", help="may be left out when only one of its kind waits")
-        one.add_argument("--kind", choices=KINDS, default="tool")
+        one.add_argument("--kind", choices=KINDS, help="tool, unless only one of another kind can be meant")
         one.add_argument("--tenant", default="")
         if name == "approve":
             one.add_argument("--digest", default="", help="approve this one without being asked; from `pins status`")
@@ -88,14 +88,18 @@ def approve(given: argparse.Namespace) -> int:
 
 
 def _pin(node: Node, given: argparse.Namespace) -> dict[str, Any]:
-    name = given.name
-    if not name:
-        alike = [p for p in node.get("pins", upstream=given.upstream)["pins"] if p["kind"] == given.kind]
-        alike = [p for p in alike if p["status"] != "approved"] or alike
-        if len(alike) != 1:
-            raise Usage("pin_name", f"{given.upstream} has {len(alike)} of kind {given.kind}", fix="name one of them")
-        name = alike[0]["name"]
-    return node.get("pins/one", upstream=given.upstream, kind=given.kind, name=name)
+    if given.name:
+        return node.get("pins/one", upstream=given.upstream, kind=given.kind or "tool", name=given.name)
+    alike = [
+        p for p in node.get("pins", upstream=given.upstream)["pins"] if given.kind is None or p["kind"] == given.kind
+    ]
+    alike = [p for p in alike if p["status"] != "approved"] or alike
+    if len(alike) != 1:
+        kind = f" of kind {given.kind}" if given.kind else ""
+        raise Usage(
+            "pin_name", f"{given.upstream} has {len(alike)} pins{kind}", fix="name one of `bartizan pins status`"
+        )
+    return node.get("pins/one", upstream=given.upstream, kind=alike[0]["kind"], name=alike[0]["name"])
 
 
 def _describe(pin: dict[str, Any]) -> list[str]:

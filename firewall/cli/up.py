@@ -106,26 +106,38 @@ def _screen(
 ) -> str:
     """Return the one screen that a newcomer reads."""
     url = config.public_url
-    admin = f"http://{config.listeners.admin.host}:{ports.get('admin', config.listeners.admin.port)}"
-    lines = ["", "Bartizan is up.", ""]
-    lines += [f"  MCP     {url}/mcp/{name:<12} {given_.title or ''}".rstrip() for name, given_ in config.mcp.items()]
+    scheme = "https" if config.listeners.admin.tls else "http"
+    admin = f"{scheme}://{config.listeners.admin.host}:{ports.get('admin', config.listeners.admin.port)}"
+    rows = [("MCP", f"{url}/mcp/{name}", server.title) for name, server in config.mcp.items()]
     if config.mcp:
-        lines.append(f"  MCP     {url}/mcp             all of them, as <server>__<tool>")
-    lines += [f"  A2A     {url}/a2a/{name:<12} {agent.title}".rstrip() for name, agent in config.a2a.items()]
+        rows.append(("MCP", f"{url}/mcp", "all of them, as <server>__<tool>"))
+    rows += [("A2A", f"{url}/a2a/{name}", agent.title) for name, agent in config.a2a.items()]
     if config.llm.models:
-        lines.append(f"  LLM     {url}/v1              models: {', '.join(config.llm.models)}")
-    lines += [f"  People  {admin}/              live decisions, first sign-in", ""]
+        rows.append(("LLM", f"{url}/v1", f"models: {', '.join(config.llm.models)}"))
+    rows.append(("People", f"{admin}/", "live decisions, first sign-in"))
+    width = max(len(where) for _, where, _ in rows)
+    lines = ["", "Bartizan is up.", ""]
+    lines += [f"  {what:<7} {where:<{width}}  {title}".rstrip() for what, where, title in rows]
+    lines.append("")
     lines += _first_contact(worker, config, admin)
     lines += [f"  Policy  {worker.bundle.revision[:19]}  {worker.bundle.mode}" + _why(worker)]
     lines += _cages(worker)
-    if config.mcp:
-        name = next(iter(config.mcp))
-        lines += ["", *_snippets(url, name, demo is not None)]
     if demo is not None:
         state = demo_state(given)
-        where = "" if state == DEMO_STATE.expanduser() else f" --state-dir {state}"
-        lines += ["", "Next, in a second terminal:", "", f"  .venv/bin/bartizan{where} tour"]
-        lines += ["", "Ctrl-C stops everything."]
+        own = ".venv/bin/bartizan" + ("" if state == DEMO_STATE.expanduser() else f" --state-dir {state}")
+        lines += ["", "Connect a client:", "", *_tried(url, own, state), *_untried(url, next(iter(config.mcp)))]
+        lines.append(
+            "                 (these three sign in with a browser; the demonstration is plain http on loopback)"
+        )
+        lines += ["", "Next, in a second terminal:", "", f"  {own} tour"]
+    elif config.mcp:
+        name = next(iter(config.mcp))
+        lines += ["", "Connect a client:", "", *_untried(url, name)]
+        lines += [
+            "  any other      a key for five minutes; --watch renews it",
+            f"                 bartizan --config {given.config} token --resource /mcp/{name}",
+        ]
+    lines += ["", "Ctrl-C stops everything."]
     return "\n".join(lines)
 
 
@@ -156,14 +168,28 @@ def _cages(worker: Worker) -> list[str]:
     ]
 
 
-def _snippets(url: str, name: str, is_demo: bool) -> list[str]:
-    """Return ready-to-paste client configuration; each says whether it was tried."""
-    lines = ["Connect a client:", ""]
-    lines += [
+def _tried(url: str, own: str, state: Path) -> list[str]:
+    """Return what can be pasted into a second terminal; the tour drives the same client libraries."""
+    ask = (
+        "from openai import OpenAI; "
+        'print(OpenAI().chat.completions.create(model="demo", messages=[{"role": "user", "content": "hello"}])'
+        ".choices[0].message.content)"
+    )
+    return [
         "  mcp (Python)   tried by `bartizan tour`",
-        f'                 async with Client("{url}/mcp/{name}") … with OAuthClientProvider: see examples/client.py',
+        f"                 .venv/bin/python examples/client.py {url}/mcp/time get_current_time "
+        """'{"timezone": "Europe/Vienna"}'""",
+        f"                 (signs in with your browser: user {demonstration.TOUR_USER}, "
+        f"password in {state / 'demo-password'})",
         "  openai         tried by `bartizan tour`",
-        f'                 OpenAI(base_url="{url}/v1", api_key=$(bartizan token --resource {url}/v1))',
+        f"                 OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=$({own} token --resource /v1) \\",
+        f"                   .venv/bin/python -c '{ask}'",
+    ]
+
+
+def _untried(url: str, name: str) -> list[str]:
+    """Return configuration for clients that nobody has here."""
+    return [
         "  Claude Code    not tried here",
         f"                 claude mcp add --transport http {name} {url}/mcp/{name}",
         "  Cursor         not tried here (~/.cursor/mcp.json)",
@@ -171,8 +197,3 @@ def _snippets(url: str, name: str, is_demo: bool) -> list[str]:
         "  VS Code        not tried here (.vscode/mcp.json)",
         f'                 {{"servers": {{"{name}": {{"type": "http", "url": "{url}/mcp/{name}"}}}}}}',
     ]
-    if is_demo:
-        lines.append(
-            "                 (these three sign in with a browser; the demonstration is plain http on loopback)"
-        )
-    return lines

@@ -50,7 +50,7 @@ def check_name(name: str) -> str:
         or name[-1] == "-"
         or "--" in name
     ):
-        raise Malformed("name_invalid")
+        raise Malformed("name_invalid", "a-z, 0-9 and single hyphens, a letter first, at most 40 of them")
     return name
 
 

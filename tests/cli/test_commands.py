@@ -166,6 +166,9 @@ def test_pins_are_shown_compared_and_approved_by_digest(node: Node) -> None:
     assert node.run("pins", "status", "--waiting")[0] == 0
     assert node.run("pins", "diff", "time")[0] == 0
     assert node.run("pins", "diff", "time", "--kind", "card")[0] == 2
+    node.room.parts.definitions.note(OLD)
+    node.room.parts.pins.observe(TENANT, "echo", "card", "https://a.example/card", canonical.digest(OLD), trust=True)
+    assert "echo: card https://a.example/card is approved" in node.run("pins", "diff", "echo")[1]
 
 
 def ask(node: Node, monkeypatch: pytest.MonkeyPatch, answer: Callable[[], str]) -> tuple[int, str]:
@@ -202,6 +205,10 @@ def test_stops_are_pulled_and_released(node: Node) -> None:
     assert node.json("kill", "list")["stops"][0]["name"] == "time"
     assert node.run("kill", "release", "--upstream", "time")[0] == 0
     assert node.run("kill", "release", "--upstream", "time")[0] == 1
+    code, out, err = node.run("kill", "pull", "--upstream", "tiem")
+    assert (code, out) == (0, "Stopped: upstream tiem, tenant acme.\n")
+    assert "No server or agent has this name" in err
+    assert node.run("kill", "pull", "--upstream", "llm")[2] == ""
     assert node.run("kill", "pull", "--all", "--everywhere")[1] == "Stopped: all *, tenant *.\n"
     with pytest.raises(SystemExit) as stopped:
         node.run("kill", "pull")
@@ -252,6 +259,9 @@ def test_the_log_is_verified_shown_proven_and_explained_from_its_files(node: Nod
     assert code == 0
     assert "tools.pin_changed" in out
     assert node.run("explain", "d_none")[0] == 1
+    assert node.run("audit", "verify", *key, "--known", str(tmp_path / "none"))[0] == 2
+    code, out, _ = node.run("audit", "verify", *key, "--directory", str(tmp_path))
+    assert (code, "The log does not hold" in out) == (1, True)  # where nothing is, nothing holds
     bundle = next((tmp_path / "audit").glob("log_*/**/*"), None)
     assert bundle is not None
     assert node.run("audit", "verify")[0] == 4  # no key here: looking must not make one
@@ -297,14 +307,12 @@ def test_init_writes_a_file_that_is_well_formed_and_replaces_none(
     assert orjson.loads(out)["limits"]["calls_per_minute"] == 600
     assert run(capsys, "config", "check")[0] == 2
     # What is commented out is well formed as well.
-    text = Path(path).read_text()
-    for name in ("mcp", "a2a", "  providers", "  models"):
-        text = text.replace(f"{name}: {{}}", f"{name}:")
     lines = [
-        line.replace("# ", "", 1) if line.startswith(" ") and line.lstrip().startswith("#") else line
-        for line in text.splitlines()
+        line.replace("# ", "", 1)
+        if line in ("# mcp:", "# a2a:", "# llm:") or line.lstrip(" ").startswith("#  ")
+        else line
+        for line in Path(path).read_text().splitlines()
     ]
-    lines = [line for line in lines if "tls:" not in line and "bundle:" not in line]
     Path(path).write_text("\n".join(lines))
     code, out, err = run(capsys, "config", "check", "--config", path)
     assert code == 0, err
@@ -313,11 +321,12 @@ def test_init_writes_a_file_that_is_well_formed_and_replaces_none(
 
 def test_a_wrong_file_is_told_with_every_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bartizan.yaml"
-    path.write_text("workers: 0\nsurprise: 1\n")
+    path.write_text("workers: 0\nsurprise: 1\nmcp: {far: {url: 'http://n.example/mcp'}}\n")
     code, out, err = run(capsys, "config", "check", "--config", str(path))
     assert (code, out) == (4, "")
     assert "workers:" in err
     assert "surprise:" in err
+    assert "mcp.far: plain http is for network private or loopback" in err
     code, out, _ = run(capsys, "doctor", "--config", str(path))
     assert code == 1
     assert "FAIL  config" in out
@@ -336,6 +345,7 @@ def test_backup_and_restore_check_what_they_copy(tmp_path: Path, capsys: pytest.
     assert run(capsys, *where, "backup", copy)[0] == 0
     store.close()
     assert run(capsys, *where, "backup", copy)[0] == 4
+    assert run(capsys, *where, "backup", str(tmp_path / "none" / "copy.db"))[0] == 2
     assert run(capsys, *where, "restore", copy)[0] == 4  # something stands there
     assert run(capsys, "--state-dir", str(tmp_path / "new"), "restore", copy)[0] == 0
     Path(copy).write_bytes(b"SQLite format 3\0" + b"x" * 100)
