@@ -277,7 +277,12 @@ async def poisoned_tool(tour: Tour, step: Step) -> None:
 async def agent_message(tour: Tour, step: Step) -> None:
     """A message to a signed agent."""
     step.did = "a2a-sdk client: card verified against our key, message sent, task answered"
-    text = await _say(tour, "bring me a shrubbery")
+    try:
+        text = await _say(tour, "bring me a shrubbery")
+    except Exception as error:
+        if "403" not in str(error):
+            raise
+        raise Unexpected("its card is not the approved one: see `bartizan pins diff echo`, then approve it") from None
     _expect("shrubbery" in text, f"the agent did not answer: {text[:120]}")
     step.decided, step.why = tour.decided("a2a.message.send", "allow")
 
@@ -467,7 +472,7 @@ async def _walk(facts: dict[str, Any], audit: Path, given: argparse.Namespace) -
 def _innermost(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
-    told = str(error)[:300]
+    told = (str(error).splitlines() or [""])[0][:300]
     return told if isinstance(error, Unexpected) else f"{type(error).__name__}: {told}"
 
 
