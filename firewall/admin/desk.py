@@ -119,7 +119,10 @@ class Desk:
             given = MCPUpstream.model_validate(spec)
             parse_url(given.url)
         except ValidationError as error:
-            told = [f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}" for p in error.errors(include_input=False)]
+            told = [
+                f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}"
+                for p in error.errors(include_input=False)
+            ]
             raise ConfigFault("registry_spec", "; ".join(told), fix="see docs/configuration.md, mcp") from None
         except Malformed:
             raise ConfigFault("registry_spec", "url: not a URL with one reading", fix="such as https://h/mcp") from None
