@@ -93,4 +93,6 @@ def test_two_workers_at_first_contact_agree(pins):
     assert pins.observe("t", "up", "tool", "b", "sha256:2", trust=late) == "new", "noted by the late worker"
     assert pins.observe("t", "up", "tool", "b", "sha256:2", trust=first) == "approved"
     assert pins.observe("t", "up", "tool", "c", "sha256:3", trust=late) == "new"
-    assert pins.observe("t", "up", "tool", "c", "sha256:4", trust=first) == "new", "what changed meanwhile is not trusted"
+    assert pins.observe("t", "up", "tool", "c", "sha256:4", trust=first) == "new", (
+        "what changed meanwhile is not trusted"
+    )
