@@ -45,6 +45,8 @@ class PinBook(Protocol):
 
     def epoch(self) -> int: ...
     def meet(self, tenant: str, upstream: str) -> bool: ...
+    def met(self, tenant: str, upstream: str) -> None: ...
+    def meeting(self, tenant: str, upstream: str) -> bool: ...
     def status(
         self, tenant: str, upstream: str, kind: Literal["tool", "instructions"], name: str, digest: str
     ) -> PinStatus: ...
@@ -148,7 +150,10 @@ class Inventory:
             fetched_ns = self._clock.monotonic_ns()
             raw = await self._read_all(tenant, spec, link, headers) if link.opened.tools else []
             old = self._catalogues.pop(slot, None)
-            catalogue = self._take(tenant, spec, raw, link.opened, fetched_ns, old)
+            first = await self._meet(tenant, spec)
+            catalogue = self._take(tenant, spec, raw, link.opened, fetched_ns, old, first and spec.pins == "tofu")
+            if first:
+                self._pins.met(tenant, spec.name)
             while len(self._catalogues) >= CATALOGUES:
                 dropped = next(iter(self._catalogues))
                 del self._catalogues[dropped]
@@ -267,11 +272,27 @@ class Inventory:
                 break
         raise UpstreamFault("malformed", "the upstream did not list its tools")
 
+    async def _meet(self, tenant: str, spec: UpstreamSpec) -> bool:
+        """Return whether this is the first contact with a server; waits for another worker's to end.
+
+        Met also when nothing is shown: else a server could show what it likes to nobody's eyes later.
+        """
+        if self._pins.meet(tenant, spec.name):
+            return True
+        while self._pins.meeting(tenant, spec.name):  # noqa: ASYNC110  another process: nothing here to wait on
+            await asyncio.sleep(0.02)
+        return False
+
     def _take(
-        self, tenant: str, spec: UpstreamSpec, raw: list[JSON], opened: Opened, fetched_ns: int, old: Catalogue | None
+        self,
+        tenant: str,
+        spec: UpstreamSpec,
+        raw: list[JSON],
+        opened: Opened,
+        fetched_ns: int,
+        old: Catalogue | None,
+        trust: bool,
     ) -> Catalogue:
-        # Met also when nothing is shown: else a server could show what it likes to nobody's eyes later.
-        trust = self._pins.meet(tenant, spec.name) and spec.pins == "tofu"
         definitions: dict[str, list[Definition]] = {}
         for item in raw:
             try:

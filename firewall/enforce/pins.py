@@ -22,6 +22,7 @@ Kind = Literal["tool", "instructions", "card"]
 # A server and an agent may share a name: what happens to one says nothing about the other's pins.
 OF_A_SERVER: Final[tuple[Kind, ...]] = ("tool", "instructions")
 OF_AN_AGENT: Final[tuple[Kind, ...]] = ("card",)
+MEETING_US: Final = 3_000_000  # a worker that died while it met a server holds nobody up for longer
 _CONTACT: Final = "contact"  # no definition: that a server was met
 
 
@@ -83,11 +84,21 @@ class Pins:
         then no first contact. `forget` of a server's pins forgets it.
         """
         known = not self.first_contact(tenant, upstream)
+        begun = b"{}" if known else str(self._clock.now_us()).encode()
         try:
-            self._book.put(tenant, _key(upstream, _CONTACT, ""), b"{}", if_version=0)
+            self._book.put(tenant, _key(upstream, _CONTACT, ""), begun, if_version=0)
         except Conflict:
             return False
         return not known
+
+    def met(self, tenant: str, upstream: str) -> None:
+        """Say that a first contact is over: everything that it showed is noted."""
+        self._book.put(tenant, _key(upstream, _CONTACT, ""), b"{}")
+
+    def meeting(self, tenant: str, upstream: str) -> bool:
+        """Return whether another worker's first contact is under way (for `MEETING_US` at most)."""
+        entry = self._book.get(tenant, _key(upstream, _CONTACT, ""))
+        return entry is not None and entry.value.isdigit() and self._clock.now_us() - int(entry.value) < MEETING_US
 
     def observe(
         self,

@@ -248,7 +248,7 @@ class Run:
         elif kind == "hs256":
             token = self._hs256(token)
         elif kind == "garbage":
-            token = "x" * 40
+            token = "no-token-at-all-but-long-enough-to-be-one"
         elif kind == "tampered":
             head, _, signature = token.split(".")
             claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))

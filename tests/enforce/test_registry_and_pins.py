@@ -96,3 +96,17 @@ def test_two_workers_at_first_contact_agree(pins):
     assert pins.observe("t", "up", "tool", "c", "sha256:4", trust=first) == "new", (
         "what changed meanwhile is not trusted"
     )
+
+
+def test_a_late_worker_can_tell_when_a_first_contact_is_over():
+    clock = FixedClock()
+    pins = Pins(MemoryStore(clock).collection("pins"), LocalMarks(), clock)
+    assert not pins.meeting("t", "up")
+    assert pins.meet("t", "up")
+    assert not pins.meet("t", "up")
+    assert pins.meeting("t", "up")
+    pins.met("t", "up")
+    assert not pins.meeting("t", "up")
+    assert pins.meet("t", "other")
+    clock.advance(3.1)
+    assert not pins.meeting("t", "other"), "a worker that died in between holds nobody up"
