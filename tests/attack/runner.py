@@ -91,6 +91,7 @@ class Run:
             "host": self.wall.url.split("//")[1],
         }
         self._serve(fill(server, names))
+        before = len(self.world.seen)  # what other cases sent is theirs
         answer: Answer | None = None
         since = calls = 0
         for number, step in enumerate(fill(steps, names)):
@@ -107,7 +108,7 @@ class Run:
         self._check(answer, fill(expect, names), since, calls)
         inside, self.wall.faults[:] = [detail for _, detail in self.wall.faults], []
         assert inside == ([expect["inside"]] if "inside" in expect else []), "something failed inside"
-        for seen in self.world.seen:
+        for seen in self.world.seen[before:]:
             sent = seen.raw + repr(seen.headers).encode()
             assert not any(token.encode() in sent for token in self.tokens), "the caller's token went upstream"
 
@@ -116,9 +117,11 @@ class Run:
     def _serve(self, server: dict[str, Any]) -> None:
         given = dict(server)
         spec = given.pop("spec", {})
+        # One model serves all cases: what an earlier one made it answer must not last.
+        self.world.llm[MODEL] = LLMScript(**_bytes(given)) if self.case.protocol == "llm" else LLMScript()
         if self.case.protocol == "llm":
-            self.world.llm[MODEL] = LLMScript(**_bytes(given))
-        elif self.case.protocol == "a2a":
+            return
+        if self.case.protocol == "a2a":
             script = self.world.add_a2a(self.name, **given)
             keys = None if spec.pop("unpinned", False) else script.agent.jwks()
             card = f"{self.world.origin}/a2a/{self.name}/.well-known/agent-card.json"
