@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firewall.cli import demo as demonstration
+from firewall.cli.arguments import Usage
 from firewall.core.errors import BartizanError, Conflict
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ def demo_state(given: argparse.Namespace) -> Path:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--host", default="127.0.0.1", help="address of both listeners (demonstration only)")
-    parser.add_argument("--port", type=int, default=8700, help="port for agents; 0 takes a free one (demonstration)")
-    parser.add_argument("--admin-port", type=int, default=8701, help="port for people (demonstration)")
+    parser.add_argument("--host", help="address of both listeners (demonstration only; 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port for agents; 0 takes a free one (demonstration only; 8700)")
+    parser.add_argument("--admin-port", type=int, help="port for people (demonstration only; 8701)")
     parser.add_argument("--workers", type=int, default=0, help="processes, instead of what the file says")
 
 
@@ -38,18 +39,25 @@ def run(given: argparse.Namespace) -> int:
     """Serve until Ctrl-C; return the exit code."""
     say = partial(_say, time.monotonic())
     from firewall import config as configuration
+    from firewall.cli.context import load_config
 
     demo = None
+    if given.config is not None and (given.host, given.port, given.admin_port) != (None,) * 3:
+        raise Usage("up_options", "with a file, addresses and ports stand in it", fix="see `listeners` there")
     if given.config is None:
         say("no configuration file: this is the demonstration (nothing here is for production)")
         demo = demonstration.start(
-            demo_state(given), host=given.host, port=given.port, admin_port=given.admin_port, say=say
+            demo_state(given),
+            host=given.host or "127.0.0.1",
+            port=8700 if given.port is None else given.port,
+            admin_port=8701 if given.admin_port is None else given.admin_port,
+            say=say,
         )
     try:
         if demo is not None:
             settings = configuration.build(demo.config)
         else:
-            settings = configuration.load(given.config)
+            settings = load_config(given)
         if given.workers:
             settings = settings.model_copy(update={"workers": given.workers})
         say("loading policy and patterns")

@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from firewall import app
 from firewall.cli import context, demo
 from firewall.cli import main as command
 from firewall.decide import bundle as bundles
@@ -52,3 +53,22 @@ def test_the_scratch_repository_is_no_protected_path_even_for_root_and_goes_with
     finally:
         made.stop()
     assert not repository.exists()
+
+
+def test_ports_of_the_demonstration_are_not_taken_for_those_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bartizan.yaml").write_text("version: 1\n")
+    assert command.main(["--config", str(tmp_path / "bartizan.yaml"), "up", "--port", "0"]) == 2
+    assert "listeners" in capsys.readouterr().err
+
+
+def test_a_state_directory_that_is_named_is_used_instead_of_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bartizan.yaml").write_text("version: 1\nstate_dir: /nowhere\n")
+    served = []
+    monkeypatch.setattr(app, "run", lambda config, **_: served.append(config.state) or 0)
+    there = str(tmp_path / "state")
+    assert command.main(["--config", str(tmp_path / "bartizan.yaml"), "--state-dir", there, "up"]) == 0
+    assert served == [tmp_path / "state"]
