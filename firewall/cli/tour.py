@@ -92,7 +92,10 @@ class Tour:
                 # One browser for the whole tour: it signs in once and keeps its session, as a person's does.
                 plain = await self.stack.enter_async_context(httpx2.AsyncClient(timeout=STEP_S))
                 self.browser = ScriptedBrowser(plain, username=facts["user"], password=facts["password"])
-            landed.update(await self.browser.visit(url, facts["redirect_uri"]))
+            answer = await self.browser.visit(url, facts["redirect_uri"])
+            if "code" not in answer:
+                raise Unexpected(f"the sign-in was answered with {answer.get('error', 'no code')}")
+            landed.update(answer)
 
         async def callback() -> Any:
             return AuthorizationCodeResult(code=landed["code"], state=landed.get("state"), iss=landed.get("iss"))

@@ -61,6 +61,8 @@ class Place:
         try:
             # On disk first: an anchored size that a power cut takes back would look like a rollback.
             log.sync()
+            # Signed first: between the two, the log's own checkpoint would look older than the anchor says.
+            log.sign(log.edge())
             self.anchor.append(LOG_OPEN, Checkpoint(log.origin, log.size, log.edge().root()), id=log_id)
             keys = "".join(f"{v.vkey()}\n" for v in (self._signer.verifier, *self._known))
             write_whole(self.directory / "vkey", keys.encode())  # a convenience: keep your own copy elsewhere
