@@ -55,6 +55,7 @@ class Tour:
     rows: list[Step] = field(default_factory=list)
     since_us: int = 0
     browser: ScriptedBrowser | None = None
+    tokens: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -133,7 +134,12 @@ class Tour:
                 yield client
 
     async def token(self, path: str) -> str:
-        """Sign in for a resource that is not MCP, as the mcp client would, and return the token."""
+        """Sign in for a resource that is not MCP, as the mcp client would; return its token, which is kept."""
+        if path not in self.tokens:
+            self.tokens[path] = await self._sign_in(path)
+        return self.tokens[path]
+
+    async def _sign_in(self, path: str) -> str:
         http = self.http(path)
         async with http:
             await http.post(f"{self.url}{path}", json={})
