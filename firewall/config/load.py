@@ -71,6 +71,8 @@ def _read(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigFault("config_invalid", f"{where}: {getattr(error, 'problem', 'not YAML')}") from None
+    except RecursionError:
+        raise ConfigFault("config_invalid", f"{path}: nested too deeply") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -174,7 +174,7 @@ def programs_of(bundle: Bundle) -> dict[Point, bytes]:
 def _files(root: Path) -> dict[str, bytes]:
     """Return the bundle's files by their path inside it; links and strangers are not followed."""
     if not root.is_dir():
-        raise ConfigFault("policy_files", f"{root} is not a directory", fix="set policy.path to a policy directory")
+        raise ConfigFault("policy_files", f"{root} is not a directory", fix="set policy.bundle to a policy directory")
     found: dict[str, bytes] = {}
     for directory, names, files in os.walk(root, followlinks=False):
         names[:] = sorted(n for n in names if not n.startswith("."))

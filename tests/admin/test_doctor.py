@@ -65,6 +65,9 @@ def test_files_that_others_can_read_are_named(tmp_path: Path) -> None:
         assert status == "fail"
         assert str(path) in text
         path.chmod(before)
+    key.write_bytes(b"rubbish")
+    made = doctor.examine(patient(state).config, clock=CLOCK)
+    assert [(c.status, "secret-seal.1" in c.text) for c in made if c.name == "state"] == [("fail", True)]
 
 
 def test_a_damaged_store_is_a_finding_and_no_traceback(tmp_path: Path) -> None:

@@ -331,6 +331,8 @@ def test_a_wrong_file_is_told_with_every_place(tmp_path: Path, capsys: pytest.Ca
     assert code == 1
     assert "FAIL  config" in out
     assert run(capsys, "config", "check", "--config", str(tmp_path / "none"))[0] == 4
+    path.write_text("mcp: " + "{" * 3000)
+    assert run(capsys, "config", "check", "--config", str(path))[0] == 4
 
 
 def test_backup_and_restore_check_what_they_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from firewall.decide.opa_server import OpaServerEngine
 from firewall.net.address import classify
 from firewall.net.dial import Dialler
 from firewall.net.server import server_tls
+from firewall.state.keys import KeyRing
 from firewall.state.sqlite import SQLiteStore
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
@@ -58,7 +59,22 @@ def state(patient: Patient) -> Iterator[Check]:
             store.collection("registry").get(config.tenant, "mcp/none")
         finally:
             store.close()
-    yield Check("state", "ok", f"{config.state}: ours alone, and the store opens")
+    _open_keys(config.state / "keys")
+    yield Check("state", "ok", f"{config.state}: ours alone, and the store and the keys open")
+
+
+def _open_keys(directory: Path) -> None:
+    """Read every key that is there, and make none. Raises ConfigFault."""
+    names = {path.name.rpartition(".")[0].partition("-")[::2] for path in directory.glob("*-*.[0-9]*")}
+    ring = KeyRing(directory) if names else None
+    for kind, name in sorted(names):
+        assert ring is not None
+        if kind == "ec":
+            ring.ec_signing_keys(name)
+        elif kind == "ed25519":
+            ring.ed25519_keys(name)
+        elif kind == "secret":
+            ring.secrets(name)
 
 
 def ports(patient: Patient) -> Iterator[Check]:
