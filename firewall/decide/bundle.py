@@ -66,6 +66,12 @@ class Bundle:
     programs: Mapping[Point, bytes] = field(default_factory=dict)
     mutants: int = 0
 
+    def specialised(self, point: Point) -> dict[str, str]:
+        """Return the modules of one point's program: path → source."""
+        config = self.data.get("config")
+        known = config if isinstance(config, dict) else {}
+        return specialise.specialise(self.modules, known, point, self.packages)
+
 
 def default_path() -> Path:
     """Return the directory of the policies that ship with us: in the wheel, else in the source tree."""
@@ -158,14 +164,7 @@ def failing_cases(bundle: Bundle) -> list[str]:
 
 def programs_of(bundle: Bundle) -> dict[Point, bytes]:
     """Return one compiled program per point. Raises PolicyFault("policy_unavailable")."""
-    config = bundle.data.get("config")
-    known = config if isinstance(config, dict) else {}
-    return {
-        point: program.compile_program(
-            specialise.specialise(bundle.modules, known, point, bundle.packages), bundle.data_json
-        )
-        for point in Point
-    }
+    return {point: program.compile_program(bundle.specialised(point), bundle.data_json) for point in Point}
 
 
 # -- files ---------------------------------------------------------------------------------------

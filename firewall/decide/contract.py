@@ -91,6 +91,11 @@ RESOURCE_DEFAULTS: Final[dict[str, dict[str, JSON]]] = {
     "host": {"tenants": ["*"], "network": "public"},
 }
 
+# What differs in every input ends it, so that all before it can be compared (`memo`). Our own id
+# and a number follow: the last place in an input where these bytes stand is this one.
+VOLATILE: Final = frozenset({"request_id", "time_us"})
+VOLATILE_AT: Final = b',"request_id":'
+
 # Codes that only our own code may put in a record; Rego that claims one is invalid (policy §10.5).
 RESERVED_CODES: Final = frozenset(
     {
@@ -129,6 +134,11 @@ _REASON_KEYS: Final = frozenset({"rule", "effect", "code", "owasp", "severity"})
 # checked with ``is``, so that a reused address can never answer for another principal.
 _subjects: dict[int, tuple[Principal, bytes, bytes]] = {}
 _labels: dict[int, list[str]] = {}
+# Answers that were checked, whole: the ordinary one is always the same few lines.
+_decisions: dict[tuple[bytes, str, str], Decision] = {}
+_KNOWN: Final = 256
+_KNOWN_BYTES: Final = 1024
+_contexts: dict[tuple[str, str, str, str, Label, str], bytes] = {}
 _POINTS: Final = {
     point: b'{"contract":"' + CONTRACT.encode() + b'","point":"' + point.value.encode() + b'","subject":'
     for point in Point
@@ -180,13 +190,55 @@ def encode_input(
         raise PolicyFault("input_invalid", "a list chunk is too long")
     if len(findings) > bounds.POLICY_FINDINGS:
         raise PolicyFault("input_invalid", "too many findings")
+    if findings or limits is not None or approval is not None:
+        context = _context(action, findings, label, revision, limits, approval)
+    else:
+        protocol = action.protocol
+        slot = (protocol.name, protocol.version, protocol.transport, INFO[action.point].direction, label, revision)
+        plain = _contexts.get(slot)
+        if plain is None:
+            if len(_contexts) >= _FRAGMENTS:
+                _contexts.clear()
+            plain = _contexts[slot] = _context(action, (), label, revision, None, None)
+        context = plain
+    resource = action.resource.encoded[0] if action.resource.encoded else _encode_resource(action.resource)
+    document = b"".join(
+        (
+            _POINTS[action.point],
+            known[1],
+            b',"action":{"name":',
+            _dumps(action.verb),
+            b',"properties":{"arguments":',
+            arguments,
+            b',"side_effect":true}},"resource":' if action.side_effect else b',"side_effect":false}},"resource":',
+            resource,
+            b',"context":',
+            context,
+            known[2],
+            VOLATILE_AT,
+            _dumps(exchange.id),
+            b',"time_us":%d}}' % now_us,
+        )
+    )
+    if len(document) > bounds.POLICY_INPUT_BYTES:
+        raise PolicyFault("input_invalid", "the policy input is too large")
+    return document
+
+
+def _context(
+    action: Action,
+    findings: Sequence[Finding],
+    label: Label,
+    revision: str,
+    limits: Mapping[str, JSON] | None,
+    approval: JSON,
+) -> bytes:
+    """Encode the context but for what ends it; the closing brace is left out."""
     marks = _labels.get(label)
     if marks is None:
         marks = _labels[label] = names_of(label)
     protocol = action.protocol
     facts: dict[str, object] = {
-        "time_us": now_us,
-        "request_id": exchange.id,
         "protocol": {
             "name": protocol.name,
             "version": protocol.version,
@@ -210,26 +262,7 @@ def encode_input(
         "approval": approval,
         "policy": {"revision": revision},
     }
-    context = _dumps(facts)
-    resource = action.resource.encoded[0] if action.resource.encoded else _encode_resource(action.resource)
-    document = b"".join(
-        (
-            _POINTS[action.point],
-            known[1],
-            b',"action":{"name":',
-            _dumps(action.verb),
-            b',"properties":{"arguments":',
-            arguments,
-            b',"side_effect":true}},"resource":' if action.side_effect else b',"side_effect":false}},"resource":',
-            resource,
-            b',"context":',
-            context[:-1],
-            known[2],
-        )
-    )
-    if len(document) > bounds.POLICY_INPUT_BYTES:
-        raise PolicyFault("input_invalid", "the policy input is too large")
-    return document
+    return _dumps(facts)[:-1]
 
 
 _LIST_POINTS: Final = frozenset({Point.MCP_TOOL_LISTED, Point.A2A_CARD_SERVE, Point.LLM_MODELS})
@@ -250,7 +283,7 @@ def _entry_of(action: Action, where: str) -> str:
 
 
 def _remember(principal: Principal) -> tuple[Principal, bytes, bytes]:
-    """Encode what is constant for a principal: the subject, and the end of the context."""
+    """Encode what is constant for a principal: the subject, and what the context says of the caller."""
     caller = principal.chain[-1].type if principal.chain else principal.kind
     subject = _dumps(
         {
@@ -273,7 +306,7 @@ def _remember(principal: Principal) -> tuple[Principal, bytes, bytes]:
         }
     )
     chain = _dumps([{"sub": actor.sub, "type": actor.type} for actor in principal.chain])
-    tail = b',"actor_chain":' + chain + b',"audience":' + _dumps(principal.audience) + b"}}"
+    tail = b',"actor_chain":' + chain + b',"audience":' + _dumps(principal.audience)
     if len(_subjects) >= _FRAGMENTS:
         _subjects.clear()
     entry = (principal, subject, tail)
@@ -344,6 +377,28 @@ def parse_decision(answer: bytes, *, revision: str, engine: str, eval_us: int) -
     The effect must be the join of the reasons' effects and ``decision`` its AuthZEN boolean;
     obligations that change the body need an effect of at least transform, and a transform needs one.
     """
+    slot = (answer, revision, engine)
+    known = _decisions.get(slot) if len(answer) <= _KNOWN_BYTES else None
+    if known is None:
+        known = _checked(answer, revision, engine)
+        if len(answer) <= _KNOWN_BYTES:
+            if len(_decisions) >= _KNOWN:
+                _decisions.clear()
+            _decisions[slot] = known
+    return Decision(
+        known.effect,
+        known.risk,
+        known.reasons,
+        known.obligations,
+        known.shadow,
+        revision,
+        engine,
+        eval_us,
+        known.raw,
+    )
+
+
+def _checked(answer: bytes, revision: str, engine: str) -> Decision:
     if len(answer) > DECISION_BYTES:
         raise PolicyFault("decision_invalid", "the decision is too large")
     try:
@@ -371,7 +426,7 @@ def parse_decision(answer: bytes, *, revision: str, engine: str, eval_us: int) -
         raise PolicyFault("decision_invalid", "a step-up that is not a deny")
     shadow = _reasons(raw.get("shadow", []))
     _reasons(raw.get("lifted", []))
-    return Decision(effect, risk, reasons, obligations, shadow, revision, engine, eval_us, raw)
+    return Decision(effect, risk, reasons, obligations, shadow, revision, engine, 0, raw)
 
 
 def _reasons(value: object) -> tuple[Reason, ...]:

@@ -10,8 +10,9 @@ import threading
 from typing import Literal
 
 from firewall.core.errors import PolicyFault
-from firewall.core.points import Point
+from firewall.core.points import INFO, Point
 from firewall.decide.bundle import Bundle
+from firewall.decide.memo import Memo, is_steady
 from firewall.decide.program import Compiled, Strict
 
 Mode = Literal["auto", "compiled", "interpreter"]
@@ -37,6 +38,7 @@ class RegorusEngine:
         self._owner = threading.get_ident()
         self._strict: Strict | None = None
         self._machines: dict[Point, Compiled] = {}
+        self._memos: dict[Point, Memo | None] = {}
         if self.mode == "compiled":
             for point, program in bundle.programs.items():
                 self._machines[point] = Compiled(point, program, bundle.data_json)
@@ -54,8 +56,15 @@ class RegorusEngine:
             raise PolicyFault("engine_error", "an engine belongs to the thread that made it")
         compiled = self._machines.get(point)
         if compiled is not None:
+            memo = self._memos[point] if point in self._memos else self._memo(point)
+            key = memo.key(input_json) if memo is not None else b""
+            if memo is not None and key and (known := memo.get(key)) is not None:
+                return known
             try:
-                return compiled.decide(input_json)
+                answer = compiled.decide(input_json)
+                if memo is not None and key:
+                    memo.put(key, answer)
+                return answer
             except PolicyFault:
                 self.fallbacks += 1
                 # A machine that failed is not used again: a panic may have left it in any state.
@@ -63,6 +72,12 @@ class RegorusEngine:
         if self._strict is None:
             self._strict = Strict(self._bundle.modules, self._bundle.data_json)
         return self._strict.decide(point, input_json)
+
+    def _memo(self, point: Point) -> Memo | None:
+        """Make the memo of a point at its first decision, if its program allows one."""
+        steady = INFO[point].direction == "response" and is_steady(self._bundle.specialised(point).values())
+        memo = self._memos[point] = Memo() if steady else None
+        return memo
 
     def use_interpreter(self, why: str) -> None:
         """From the next decision on, use the strict interpreter; there is no way back but a new engine."""

@@ -16,6 +16,7 @@ T = TypeVar("T")
 # Five bits of a random byte choose a letter; 256 is a multiple of 32, so that each is equally likely.
 _CROCKFORD: Final = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ" * 8
 _ID_CHARS: Final = 26
+_IDS_DRAWN: Final = 64
 
 
 class SystemClock:
@@ -56,13 +57,26 @@ class FakeClock:
 
 
 class RandomIds:
-    """Unguessable identifiers (core.ports.Ids)."""
+    """Unguessable identifiers (core.ports.Ids).
 
-    __slots__ = ()
+    The system's randomness is drawn for many ids at once; each byte of it is used in one id only.
+    A fork would give two processes the same ids: make one after it, as every worker does.
+    """
+
+    __slots__ = ("_drawn",)
+
+    def __init__(self) -> None:
+        self._drawn: list[str] = []
 
     def new(self, prefix: str) -> str:
         """Return ``prefix_`` and 26 Crockford base32 characters: 130 bits of the system's randomness."""
-        return f"{prefix}_{os.urandom(_ID_CHARS).translate(_CROCKFORD).decode()}"
+        try:
+            tail = self._drawn.pop()  # one step for the interpreter: two threads never get the same
+        except IndexError:
+            drawn = os.urandom(_ID_CHARS * _IDS_DRAWN).translate(_CROCKFORD).decode()
+            tail, *rest = (drawn[at : at + _ID_CHARS] for at in range(0, len(drawn), _ID_CHARS))
+            self._drawn.extend(rest)
+        return f"{prefix}_{tail}"
 
 
 def _ignore(_name: str, _error: BaseException) -> None:

@@ -11,7 +11,6 @@ Which log is written is `record.place`'s matter; what a record says, `record.rec
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import threading
 import time
@@ -31,9 +30,10 @@ from firewall.record.merkle import Frontier
 from firewall.record.note import Signer, Verifier
 from firewall.record.place import Place, wake_up
 from firewall.record.record import LOG_CHECKPOINT, LOG_CLOCK, LOG_CLOSE, LOG_OPEN, LOG_RECOVERED
+from firewall.state.mac import MAC
 from firewall.state.vault import derive
 
-GROUP_RECORDS: Final = 64
+GROUP_RECORDS: Final = 256
 RETRY_S: Final = 1.0
 CLOCK_JUMP_US: Final = 1_000_000
 HMAC_CHARS: Final = 32
@@ -47,6 +47,7 @@ class Settings:
     deployment: prefix of every origin and name of the signing key, as a schema-less URL.
     spool: a second directory, on another volume, used while the first takes nothing.
     local_max: bytes of one audit directory; at this size it counts as a full disk.
+    group_ms: how long records gather before one sync; whoever awaits `durable` ends the wait at once.
     """
 
     deployment: str = "bartizan.local"
@@ -54,7 +55,7 @@ class Settings:
     version: str = ""
     spool: Path | None = None
     local_max: int = 10 * 1024**3
-    group_ms: int = 5
+    group_ms: int = 50
     checkpoint_s: float = 1.0
     anchor_s: float = 10.0
 
@@ -85,7 +86,7 @@ class AuditWriter:
         self._settings = settings or Settings()
         self._clock, self._ids = clock, ids
         self._hmac_key = hmac_key
-        self._tenant_keys: dict[str, bytes] = {}
+        self._tenant_macs: dict[str, MAC] = {}
         self._on_fault = on_fault or (lambda _code, _detail: None)
         name = f"{self._settings.deployment}/audit"
         self._signer = Signer(name, key)
@@ -151,12 +152,12 @@ class AuditWriter:
 
     def hmac(self, tenant: str, value: bytes) -> str:
         """Return ``h:`` and 32 hex characters: HMAC-SHA-256, cut to 128 bits, under the tenant's audit key."""
-        key = self._tenant_keys.get(tenant)
-        if key is None:
-            if len(self._tenant_keys) >= _TENANTS_KEPT:
-                self._tenant_keys.clear()
-            key = self._tenant_keys[tenant] = derive(self._hmac_key, "audit", tenant)
-        return "h:" + hmac.digest(key, value, "sha256").hex()[:HMAC_CHARS]
+        mac = self._tenant_macs.get(tenant)
+        if mac is None:
+            if len(self._tenant_macs) >= _TENANTS_KEPT:
+                self._tenant_macs.clear()
+            mac = self._tenant_macs[tenant] = MAC(derive(self._hmac_key, "audit", tenant))
+        return "h:" + mac.hex(value)[:HMAC_CHARS]
 
     def stats(self) -> dict[str, int | float]:
         """Return figures for telemetry: records, refused, lag (records not yet durable), bytes, checkpoint age (s)."""
