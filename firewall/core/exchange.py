@@ -33,6 +33,7 @@ class Exchange:
     decisions: list[str] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
+    settled: bool = False  # the record of the answer says how this ended: no other is needed if it did
     closed: bool = False
 
     @property

@@ -38,7 +38,7 @@ from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.label import CLEAN, Label, join, label_of
 from firewall.core.permit import Cleared, Permit, Refusal, take_mint
-from firewall.core.points import INFO
+from firewall.core.points import INFO, Point
 from firewall.core.ports import (
     AuditLog,
     Clock,
@@ -55,11 +55,13 @@ from firewall.decide.contract import encode_input, parse_decision
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
 from firewall.enforce.obligations import apply, check_coupled, check_stream, rebound
-from firewall.enforce.records import decision_record, outcome_record
+from firewall.enforce.records import decision_record, outcome_of, outcome_record
 from firewall.wire import strict_json
 
 _MINT: Final = take_mint()
 ASIDE_BYTES: Final = 64 * KIB  # a body beyond it is inspected in a thread, so that others are served meanwhile
+# The points of whole answers: one of these is the end of its exchange, if nothing goes wrong after it.
+SETTLING: Final = frozenset({Point.MCP_TOOL_RESULT, Point.MCP_ERROR})
 ROUNDS: Final = 3  # decisions about one message; one that still changes then is refused
 
 
@@ -138,13 +140,15 @@ class Guard:
     def close(self, exchange: Exchange, *, outcome: str, error: str = "") -> None:
         """Write the outcome record, once, of an exchange that had an intent. Never raises.
 
+        Where the answer's own record settled the exchange, only another end than ``ok`` is written.
+
         outcome: ``ok | refused | upstream_fault | cancelled | internal``.
         """
         if exchange.closed:
             return
         exchange.closed = True
         self._telemetry.exchange(exchange, outcome=outcome, error=error)
-        if not exchange.intent_uid:
+        if not exchange.intent_uid or (exchange.settled and outcome == "ok"):
             return
         duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
         try:
@@ -379,9 +383,15 @@ class Guard:
         """Write the permit's record and return sendable bytes. Raises AuditUnavailable."""
         action = permit.action
         phase = "intent" if INFO[action.point].direction == "request" else "outcome"
+        settles = None
+        if exchange.intent_uid and action.point in SETTLING and not exchange.settled:
+            exchange.bytes_out += len(permit.payload)
+            duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
+            settles = outcome_of(exchange, outcome="ok", error="", duration_us=duration)
         uid = self._record(
-            action, exchange, phase, permit.decision_id, permit.decision, "", permit.findings, permit.payload
+            action, exchange, phase, permit.decision_id, permit.decision, "", permit.findings, permit.payload, settles
         )
+        exchange.settled = exchange.settled or settles is not None
         if phase == "intent" and not exchange.intent_uid:
             exchange.intent_uid = uid
         exchange.decisions.append(permit.decision_id)
@@ -514,6 +524,7 @@ class Guard:
         fault: str,
         findings: Sequence[Finding],
         payload: bytes,
+        settles: JSONObject | None = None,
     ) -> str:
         tenant = action.principal.tenant
         record: JSONObject = decision_record(
@@ -527,6 +538,7 @@ class Guard:
             label=self._labels.current(action.principal),
             digest=self._audit.hmac(tenant, payload) if payload else "",
             size=len(payload),
+            settles=settles,
         )
         receipt = self._audit.append(record)
         if self._settings.durability == "disk":

@@ -30,8 +30,12 @@ def decision_record(
     label: Label,
     digest: str,
     size: int,
+    settles: JSONObject | None = None,
 ) -> JSONObject:
-    """Return the record of one decision; ``decision`` is None when none could be taken."""
+    """Return the record of one decision; ``decision`` is None when none could be taken.
+
+    settles: the outcome of the exchange, when this answer ends it (`outcome_of`).
+    """
     principal = action.principal
     record: JSONObject = {
         "v": 1,
@@ -55,6 +59,8 @@ def decision_record(
         "args": {"hmac": digest, "bytes": size},
         "fault": fault,
     }
+    if settles is not None:
+        record["outcome"] = settles
     if exchange.trace_id:
         record["trace"] = exchange.trace_id
     if decision is not None:
@@ -93,14 +99,19 @@ def outcome_record(exchange: Exchange, *, outcome: str, error: str, duration_us:
         "subject": exchange.principal.subject,
         "client": exchange.principal.client_id,
         "upstream": exchange.upstream,
-        "outcome": {
-            "result": outcome,
-            "error": error,
-            "duration_us": duration_us,
-            "bytes_in": exchange.bytes_in,
-            "bytes_out": exchange.bytes_out,
-            "intent": exchange.intent_uid,
-        },
+        "outcome": outcome_of(exchange, outcome=outcome, error=error, duration_us=duration_us),
+    }
+
+
+def outcome_of(exchange: Exchange, *, outcome: str, error: str, duration_us: int) -> JSONObject:
+    """Return how an exchange ended, and which intent that answers."""
+    return {
+        "result": outcome,
+        "error": error,
+        "duration_us": duration_us,
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+        "intent": exchange.intent_uid,
     }
 
 

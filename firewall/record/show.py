@@ -58,7 +58,9 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
     finally:
         index.close()
     decisions = [r for r in records if r.get("kind") == DECISION]
-    outcome = next((r["outcome"] for r in records if r.get("kind") == OUTCOME), None)
+    # An answer's record says how the exchange ended; one of its own, written later, knows better.
+    told = [r for r in records if "outcome" in r]
+    outcome = next((r["outcome"] for r in sorted(told, key=lambda r: r.get("kind") != OUTCOME)), None)
     first: dict[str, Any] = decisions[0] if decisions else records[0]
     return {
         "id": some_id,

@@ -293,7 +293,7 @@ class _Check:
         kind, phase, exchange = record.get("kind"), record.get("phase"), record.get("exchange")
         if kind == "decision" and phase == "intent":
             self.intents.setdefault(exchange, f"{self.folder.name}.{index}")
-        elif kind == "outcome":
+        elif kind == "outcome" or "outcome" in record:
             self.intents.pop(exchange, None)
         elif kind == LOG_RECOVERED:
             self.note(

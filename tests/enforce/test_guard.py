@@ -429,3 +429,29 @@ async def test_a_stop_of_a_protocol_stops_its_whole_room():
     k.kill_switch.release("default", "upstream", "mcp")  # the twin: a stop of another room stops nothing here
     k.kill_switch.pull("default", "upstream", "llm", by="test")
     assert isinstance(await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp")), Cleared)
+
+
+async def test_an_answer_settles_its_exchange_in_its_own_record_and_only_another_end_gets_one_more():
+    for ending, kinds in (("ok", ["decision", "decision"]), ("cancelled", ["decision", "decision", "outcome"])):
+        k = kit()
+        x = k.guard.new_exchange(principal(), "mcp")
+        x.bytes_in = 11
+        await k.guard.clear(call({}), x)
+        told = await k.guard.clear(result("done"), x)
+        assert isinstance(told, Cleared)
+        k.guard.close(x, outcome=ending)
+        assert [r["kind"] for r in k.audit.records] == kinds
+        settled = k.audit.records[1]["outcome"]
+        assert settled["intent"] == "r1"
+        assert (settled["result"], settled["bytes_in"], settled["bytes_out"]) == ("ok", 11, len(told.payload))
+
+
+async def test_a_refused_answer_settles_nothing():
+    answers = iter((ALLOW, decided("deny", reason())))
+    k = kit(ScriptedEngine(lambda _input: next(answers)))
+    x = k.guard.new_exchange(principal(), "mcp")
+    await k.guard.clear(call({}), x)
+    assert isinstance(await k.guard.clear(result("no"), x), Refusal)
+    k.guard.close(x, outcome="refused")
+    assert "outcome" not in k.audit.records[1]
+    assert k.audit.records[2]["outcome"]["result"] == "refused"
