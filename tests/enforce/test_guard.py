@@ -448,7 +448,7 @@ async def test_an_answer_settles_its_exchange_in_its_own_record_and_only_another
 
 async def test_a_refused_answer_settles_nothing():
     answers = iter((ALLOW, decided("deny", reason())))
-    k = kit(ScriptedEngine(lambda _input: next(answers)))
+    k = kit(engine=ScriptedEngine(lambda _input: next(answers)))
     x = k.guard.new_exchange(principal(), "mcp")
     await k.guard.clear(call({}), x)
     assert isinstance(await k.guard.clear(result("no"), x), Refusal)
