@@ -18,7 +18,7 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -30,6 +30,7 @@ from firewall.core import bounds
 from firewall.core.errors import ConfigFault, PolicyFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
+from firewall.core.protected_paths import PATH_ARGUMENTS, PROTECTED_NAMES, PROTECTED_PREFIXES
 from firewall.decide import cases as case_file
 from firewall.decide import contract, profile, program, selftest, specialise
 from firewall.decide.cases import Case
@@ -241,7 +242,24 @@ def _data(files: Mapping[str, bytes]) -> JSONObject:
         if at.keys() & value.keys():
             raise ConfigFault("policy_files", f"{name} repeats members of another data file")
         at.update(value)
+    config = data.get("config")
+    if isinstance(config, dict):
+        config["paths_inspected"] = _paths_inspected(config)
     return data
+
+
+def _paths_inspected(config: JSONObject) -> bool:
+    """Return whether the bundle's lists of protected paths are the ones that inspection has built in."""
+
+    def listed(name: str, built_in: Iterable[str]) -> bool:
+        given = config.get(name)
+        return isinstance(given, list) and {g for g in given if isinstance(g, str)} == set(built_in)
+
+    return (
+        listed("path_arguments", PATH_ARGUMENTS)
+        and listed("protected_prefixes", PROTECTED_PREFIXES)
+        and listed("protected_names", PROTECTED_NAMES)
+    )
 
 
 def _revision(files: Mapping[str, bytes]) -> str:

@@ -91,10 +91,13 @@ RESOURCE_DEFAULTS: Final[dict[str, dict[str, JSON]]] = {
     "host": {"tenants": ["*"], "network": "public"},
 }
 
-# What differs in every input ends it, so that all before it can be compared (`memo`). Our own id
-# and a number follow: the last place in an input where these bytes stand is this one.
+# What differs in every input stands behind all else, so that inputs can be compared (`memo`). Before these
+# marks there are our own members and strings, in which a quote is escaped: the first place where
+# the bytes of one stand is the place that is meant.
 VOLATILE: Final = frozenset({"request_id", "time_us"})
 VOLATILE_AT: Final = b',"request_id":'
+ACTION_AT: Final = b'},"action":{"name":'
+ARGUMENTS_AT: Final = b',"arguments":'
 
 # Codes that only our own code may put in a record; Rego that claims one is invalid (policy §10.5).
 RESERVED_CODES: Final = frozenset(
@@ -206,18 +209,20 @@ def encode_input(
         (
             _POINTS[action.point],
             known[1],
-            b',"action":{"name":',
-            _dumps(action.verb),
-            b',"properties":{"arguments":',
-            arguments,
-            b',"side_effect":true}},"resource":' if action.side_effect else b',"side_effect":false}},"resource":',
+            b',"resource":',
             resource,
             b',"context":',
             context,
             known[2],
             VOLATILE_AT,
             _dumps(exchange.id),
-            b',"time_us":%d}}' % now_us,
+            b',"time_us":%d' % now_us,
+            ACTION_AT,
+            _dumps(action.verb),
+            b',"properties":{"side_effect":true' if action.side_effect else b',"properties":{"side_effect":false',
+            ARGUMENTS_AT,
+            arguments,
+            b"}}}",
         )
     )
     if len(document) > bounds.POLICY_INPUT_BYTES:

@@ -1,12 +1,16 @@
 """Answers remembered: the same question gets the same answer without asking again.
 
 Rego is a function of its input. Two members of ours differ in every input, the request's id and the
-time; the encoder puts them last (`contract.encode_input`). At a point whose program reads neither, inputs
-that are equal up to there have one answer. That is the ordinary case for results, whose facts
-repeat; a request is asked for each time, since its arguments are its own.
+time, and in most requests the arguments do. `contract.encode_input` puts all three behind everything else:
 
-INVARIANT: the whole input up to the two members is the key: subject, scopes, labels, findings,
-facts, arguments. Nothing that a rule can see is left out, so no caller can get another's answer.
+    {contract, point, subject, resource, context {…, request_id, time_us}, action {name, …, arguments}}
+
+At a point whose program cannot read the first two, inputs that are equal but for them have one answer; where it
+reads nothing of the arguments either (inspection has, and its findings are in the context), the same
+caller's next call of the same tool needs no evaluation.
+
+INVARIANT: whatever a rule of the point's program can see is part of the key: subject, scopes, labels,
+findings, facts. No caller can get another's answer. In doubt about a program, nothing is remembered.
 """
 
 from __future__ import annotations
@@ -15,15 +19,18 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from firewall.decide.contract import VOLATILE, VOLATILE_AT
+from firewall.decide.contract import ACTION_AT, ARGUMENTS_AT, VOLATILE, VOLATILE_AT
 
 ENTRIES: Final = 1024  # per point; at most ENTRIES * KEY_BYTES of memory
-KEY_BYTES: Final = 2048  # a longer input carries content, and will not come again
+KEY_BYTES: Final = 2048  # a longer one carries content, and will not come again
 
-# Policy text, written by the operator: `re` is no danger here. A reference to the input or its
-# context as a whole could see everything.
+# Policy text, written by the operator: `re` is no danger here. A reference to the input, its context or
+# its action as a whole could see everything below.
 _WHOLE: Final = re.compile(r"\binput\b(?!\.)|\binput\.context\b(?!\.)")
 _CONTEXT: Final = re.compile(r"\binput\.context\.([a-z_]+)")
+_ACTION: Final = re.compile(r"\binput\.action\b(?!\.name\b|\.properties\.side_effect\b)")
+# True of every input: the encoder takes nothing but an object.
+_IS_OBJECT: Final = "is_object(input.action.properties.arguments)"
 
 
 def is_steady(sources: Iterable[str]) -> bool:
@@ -34,24 +41,35 @@ def is_steady(sources: Iterable[str]) -> bool:
     return True
 
 
+def is_blind(sources: Iterable[str]) -> bool:
+    """Return whether no rule of these modules can read an argument; in doubt, False."""
+    return not any(_WHOLE.search(s) or _ACTION.search(s.replace(_IS_OBJECT, "")) for s in sources)
+
+
 class Memo:
-    """Answers of one point's program."""
+    """Answers of one point's steady program. blind: it reads no argument (`is_blind`)."""
 
-    __slots__ = ("_answers", "hits")
+    __slots__ = ("_answers", "_blind", "hits")
 
-    def __init__(self) -> None:
+    def __init__(self, *, blind: bool) -> None:
         self._answers: dict[bytes, bytes] = {}
+        self._blind = blind
         self.hits = 0
 
-    @staticmethod
-    def key(input_json: bytes) -> bytes:
+    def key(self, input_json: bytes) -> bytes:
         """Return the part of an input that counts, or b"" when it is not to be remembered."""
-        if len(input_json) > KEY_BYTES:
+        head = input_json.find(VOLATILE_AT)
+        tail = input_json.find(ACTION_AT, head)
+        if head < 0 or tail < 0:
             return b""
-        head, _, rest = input_json.rpartition(VOLATILE_AT)
-        # An input that was not made by `contract.encode_input` may end in something that counts.
-        plain = rest.endswith(b"}}") and rest.count(b":") == 1 and b',"time_us":' in rest and b"{" not in rest
-        return head if plain else b""
+        between = input_json[head:tail]
+        # An input that was not made by `contract.encode_input` may hold something here that counts.
+        if between.count(b":") != 2 or b',"time_us":' not in between or b"{" in between or b"[" in between:
+            return b""
+        end = input_json.find(ARGUMENTS_AT, tail) if self._blind else len(input_json)
+        if end < 0 or head + end - tail > KEY_BYTES:
+            return b""
+        return input_json[:head] + input_json[tail:end]
 
     def get(self, key: bytes) -> bytes | None:
         """Return the answer of an input with this key, or None."""

@@ -12,7 +12,7 @@ from typing import Literal
 from firewall.core.errors import PolicyFault
 from firewall.core.points import INFO, Point
 from firewall.decide.bundle import Bundle
-from firewall.decide.memo import Memo, is_steady
+from firewall.decide.memo import Memo, is_blind, is_steady
 from firewall.decide.program import Compiled, Strict
 
 Mode = Literal["auto", "compiled", "interpreter"]
@@ -75,8 +75,11 @@ class RegorusEngine:
 
     def _memo(self, point: Point) -> Memo | None:
         """Make the memo of a point at its first decision, if its program allows one."""
-        steady = INFO[point].direction == "response" and is_steady(self._bundle.specialised(point).values())
-        memo = self._memos[point] = Memo() if steady else None
+        sources = list(self._bundle.specialised(point).values())
+        blind = is_blind(sources)
+        # A request whose arguments count is one of its own: it would fill the memo and never come again.
+        worth = is_steady(sources) and (blind or INFO[point].direction == "response")
+        memo = self._memos[point] = Memo(blind=blind) if worth else None
         return memo
 
     def use_interpreter(self, why: str) -> None:

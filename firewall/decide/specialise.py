@@ -8,8 +8,8 @@ nothing else is touched:
 - ``input.point == "x"``, ``input.point != "x"``, ``input.point in {"x", …}``
 - ``input.point in data.config.NAME``, where the bundle's data holds a list of strings
 - ``points.NAME`` and ``not points.NAME``, where NAME is defined once, as one of the above
-- ``… in data.config.NAME`` where the data holds an empty list, ``data.config.NAME == true`` where it
-  holds another boolean
+- ``… in data.config.NAME`` where the data holds an empty list; ``data.config.NAME == true``, and ``not``
+  that, where it holds a boolean
 - a rule of the same module that lost every definition, and ``some … in`` it
 
 A rule with a false one is dropped, a true one is dropped from its rule; functions are left alone. The source must be in
@@ -34,11 +34,12 @@ _EQUAL = re.compile(r'input\.point (==|!=) "([a-z0-9_.]+)"')
 _IN_SET = re.compile(r"input\.point in \{([^{}]*)\}")
 _IN_DATA = re.compile(r"input\.point in data\.config\.([a-z0-9_]+)")
 _IN_EMPTY = re.compile(r"(?:some [a-z0-9_, ]+|[a-z_][a-z0-9_.]*|lower\([a-z_]+\)) in data\.config\.([a-z0-9_]+)")
-_IS_TRUE = re.compile(r"data\.config\.([a-z0-9_]+) == true")
+_IS_TRUE = re.compile(r"(not )?data\.config\.([a-z0-9_]+) == true")
 _SOME_IN = re.compile(r"some [a-z0-9_, ]+ in ([a-z0-9_]+)")
 _NAMED = re.compile(r"(not )?points\.([a-z0-9_]+)")
 _STRING = re.compile(r'"([a-z0-9_.]+)"')
 _FUNCTION = re.compile(r"[a-z_][a-z0-9_]*\(")
+_WORD = re.compile(r"[a-z_][a-z0-9_]*")
 _NAME = re.compile(r"(?:default )?([a-z_][a-z0-9_]*)")
 
 
@@ -102,7 +103,8 @@ class Folder:
         if match := _IN_EMPTY.fullmatch(text):
             return False if self._config.get(match[1]) == [] else None
         if match := _IS_TRUE.fullmatch(text):
-            return False if self._config.get(match[1]) is False else None
+            set_to = self._config.get(match[2])
+            return (set_to is True) is (match[1] is None) if isinstance(set_to, bool) else None
         if match := _SOME_IN.fullmatch(text):
             return False if match[1] in self.undefined | self.empty else None
         if text.removeprefix("not ") in self.undefined:
@@ -189,7 +191,7 @@ def specialise(
     for path, source in modules.items():
         if package_of(source) == "firewall":
             continue
-        kept = _folded(folder, statements(source))
+        kept = _live(_folded(folder, statements(source)), package_of(source), modules)
         out[path] = "\n\n".join(s.text for s in kept) + "\n"
         name = package_of(source).removeprefix("firewall.rules.")
         if name in packages and any(s.name == "finding" for s in kept):
@@ -216,6 +218,26 @@ def _folded(folder: Folder, module: list[Statement]) -> list[Statement]:
     stubs = [Statement(f"{name} if false") for name in sorted(folder.undefined)]
     stubs += [Statement(f"{name} := set()") for name in sorted(folder.empty - {"finding", "grant"})]
     return [*kept, *stubs]
+
+
+def _live(module: list[Statement], package: str, modules: Mapping[str, str]) -> list[Statement]:
+    """Leave out the helpers of a rule package that nothing refers to any more; findings and grants stay."""
+    if not package.startswith("firewall.rules."):
+        return module
+    outside = " ".join(source for source in modules.values() if package_of(source) != package)
+    tail = package.removeprefix("firewall.")
+    while True:
+        words = {s.text: set(_WORD.findall(s.text)) for s in module}
+        kept = [
+            s
+            for s in module
+            if s.name in ("", "finding", "grant")
+            or f"{tail}.{s.name}" in outside
+            or any(s.name in found for text, found in words.items() if not text.startswith((s.name, f"default {s.name}")))
+        ]
+        if len(kept) == len(module):
+            return kept
+        module = kept
 
 
 def enumerated(source: str, packages: Iterable[str]) -> str:

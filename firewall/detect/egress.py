@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal
 from urllib.parse import unquote
 
+from firewall.core.protected_paths import PATH_ARGUMENTS, PROTECTED_NAMES, PROTECTED_PREFIXES
 from firewall.detect.rule import Rule, Seen, Verdict
 from firewall.detect.values import entropy
 
@@ -328,19 +329,6 @@ def judge_path(seen: Seen) -> Sequence[Verdict]:
     return (Verdict("path.traversal", 80 if encoded or named else 60, "normal_form", "POL-02"),)
 
 
-# The built-in part of policies/config/data.yaml (`path_arguments`, `protected_*`), kept equal by a test. Rules read
-# names and values near the top of the arguments; a path that stands deeper reaches them as this finding.
-PATH_ARGUMENTS: Final = frozenset(
-    "path paths file files file_path filename filepath directory dir source destination target uri root repo_path".split()
-)
-PROTECTED_PREFIXES: Final = ("/proc/", "/sys/", "/dev/", "/root/", "/etc/shadow", "/etc/sudoers", "/etc/ssh/")
-PROTECTED_NAMES: Final = tuple(
-    f"/{name}/"
-    for name in (
-        ".ssh .aws .gnupg .kube .docker .git/hooks .github/workflows .vscode .cursor .netrc .npmrc .pypirc .env .bashrc"
-        " .profile"
-    ).split()
-)
 _NAMED: Final = "|".join(name.strip("/").replace(".", r"\.").replace("/", r"[/\\]") for name in PROTECTED_NAMES)
 _PREFIXED: Final = "|".join(PROTECTED_PREFIXES)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firewall.detect.egress import PATH_ARGUMENTS, PROTECTED_NAMES, PROTECTED_PREFIXES
+from firewall.core.protected_paths import PATH_ARGUMENTS, PROTECTED_NAMES, PROTECTED_PREFIXES
 from tests.detect.conftest import Scan
 
 DATA = yaml.safe_load((Path(__file__).parents[2] / "policies/config/data.yaml").read_text())

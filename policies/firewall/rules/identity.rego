@@ -90,6 +90,7 @@ well_formed if {
 	}
 	is_array(input.context.findings)
 	every f in input.context.findings {
+		is_string(f.rule)
 		is_string(f.category)
 		is_number(f.severity)
 		is_string(f.pointer)

@@ -233,7 +233,10 @@ finding contains {
 	facts.effect_class in data.config.approval_classes
 }
 
+# Inspection finds the built-in list at any depth; `paths_inspected` is set by the loader where this bundle's
+# lists are the built-in ones, and rules then leave the arguments unread.
 path_values contains value if {
+	not data.config.paths_inspected == true
 	some name, value in input.action.properties.arguments
 	is_string(name)
 	lower(name) in data.config.path_arguments
@@ -241,6 +244,7 @@ path_values contains value if {
 
 # Paths stand deeper as well: in an options object, in a list of edits.
 path_values contains value if {
+	not data.config.paths_inspected == true
 	some outer in input.action.properties.arguments
 	is_object(outer)
 	some name, value in outer
@@ -249,6 +253,7 @@ path_values contains value if {
 }
 
 path_values contains value if {
+	not data.config.paths_inspected == true
 	some outer in input.action.properties.arguments
 	is_array(outer)
 	some inner in outer
