@@ -233,7 +233,9 @@ def _live(module: list[Statement], package: str, modules: Mapping[str, str]) -> 
             for s in module
             if s.name in ("", "finding", "grant")
             or f"{tail}.{s.name}" in outside
-            or any(s.name in found for text, found in words.items() if not text.startswith((s.name, f"default {s.name}")))
+            or any(
+                s.name in found for text, found in words.items() if not text.startswith((s.name, f"default {s.name}"))
+            )
         ]
         if len(kept) == len(module):
             return kept

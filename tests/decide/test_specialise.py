@@ -42,7 +42,10 @@ FOLDER = Folder(Point.MCP_TOOL_CALL, CONFIG, GROUPS)  # type: ignore[arg-type]
         ("x := input.subject.id in data.config.none", None),
         ("lower(name) in data.config.none", False),
         ("data.config.off == true", False),
-        ("data.config.on == true", None),
+        ("data.config.on == true", True),
+        ("not data.config.on == true", False),
+        ("not data.config.off == true", True),
+        ("not data.config.absent == true", None),
         ("data.config.absent == true", None),
         ("points.asks", True),
         ("not points.asks", False),
@@ -90,8 +93,25 @@ def test_a_helper_without_definitions_stays_false() -> None:
         "firewall/rules/a.rego": 'package firewall.rules.a\n\nh if input.point == "llm.request"\n\nfinding contains 1 if not h\n',
     }
     out = specialise(modules, {}, Point.MCP_TOOL_CALL, ["a"])
-    assert "h if false" in out["firewall/rules/a.rego"]
+    assert "finding contains 1 if true" in out["firewall/rules/a.rego"]
     assert "data.firewall.rules.a.finding" in out["firewall/main.rego"]
+
+
+def test_a_helper_that_nobody_uses_any_more_goes() -> None:
+    modules = {
+        "firewall/main.rego": "package firewall\n\n# mark: enumerated\n# mark: end\n\n"
+        "decision := 1 if data.firewall.rules.a.named\n",
+        "firewall/rules/a.rego": "package firewall.rules.a\n\n"
+        "named if input.x\n\nused if deeper\n\ndeeper if input.y\n\nonly if input.z\n\n"
+        'finding contains 1 if used\n\nfinding contains 2 if {\n\tinput.point == "llm.request"\n\tonly\n}\n',
+    }
+    out = specialise(modules, {}, Point.MCP_TOOL_CALL, ["a"])["firewall/rules/a.rego"]
+    assert "only" not in out
+    assert "named if" in out
+    assert "used if" in out
+    assert "deeper if" in out
+    kept = specialise(modules, {}, Point.LLM_REQUEST, ["a"])["firewall/rules/a.rego"]
+    assert "only if input.z" in kept
 
 
 def test_a_set_that_lost_every_member_is_empty_and_not_undefined() -> None:

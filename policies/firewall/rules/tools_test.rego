@@ -37,10 +37,19 @@ test_protected_paths_hold_for_every_spelling_of_the_argument if {
 	every name in ["path", "File", "paths", "repo_path"] {
 		document := with_argument(name)
 		data.firewall.decision.effect == "deny" with input as document
+			with data.config.paths_inspected as false
 	}
 }
 
 test_protected_paths_leave_other_arguments_alone if {
 	document := with_argument("message")
 	data.firewall.decision.effect == "allow" with input as document
+		with data.config.paths_inspected as false
+}
+
+# Where inspection has read the paths, a rule that reads them again would only cost.
+test_protected_paths_are_left_to_inspection_where_the_lists_are_the_built_in_ones if {
+	document := with_argument("path")
+	data.firewall.decision.effect == "allow" with input as document
+		with data.config.paths_inspected as true
 }
