@@ -23,15 +23,19 @@ from firewall.core.decision import Decision
 from firewall.core.errors import Fault
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON
+from firewall.core.label import Label
 
 _SEAL: Final = object()
 
 
 @final
 class Permit:
-    """A permitted Action with its final body; not yet sendable: its record is not written."""
+    """A permitted Action with its final body; not yet sendable: its record is not written.
 
-    __slots__ = ("action", "body", "decision", "decision_id", "findings", "payload")
+    label: the caller's, with what this message raised.
+    """
+
+    __slots__ = ("action", "body", "decision", "decision_id", "findings", "label", "payload")
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Permit:
         decision: Decision,
         decision_id: str,
         findings: tuple[Finding, ...],
+        label: Label,
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("a Permit comes from enforce.guard only")
@@ -51,6 +56,7 @@ class Permit:
         self.decision = decision
         self.decision_id = decision_id
         self.findings = findings
+        self.label = label
 
 
 @final
@@ -90,9 +96,10 @@ class Mint:
         decision: Decision,
         decision_id: str,
         findings: tuple[Finding, ...],
+        label: Label,
     ) -> Permit:
         """Return a Permit."""
-        return Permit(_SEAL, action, body, payload, decision, decision_id, findings)
+        return Permit(_SEAL, action, body, payload, decision, decision_id, findings, label)
 
     def clear(self, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str) -> Cleared:
         """Return a Cleared."""

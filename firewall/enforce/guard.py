@@ -76,8 +76,9 @@ class GuardSettings:
 class Question:
     """An inspected Action and the policy input made from it; what stands between prepare and conclude.
 
-    given: the findings came from the caller, which knew what of the body is text. earlier, noted:
-    decision and findings of the rounds before, when a transformation made this question.
+    given: the findings came from the caller, which knew what of the body is text. payload: the body as it
+    will be sent if nothing changes it, b"" when it is not encoded yet. earlier, noted: decision and
+    findings of the rounds before, when a transformation made this question.
     """
 
     action: Action
@@ -87,6 +88,7 @@ class Question:
     label: Label
     input_json: bytes
     given: bool = False
+    payload: bytes = b""
     rounds: int = 1
     earlier: Decision | None = None
     noted: tuple[Finding, ...] = ()
@@ -161,13 +163,22 @@ class Guard:
 
     async def clear(self, action: Action, exchange: Exchange) -> Cleared | Refusal:
         """Decide, record and return sendable bytes, or the refusal. Never raises but on cancellation."""
-        aside = await self._aside(action, exchange)
-        if isinstance(aside, Refusal):
-            return aside
+        aside: tuple[Finding, ...] | None = None
+        try:
+            payload = strict_json.dumps(action.body)
+            if len(payload) > ASIDE_BYTES and INFO[action.point].content:
+                # The kill switch and the limits come first here too: who is refused costs no inspection.
+                refusal = self._gate(action, exchange, self._ids.new("d"))
+                if refusal is not None:
+                    return refusal
+                aside = await self.inspect(action, action.body)
+                payload = b""  # others ran meanwhile: what is sent is encoded after what was inspected
+        except Exception as error:  # noqa: BLE001  every failure is a deny
+            return self._failed(action, exchange, error)
         if self._remote:
             verdict = await self.check_remote(action, exchange, aside=aside)
         else:
-            verdict = self.check(action, exchange, aside=aside)
+            verdict = self.check(action, exchange, aside=aside, payload=payload)
         if isinstance(verdict, Refusal):
             return verdict
         cleared = self.commit_or_refuse(verdict, exchange)
@@ -177,21 +188,6 @@ class Guard:
             except AuditUnavailable:
                 return Refusal(FAULTS["audit_unavailable"], verdict.decision_id)
         return cleared
-
-    async def _aside(self, action: Action, exchange: Exchange) -> tuple[Finding, ...] | Refusal | None:
-        """Return the findings of a large body, or None for one that `check` inspects by itself.
-
-        The kill switch and the limits come first here too: who is refused costs no inspection.
-        """
-        try:
-            if not INFO[action.point].content or len(strict_json.dumps(action.body)) <= ASIDE_BYTES:
-                return None
-            refusal = self._gate(action, exchange, self._ids.new("d"))
-            if refusal is not None:
-                return refusal
-            return await self.inspect(action, action.body)
-        except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error)
 
     async def inspect(self, action: Action, body: JSON) -> tuple[Finding, ...]:
         """Return what a scan finds in a body at an Action's point; a large one is read in a thread."""
@@ -216,14 +212,16 @@ class Guard:
         seen: Sequence[Finding] | None = None,
         *,
         aside: tuple[Finding, ...] | None = None,
+        payload: bytes = b"",
     ) -> Permit | Refusal:
         """Decide with the embedded engine; no await, no I/O but the refusal's record.
 
         seen: findings of a stream's inspector, in place of a scan of the body. aside: those of a scan
-        of the body that `clear` made beside the loop, after the kill switch and the limits.
+        of the body that `clear` made beside the loop, after the kill switch and the limits. payload: the
+        body, encoded a moment ago.
         """
         try:
-            step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside)
+            step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside, payload)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 answer = self._engine.decide(action.point, step.input_json)  # type: ignore[union-attr]
@@ -255,8 +253,7 @@ class Guard:
 
     def _stopped(self, action: Action) -> bool:
         """Whether a stop covers the caller, the upstream, or the protocol's whole room (``llm``, ``a2a``, ``mcp``)."""
-        stopped = self.kill_switch.stopped
-        return stopped(action.principal, action.resource.upstream) or stopped(action.principal, action.protocol.name)
+        return self.kill_switch.stopped(action.principal, action.resource.upstream, action.protocol.name)
 
     def _gate(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
         """Kill switch and limits: what comes before everything that costs."""
@@ -275,6 +272,7 @@ class Guard:
         exchange: Exchange,
         seen: Sequence[Finding] | None = None,
         aside: tuple[Finding, ...] | None = None,
+        payload: bytes = b"",
     ) -> Question | Refusal:
         """Kill switch, limits, inspection, label and policy input; raises PolicyFault("input_invalid")."""
         decision_id = self._ids.new("d")
@@ -297,7 +295,7 @@ class Guard:
             self._telemetry.finding(finding.rule, action.point)
         label = self._labels.current(principal)
         input_json = self._input(action, findings, label, exchange)
-        return Question(action, exchange, decision_id, findings, label, input_json, given=seen is not None)
+        return Question(action, exchange, decision_id, findings, label, input_json, seen is not None, payload)
 
     def _input(self, action: Action, findings: tuple[Finding, ...], label: Label, exchange: Exchange) -> bytes:
         return encode_input(
@@ -316,7 +314,7 @@ class Guard:
         """
         action = question.action
         latest = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
-        rules = tuple(r.rule for r in latest.reasons)
+        rules = tuple([r.rule for r in latest.reasons]) if latest.reasons else ()
         self._telemetry.decision(action.point, EFFECT_NAMES[latest.effect], rules, eval_us)
         decision = _joined(question.earlier, latest)
         if not latest.permits:
@@ -330,14 +328,14 @@ class Guard:
             if applied.changed:
                 check_coupled(action, body)
                 follow = self._uncovered(question, body, applied.cured)
-        payload = strict_json.dumps(body)
+        payload = question.payload if body is action.body and question.payload else strict_json.dumps(body)
         label = join(question.label, raised)
         if raised and label != question.label:
             self._labels.raise_(action.principal, raised)
         if follow is not None:
             return self._next(question, decision, *follow, label)
-        findings = (*question.noted, *question.findings)
-        return _MINT.permit(action, body, payload, decision, question.decision_id, findings)
+        findings = (*question.noted, *question.findings) if question.noted else question.findings
+        return _MINT.permit(action, body, payload, decision, question.decision_id, findings, label)
 
     def _uncovered(
         self, question: Question, body: JSON, cured: frozenset[tuple[str, str]]
@@ -373,6 +371,7 @@ class Guard:
             action=action,
             findings=findings,
             label=label,
+            payload=b"",
             input_json=self._input(action, findings, label, question.exchange),
             rounds=question.rounds + 1,
             earlier=decision,
@@ -389,7 +388,7 @@ class Guard:
             duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
             settles = outcome_of(exchange, outcome="ok", error="", duration_us=duration)
         uid = self._record(
-            action, exchange, phase, permit.decision_id, permit.decision, "", permit.findings, permit.payload, settles
+            action, exchange, phase, permit.decision_id, permit.decision, "", permit.findings, permit.payload, settles, permit.label
         )
         exchange.settled = exchange.settled or settles is not None
         if phase == "intent" and not exchange.intent_uid:
@@ -525,6 +524,7 @@ class Guard:
         findings: Sequence[Finding],
         payload: bytes,
         settles: JSONObject | None = None,
+        label: Label | None = None,
     ) -> str:
         tenant = action.principal.tenant
         record: JSONObject = decision_record(
@@ -535,7 +535,7 @@ class Guard:
             decision=decision,
             fault=fault,
             findings=findings,
-            label=self._labels.current(action.principal),
+            label=self._labels.current(action.principal) if label is None else label,
             digest=self._audit.hmac(tenant, payload) if payload else "",
             size=len(payload),
             settles=settles,

@@ -68,8 +68,8 @@ class KillSwitch:
                 found.append(Stop(tenant, scope, name, raw["by"], raw["since_us"]))  # type: ignore[arg-type]
         return found
 
-    def stopped(self, principal: Principal, upstream: str) -> bool:
-        """Return whether a stop covers this caller or this upstream. Unknown counts as stopped."""
+    def stopped(self, principal: Principal, *upstreams: str) -> bool:
+        """Return whether a stop covers this caller or any of these upstreams or rooms. Unknown counts as stopped."""
         try:
             epoch = self._marks.epoch()
             if epoch != self._epoch:
@@ -84,8 +84,7 @@ class KillSwitch:
             (
                 (GLOBAL, "all", GLOBAL),
                 (tenant, "all", GLOBAL),
-                (tenant, "upstream", upstream),
-                (GLOBAL, "upstream", upstream),
+                *((owner, "upstream", name) for name in upstreams for owner in (tenant, GLOBAL)),
                 (tenant, "subject", principal.subject),
                 (tenant, "client", principal.client_id),
             )

@@ -64,13 +64,11 @@ def decision_record(
     if exchange.trace_id:
         record["trace"] = exchange.trace_id
     if decision is not None:
-        owasp: list[JSON] = []
-        owasp.extend(sorted({o for r in decision.reasons for o in r.owasp}))
         record["decision"] = {
             "effect": EFFECT_NAMES[decision.effect],
             "risk": decision.risk,
             "rules": [r.rule for r in decision.reasons],
-            "owasp": owasp,
+            "owasp": list[JSON](sorted({o for r in decision.reasons for o in r.owasp})) if decision.reasons else [],
             "obligations": [o.type for o in decision.obligations],
             "shadow": [r.rule for r in decision.shadow],
             "policy": decision.revision,

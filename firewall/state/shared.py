@@ -132,7 +132,10 @@ class SharedMarks:
             words = self._words
             if words[0] != _MAGIC:
                 raise StateUnavailable("shared memory is damaged")
-            return sum(words[column] for column in self._columns)
+            epoch = 0
+            for column in self._columns:
+                epoch += words[column]
+            return epoch
         except (ValueError, IndexError) as error:
             raise StateUnavailable("shared memory is closed") from error
 
