@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from firewall.core.jsonvalue import JSON, JSONObject, Path
 from firewall.core.points import Point
 from firewall.core.principal import Principal
+from firewall.core.value import value
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -54,7 +55,7 @@ class Protocol:
     transport: str  # http | sse | stdio
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Action:
     """One thing about to happen, or just returned. See the module's rules.
 

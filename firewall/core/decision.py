@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 from firewall.core.jsonvalue import JSON
+from firewall.core.value import value
 
 CONTRACT: Final = "1"
 
@@ -64,7 +65,7 @@ class Reason:
     severity: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """The PDP's answer after strict validation; ``raw`` is kept for replay and diff."""
 

@@ -51,6 +51,7 @@ from firewall.core.ports import (
     Telemetry,
 )
 from firewall.core.principal import Principal
+from firewall.core.value import value
 from firewall.decide.contract import encode_input, parse_decision
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
@@ -72,7 +73,7 @@ class GuardSettings:
     durability: Literal["batch", "disk"] = "batch"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Question:
     """An inspected Action and the policy input made from it; what stands between prepare and conclude.
 
@@ -388,7 +389,16 @@ class Guard:
             duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
             settles = outcome_of(exchange, outcome="ok", error="", duration_us=duration)
         uid = self._record(
-            action, exchange, phase, permit.decision_id, permit.decision, "", permit.findings, permit.payload, settles, permit.label
+            action,
+            exchange,
+            phase,
+            permit.decision_id,
+            permit.decision,
+            "",
+            permit.findings,
+            permit.payload,
+            settles,
+            permit.label,
         )
         exchange.settled = exchange.settled or settles is not None
         if phase == "intent" and not exchange.intent_uid:
