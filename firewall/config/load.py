@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from firewall.config.model import Config
 from firewall.core.errors import ConfigFault
 
+DEPTH = 64  # nested brackets in one file; the schema needs four
 ENVIRONMENT: Mapping[str, str] = {
     "BARTIZAN_PUBLIC_URL": "public_url",
     "BARTIZAN_STATE_DIR": "state_dir",
@@ -65,19 +66,41 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigFault("config_missing", f"there is no file {path}", fix="run: bartizan init") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigFault("config_unreadable", f"{path}: {type(error).__name__}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    """Return the document of a file's text; name: how to call the file. Raises ConfigFault("config_invalid")."""
+    if _depth(text) > DEPTH:
+        # PyYAML takes quadratic time for it: seconds for a few kilobytes.
+        raise ConfigFault("config_invalid", f"{name}: nested too deeply")
     try:
         raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader that also refuses repeated keys
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise ConfigFault("config_invalid", f"{where}: {getattr(error, 'problem', 'not YAML')}") from None
     except RecursionError:
-        raise ConfigFault("config_invalid", f"{path}: nested too deeply") from None
+        raise ConfigFault("config_invalid", f"{name}: nested too deeply") from None
+    except ValueError:  # a number of thousands of digits, a day that no month has
+        raise ConfigFault("config_invalid", f"{name}: a number or a date cannot be read") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise ConfigFault("config_invalid", f"{path}: a mapping is expected at the top")
+        raise ConfigFault("config_invalid", f"{name}: a mapping is expected at the top")
     return raw
+
+
+def _depth(text: str) -> int:
+    """Return how many brackets at most stand open at once; quotes and comments are not looked at."""
+    depth = most = 0
+    for char in text:
+        if char in "[{":
+            depth += 1
+            most = max(most, depth)
+        elif char in "]}" and depth:
+            depth -= 1
+    return most
 
 
 class _StrictLoader(yaml.SafeLoader):

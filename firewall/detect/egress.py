@@ -185,6 +185,11 @@ def address_class(host: str) -> AddressClass:
     return "public"
 
 
+# Spellings in which two readers of a URL find two places; the others are only unusual.
+RISKY: Final = frozenset({"userinfo", "backslash", "characters", "number", "percent", "dots", "case", "default_port"})
+DEFAULT_PORTS: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21"}
+
+
 def read_url(text: str) -> Target | None:
     """Return scheme and host of a URL as the most lenient client would find them.
 
@@ -212,9 +217,17 @@ def read_url(text: str) -> Target | None:
         odd.append("userinfo")
     del userinfo
     if hostport.startswith("["):
-        host = hostport.partition("]")[0] + "]"
+        host, _, after = hostport.partition("]")
+        host += "]"
+        port = after.removeprefix(":")
     else:
-        host = hostport.partition(":")[0]
+        host, _, port = hostport.partition(":")
+    if scheme != scheme.lower() or (host.isascii() and host != host.lower()):
+        odd.append("case")
+    if (port and DEFAULT_PORTS.get(scheme.lower()) == port) or hostport.endswith(":"):
+        odd.append("default_port")
+    if _climbs(rest):
+        odd.append("dots")
     if "%" in host and not host.startswith("["):
         odd.append("percent")
         host = unquote(host)
@@ -236,6 +249,14 @@ def read_url(text: str) -> Target | None:
         except ValueError:
             odd.append("number")
     return Target(scheme.lower(), host, tuple(dict.fromkeys(odd)))
+
+
+def _climbs(rest: str) -> bool:
+    """Return whether a path has a part that every reader takes away: ``.`` or ``..``, encoded or not (RFC 3986 §6.2.2.3)."""
+    if "." not in rest and "%" not in rest:
+        return False
+    path = rest.replace("\\", "/").partition("#")[0].partition("?")[0]
+    return any(part.lower().replace("%2e", ".") in (".", "..") for part in path.split("/"))
 
 
 def _fold_host(host: str) -> str:
@@ -271,7 +292,7 @@ def judge_url(seen: Seen) -> Sequence[Verdict]:
     elif kind == "private":
         out.append(Verdict("egress.private_address", 90 if meant else 30))
     if target.odd and (meant or kind != "public" or target.odd != ("userinfo",)):
-        risky = kind != "public" or set(target.odd) & {"userinfo", "backslash", "characters", "number", "percent"}
+        risky = kind != "public" or not RISKY.isdisjoint(target.odd)
         out.append(Verdict("egress.not_normal_form", (80 if meant else 30) if risky else 40, "normal_form"))
     if kind == "public" and not target.host.startswith("[") and _label(target.host):
         out.append(Verdict("egress.data_in_host", 60 if meant else 40, None, "EGR-02"))

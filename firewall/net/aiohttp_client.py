@@ -17,13 +17,12 @@ import yarl
 from multidict import CIMultiDict
 
 from firewall.core.action import Headers
-from firewall.core.errors import Malformed, UpstreamFault
+from firewall.core.errors import UpstreamFault
 from firewall.core.permit import Cleared
 from firewall.net.address import Network
 from firewall.net.connector import check_identity, fault_for, open_session, read_bounded
 from firewall.net.dial import Dialler
-from firewall.net.upstream import Method, Target, UpstreamReply, UpstreamStream, tls_of
-from firewall.wire.http import parse_url
+from firewall.net.upstream import Method, Target, UpstreamReply, UpstreamStream, checked_url, tls_of
 
 _REDIRECTS: Final = range(300, 400)
 _ERRORS: Final = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
@@ -124,10 +123,7 @@ class AiohttpClient:
         known = self._pools.get(target)
         if known is not None:
             return known
-        try:
-            url = parse_url(target.url)
-        except Malformed:
-            raise UpstreamFault("blocked_address", "the upstream's URL is not in normal form") from None
+        url = checked_url(target)
         key = (url.origin, target.network, target.ca_file, target.client_cert, target.client_key)
         session = self._sessions.get(key)
         if session is None:

@@ -21,7 +21,7 @@ from firewall.core.permit import Cleared
 from firewall.net.address import Network
 from firewall.net.dial import Dialler
 from firewall.net.http1 import Connection, Pool
-from firewall.wire.http import parse_url
+from firewall.wire.http import URL, parse_url
 
 Method: TypeAlias = Literal["POST", "GET", "DELETE"]
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110 5.6.2
@@ -167,12 +167,7 @@ class PooledClient:
         known = self._places.get(target)
         if known is not None:
             return known
-        try:
-            url = parse_url(target.url)
-        except Malformed:
-            raise UpstreamFault("blocked_address", "the upstream's URL is not in normal form") from None
-        if url.scheme != "https" and target.network == "public":
-            raise UpstreamFault("blocked_address", "a public upstream needs https")
+        url = checked_url(target)
         key = (url.origin, target.network, target.ca_file, target.client_cert, target.client_key)
         pool = self._pools.get(key)
         if pool is None:
@@ -251,6 +246,17 @@ def _check(connection: Connection) -> None:
     # We asked for no coding, and inspect no archive bombs.
     if connection.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UpstreamFault("malformed", "the answer has a content coding that was not asked for")
+
+
+def checked_url(target: Target) -> URL:
+    """Return a target's URL: in normal form, and https where it is public. Raises UpstreamFault blocked_address."""
+    try:
+        url = parse_url(target.url)
+    except Malformed:
+        raise UpstreamFault("blocked_address", "the upstream's URL is not in normal form") from None
+    if url.scheme != "https" and target.network == "public":
+        raise UpstreamFault("blocked_address", "a public upstream needs https")
+    return url
 
 
 def tls_of(target: Target) -> ssl.SSLContext:

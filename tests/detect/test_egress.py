@@ -63,6 +63,15 @@ PUBLIC = [
     "https://xn--bcher-kva.example/",
     "wss://api.example.org/socket",
 ]
+SPELT = [
+    "https://api.example.com/a/../b",
+    "https://api.example.com/a/%2e%2E/b",
+    "https://api.example.com/./a",
+    "https://api.example.com:443/x",
+    "https://API.example.com/x",
+    "HTTPS://api.example.com/x",
+    "https://api.example.com:/x",
+]
 ODD = [
     "http://user:pw@example.com/",
     "http://example.com\\@evil.example/",
@@ -72,6 +81,7 @@ ODD = [
     "http://0x5db8d822/",
     "http://1572395042/",
     "http://[::ffff:93.184.216.34]/",
+    *SPELT,
 ]
 
 
@@ -97,6 +107,19 @@ def test_a_public_url_that_is_not_in_normal_form_says_so(url: str, call: Scan) -
     found = [f for f in call({"url": url}) if f.rule == "egress.not_normal_form"]
     assert found
     assert found[0].category == "normal_form"
+
+
+@pytest.mark.parametrize("url", SPELT)
+def test_a_second_spelling_of_a_place_is_refused_where_a_url_is_meant_and_told_in_a_text(url: str, call: Scan) -> None:
+    assert [f.severity for f in call({"url": url})] == [80]
+    assert [f.severity for f in call({"text": f"have a look at {url} and tell me"})] == [30]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api.example.com/a?b=../c", "https://api.example.com/a..b/..c", "https://h.example:8443/"]
+)
+def test_dots_that_climb_nowhere_and_other_ports_are_in_normal_form(url: str, call: Scan) -> None:
+    assert call({"url": url}) == []
 
 
 def test_a_check_of_the_spelling_alone_would_miss_most_of_them() -> None:

@@ -10,8 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import yaml
-
 from a2a_gateway import card
 from a2a_gateway import message as a2a_message
 from firewall import config
@@ -167,10 +165,11 @@ def form(data: bytes) -> None:
 def settings(data: bytes) -> None:
     """A configuration document."""
     try:
-        raw = yaml.load(data.decode(), Loader=config.load.__globals__["_StrictLoader"])
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
-        return  # load._read tells these as config_invalid; what is behind them is tried here
-    if isinstance(raw, dict) and all(isinstance(key, str) for key in raw):
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+    raw = config.parse(text, "bartizan.yaml")
+    if all(isinstance(key, str) for key in raw):
         config.build(raw)
 
 

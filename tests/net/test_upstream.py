@@ -251,3 +251,12 @@ async def test_tls_is_verified_against_the_configured_authority_only(kind: type[
     finally:
         await client.close()
         server.close()
+
+
+@pytest.mark.parametrize("kind", [PooledClient, AiohttpClient])
+async def test_a_public_upstream_without_tls_is_not_dialled(kind: type[Client], server: Misbehaving) -> None:
+    client = kind(Dialler(SystemClock()))
+    with pytest.raises(UpstreamFault, match="blocked_address") as told:
+        await call(client, Target("http://one.one.one.one/mcp", "public"))
+    assert "https" in told.value.detail
+    await client.close()
