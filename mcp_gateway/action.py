@@ -138,10 +138,12 @@ def request(
     version: str,
     transport: str,
     params: h.ParamMap | None = None,
+    arguments: JSONObject | None = None,
 ) -> Action:
-    """Return the Action of a message on its way to an upstream, ``arguments`` being the call's own object."""
-    given = body.get("params")
-    arguments = given.get("arguments") if isinstance(given, dict) and point is Point.MCP_TOOL_CALL else None
+    """Return the Action of a message on its way to an upstream.
+
+    arguments: what rules read; where it stands for content, the same object as a part of ``body``.
+    """
     return Action(
         point=point,
         principal=principal,
@@ -149,7 +151,7 @@ def request(
         resource=resource,
         protocol=protocol(version, transport),
         body=body,
-        arguments=arguments if isinstance(arguments, dict) else {},
+        arguments=arguments or {},
         headers=upstream_headers(method, version, params) if transport == "http" else no_headers,
         side_effect=point is Point.MCP_TOOL_CALL and resource.properties.get("effect_class") != READ,
     )

@@ -34,7 +34,6 @@ from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, Era, era_of
 OURSELVES: Final[JSONObject] = {"name": "bartizan", "title": "Bartizan", "version": "1"}
 INSTRUCTIONS_CHARS: Final = 16_384
 
-_PARAMS: Final[Mapping[str, tuple[str, ...]]] = {"tools/call": ("name", "arguments"), "tools/list": ("cursor",)}
 # Members of a result that belong to one era, or to exchanges this bridge does not carry.
 _RESULT_OWNED: Final = frozenset(
     {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState", "task", "_meta"}
@@ -61,18 +60,17 @@ def request(
     call: Call,
     version: str,
     rpc_id: int,
+    params: JSONObject,
     *,
-    name: str = "",
     trace: str = "",
 ) -> JSONObject:
     """Return a client's request as it goes upstream.
 
     version: the revision spoken with the upstream. rpc_id: our own id there, which is also the
-    progress token when the client asked for progress. name: the tool's own name upstream.
+    progress token when the client asked for progress. params: the target's closed list of members
+    (`targets`), to which ``_meta`` is added.
     """
-    params = {key: call.params[key] for key in _PARAMS.get(call.method, ()) if key in call.params}
-    if name:
-        params["name"] = name
+    params = dict(params)
     token = rpc_id if call.progress_token is not None else None
     meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace)
     if meta:

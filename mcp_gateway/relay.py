@@ -1,4 +1,4 @@
-"""One ``tools/call`` on its way: request out, notifications and result back, each through the guard.
+"""One request on its way to an upstream: request out, notifications and result back, each through the guard.
 
 The first notification turns the answer into a stream; an answer without one stays plain JSON and
 keeps its HTTP status. Leaving means different things (mcp reference §3.1, §3.2): a modern client that
@@ -29,8 +29,9 @@ from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply
 from mcp_gateway.action import request, response
 from mcp_gateway.house import House, Refused
-from mcp_gateway.inventory import Inventory, Tool
+from mcp_gateway.inventory import Inventory
 from mcp_gateway.message import Call
+from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
 from mcp_gateway.versions import ERROR, MODERN, point_of
 
@@ -176,46 +177,45 @@ class Relay:
         self._inventory = inventory
         self._tasks = tasks
 
-    async def carry(self, turn: Turn, tool: Tool, link: Link, credentials: Credentials, key: str) -> str:
+    async def carry(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str:
         """Decide, send, relay and answer one call; return the exchange's outcome. Raises UpstreamFault, Refused."""
         call, principal = turn.call, turn.principal
         rpc_id = link.next_id()
         version = link.opened.version
-        body = bridge.request(call, version, rpc_id, name=tool.definition.name, trace=turn.exchange.traceparent)
-        arguments = call.params.get("arguments", {})
-        resource = self._inventory.resource(principal.tenant, tool, tool.check_arguments(arguments))
+        body = bridge.request(call, version, rpc_id, target.upstream_params(call), trace=turn.exchange.traceparent)
         action = request(
-            Point.MCP_TOOL_CALL,
+            target.asked,
             principal,
-            call.method,
-            resource,
+            target.method,
+            target.asking(),
             body,
             version=version,
             transport=link.transport,
-            params=tool.definition.params,
+            params=target.mirrors,
+            arguments=target.arguments(),
         )
         cleared = await self._guard.clear(action, turn.exchange)
         if isinstance(cleared, Refusal):
-            return await turn.refuse(cleared, tool_call=True)
+            return await turn.refuse(cleared, tool_call=target.method == "tools/call")
         headers = await credentials()
         outcome = "cancelled"
         with self._watching(turn):
             async with turn.leash, link.exchange(rpc_id, cleared, headers) as messages:
                 async for value in messages:
                     if "method" in value:
-                        await self._notice(turn, tool, link, value, key)
+                        await self._notice(turn, target, link, value, key)
                     else:
-                        outcome = await self._answer(turn, tool, link, value)
+                        outcome = await self._answer(turn, target, link, value)
                         break
         if turn.leash.pulled and outcome == "cancelled":
-            await self._cancel(turn, tool, link, rpc_id, credentials)
+            await self._cancel(turn, target, link, rpc_id, credentials)
             await turn.out.end()
         return outcome
 
-    async def _notice(self, turn: Turn, tool: Tool, link: Link, value: JSONObject, key: str) -> None:
+    async def _notice(self, turn: Turn, target: Target, link: Link, value: JSONObject, key: str) -> None:
         """Relay a notification. One that the guard refuses is dropped; the call goes on without it."""
         if value.get("method") == "notifications/tools/list_changed":
-            self._inventory.spoil(turn.principal.tenant, tool.spec.name, key)
+            self._inventory.spoil(turn.principal.tenant, target.spec.name, key)
             return
         body = bridge.notice(value, turn.call)
         method = body["method"] if body else None
@@ -225,11 +225,11 @@ class Relay:
         turn.notices += 1
         if turn.notices > NOTICES_PER_CALL or not _moves_on(turn, body):
             return
-        cleared = await self._clear(turn, point, method, self._server(turn, tool), body, "sse")
+        cleared = await self._clear(turn, point, method, self._server(turn, target), body, "sse")
         if isinstance(cleared, Cleared):
             await turn.out.notice(cleared)
 
-    async def _answer(self, turn: Turn, tool: Tool, link: Link, value: JSONObject) -> str:
+    async def _answer(self, turn: Turn, target: Target, link: Link, value: JSONObject) -> str:
         call = turn.call
         status = 200
         try:
@@ -237,19 +237,17 @@ class Relay:
             if isinstance(message, jsonrpc.ErrorResponse):
                 body = bridge.error(call.id, call.era, message.code, message.data)
                 status = bridge.error_status(body, call.era)
-                cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, tool), body, "http")
+                cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, target), body, "http")
             elif isinstance(message, jsonrpc.Response):
-                said = self._inventory.words(turn.principal.tenant, tool.spec, link.opened)
-                body = bridge.tool_result(call.id, call.era, message.result, said.server_info)
-                schema = tool.check_result(message.result)
-                resource = self._inventory.resource(turn.principal.tenant, tool, schema)
-                cleared = await self._clear(turn, Point.MCP_TOOL_RESULT, call.method, resource, body, "http")
+                said = self._inventory.words(turn.principal.tenant, target.spec, link.opened)
+                body, resource = target.result(call, message.result, said)
+                cleared = await self._clear(turn, target.answered, target.method, resource, body, "http")
             else:
                 raise Malformed("rpc_shape")
         except Malformed:
             raise UpstreamFault("malformed", "the result has no known shape") from None
         if isinstance(cleared, Refusal):
-            return await turn.refuse(cleared, tool_call=True)
+            return await turn.refuse(cleared, tool_call=target.method == "tools/call")
         await turn.out.final(cleared, status=status)
         return "ok"
 
@@ -259,10 +257,10 @@ class Relay:
         action = response(point, turn.principal, method, resource, body, version=turn.call.version, transport=transport)
         return await self._guard.clear(action, turn.exchange)
 
-    def _server(self, turn: Turn, tool: Tool) -> Resource:
-        return self._house.resource(turn.principal.tenant, tool.spec)
+    def _server(self, turn: Turn, target: Target) -> Resource:
+        return self._house.resource(turn.principal.tenant, target.spec)
 
-    async def _cancel(self, turn: Turn, tool: Tool, link: Link, rpc_id: int, credentials: Credentials) -> None:
+    async def _cancel(self, turn: Turn, target: Target, link: Link, rpc_id: int, credentials: Credentials) -> None:
         """Tell an upstream that listens to it; a modern HTTP one saw its stream close."""
         if link.transport == "http" and link.opened.era == MODERN:
             return
@@ -270,7 +268,7 @@ class Relay:
         with contextlib.suppress(UpstreamFault, Refused):
             cleared = await self._house.clear(
                 turn.principal.tenant,
-                tool.spec,
+                target.spec,
                 "notifications/cancelled",
                 note,
                 version=link.opened.version,

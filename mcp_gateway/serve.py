@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Literal
 
-from firewall.core.action import Headers, Resource
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
-from firewall.core.errors import BartizanError, Malformed, StateUnavailable, Unauthenticated, UpstreamFault, fault
+from firewall.core.errors import BartizanError, Malformed, Unauthenticated, fault
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.permit import FixedReply, Refusal
 from firewall.core.points import Point
 from firewall.core.ports import Clock, ResourceServer, UpstreamCredentials
 from firewall.core.principal import Principal
@@ -26,11 +25,12 @@ from firewall.net.runtime import Tasks
 from firewall.net.upstream import UpstreamClient
 from firewall.state.vault import Sealer
 from firewall.wire import jsonrpc, strict_json
-from mcp_gateway import bridge, lists, reply
 from mcp_gateway import headers as h
-from mcp_gateway.action import request, response
+from mcp_gateway import reply
+from mcp_gateway.action import request
 from mcp_gateway.catalog import Catalog, Endpoint
-from mcp_gateway.house import House, Refused, States
+from mcp_gateway.dispatch import Dispatch
+from mcp_gateway.house import House, States
 from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.message import Call, Notice, Rejected, RpcId, parse
 from mcp_gateway.relay import Leash, Out, Relay, Turn
@@ -38,9 +38,7 @@ from mcp_gateway.sandbox import Support
 from mcp_gateway.sessions import Session, Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, negotiated, point_of
-
-CLIENT_INFO_MEMBERS: Final = ("name", "title", "version")
+from mcp_gateway.versions import LEGACY, MODERN_VERSIONS, point_of
 
 
 class MCPGateway:
@@ -65,8 +63,6 @@ class MCPGateway:
         self._guard = guard
         self._auth = auth
         self._tasks = tasks
-        self._workers = settings.workers
-        self._page = settings.page
         self._sessions = Sessions(sealer, clock, settings.session_ttl_s)
         house = House(guard, registry, settings.public_url)
         self._catalog = Catalog(
@@ -87,7 +83,15 @@ class MCPGateway:
             clock=clock,
         )
         self._catalog.use(self.inventory)
-        self._relay = Relay(guard, house, self.inventory, tasks)
+        self._dispatch = Dispatch(
+            guard,
+            catalog=self._catalog,
+            inventory=self.inventory,
+            relay=Relay(guard, house, self.inventory, tasks),
+            sessions=self._sessions,
+            workers=settings.workers,
+            page=settings.page,
+        )
         self._running: dict[tuple[bytes, RpcId, bool], Leash] = {}
 
     @property
@@ -229,102 +233,19 @@ class MCPGateway:
             return self._auth.challenge(endpoint.url, "scope_missing", " ".join(sorted(refusal.challenge)))
 
         turn = Turn(principal, exchange, call, out, receive, Leash(), endpoint.url, challenge)
-        try:
-            match call.method:
-                case "tools/call":
-                    return await self._tools_call(turn, endpoint, session)
-                case "tools/list":
-                    return await self._tools_list(turn, endpoint)
-                case "ping":
-                    return await self._pong(turn, endpoint)
-                case _:
-                    return await self._open_session(turn, endpoint)
-        except UpstreamFault as error:
-            return await turn.fail(error)
-        except Refused as error:
-            return await turn.refuse(error.refusal, tool_call=call.method == "tools/call")
-        except StateUnavailable:
-            await out.final(reply.failed("policy_unavailable", call.id, exchange.id))
-            return "refused"
-        except Rejected as error:
-            error.rpc_id = call.id
-            await out.final(reply.rejected(error, exchange.id))
-            return "refused"
-        except Malformed as error:
-            await out.final(reply.failed(error.code, call.id, exchange.id))
-            return "refused"
-
-    # -- methods ---------------------------------------------------------------------------------------------
-
-    async def _open_session(self, turn: Turn, endpoint: Endpoint) -> str:
-        """``initialize`` and ``server/discover``: answered here, from what the upstream said of itself."""
-        call, principal = turn.call, turn.principal
-        if call.era == LEGACY and self._workers > 1:
-            await turn.out.final(reply.failed("legacy_unavailable", call.id, turn.exchange.id))
-            return "refused"
-        asked = _open_params(call)
-        resource = self._catalog.resource(principal, endpoint)
-        refusal = await self._ask(turn, Point.MCP_SESSION_OPEN, resource, asked)
-        if refusal is not None:
-            return await turn.refuse(refusal)
-        opened = await self._catalog.opened(principal, endpoint)
-        version = call.version
-        extra: Headers = ()
-        if call.era == LEGACY:
-            wanted = call.params.get("protocolVersion")
-            version = negotiated(wanted if isinstance(wanted, str) else "")
-            extra = ((h.SESSION, self._sessions.start(principal, endpoint.url, version)),)
-        body = bridge.session_opened(call.id, call.era, version, opened)
-        return await self._tell(turn, Point.MCP_SESSION_OPENED, resource, body, extra=extra)
-
-    async def _pong(self, turn: Turn, endpoint: Endpoint) -> str:
-        resource = self._catalog.resource(turn.principal, endpoint)
-        return await self._tell(turn, Point.MCP_PONG, resource, jsonrpc.build_response(turn.call.id, {}))
-
-    async def _tools_list(self, turn: Turn, endpoint: Endpoint) -> str:
-        call, principal = turn.call, turn.principal
-        after = self._sessions.open_cursor(principal, endpoint.url, call.params.get("cursor"))
-        resource = self._catalog.resource(principal, endpoint)
-        refusal = await self._ask(turn, Point.MCP_TOOL_LIST, resource, {})
-        if refusal is not None:
-            return await turn.refuse(refusal)
-        shown = await self._catalog.visible(principal, endpoint)
-        names, following = lists.page(sorted(shown), after, self._page)
-        tools = [lists.shown(shown[name].definition, call.era, name) for name in names]
-        items: JSONObject = {"items": [self.inventory.item(principal.tenant, shown[name], name) for name in names]}
-        cursor = self._sessions.seal_cursor(principal, endpoint.url, following)
-        body = bridge.tools_listed(call.id, call.era, tools, cursor, 0)
-        return await self._tell(turn, Point.MCP_TOOL_LISTED, resource, body, arguments=items)
-
-    async def _tools_call(self, turn: Turn, endpoint: Endpoint, session: Session | None) -> str:
-        call, principal = turn.call, turn.principal
-        tool = await self._catalog.find(principal, endpoint, call.name)
-        if tool is None:
-            return await self._unknown_tool(turn, endpoint)
-        arguments = call.params.get("arguments", {})
-        if call.era == MODERN and isinstance(arguments, dict):
-            h.check_params(tool.definition.params, arguments, call.headers)
-        credentials = self._catalog.credentials(principal, tool.spec)
-        key = self._catalog.key(principal, tool.spec)
-        link = await self._catalog.link(principal, tool.spec)
         if session is None:
-            return await self._relay.carry(turn, tool, link, credentials, key)
+            return await self._dispatch.serve(turn, endpoint)
         slot = (session.key, call.id, isinstance(call.id, str))
         if slot in self._running:
-            raise Malformed("rpc_id")
+            await out.final(reply.failed("rpc_id", call.id, exchange.id))
+            return "refused"
         self._running[slot] = turn.leash
         try:
-            return await self._relay.carry(turn, tool, link, credentials, key)
+            return await self._dispatch.serve(turn, endpoint)
         finally:
             del self._running[slot]
 
-    async def _unknown_tool(self, turn: Turn, endpoint: Endpoint) -> str:
-        """Decide about a tool that nobody lists, so that the attempt is recorded; never forward it."""
-        resource = self._catalog.unknown(turn.principal, endpoint, turn.call.name)
-        refusal = await self._ask(turn, Point.MCP_TOOL_CALL, resource, {})
-        if refusal is not None:
-            return await turn.refuse(refusal, tool_call=True)
-        raise Malformed("params_invalid")
+    # -- notifications ---------------------------------------------------------------------------------------------
 
     async def _notice(
         self,
@@ -369,42 +290,6 @@ class MCPGateway:
         await out.final(reply.accepted())
         return "ok"
 
-    # -- decisions ---------------------------------------------------------------------------------------------
-
-    async def _ask(self, turn: Turn, point: Point, resource: Resource, params: JSONObject) -> Refusal | None:
-        """Decide about a request that ends here: nothing of it is forwarded."""
-        body = jsonrpc.build_request(turn.call.id, turn.call.method, params)
-        action = request(
-            point, turn.principal, turn.call.method, resource, body, version=turn.call.version, transport="http"
-        )
-        verdict = await self._guard.clear(action, turn.exchange)
-        return verdict if isinstance(verdict, Refusal) else None
-
-    async def _tell(
-        self,
-        turn: Turn,
-        point: Point,
-        resource: Resource,
-        body: JSONObject,
-        *,
-        arguments: JSONObject | None = None,
-        extra: Headers = (),
-    ) -> str:
-        action = response(
-            point,
-            turn.principal,
-            turn.call.method,
-            resource,
-            body,
-            version=turn.call.version,
-            arguments=arguments,
-        )
-        verdict = await self._guard.clear(action, turn.exchange)
-        if isinstance(verdict, Cleared):
-            await turn.out.final(verdict, extra=extra)
-            return "ok"
-        return await turn.refuse(verdict)
-
     # -- sessions --------------------------------------------------------------------------------------------------
 
     def _session(self, principal: Principal, endpoint: Endpoint, raw: list[tuple[bytes, bytes]]) -> Session:
@@ -426,18 +311,6 @@ class MCPGateway:
             if slot[0] == session.key:
                 leash.pull()
         return reply.ended()
-
-
-def _open_params(call: Call) -> JSONObject:
-    """Return what is inspected of a session's opening: the asked revision and the client's name for itself."""
-    params: JSONObject = {}
-    wanted = call.params.get("protocolVersion")
-    if isinstance(wanted, str):
-        params["protocolVersion"] = wanted
-    info = call.params.get("clientInfo")
-    if isinstance(info, dict):
-        params["clientInfo"] = {k: info[k] for k in CLIENT_INFO_MEMBERS if isinstance(info.get(k), str)}
-    return params
 
 
 def _check_media(headers: Mapping[bytes, bytes]) -> None:

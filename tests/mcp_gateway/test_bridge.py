@@ -21,7 +21,7 @@ def call(method="tools/call", era=MODERN, **changes) -> Call:
 @pytest.mark.parametrize("front", [MODERN, LEGACY])
 @pytest.mark.parametrize("version", [NEW, OLD])
 def test_a_call_in_either_era_becomes_a_valid_call_in_either(front, version):
-    body = bridge.request(call(era=front, progress_token="p"), version, 7, name="echo")
+    body = bridge.request(call(era=front, progress_token="p"), version, 7, {"name": "echo", "arguments": {"a": 1}})
     assert (body["id"], body["params"]["name"], body["params"]["arguments"]) == (7, "echo", {"a": 1})
     meta = body["params"]["_meta"]
     assert (meta["progressToken"], meta["com.example/k"]) == (7, 1)
@@ -30,14 +30,17 @@ def test_a_call_in_either_era_becomes_a_valid_call_in_either(front, version):
 
 
 def test_no_progress_is_asked_for_that_the_client_did_not_want():
-    assert "progressToken" not in bridge.request(call(), NEW, 7)["params"]["_meta"]
+    assert "progressToken" not in bridge.request(call(), NEW, 7, {})["params"]["_meta"]
 
 
 def test_the_log_level_travels_in_the_modern_envelope_only():
     assert (
-        bridge.request(call(log_level="info"), NEW, 1)["params"]["_meta"]["io.modelcontextprotocol/logLevel"] == "info"
+        bridge.request(call(log_level="info"), NEW, 1, {})["params"]["_meta"]["io.modelcontextprotocol/logLevel"]
+        == "info"
     )
-    assert "io.modelcontextprotocol/logLevel" not in bridge.request(call(log_level="info"), OLD, 1)["params"]["_meta"]
+    assert (
+        "io.modelcontextprotocol/logLevel" not in bridge.request(call(log_level="info"), OLD, 1, {})["params"]["_meta"]
+    )
 
 
 @pytest.mark.parametrize("make", [lambda: bridge.discover(1, NEW), lambda: bridge.list_tools(1, NEW, "c")])
