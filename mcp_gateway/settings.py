@@ -10,6 +10,7 @@ from firewall.core.bounds import LIST_CHUNK, UPSTREAM_IDLE_S, UPSTREAM_TOTAL_S
 from firewall.core.errors import ConfigFault
 from mcp_gateway.action import EFFECT_CLASSES, ServerFacts
 
+ASKS: Final = frozenset({"sampling", "elicitation", "roots"})
 NAME_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -27,10 +28,14 @@ class UpstreamSpec:
     effects: tool → effect class (default ``write``). pins: ``tofu`` pins what first contact shows;
     ``strict`` waits for an operator. era: ``auto`` asks the upstream.
     ttl_s: how old a catalogue may be at a call; list_age_s: at a list. Seconds.
+    asks: which questions a server may put to its callers (`ASKS`); none are declared to it otherwise, and
+    one that it puts all the same is answered with method-not-found. answer_s: how long one waits.
+    roots: absolute paths; of a client's roots only what lies at or below one of them is told to the server.
+    transport ``sse`` is HTTP+SSE of 2024-11-05, deprecated: it needs ``legacy_sse=True`` written down.
     """
 
     name: str
-    transport: Literal["http", "stdio"] = "http"
+    transport: Literal["http", "stdio", "sse"] = "http"
     url: str = ""
     network: Literal["public", "private", "loopback"] = "public"
     ca_file: str = ""
@@ -52,9 +57,13 @@ class UpstreamSpec:
     open_s: float = 15.0
     ttl_s: float = 60.0
     list_age_s: float = 2.0
+    asks: frozenset[str] = frozenset()
+    answer_s: float = 300.0
+    roots: tuple[str, ...] = ()
+    legacy_sse: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ConfigFault: upstream_name, upstream_address, upstream_effect, upstream_unsandboxed."""
+        """Raise ConfigFault: upstream_name, upstream_address, upstream_effect, upstream_unsandboxed, upstream_asks, upstream_sse."""
         name = self.name
         if (
             not 1 <= len(name) <= 40
@@ -66,7 +75,7 @@ class UpstreamSpec:
             raise ConfigFault(
                 "upstream_name", f"mcp upstream {name[:40]!r}", fix="lower-case letters, digits, single hyphens"
             )
-        if (self.transport == "http") != bool(self.url) or (self.transport == "stdio") != bool(self.command):
+        if (self.transport != "stdio") != bool(self.url) or (self.transport == "stdio") != bool(self.command):
             raise ConfigFault(
                 "upstream_address", f"mcp upstream {name}", fix="give a url for http, a command for stdio"
             )
@@ -78,6 +87,19 @@ class UpstreamSpec:
         if self.transport == "stdio" and self.sandbox == "off" and not self.unsandboxed:
             raise ConfigFault(
                 "upstream_unsandboxed", f"mcp upstream {name}", fix="write unsandboxed: true beside sandbox: off"
+            )
+
+        if not self.asks <= ASKS or not all(_is_absolute(root) for root in self.roots):
+            raise ConfigFault(
+                "upstream_asks",
+                f"mcp upstream {name}",
+                fix=f"asks: some of {', '.join(sorted(ASKS))}; roots: absolute paths without . and ..",
+            )
+        if (self.transport == "sse") != self.legacy_sse:
+            raise ConfigFault(
+                "upstream_sse",
+                f"mcp upstream {name}",
+                fix="write legacy_sse: true beside transport: sse, and only there",
             )
 
     @property
@@ -120,3 +142,7 @@ class Settings:
                 "a stdio server has one pipe, and several workers cannot share it yet",
                 fix="set workers: 1, or put the server behind Streamable HTTP",
             )
+
+
+def _is_absolute(path: str) -> bool:
+    return path == "/" or (path.startswith("/") and not {"", ".", ".."} & set(path[1:].removesuffix("/").split("/")))

@@ -154,10 +154,16 @@ class MCPUpstream(_Upstream):
 
     tools: effect class of each tool, ``write`` for the rest. pins ``tofu`` trusts clean definitions
     at first contact, ``strict`` waits for a person. read, write: absolute paths that a local program
-    may read, or read and write, beside system libraries and its scratch directory.
+    may read, or read and write, beside system libraries and its scratch directory. asks: which
+    questions it may put to its callers, none by default. transport ``sse`` is the deprecated HTTP+SSE.
     """
 
     url: str = ""
+    transport: Literal["auto", "sse"] = "auto"
+    legacy_sse: bool = False
+    asks: tuple[Literal["sampling", "elicitation", "roots"], ...] = ()
+    answer_s: float = Field(default=300.0, gt=0, le=3600)
+    roots: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     env: dict[str, str] = {}
     read: tuple[str, ...] = ()
@@ -175,6 +181,8 @@ class MCPUpstream(_Upstream):
             raise ValueError("give exactly one of url and command")
         if self.sandbox == "off" and not self.unsandboxed:
             raise ValueError("sandbox: off needs unsandboxed: true beside it")
+        if (self.transport == "sse") != self.legacy_sse or (self.legacy_sse and not self.url):
+            raise ValueError("transport: sse needs a url and legacy_sse: true beside it")
         _not_in_clear(self.url, self.network)
         return self
 

@@ -58,7 +58,7 @@ def mcp_spec(config: Config, name: str, given: MCPUpstream) -> UpstreamSpec:
     """Return one MCP upstream's settings. Raises ConfigFault."""
     return UpstreamSpec(
         name=name,
-        transport="http" if given.url else "stdio",
+        transport="stdio" if not given.url else "sse" if given.legacy_sse else "http",
         url=given.url,
         network=given.network,
         ca_file=given.tls.ca_file,
@@ -76,6 +76,10 @@ def mcp_spec(config: Config, name: str, given: MCPUpstream) -> UpstreamSpec:
         pins=given.pins,
         era=given.era,
         deadline_s=given.deadline_s,
+        asks=frozenset(given.asks),
+        answer_s=given.answer_s,
+        roots=given.roots,
+        legacy_sse=given.legacy_sse,
     )
 
 
@@ -107,6 +111,9 @@ def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
         pins=given.pins,
         era=given.era,
         deadline_s=given.deadline_s,
+        asks=frozenset(given.asks),
+        answer_s=given.answer_s,
+        roots=given.roots,
     )
 
 

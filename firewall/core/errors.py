@@ -111,6 +111,8 @@ FAULTS: dict[str, Fault] = _table(
     ("header_mismatch", 400, -32020, "A header and the body do not agree."),
     ("era_mixed", 400, -32020, "The message mixes two protocol eras."),
     ("version_unsupported", 400, -32022, "The protocol version is not supported."),
+    ("request_state", 400, -32602, "The request state is not known here."),
+    ("answer_invalid", 400, -32602, "An answer does not fit its question."),
     ("session_missing", 400, -32600, "A session id is required."),
     ("session_unknown", 404, -32600, "The session is not known."),
     ("legacy_unavailable", 400, -32600, "Sessions are not available here; use protocol version 2026-07-28."),
@@ -157,6 +159,7 @@ FAULTS: dict[str, Fault] = _table(
     ("upstream_cut_stream", 502, RPC_UPSTREAM, "The upstream ended its answer early."),
     ("upstream_blocked", 502, RPC_UPSTREAM, "The upstream's address is not allowed."),
     ("upstream_failed", 502, RPC_UPSTREAM, "The upstream could not handle the request."),
+    ("question_unanswered", 504, RPC_UPSTREAM, "A question of the upstream was not answered."),
     ("upstream_credentials", 502, RPC_UPSTREAM, "No credential for the upstream is available."),
 )
 
