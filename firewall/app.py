@@ -15,12 +15,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any, Final
 
 from joserfc.jwk import ECKey
@@ -30,7 +27,7 @@ from a2a_gateway.inventory import Inventory as AgentInventory
 from a2a_gateway.serve import A2AGateway
 from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
-from firewall import admin
+from firewall import admin, nucleus
 from firewall.config import Config, rooms
 from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
@@ -39,13 +36,12 @@ from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
 from firewall.decide.regorus import RegorusEngine
 from firewall.decide.sampler import SampledEngine
-from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
+from firewall.doors import ChildDoors
 from firewall.enforce.egress import EgressGate
 from firewall.enforce.guard import Guard, GuardSettings
 from firewall.enforce.kill_switch import KillSwitch
-from firewall.enforce.labels import FlowLabels
-from firewall.enforce.limits import Limits, LimitSettings
+from firewall.enforce.limits import LimitSettings
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
@@ -54,11 +50,12 @@ from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, edge_reply
-from firewall.net.egress_proxy import Door, EgressProxy
-from firewall.net.runtime import RandomIds, SystemClock, Tasks
+from firewall.net.egress_proxy import EgressProxy
+from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
 from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings, until_told
+from firewall.nucleus import VERSION, NucleusSettings, Paths
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
@@ -76,7 +73,6 @@ from mcp_gateway import sandbox
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
-VERSION: Final = installed_version("bartizan")
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
@@ -103,60 +99,6 @@ class DataPlane:
             await self._front_door(scope, receive, send)
         else:
             await write_fixed(send, _NOT_FOUND)
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Where a node keeps what, under its state directory; children live beside it, never inside."""
-
-    state: Path
-
-    @property
-    def keys(self) -> Path:
-        """Signing and sealing keys, 0700."""
-        return self.state / "keys"
-
-    @property
-    def store(self) -> Path:
-        """The SQLite file."""
-        return self.state / "state.db"
-
-    @property
-    def shared(self) -> Path:
-        """The node's shared memory."""
-        return self.state / "shared"
-
-    @property
-    def cache(self) -> Path:
-        """Compiled patterns and policy; may be deleted."""
-        return self.state / "cache"
-
-    @property
-    def metrics(self) -> Path:
-        """Each worker's counters."""
-        return self.state / "metrics"
-
-    @property
-    def admin_socket(self) -> Path:
-        """The operator's socket."""
-        return self.state / "admin.sock"
-
-    @property
-    def children(self) -> Path:
-        """Working directories of local programs."""
-        return self.state.parent / f"{self.state.name}-children"
-
-    def make(self) -> None:
-        """Create the directories, owner only. Raises ConfigFault("state_dir")."""
-        try:
-            for path in (self.state, self.shared, self.cache, self.metrics, self.children):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.state.stat().st_mode & 0o077:
-                self.state.chmod(0o700)
-        except OSError as error:
-            raise ConfigFault(
-                "state_dir", f"{self.state}: {error.strerror}", fix="set state_dir to a directory that you may write"
-            ) from None
 
 
 def audit_settings(config: Config) -> AuditSettings:
@@ -327,43 +269,26 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
     """Return one process's objects. Raises ConfigFault."""
     paths = Paths(config.state)
     paths.make()
-    clock, ids, tasks = SystemClock(), RandomIds(), Tasks()
-    keys = KeyRing(paths.keys)
-    store = SQLiteStore(paths.store, clock=clock)
-    marks = SharedMarks(paths.shared, workers=config.workers)
-    audit = AuditWriter(
-        config.audit_dir,
-        keys.ed25519("audit"),
-        clock,
-        ids,
-        hmac_key=keys.secret("audit-hmac"),
-        settings=audit_settings(config),
-        older=tuple(key.public_key() for key in keys.ed25519_keys("audit")[1:]),
+    clock = SystemClock()
+    core = nucleus.build(
+        NucleusSettings(
+            paths,
+            config.audit_dir,
+            audit_settings(config),
+            GuardSettings(config.audit.durability),
+            LimitSettings(config.limits.calls_per_minute),
+            config.workers,
+            config.policy.bundle,
+        ),
+        clock=clock,
+        engine=lambda bundle: _engine(config, bundle, on_fault),
+        telemetry=_telemetry(config, paths, clock),
         on_fault=on_fault,
     )
-    bundle = load_policy(config, paths)
-    telemetry = _telemetry(config, paths, clock)
-    telemetry.watch_audit(audit)
-    telemetry.watch_marks(marks)
-    engine = _engine(config, bundle, on_fault)
-    labels = FlowLabels(marks, store.collection("labels"))
-    labels.restore()
-    guard = Guard(
-        engine=engine,
-        scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
-        labels=labels,
-        limits=Limits(store.collection("limits"), clock, LimitSettings(config.limits.calls_per_minute)),
-        kill_switch=KillSwitch(store.collection("kill"), marks, clock),
-        audit=audit,
-        telemetry=telemetry,
-        clock=clock,
-        ids=ids,
-        settings=GuardSettings(config.audit.durability),
-        on_internal=lambda error: on_fault("internal", type(error).__name__),
-    )
-    registry = Registry(store.collection("registry"), marks, clock, audit.append)
+    ids, tasks, keys, store, marks, audit = core.ids, core.tasks, core.keys, core.store, core.marks, core.audit
+    bundle, engine, telemetry, guard = core.bundle, core.engine, core.telemetry, core.guard
+    registry, pins = core.registry, core.pins
     _configure(config, registry)
-    pins = Pins(store.collection("pins"), marks, clock)
     dialler = Dialler(clock)
     client = PooledClient(dialler)
     specs = mcp_specs(config, registry)
@@ -519,39 +444,6 @@ def _configure(config: Config, registry: Registry) -> None:
             registry.configure(tenant, "mcp", name, rooms.mcp_record(given))
     for name, agent in config.a2a.items():
         registry.configure(config.tenant, "a2a", name, rooms.agent_spec(config, agent).to_json())
-
-
-class ChildDoors:
-    """One unix socket per local program: its only way out of its namespace leads to our proxy."""
-
-    def __init__(self, directory: Path, children: tuple[str, ...], proxy: EgressProxy) -> None:
-        self._directory = directory
-        self._children = children
-        self._proxy = proxy
-        self._open: list[Door] = []
-
-    @property
-    def pattern(self) -> str:
-        """The sockets' path with ``{name}`` for the child."""
-        return str(self._directory / "{name}.sock")
-
-    async def start(self) -> None:
-        """Bind every socket, owner only."""
-        for child in self._children:
-            path = self._directory / f"{child}.sock"
-            path.unlink(missing_ok=True)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            sock.bind(str(path))
-            path.chmod(0o600)
-            self._open.append(await self._proxy.open(child, sock))
-
-    async def stop(self) -> None:
-        """Close them with everything that goes through."""
-        for door in self._open:
-            await door.close()
-        for child in self._children:
-            (self._directory / f"{child}.sock").unlink(missing_ok=True)
 
 
 def _doors(config: Config, paths: Paths, guard: Guard, clock: SystemClock, dialler: Dialler) -> ChildDoors | None:
