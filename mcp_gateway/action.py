@@ -29,7 +29,7 @@ _PROTOCOLS: dict[tuple[str, str], Protocol] = {}
 class ServerFacts:
     """What configuration says of an upstream.
 
-    effects: tool name → effect class; a tool that is not named is ``write``.
+    effects: tool name → effect class; a tool that is not named is ``write``. asks: what it may ask clients.
     """
 
     name: str
@@ -37,6 +37,7 @@ class ServerFacts:
     network: str = "public"
     tenants: tuple[str, ...] = ()
     effects: Mapping[str, str] | None = None
+    asks: tuple[str, ...] = ()
 
 
 def effect_class(facts: ServerFacts, name: str, annotations: JSON) -> str:
@@ -68,6 +69,7 @@ def server_resource(facts: ServerFacts, state: str) -> Resource:
             "state": state,
             "tenants": list(facts.tenants),
             "scope": f"{facts.name}:read",
+            "asks": list(facts.asks),
         },
     )
 

@@ -105,7 +105,7 @@ class UpstreamSpec:
     @property
     def facts(self) -> ServerFacts:
         """The part that policy may read."""
-        return ServerFacts(self.name, self.trust, self.network, self.tenants, self.effects)
+        return ServerFacts(self.name, self.trust, self.network, self.tenants, self.effects, tuple(sorted(self.asks)))
 
 
 @dataclass(frozen=True, slots=True)
