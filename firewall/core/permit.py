@@ -60,12 +60,21 @@ class Cleared:
     payload: the canonical JSON to send, exactly; framing (SSE, a line, HTTP) is the writer's.
     body: the value that payload encodes; for routing and bookkeeping, never to be sent again.
     headers: regenerated from the final body.
+    action: what was decided about, so that bytes which were kept can be decided about again before
+        they move a second time (DESIGN §6b-4); None for a piece of a stream.
     """
 
-    __slots__ = ("body", "decision_id", "headers", "payload", "record_uid")
+    __slots__ = ("action", "body", "decision_id", "headers", "payload", "record_uid")
 
     def __init__(
-        self, seal: object, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str
+        self,
+        seal: object,
+        body: JSON,
+        payload: bytes,
+        headers: Headers,
+        decision_id: str,
+        record_uid: str,
+        action: Action | None = None,
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("a Cleared comes from enforce.guard only")
@@ -74,6 +83,7 @@ class Cleared:
         self.headers = headers
         self.decision_id = decision_id
         self.record_uid = record_uid
+        self.action = action
 
 
 @final
@@ -94,9 +104,17 @@ class Mint:
         """Return a Permit."""
         return Permit(_SEAL, action, body, payload, decision, decision_id, findings)
 
-    def clear(self, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str) -> Cleared:
+    def clear(
+        self,
+        body: JSON,
+        payload: bytes,
+        headers: Headers,
+        decision_id: str,
+        record_uid: str,
+        action: Action | None = None,
+    ) -> Cleared:
         """Return a Cleared."""
-        return Cleared(_SEAL, body, payload, headers, decision_id, record_uid)
+        return Cleared(_SEAL, body, payload, headers, decision_id, record_uid, action)
 
 
 _taken: list[bool] = []

@@ -385,7 +385,7 @@ class Guard:
         if phase == "intent" and not exchange.intent_uid:
             exchange.intent_uid = uid
         exchange.decisions.append(permit.decision_id)
-        return _MINT.clear(permit.body, permit.payload, action.headers(permit.body), permit.decision_id, uid)
+        return _MINT.clear(permit.body, permit.payload, action.headers(permit.body), permit.decision_id, uid, action)
 
     def commit_or_refuse(self, permit: Permit, exchange: Exchange) -> Cleared | Refusal:
         """As `commit`; an unwritable record, or a header that cannot be made, is a Refusal."""
