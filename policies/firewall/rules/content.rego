@@ -292,7 +292,7 @@ finding contains {
 	"rule": "content.private_address", "effect": "deny", "code": "private_address",
 	"owasp": ["ASI02", "ASI05", "MCP05:2025"], "severity": 85, "obligations": [],
 } if {
-	input.point in {"mcp.tool.call", "a2a.message.send", "llm.tool_call"}
+	input.point in {"mcp.tool.call", "mcp.resource.read", "mcp.resource.watch", "a2a.message.send", "llm.tool_call"}
 	some f in seen
 	f.category == "egress"
 	not below(f, "egress")
@@ -334,6 +334,8 @@ finding contains {
 } if {
 	input.point in {
 		"mcp.tool.result", "mcp.notify.server", "mcp.error",
+		"mcp.resource.result", "mcp.prompt.result", "mcp.completion.result", "mcp.task.status",
+		"mcp.sampling.ask", "mcp.elicitation.ask",
 		"a2a.message.receive", "a2a.task.update", "a2a.error",
 	}
 	not trusted
@@ -378,6 +380,12 @@ outward if {
 }
 
 outward if input.point == "a2a.message.send"
+
+# What a person or a model answers to a server that nobody vouches for has left the house.
+outward if {
+	input.point in {"mcp.sampling.answer", "mcp.elicitation.answer"}
+	not trusted
+}
 
 # METADATA
 # title: Untrusted data before a consequential action
