@@ -11,14 +11,16 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
+from firewall.cli.guarding import run_state
 from firewall.cli.up import demo_state
-from firewall.core.errors import BartizanError
+from firewall.core.errors import BartizanError, ConfigFault
 
 if TYPE_CHECKING:
     from firewall.config import Config
 
 SOCKET = "admin.sock"
 ASK_S = 30.0
+NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 class NotRunning(BartizanError):
@@ -48,9 +50,28 @@ def state_of(given: argparse.Namespace) -> Path:
     """Return the state directory that is meant. Raises ConfigFault."""
     if given.state_dir is not None:
         return Path(given.state_dir).expanduser()
+    if getattr(given, "guarded", None):
+        return _run_state(given.guarded)
     if given.config is not None:
         return load_config(given).state
     return demo_state(given)
+
+
+def _run_state(name: str) -> Path:
+    """Return where `bartizan run` keeps the state of a name. Raises ConfigFault("run_unknown")."""
+    if not set(name) <= NAME_CHARS:
+        raise ConfigFault("run_unknown", "a run's name is lower-case letters, digits and hyphens")
+    found = run_state(name)
+    if not found.is_dir():
+        root = found.parent
+        there = (
+            sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.endswith("-children"))
+            if root.is_dir()
+            else []
+        )
+        told = f"there are: {', '.join(there[:20])}" if there else "nothing ran yet"
+        raise ConfigFault("run_unknown", f"nothing ran under the name {name}; {told}", fix="bartizan run -- CMD")
+    return found
 
 
 class Node:
