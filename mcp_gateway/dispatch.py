@@ -24,7 +24,7 @@ from mcp_gateway.action import request, response
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.house import Refused
 from mcp_gateway.inventory import Inventory
-from mcp_gateway.message import Call, Rejected
+from mcp_gateway.message import LOG_LEVELS, Call, Rejected
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sessions import Sessions
 from mcp_gateway.targets import Target, ToolTarget
@@ -62,6 +62,7 @@ class Dispatch:
                 "initialize": self._open_session,
                 "server/discover": self._open_session,
                 "ping": self._pong,
+                "logging/setLevel": self._set_level,
                 "tools/list": self._tools_list,
                 "tools/call": self._tools_call,
             }
@@ -108,12 +109,25 @@ class Dispatch:
         if call.era == LEGACY:
             wanted = call.params.get("protocolVersion")
             version = negotiated(wanted if isinstance(wanted, str) else "")
-            extra = ((h.SESSION, self._sessions.start(principal, endpoint.url, version)),)
+            session_id = self._sessions.start(principal, endpoint.url, version, capabilities=call.capabilities)
+            extra = ((h.SESSION, session_id),)
         body = bridge.session_opened(call.id, call.era, version, opened)
         return await self.tell(turn, Point.MCP_SESSION_OPENED, resource, body, extra=extra)
 
     async def _pong(self, turn: Turn, endpoint: Endpoint) -> str:
         resource = self._catalog.resource(turn.principal, endpoint)
+        return await self.tell(turn, Point.MCP_PONG, resource, jsonrpc.build_response(turn.call.id, {}))
+
+    async def _set_level(self, turn: Turn, endpoint: Endpoint) -> str:
+        """``logging/setLevel``: kept by the session, which filters by it; upstreams are told per request."""
+        level, session = turn.call.params.get("level"), turn.session
+        if not isinstance(level, str) or level not in LOG_LEVELS or session is None:
+            raise Malformed("params_invalid")
+        resource = self._catalog.resource(turn.principal, endpoint)
+        refusal = await self.ask(turn, Point.MCP_NOTIFY_CLIENT, resource, {"level": level})
+        if refusal is not None:
+            return await turn.refuse(refusal)
+        session.level = level
         return await self.tell(turn, Point.MCP_PONG, resource, jsonrpc.build_response(turn.call.id, {}))
 
     # -- tools -------------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final
 
-from firewall.core.action import Headers, Resource
+from firewall.core.action import Resource
 from firewall.core.errors import Malformed, UpstreamFault, fault_of
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
@@ -28,118 +27,24 @@ from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply
 from mcp_gateway.action import request, response
+from mcp_gateway.face import Face
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
+from mcp_gateway.leash import Leash
 from mcp_gateway.message import Call
+from mcp_gateway.sessions import Session
+from mcp_gateway.streams import Out
 from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
 from mcp_gateway.versions import ERROR, MODERN, point_of
 
 WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
-KEEP_ALIVE_S: Final = 15.0
 NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream must not buy that by the million
-
-
-class Leash:
-    """A block that can be ended from outside, without a task of its own: ``async with leash``, ``leash.pull()``."""
-
-    __slots__ = ("_active", "_timeout", "pulled")
-
-    def __init__(self) -> None:
-        self._timeout = asyncio.timeout(None)
-        self._active = False
-        self.pulled = False
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._active = True
-        if self.pulled:
-            self.pull()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> bool:
-        self._active = False
-        try:
-            await self._timeout.__aexit__(kind, error, where)
-            return False
-        except TimeoutError:
-            if self.pulled:
-                return True
-            raise
-
-    def pull(self) -> None:
-        """End the block at its next wait; the block then ends without an exception."""
-        self.pulled = True
-        if self._active:
-            self._timeout.reschedule(asyncio.get_running_loop().time())
-
-
-class Out:
-    """The answer to one POST: plain JSON, or a stream from the first notification on.
-
-    streams: the client named ``text/event-stream`` first, so a cleared answer is a stream at once.
-    """
-
-    def __init__(self, send: asgi.Send, tasks: Tasks, *, streams: bool = False) -> None:
-        self._send = send
-        self._tasks = tasks
-        self._streams = streams
-        self._stream: asgi.EventStream | None = None
-        self._beat: asyncio.Task[None] | None = None
-        self.done = False
-
-    async def notice(self, cleared: Cleared) -> None:
-        """Write a notification; the first one opens the stream."""
-        if self._stream is None:
-            self._stream = asgi.EventStream(self._send)
-            await self._stream.open()
-            self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
-        await self._stream.event(cleared, event="message")
-
-    async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
-        """Write the response and end. status: of a plain cleared answer; a stream has sent its own by then."""
-        self.done = True
-        if self._stream is None and self._streams and isinstance(answer, Cleared) and status == 200:
-            self._stream = asgi.EventStream(self._send)
-            await self._stream.open(extra)
-        if self._stream is None:
-            if isinstance(answer, Cleared):
-                await asgi.write_cleared(self._send, answer, status=status, extra=extra)
-            else:
-                await asgi.write_fixed(self._send, answer)
-            return
-        if isinstance(answer, Cleared):
-            await self._stream.event(answer, event="message")
-        else:
-            await self._stream.fixed_event(answer, event="message")
-        await self.end()
-
-    async def end(self) -> None:
-        """End without a response: the request was cancelled, and a cancelled request gets none."""
-        self.done = True
-        if self._beat is not None:
-            self._beat.cancel()
-        if self._stream is None:
-            self._stream = asgi.EventStream(self._send)
-        await self._stream.close()
-
-    def stop(self) -> None:
-        """Stop the keep-alive; nobody reads any more."""
-        if self._beat is not None:
-            self._beat.cancel()
-
-    @staticmethod
-    async def _keep_alive(stream: asgi.EventStream) -> None:
-        with contextlib.suppress(RuntimeError, OSError):
-            while True:
-                await asyncio.sleep(KEEP_ALIVE_S)
-                await stream.comment()
 
 
 @dataclass(slots=True)
 class Turn:
-    """One request that is being served."""
+    """One request that is being served. session, face: of a legacy client; a modern one has neither."""
 
     principal: Principal
     exchange: Exchange
@@ -149,6 +54,8 @@ class Turn:
     leash: Leash
     resource_url: str
     challenge: Callable[[Refusal], bytes]
+    session: Session | None = None
+    face: Face | None = None
     notices: int = 0
     progress: float = float("-inf")
 
@@ -198,6 +105,8 @@ class Relay:
         if isinstance(cleared, Refusal):
             return await turn.refuse(cleared, tool_call=target.method == "tools/call")
         headers = await credentials()
+        turn.out.about = target.asking
+        turn.out.begin()
         outcome = "cancelled"
         with self._watching(turn):
             async with turn.leash, link.exchange(rpc_id, cleared, headers) as messages:

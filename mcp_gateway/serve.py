@@ -1,7 +1,8 @@
 """The MCP endpoint in front: ``/mcp/<name>`` for one upstream, ``/mcp`` for all; both eras (raw ASGI).
 
 Order of a POST: path → method → authenticate → Accept → Content-Type → body → strict parse → the
-ladder of `message` → method. ``/mcp/x`` and ``/mcp/x/`` are the same endpoint; nothing redirects.
+ladder of `message` → method. A legacy client also has GET (a session's standalone stream, or one taken
+up again) and DELETE (the end of its session); in the modern era both are 405. ``/mcp/x`` and ``/mcp/x/`` are the same endpoint; nothing redirects.
 Each endpoint is a protected resource of its own: a token for one is worth nothing at another.
 """
 
@@ -9,36 +10,46 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, Literal
 
+from firewall.core.action import Action
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
-from firewall.core.errors import BartizanError, Malformed, Unauthenticated, fault
+from firewall.core.errors import BartizanError, Malformed, Unauthenticated
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import FixedReply, Refusal
+from firewall.core.permit import Cleared, FixedReply, Refusal
 from firewall.core.points import Point
-from firewall.core.ports import Clock, ResourceServer, UpstreamCredentials
+from firewall.core.ports import Clock, Ids, ResourceServer, UpstreamCredentials
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
-from firewall.net.runtime import Tasks
+from firewall.net.runtime import RandomIds, Tasks
 from firewall.net.upstream import UpstreamClient
 from firewall.state.vault import Sealer
 from firewall.wire import jsonrpc, strict_json
 from mcp_gateway import headers as h
 from mcp_gateway import reply
-from mcp_gateway.action import request
+from mcp_gateway.action import request as request_action
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.dispatch import Dispatch
+from mcp_gateway.face import LegacyFace
 from mcp_gateway.house import House, States
 from mcp_gateway.inventory import Inventory, PinBook, Review
-from mcp_gateway.message import Call, Notice, Rejected, RpcId, parse
-from mcp_gateway.relay import Leash, Out, Relay, Turn
+from mcp_gateway.leash import Leash
+from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
+from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sandbox import Support
-from mcp_gateway.sessions import Session, Sessions
+from mcp_gateway.sessions import Bounds, Session, Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.versions import LEGACY, MODERN_VERSIONS, point_of
+from mcp_gateway.streams import LegacyOut, Out, Pipe, Stream, resume
+from mcp_gateway.versions import HANDSHAKE_VERSIONS, LEGACY, point_of
+
+
+_JSON_TYPES: Final = frozenset({b"application/json", b"application/*", b"*/*"})
+_STREAM_TYPES: Final = frozenset({b"text/event-stream", b"text/*", b"*/*"})
 
 
 class MCPGateway:
@@ -59,11 +70,19 @@ class MCPGateway:
         clock: Clock,
         tasks: Tasks,
         support: Support,
+        ids: Ids = RandomIds(),  # noqa: B008  has no state
     ) -> None:
         self._guard = guard
         self._auth = auth
         self._tasks = tasks
-        self._sessions = Sessions(sealer, clock, settings.session_ttl_s)
+        self._ids = ids
+        self.sessions = Sessions(
+            sealer,
+            clock,
+            Bounds(settings.session_ttl_s, settings.session_idle_s, settings.sessions),
+            tasks=tasks,
+            worker=settings.worker,
+        )
         house = House(guard, registry, settings.public_url)
         self._catalog = Catalog(
             settings,
@@ -88,11 +107,10 @@ class MCPGateway:
             catalog=self._catalog,
             inventory=self.inventory,
             relay=Relay(guard, house, self.inventory, tasks),
-            sessions=self._sessions,
+            sessions=self.sessions,
             workers=settings.workers,
             page=settings.page,
         )
-        self._running: dict[tuple[bytes, RpcId, bool], Leash] = {}
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -114,6 +132,7 @@ class MCPGateway:
 
     async def close(self) -> None:
         """End every link and child, within a second."""
+        self.sessions.close()
         await self._catalog.pool.close()
 
     # -- HTTP ------------------------------------------------------------------------------------------
@@ -131,7 +150,8 @@ class MCPGateway:
         except Malformed as error:
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
-        if scope["method"] not in ("POST", "DELETE"):
+        method = scope["method"]
+        if method != "POST" and (method not in ("GET", "DELETE") or not _says_legacy(raw)):
             await asgi.write_fixed(send, _not_allowed(raw))
             return
         try:
@@ -146,50 +166,54 @@ class MCPGateway:
         except BartizanError as error:  # state that does not answer: nobody is let in
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
-        if scope["method"] == "DELETE":
+        if method == "DELETE":
             await asgi.write_fixed(send, self._end_session(principal, endpoint, raw))
             return
         client = scope.get("client")
-        exchange = self._guard.new_exchange(
-            principal,
+        request = _Request(scope, receive, send, raw, headers, endpoint, principal, client[0] if client else "")
+        if method == "GET":
+            await self._get(request)
+        else:
+            await self._exchange(request)
+
+    async def _exchange(self, request: _Request) -> None:
+        """Serve one POST; close its exchange whatever happens."""
+        exchange = request.exchange = self._guard.new_exchange(
+            request.principal,
             "mcp",
-            client_ip=client[0] if client else "",
-            traceparent=headers.get(b"traceparent", b""),
+            client_ip=request.client_ip,
+            traceparent=request.headers.get(b"traceparent", b""),
         )
-        out = Out(send, self._tasks, streams=_prefers_stream(headers))
+        request.out = Out(request.send, self._tasks, streams=_prefers_stream(request.headers))
         outcome = "internal"
         try:
-            outcome = await self._post(scope, receive, out, raw, headers, endpoint, principal, exchange)
+            outcome = await self._post(request)
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except Exception as error:  # noqa: BLE001  the room's one blanket: nothing of an error's text leaves
             code = error.code if isinstance(error, BartizanError) else "internal"
-            if not out.done:
-                await out.final(reply.failed(code, None, exchange.id))
+            if not request.out.done:
+                await request.out.final(reply.failed(code, None, exchange.id))
         finally:
-            out.stop()
+            request.out.stop()
             self._guard.close(exchange, outcome=outcome, error=exchange.outcome)
 
-    async def _post(
-        self,
-        scope: asgi.Scope,
-        receive: asgi.Receive,
-        out: Out,
-        raw: list[tuple[bytes, bytes]],
-        headers: Mapping[bytes, bytes],
-        endpoint: Endpoint,
-        principal: Principal,
-        exchange: Exchange,
-    ) -> str:
+    async def _post(self, request: _Request) -> str:
         """Read, parse and dispatch; return the exchange's outcome."""
+        exchange, out = request.exchange, request.out
         try:
-            _check_media(headers)
-            data = await asgi.read_body(scope, receive, BODY_BYTES, REQUEST_READ_S)
+            _check_media(request.headers)
+            data = await asgi.read_body(request.scope, request.receive, BODY_BYTES, REQUEST_READ_S)
             exchange.bytes_in = len(data)
             if not data:
                 raise Malformed("body_missing")
-            message = parse(strict_json.loads(data), raw)
+            message = parse(strict_json.loads(data), request.raw)
+            exchange.verb = message.method
+            if isinstance(message, Notice):
+                return await self._notice(message, request)
+            if isinstance(message, Answer):
+                return await self._answer(message, request)
         except Rejected as error:
             await out.final(reply.rejected(error, exchange.id))
             return "refused"
@@ -197,84 +221,62 @@ class MCPGateway:
             if error.code != "client_gone":
                 await out.final(reply.failed(error.code, None, exchange.id))
             return "refused"
-        exchange.verb = message.method
-        if isinstance(message, Notice):
-            return await self._notice(message, raw, out, endpoint, principal, exchange)
-        return await self._call(message, raw, receive, out, endpoint, principal, exchange)
+        return await self._call(message, request)
 
-    async def _call(
-        self,
-        call: Call,
-        raw: list[tuple[bytes, bytes]],
-        receive: asgi.Receive,
-        out: Out,
-        endpoint: Endpoint,
-        principal: Principal,
-        exchange: Exchange,
-    ) -> str:
+    async def _call(self, call: Call, request: _Request) -> str:
+        exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
         if point_of(call.method, call.era, "request") is None:
             exchange.verb = "unknown"
-            await out.final(reply.unknown_method(call.id, call.era, exchange.id))
+            await request.out.final(reply.unknown_method(call.id, call.era, exchange.id))
             return "refused"
         if call.traceparent and not exchange.trace_id:
             fresh = self._guard.new_exchange(principal, "mcp", traceparent=call.traceparent.encode("ascii", "ignore"))
             exchange.trace_id, exchange.parent_span, exchange.sampled = fresh.trace_id, fresh.parent_span, fresh.sampled
-        session: Session | None = None
-        try:
-            if call.era == LEGACY and call.method != "initialize":
-                session = self._session(principal, endpoint, raw)
-        except Malformed as error:
-            await out.final(reply.failed(error.code, call.id, exchange.id))
-            return "refused"
 
         def challenge(refusal: Refusal) -> bytes:
             if not refusal.challenge:
                 return b""
             return self._auth.challenge(endpoint.url, "scope_missing", " ".join(sorted(refusal.challenge)))
 
-        turn = Turn(principal, exchange, call, out, receive, Leash(), endpoint.url, challenge)
-        if session is None:
+        leash = Leash()
+        turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)
+        if call.era != LEGACY or call.method == "initialize":
             return await self._dispatch.serve(turn, endpoint)
-        slot = (session.key, call.id, isinstance(call.id, str))
-        if slot in self._running:
-            await out.final(reply.failed("rpc_id", call.id, exchange.id))
-            return "refused"
-        self._running[slot] = turn.leash
         try:
+            session = self._session(request)
+            ended = session.begin(call.id, leash)
+        except Malformed as error:
+            await request.out.final(reply.failed(error.code, call.id, exchange.id))
+            return "refused"
+        try:
+            turn.session, turn.face = session, LegacyFace(session, self._guard, self._ids)
+            turn.call = session.speaks(call)
+            turn.out = request.out = LegacyOut(
+                request.send, self._tasks, session, streams=_prefers_stream(request.headers)
+            )
             return await self._dispatch.serve(turn, endpoint)
         finally:
-            del self._running[slot]
+            ended()
 
-    # -- notifications ---------------------------------------------------------------------------------------------
+    # -- what is no request ------------------------------------------------------------------------------------------
 
-    async def _notice(
-        self,
-        notice: Notice,
-        raw: list[tuple[bytes, bytes]],
-        out: Out,
-        endpoint: Endpoint,
-        principal: Principal,
-        exchange: Exchange,
-    ) -> str:
-        """Notifications are answered 202; those without a row in the table end here, unread."""
+    async def _notice(self, notice: Notice, request: _Request) -> str:
+        """Notifications are answered 202; those without a row in the table end here, unread. Raises Malformed."""
+        exchange, principal, out = request.exchange, request.principal, request.out
         if point_of(notice.method, notice.era, "request") is None:
             exchange.verb = "unknown"
             await out.final(reply.accepted())
             return "ok"
-        try:
-            session = self._session(principal, endpoint, raw)
-        except Malformed as error:
-            await out.final(reply.failed(error.code, None, exchange.id))
-            return "refused"
+        session = self._session(request)
         params: JSONObject = {}
         target = notice.params.get("requestId")
         if notice.method == "notifications/cancelled" and isinstance(target, (str, int)):
             params = {"requestId": target}
-        action = request(
+        action = request_action(
             Point.MCP_NOTIFY_CLIENT,
             principal,
             notice.method,
-            self._catalog.resource(principal, endpoint),
+            self._catalog.resource(principal, request.endpoint),
             jsonrpc.build_notification(notice.method, params),
             version=session.version,
             transport="http",
@@ -283,40 +285,130 @@ class MCPGateway:
         if isinstance(verdict, Refusal):
             await out.final(reply.failed(verdict.fault.code, None, verdict.decision_id))
             return "refused"
-        if isinstance(target, (str, int)) and not isinstance(target, bool):
-            leash = self._running.get((session.key, target, isinstance(target, str)))
-            if leash is not None:
-                leash.pull()
+        if notice.method == "notifications/initialized":
+            session.initialized = True
+        elif isinstance(target, (str, int)) and not isinstance(target, bool):
+            session.cancel(target)
         await out.final(reply.accepted())
         return "ok"
 
-    # -- sessions --------------------------------------------------------------------------------------------------
+    async def _answer(self, answer: Answer, request: _Request) -> str:
+        """Deliver a client's answer to whoever asked; it is decided about there. Raises Malformed."""
+        if not self._session(request).answered(answer):
+            self.sessions.unasked += 1
+        await request.out.final(reply.accepted())
+        return "ok"
 
-    def _session(self, principal: Principal, endpoint: Endpoint, raw: list[tuple[bytes, bytes]]) -> Session:
+    # -- the streams of a session ------------------------------------------------------------------------------------
+
+    async def _get(self, request: _Request) -> None:
+        """Open a session's standalone stream, or take a stream up again after ``Last-Event-ID`` (SH-3)."""
+        leash = Leash()
+        pipe = Pipe(
+            asgi.EventStream(request.send),
+            self._tasks,
+            still=partial(self._still, request.headers, request.endpoint, request.principal),
+            on_closed=leash.pull,
+        )
+        try:
+            if not _accepted(request.headers) & _STREAM_TYPES:
+                raise Malformed("not_acceptable")
+            session = self._session(request)
+            last = request.headers.get(b"last-event-id", b"")
+            found = session.find(last) if last else None
+            release = self.sessions.hold(request.principal)
+        except Malformed as error:
+            await asgi.write_fixed(request.send, reply.failed(error.code, None, ""))
+            return
+        try:
+            if found is None:
+                session.listen(pipe)
+                pipe.open()
+            else:
+                await self._resume(request, session, pipe, *found)
+            async with leash:
+                await asgi.disconnected(request.receive)
+        except Malformed as error:
+            await asgi.write_fixed(request.send, reply.failed(error.code, None, ""))
+        finally:
+            pipe.drop()
+            release()
+
+    async def _resume(self, request: _Request, session: Session, pipe: Pipe, line: Stream, after: int) -> None:
+        """Replay what a stream carried, each event decided again. Raises Malformed("stream_unknown")."""
+        exchange = self._guard.new_exchange(request.principal, "mcp", client_ip=request.client_ip)
+        exchange.verb = "(resume)"
+
+        async def again(action: Action) -> Cleared | Refusal:
+            return await self._guard.clear(replace(action, principal=request.principal), exchange)
+
+        def told(action: Action, refusal: Refusal) -> FixedReply:
+            body = action.body
+            rpc_id = body.get("id") if isinstance(body, dict) else None
+            return reply.refused(
+                refusal,
+                rpc_id if isinstance(rpc_id, (str, int)) else None,
+                era=LEGACY,
+                tool_call=action.point is Point.MCP_TOOL_RESULT,
+            )
+
+        line.after(after)
+        outcome = "internal"
+        try:
+            await resume(
+                line, after, pipe, recheck=again, told=told, questions=session.questions, primed=session.primes
+            )
+            session.heard()
+            outcome = "ok"
+        finally:
+            self._guard.close(exchange, outcome=outcome)
+
+    def _still(self, headers: Mapping[bytes, bytes], endpoint: Endpoint, principal: Principal) -> bool:
+        """Return whether a stream's token is still good: a held stream must not outlive it."""
+        try:
+            now = self._auth.authenticate(headers, endpoint.url, default_scope=endpoint.scope)
+        except BartizanError:
+            return False
+        return now.key == principal.key
+
+    def _session(self, request: _Request) -> Session:
         """Return the legacy session of a request. Raises Malformed: session_missing, session_unknown."""
-        token = h.collect(raw).get(h.SESSION, b"")
+        token = h.collect(request.raw).get(h.SESSION, b"")
         if not token:
             raise Malformed("session_missing")
-        return self._sessions.open(principal, endpoint.url, token)
+        return self.sessions.open(request.principal, request.endpoint.url, token)
 
     def _end_session(self, principal: Principal, endpoint: Endpoint, raw: list[tuple[bytes, bytes]]) -> FixedReply:
         try:
-            if _says_modern(raw):
-                return _not_allowed(raw)
-            session = self._session(principal, endpoint, raw)
+            token = h.collect(raw).get(h.SESSION, b"")
+            if not token:
+                raise Malformed("session_missing")
+            self.sessions.end(self.sessions.open(principal, endpoint.url, token))
         except Malformed as error:
             return reply.failed(error.code, None, "")
-        self._sessions.end(session)
-        for slot, leash in list(self._running.items()):
-            if slot[0] == session.key:
-                leash.pull()
         return reply.ended()
+
+
+@dataclass(slots=True)
+class _Request:
+    """One HTTP request whose caller is known. exchange, out: of a POST."""
+
+    scope: asgi.Scope
+    receive: asgi.Receive
+    send: asgi.Send
+    raw: list[tuple[bytes, bytes]]
+    headers: Mapping[bytes, bytes]
+    endpoint: Endpoint
+    principal: Principal
+    client_ip: str
+    exchange: Exchange = field(init=False)
+    out: Out = field(init=False)
 
 
 def _check_media(headers: Mapping[bytes, bytes]) -> None:
     """Raise Malformed: not_acceptable, media_type. A wildcard accepts both forms of answer."""
-    accepted = {part.partition(b";")[0].strip().lower() for part in headers.get(b"accept", b"").split(b",")}
-    if b"*/*" not in accepted and not {b"application/json", b"text/event-stream"} <= accepted:
+    accepted = _accepted(headers)
+    if not accepted & _JSON_TYPES or not accepted & _STREAM_TYPES:
         raise Malformed("not_acceptable")
     if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
         raise Malformed("media_type")
@@ -324,19 +416,24 @@ def _check_media(headers: Mapping[bytes, bytes]) -> None:
         raise Malformed("media_type")  # whoever unpacks it on the way would read another message
 
 
+def _accepted(headers: Mapping[bytes, bytes]) -> set[bytes]:
+    return {part.partition(b";")[0].strip().lower() for part in headers.get(b"accept", b"").split(b",")}
+
+
 def _prefers_stream(headers: Mapping[bytes, bytes]) -> bool:
     accepted = headers.get(b"accept", b"").lower()
     return b"application/json" in accepted.partition(b"text/event-stream")[2]
 
 
-def _says_modern(raw: list[tuple[bytes, bytes]]) -> bool:
-    return h.collect(raw).get(h.VERSION, b"").decode("latin-1") in MODERN_VERSIONS
+def _says_legacy(raw: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether a GET or DELETE is of the era that has them: no revision named, or a legacy one."""
+    try:
+        told = h.collect(raw).get(h.VERSION, b"").decode("latin-1")
+    except Malformed:
+        return False
+    return not told or told in HANDSHAKE_VERSIONS
 
 
 def _not_allowed(raw: list[tuple[bytes, bytes]]) -> FixedReply:
-    try:
-        modern = _says_modern(raw)
-    except Malformed:
-        modern = True
-    allow = reply.ALLOW_MODERN if modern else reply.ALLOW_LEGACY
-    return reply.failed(fault("method_not_allowed").code, None, "", headers=(allow,))
+    allow = reply.ALLOW_LEGACY if _says_legacy(raw) else reply.ALLOW_MODERN
+    return reply.failed("method_not_allowed", None, "", headers=(allow,))

@@ -115,6 +115,8 @@ class Settings:
     workers: with more than one, legacy sessions and stdio upstreams are refused.
     scratch: directory under which children get their working directories; outside keys, state, policy.
     private: absolute paths that no child may be given (keys, state, policy).
+    session_ttl_s: of a legacy session's id; session_idle_s: after which one ends that runs nothing and
+    holds no stream open; sessions: at the same time. worker: index of this process among ``workers``.
     egress_socket: path of the unix socket of our egress proxy, or "" when there is none; ``{name}``
     in it is replaced by the upstream's name.
     """
@@ -125,6 +127,9 @@ class Settings:
     workers: int = 1
     page: int = LIST_CHUNK
     session_ttl_s: int = 8 * 3600
+    session_idle_s: int = 1800
+    sessions: int = 10_000
+    worker: int = 0
     scratch: str = ""
     private: tuple[str, ...] = ()
     egress_socket: str = ""

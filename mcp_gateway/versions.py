@@ -44,6 +44,9 @@ def _rows() -> Mapping[tuple[str, Era, Flow], Point]:
         # We answer every ping ourselves, so the one decision is about our own answer.
         ("ping", LEGACY, "request"): Point.MCP_PONG,
         ("ping", LEGACY, "response"): Point.MCP_PONG,
+        # Kept by the session and answered by us: a notice from the client, and an empty answer of ours.
+        ("logging/setLevel", LEGACY, "request"): Point.MCP_NOTIFY_CLIENT,
+        ("logging/setLevel", LEGACY, "response"): Point.MCP_PONG,
     }
     for era in (LEGACY, MODERN):
         rows["tools/list", era, "request"] = Point.MCP_TOOL_LIST

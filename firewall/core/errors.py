@@ -115,6 +115,10 @@ FAULTS: dict[str, Fault] = _table(
     ("answer_invalid", 400, -32602, "An answer does not fit its question."),
     ("session_missing", 400, -32600, "A session id is required."),
     ("session_unknown", 404, -32600, "The session is not known."),
+    ("sessions_full", 503, -32603, "Too many sessions are open; try again later."),
+    ("stream_open", 409, -32600, "This session has an open stream already."),
+    ("stream_unknown", 400, -32600, "The event stream is not known."),
+    ("streams_full", 429, RPC_LIMIT, "Too many streams are held open."),
     ("legacy_unavailable", 400, -32600, "Sessions are not available here; use protocol version 2026-07-28."),
     # -- A2A (codes of A2A 1.0 §5.4) --------------------------------------------------------
     ("a2a_version", 400, -32009, "This A2A version is not supported; version 1.0 is."),
