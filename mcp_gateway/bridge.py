@@ -19,6 +19,7 @@ from typing import Final
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import jsonrpc
+from mcp_gateway import capabilities
 from mcp_gateway.message import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
@@ -44,13 +45,17 @@ _CAPABILITIES: Final = ("sampling", "elicitation", "roots")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What an upstream said of itself when its session was opened; unverified text."""
+    """What an upstream said of itself when its session was opened; unverified text.
+
+    capabilities, extensions: the known members of what it declared (`capabilities`).
+    """
 
     version: str
     era: Era
     server_info: JSONObject = field(default_factory=dict)
     instructions: str = ""
-    tools: bool = True
+    capabilities: JSONObject = field(default_factory=dict)
+    extensions: JSONObject = field(default_factory=dict)
 
 
 # -- towards the upstream ---------------------------------------------------------------------------
@@ -63,6 +68,7 @@ def request(
     params: JSONObject,
     *,
     trace: str = "",
+    declared: JSONObject | None = None,
 ) -> JSONObject:
     """Return a client's request as it goes upstream.
 
@@ -72,19 +78,25 @@ def request(
     """
     params = dict(params)
     token = rpc_id if call.progress_token is not None else None
-    meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace)
+    meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace, declared=declared)
     if meta:
         params["_meta"] = meta
     return jsonrpc.build_request(rpc_id, call.method, params)
 
 
 def envelope(
-    version: str, *, vendor: JSONObject | None = None, token: int | None = None, level: str = "", trace: str = ""
+    version: str,
+    *,
+    vendor: JSONObject | None = None,
+    token: int | None = None,
+    level: str = "",
+    trace: str = "",
+    declared: JSONObject | None = None,
 ) -> JSONObject:
     """Return the ``_meta`` of one of our requests upstream.
 
-    Declared capabilities are the client's ∩ what we bridge, which is none in this slice: a server
-    then must not ask for sampling, elicitation or roots.
+    declared: client capabilities for this request, the client's own ∩ what the operator lets this
+    upstream ask (`questions.declared`); a server must not ask for anything else.
     """
     meta: JSONObject = dict(vendor or {})
     if token is not None:
@@ -93,7 +105,7 @@ def envelope(
         meta["traceparent"] = trace
     if era_of(version) == MODERN:
         meta[PROTOCOL_VERSION] = version
-        meta[CLIENT_CAPABILITIES] = {}
+        meta[CLIENT_CAPABILITIES] = declared or {}
         meta[CLIENT_INFO] = OURSELVES
         if level:
             meta[LOG_LEVEL] = level
@@ -105,19 +117,19 @@ def discover(rpc_id: int, version: str) -> JSONObject:
     return jsonrpc.build_request(rpc_id, "server/discover", {"_meta": envelope(version)})
 
 
-def initialize(rpc_id: int, version: str) -> JSONObject:
-    """Return our legacy ``initialize``."""
-    params: JSONObject = {"protocolVersion": version, "capabilities": {}, "clientInfo": OURSELVES}
+def initialize(rpc_id: int, version: str, declared: JSONObject | None = None) -> JSONObject:
+    """Return our legacy ``initialize``. declared: client capabilities, for a session of one caller."""
+    params: JSONObject = {"protocolVersion": version, "capabilities": declared or {}, "clientInfo": OURSELVES}
     return jsonrpc.build_request(rpc_id, "initialize", params)
 
 
-def list_tools(rpc_id: int, version: str, cursor: str) -> JSONObject:
-    """Return our ``tools/list``; cursor: the upstream's own, "" for the first page."""
+def list_page(rpc_id: int, version: str, method: str, cursor: str) -> JSONObject:
+    """Return our request for one page of a list; cursor: the upstream's own, "" for the first page."""
     params: JSONObject = {"cursor": cursor} if cursor else {}
     meta = envelope(version)
     if meta:
         params["_meta"] = meta
-    return jsonrpc.build_request(rpc_id, "tools/list", params)
+    return jsonrpc.build_request(rpc_id, method, params)
 
 
 def opened(result: JSON, era: Era) -> Opened:
@@ -138,15 +150,20 @@ def opened(result: JSON, era: Era) -> Opened:
     text = instructions if isinstance(instructions, str) else ""
     if len(text) > INSTRUCTIONS_CHARS:
         raise Malformed("result_shape")
-    capabilities = result.get("capabilities", {})
-    return Opened(version, era, info, text, isinstance(capabilities, dict) and "tools" in capabilities)
+    said = result.get("capabilities", {})
+    assert isinstance(said, dict)
+    return Opened(version, era, info, text, capabilities.declared(said), capabilities.extensions(said))
 
 
 # -- towards the client ----------------------------------------------------------------------------------
 
 
-def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONObject:
-    """Return our answer to ``initialize`` (legacy) or ``server/discover`` (modern)."""
+def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened, client: JSONObject | None = None) -> JSONObject:
+    """Return our answer to ``initialize`` (legacy) or ``server/discover`` (modern).
+
+    client: the extensions that the client declared.
+    """
+    offered = capabilities.offered(said.capabilities, said.extensions, era, client or {})
     info: JSONObject = (
         said.server_info if said.server_info.get("name") and said.server_info.get("version") else OURSELVES
     )
@@ -155,7 +172,7 @@ def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONO
         result = {
             "resultType": "complete",
             "supportedVersions": list(MODERN_VERSIONS),
-            "capabilities": {"tools": {}} if said.tools else {},
+            "capabilities": offered,
             "ttlMs": 0,
             "cacheScope": "private",
             "_meta": {SERVER_INFO: info},
@@ -163,7 +180,7 @@ def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONO
     else:
         result = {
             "protocolVersion": version,
-            "capabilities": {"tools": {"listChanged": False}} if said.tools else {},
+            "capabilities": offered,
             "serverInfo": info,
         }
     if said.instructions:
@@ -171,12 +188,12 @@ def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONO
     return jsonrpc.build_response(rpc_id, result)
 
 
-def tools_listed(rpc_id: RpcId, era: Era, tools: list[JSONObject], cursor: str, ttl_ms: int) -> JSONObject:
-    """Return a page of ``tools/list``.
+def listed(rpc_id: RpcId, era: Era, member: str, entries: list[JSON], cursor: str, ttl_ms: int) -> JSONObject:
+    """Return a page of a list; member: the name of the result's list.
 
     ``cacheScope`` is always ``private``: what a list holds depends on who asks.
     """
-    result: JSONObject = {"tools": list(tools)}
+    result: JSONObject = {member: entries}
     if cursor:
         result["nextCursor"] = cursor
     if era == MODERN:

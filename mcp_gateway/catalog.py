@@ -130,7 +130,7 @@ class Catalog:
     async def opened(self, principal: Principal, endpoint: Endpoint) -> Opened:
         """Return what an upstream says of itself, as far as it is approved. Raises UpstreamFault, Refused."""
         if not endpoint.name:
-            return Opened(NEWEST_MODERN, MODERN)
+            return Opened(NEWEST_MODERN, MODERN, capabilities={"tools": {}})
         spec = endpoint.specs[0]
         found = await self.catalogue(principal, spec, spec.ttl_s)
         return self._known.words(principal.tenant, spec, found.opened)
@@ -164,9 +164,17 @@ class Catalog:
         state = str(self._house.resource(principal.tenant, spec).properties["state"])
         return tool_resource(spec.facts, "?", state=state, effect="write", pin="none", digest="", schema="none")
 
-    async def link(self, principal: Principal, spec: UpstreamSpec) -> Link:
-        """Return the pooled link of a caller's credential. Raises UpstreamFault, Refused."""
-        return await self.pool.get(principal.tenant, spec, self.key(principal, spec), self.credentials(principal, spec))
+    async def link(self, principal: Principal, spec: UpstreamSpec, declared: JSONObject | None = None) -> Link:
+        """Return the pooled link of a caller's credential. Raises UpstreamFault, Refused.
+
+        declared: client capabilities for an upstream that may ask (`questions.declared`); where a session
+        carries them, the link is this caller's own.
+        """
+        key, credentials = self.key(principal, spec), self.credentials(principal, spec)
+        if not declared:
+            return await self.pool.get(principal.tenant, spec, key, credentials)
+        caller = "\0".join((principal.issuer, *principal.key))
+        return await self.pool.session(principal.tenant, spec, key, credentials, caller, declared)
 
     def key(self, principal: Principal, spec: UpstreamSpec) -> str:
         """Return which credential a caller would use."""
@@ -201,10 +209,12 @@ class Catalog:
             return None, ""
         return next(s for s in endpoint.specs if s.name == parts[0]), parts[1]
 
-    async def _open_link(self, tenant: str, spec: UpstreamSpec, credentials: Credentials) -> Link:
+    async def _open_link(
+        self, tenant: str, spec: UpstreamSpec, credentials: Credentials, declared: JSONObject, caller: str
+    ) -> Link:
         if spec.transport == "stdio":
-            return await self._launcher.open(tenant, spec)
-        return await open_http(self._client, self._house, tenant, spec, credentials)
+            return await self._launcher.open(tenant, spec, declared=declared, caller=caller)
+        return await open_http(self._client, self._house, tenant, spec, credentials, self._tasks, declared=declared)
 
 
 def _walls(launcher: Launcher, specs: Sequence[UpstreamSpec]) -> dict[str, tuple[str, ...]]:

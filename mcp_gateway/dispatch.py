@@ -144,7 +144,7 @@ class Dispatch:
         tools = [lists.shown(shown[name].definition, call.era, name) for name in names]
         items: JSONObject = {"items": [self._inventory.item(principal.tenant, shown[name], name) for name in names]}
         cursor = self._sessions.seal_cursor(principal, endpoint.url, following)
-        body = bridge.tools_listed(call.id, call.era, tools, cursor, 0)
+        body = bridge.listed(call.id, call.era, "tools", list(tools), cursor, 0)
         return await self.tell(turn, Point.MCP_TOOL_LISTED, resource, body, arguments=items)
 
     async def _tools_call(self, turn: Turn, endpoint: Endpoint) -> str:

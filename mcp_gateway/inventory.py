@@ -148,7 +148,7 @@ class Inventory:
             link = await self._pool.get(tenant, spec, key, credentials)
             headers = await credentials()
             fetched_ns = self._clock.monotonic_ns()
-            raw = await self._read_all(tenant, spec, link, headers) if link.opened.tools else []
+            raw = await self._read_all(tenant, spec, link, headers) if "tools" in link.opened.capabilities else []
             old = self._catalogues.pop(slot, None)
             first = await self._meet(tenant, spec)
             catalogue = self._take(tenant, spec, raw, link.opened, fetched_ns, old, first and spec.pins == "tofu")
@@ -257,7 +257,7 @@ class Inventory:
     async def _page(self, tenant: str, spec: UpstreamSpec, link: Link, headers: Headers, cursor: str) -> JSONObject:
         rpc_id = link.next_id()
         version = link.opened.version
-        body = bridge.list_tools(rpc_id, version, cursor)
+        body = bridge.list_page(rpc_id, version, "tools/list", cursor)
         cleared = await self._house.clear(tenant, spec, "tools/list", body, version=version, point=Point.MCP_TOOL_LIST)
         async with link.exchange(rpc_id, cleared, headers) as messages:
             async for value in messages:

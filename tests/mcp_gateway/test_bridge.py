@@ -43,7 +43,7 @@ def test_the_log_level_travels_in_the_modern_envelope_only():
     )
 
 
-@pytest.mark.parametrize("make", [lambda: bridge.discover(1, NEW), lambda: bridge.list_tools(1, NEW, "c")])
+@pytest.mark.parametrize("make", [lambda: bridge.discover(1, NEW), lambda: bridge.list_page(1, NEW, "tools/list", "c")])
 def test_our_own_modern_requests_are_valid(make):
     body = make()
     official.validate_client_request(body["method"], NEW, body["params"])
@@ -52,7 +52,7 @@ def test_our_own_modern_requests_are_valid(make):
 def test_our_own_legacy_requests_are_valid():
     body = bridge.initialize(1, OLD)
     official.validate_client_request("initialize", OLD, body["params"])
-    assert "_meta" not in bridge.list_tools(1, OLD, "")["params"]
+    assert "_meta" not in bridge.list_page(1, OLD, "tools/list", "")["params"]
 
 
 def test_what_an_upstream_says_of_itself_is_read_in_both_eras():
@@ -60,9 +60,9 @@ def test_what_an_upstream_says_of_itself_is_read_in_both_eras():
     new = bridge.opened(
         {"supportedVersions": [NEW], "capabilities": {"tools": {}}, "_meta": meta, "instructions": "i"}, MODERN
     )
-    assert (new.version, new.server_info, new.instructions, new.tools) == (NEW, INFO, "i", True)
+    assert (new.version, new.server_info, new.instructions, "tools" in new.capabilities) == (NEW, INFO, "i", True)
     old = bridge.opened({"protocolVersion": OLD, "capabilities": {}, "serverInfo": INFO}, LEGACY)
-    assert (old.version, old.server_info, old.tools) == (OLD, INFO, False)
+    assert (old.version, old.server_info, old.capabilities) == (OLD, INFO, {})
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_results_are_valid_in_the_era_of_the_client(era):
     assert "ttlMs" not in result
     assert result["vendor"] == 1
     assert "io.modelcontextprotocol/evil" not in result["_meta"]
-    official.validate_server_result("tools/list", version, bridge.tools_listed(1, era, [], "c", 0)["result"])
+    official.validate_server_result("tools/list", version, bridge.listed(1, era, "tools", [], "c", 0)["result"])
 
 
 def test_structured_content_of_any_kind_is_for_modern_clients_only():
@@ -123,7 +123,9 @@ def test_our_own_opening_answers_are_valid():
     said = bridge.Opened(NEW, MODERN, INFO, "i")
     official.validate_server_result("server/discover", NEW, bridge.session_opened(1, MODERN, NEW, said)["result"])
     official.validate_server_result("initialize", OLD, bridge.session_opened(1, LEGACY, OLD, said)["result"])
-    nameless = bridge.session_opened(1, LEGACY, OLD, bridge.Opened(OLD, LEGACY, {"name": "x"}))["result"]
+    nameless = bridge.session_opened(
+        1, LEGACY, OLD, bridge.Opened(OLD, LEGACY, {"name": "x"}, capabilities={"tools": {}})
+    )["result"]
     assert nameless["serverInfo"]["name"] == "bartizan"
     assert nameless["capabilities"] == {"tools": {"listChanged": False}}
 

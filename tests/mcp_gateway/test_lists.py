@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from firewall.core.errors import Malformed
 from mcp_gateway import lists
+from mcp_gateway.kinds import KINDS
 from mcp_gateway.versions import LEGACY, MODERN
 
 FULL = {
@@ -18,7 +19,7 @@ FULL = {
 
 def test_a_definition_keeps_exactly_the_pinned_members():
     tool = lists.definition(FULL)
-    assert set(tool.value) == set(lists.PINNED)
+    assert set(tool.value) == set(KINDS["tool"].pinned)
     assert tool.digest.startswith("sha256:")
 
 
