@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from firewall.core.errors import Conflict, Malformed
@@ -36,6 +36,7 @@ class Entry:
 
     id: ours. theirs: the upstream's. upstream, key: which link leads there. tool: the upstream's own
     name. decision: of the call that began it. status, created, updated, ttl_ms, poll_ms: as last told.
+    asks: key → what an answer to that open question is judged by (`questions.Question.sealed`).
     """
 
     id: str
@@ -53,6 +54,7 @@ class Entry:
     ttl_ms: int | None
     poll_ms: int | None
     expires_us: int
+    asks: JSONObject = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -137,10 +139,11 @@ class TaskTable:
         except Malformed:
             return None
 
-    def update(self, tenant: str, entry: Entry, task: Task) -> Entry:
-        """Note a task's new state and return it. A task that is over stays as it ended.
+    def update(self, tenant: str, entry: Entry, task: Task, *, asks: JSONObject | None = None) -> Entry:
+        """Note a task's new state, and with ``asks`` its open questions; return it.
 
-        The end of its time may come nearer, never move away: else an upstream could keep a row forever.
+        A task that is over stays as it ended. When its row ends was settled when it began: else an
+        upstream could keep one forever.
         """
         if entry.status in tasks.TERMINAL:
             return entry
@@ -150,6 +153,7 @@ class TaskTable:
             updated=task.updated,
             ttl_ms=task.ttl_ms,
             poll_ms=task.poll_ms,
+            asks=entry.asks if asks is None else asks,
         )
         if fresh != entry:
             self._put(tenant, fresh)
@@ -187,7 +191,7 @@ class TaskTable:
 
 _STORED: Final = (
     "endpoint", "upstream", "key", "theirs", "tool", "shape", "decision",
-    "status", "created", "updated", "ttl_ms", "poll_ms", "expires_us",
+    "status", "created", "updated", "ttl_ms", "poll_ms", "expires_us", "asks",
 )  # fmt: skip
 
 
@@ -232,4 +236,5 @@ def _decoded(owner: str, ours: str, raw: bytes) -> Entry:
         ttl_ms=number("ttl_ms"),
         poll_ms=number("poll_ms"),
         expires_us=number("expires_us") or 0,
+        asks=asks if isinstance(asks := value["asks"], dict) else {},
     )
