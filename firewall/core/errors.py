@@ -113,6 +113,8 @@ FAULTS: dict[str, Fault] = _table(
     ("version_unsupported", 400, -32022, "The protocol version is not supported."),
     ("request_state", 400, -32602, "The request state is not known here."),
     ("answer_invalid", 400, -32602, "An answer does not fit its question."),
+    ("capability_missing", 400, -32021, "The client did not declare a capability that this needs."),
+    ("mcp_task_unknown", 400, -32602, "The task is not known here."),
     ("session_missing", 400, -32600, "A session id is required."),
     ("session_unknown", 404, -32600, "The session is not known."),
     ("sessions_full", 503, -32603, "Too many sessions are open; try again later."),
