@@ -6,8 +6,9 @@
                                        └─ the rest     front door (exact table, else 404)
     admin listener ─ Edge ─ admin app; the same API on a unix socket that only the owner reaches
 
-`Worker` is one process's share. With ``workers: 1`` it runs in this process; with more, each runs in
-a child of `net.workers.Supervisor`, and they agree through the store and the shared memory.
+`Worker` is one process's share. Each runs in a child of `net.workers.Supervisor`, a single one too, so
+that one that hangs is ended and started again. Several agree through the store and the shared memory, and
+hand each other by private sockets what only one of them can serve (`net.handover`, `mcp_gateway.owner`).
 """
 
 from __future__ import annotations
@@ -48,14 +49,16 @@ from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
+from firewall.net.channel import Peers, Seat
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import EgressProxy
+from firewall.net.handover import Handover
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
 from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings, until_told
-from firewall.nucleus import VERSION, NucleusSettings, Paths
+from firewall.nucleus import VERSION, NucleusSettings, OnFault, Paths
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
@@ -63,6 +66,7 @@ from firewall.record.note import Verifier
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
+from firewall.state.lease import Leases
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
 from firewall.state.vault import Sealer
@@ -70,9 +74,12 @@ from llm_router.meter import Meter
 from llm_router.relay import Relay as LLMRelay
 from llm_router.serve import LLMRouter, RouterSettings
 from mcp_gateway import sandbox
+from mcp_gateway.owner import Neighbours
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
+STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
+CONFIG_EXIT: Final = 4  # as documented in docs/cli.md
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
@@ -160,24 +167,17 @@ class Worker:
     data_plane: DataPlane
     bundle: policy_bundle.Bundle
     parts: dict[str, Any] = field(default_factory=dict)
+    near: Neighbours | None = None
     server: Server | None = None
-    on_fault: Callable[[str, str], None] = lambda _code, _detail: None
+    on_fault: OnFault = lambda _code, _detail: None
 
     async def start(self) -> dict[str, int]:
         """Bind the listeners; return their ports."""
         config = self.config
         data, admin = config.listeners.data, config.listeners.admin
         several = config.workers > 1
-        listeners = [
-            Listener(
-                "data",
-                data.host,
-                data.port,
-                Edge(self.data_plane, rooms.edge(config, data, data.port, public=True)),
-                rooms.tls(data),
-                reuse_port=several,
-            )
-        ]
+        face = Edge(self.data_plane, rooms.edge(config, data, data.port, public=True))
+        listeners = [Listener("data", data.host, data.port, face, rooms.tls(data), reuse_port=several)]
         if "admin" in self.parts:
             listeners.append(
                 Listener(
@@ -192,6 +192,9 @@ class Worker:
         for part in ("egress", "admin_socket"):
             if part in self.parts:
                 await self.parts[part].start()
+        if self.near is not None:
+            self.near.handover.use(face)
+            await self.near.peers.start()
         self.server = Server(listeners, self.clock, self.tasks)
         await self.server.start()
         self.tasks.spawn(self._follow_registry(), "app.registry")
@@ -202,13 +205,11 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop listening, end children and streams, write the last checkpoint."""
-        if self.server is not None:
-            await self.server.stop()
-        for part in ("egress", "admin_socket"):
-            if part in self.parts:
-                await self.parts[part].stop()
-        await self.mcp.close()
-        await self.tasks.close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._let_go()
+        except TimeoutError:
+            pass  # what is left ends with the process; the log must be whole before the parent's patience ends
         await self.parts["client"].close()
         if "opa" in self.parts:
             await self.parts["opa"].close()
@@ -217,6 +218,19 @@ class Worker:
         self.audit.close()
         self.store.close()
         self.marks.close()
+
+    async def _let_go(self) -> None:
+        if self.server is not None:
+            await self.server.stop()
+        if self.near is not None:
+            await self.near.peers.stop()
+        for part in ("egress", "admin_socket"):
+            if part in self.parts:
+                await self.parts[part].stop()
+        await self.mcp.close()
+        if self.near is not None:
+            self.near.leases.close()
+        await self.tasks.close()
 
     async def _warm(self) -> None:
         """Open the configured upstreams beside the first requests, so that nobody waits for a child to start."""
@@ -265,8 +279,8 @@ def mcp_specs(config: Config, registry: Registry) -> tuple[UpstreamSpec, ...]:
     return tuple(specs)
 
 
-def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code, _detail: None) -> Worker:
-    """Return one process's objects. Raises ConfigFault."""
+def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, seat: Seat | None = None) -> Worker:
+    """Return one process's objects. seat: its place among several. Raises ConfigFault."""
     paths = Paths(config.state)
     paths.make()
     clock = SystemClock()
@@ -319,7 +333,8 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         "telemetry": telemetry,
         "keys": keys,
     }
-    doors = _doors(config, paths, guard, clock, dialler)
+    near = _near(paths, tasks, seat)
+    doors = _doors(config, paths, guard, clock, dialler, near)
     if doors is not None:
         parts["egress"] = doors
     definitions = admin.Definitions(store.collection("definitions"))
@@ -336,6 +351,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         clock=clock,
         tasks=tasks,
         support=support,
+        near=near,
     )
     card_key = keys.ec_signing_key("card")
     inventory = AgentInventory(
@@ -422,6 +438,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         DataPlane(mcp, a2a, llm, identity.front_door),
         bundle,
         parts,
+        near,
         on_fault=on_fault,
     )
 
@@ -446,13 +463,29 @@ def _configure(config: Config, registry: Registry) -> None:
         registry.configure(config.tenant, "a2a", name, rooms.agent_spec(config, agent).to_json())
 
 
-def _doors(config: Config, paths: Paths, guard: Guard, clock: SystemClock, dialler: Dialler) -> ChildDoors | None:
-    """Return the doors of local programs, or None when there are none."""
+def _near(paths: Paths, tasks: Tasks, seat: Seat | None) -> Neighbours | None:
+    """Return how this worker reaches the others, None where it is alone."""
+    if seat is None or seat.workers == 1:
+        return None
+    peers = Peers(seat, tasks)
+    return Neighbours(peers, Handover(peers, tasks), Leases(paths.run / "leases", seat.index))
+
+
+def _doors(
+    config: Config,
+    paths: Paths,
+    guard: Guard,
+    clock: SystemClock,
+    dialler: Dialler,
+    near: Neighbours | None,
+) -> ChildDoors | None:
+    """Return the doors of local programs, or None when there are none. Each worker has its own for its own children."""
     networks = {name: given.network for name, given in config.mcp.items() if given.command}
     if not networks:
         return None
     gate = EgressGate(guard, clock, config.tenant, dict(networks))
-    return ChildDoors(paths.children, tuple(networks), EgressProxy(dialler, gate.permits))
+    mark = f".w{near.worker}" if near is not None else ""
+    return ChildDoors(paths.children, tuple(networks), EgressProxy(dialler, gate.permits), mark=mark)
 
 
 # Told once, when every listener is bound: the worker and the ports.
@@ -472,49 +505,62 @@ def check(config: Config) -> None:
     load_policy(config, paths)
 
 
-def run(
-    config: Config,
-    *,
-    on_ready: Ready | None = None,
-    on_fault: Callable[[str, str], None] = lambda _code, _detail: None,
-) -> int:
+def _unheard(_code: str, _detail: str) -> None:
+    pass
+
+
+def run(config: Config, *, on_ready: Ready | None = None, on_fault: OnFault = _unheard) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code. Everything is down within two seconds.
 
-    on_ready: told once the first worker listens; picklable when there are several.
+    on_ready: told once, in the process of one worker, when all of them listen. on_fault: told in every
+    process. Both are picklable. Raises ConfigFault for what is found before a worker starts; for what only
+    a worker finds (an address that is taken), it says so on stderr and the exit code is that of a ConfigFault.
     """
-    if config.workers > 1:
-        check(config)
+    check(config)
 
-        def told(event: str, index: int) -> None:
-            if event in ("died", "stuck"):
-                on_fault(f"worker_{event}", str(index))
+    def told(event: str, index: int) -> None:
+        if event in ("died", "stuck"):
+            on_fault(f"worker_{event}", str(index))
 
-        settings = WorkerSettings(config.workers)
-        return Supervisor(_worker_main, (config, on_ready), settings, SystemClock(), told).run()
-    worker = build(config, on_fault=on_fault)
-    net_server.run(lambda: _serve(worker, on_ready))
-    return 0
+    settings = WorkerSettings(config.workers, hopeless=frozenset({CONFIG_EXIT}))
+    return Supervisor(_worker_main, (config, on_ready, on_fault), settings, SystemClock(), told).run()
 
 
-async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat | None = None) -> None:
+def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
+    """One worker (a module-level function: it is imported again in its process)."""
+    config, on_ready, on_fault = argument
+
+    def fault(code: str, detail: str) -> None:
+        on_fault(code, detail if config.workers == 1 else f"worker {index}: {detail}")
+
+    try:
+        seat = Seat(index, config.workers, Paths(config.state).run, heartbeat.secret)
+        worker = build(config, on_fault=fault, seat=seat)
+        net_server.run(lambda: _serve(worker, on_ready if index == 0 else None, heartbeat))
+    except ConfigFault as error:
+        if heartbeat.first("fault"):  # each of them finds the same
+            print(f"bartizan: {error.diagnostics()}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(CONFIG_EXIT)
+
+
+async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat) -> None:
+    async def announce(ready: Ready, ports: dict[str, int]) -> None:
+        await heartbeat.all_ready()
+        if heartbeat.first("up"):
+            await ready(worker, ports)
+
     try:
         ports = await worker.start()
         # What was built lives as long as the process: the collector need never walk it again.
         gc.collect()
         gc.freeze()
+        heartbeat.ready()
+        until = worker.tasks.spawn(until_told(heartbeat), "app.until")
         if on_ready is not None:
-            await on_ready(worker, ports)
-        await until_told(heartbeat)
+            said = worker.tasks.spawn(announce(on_ready, ports), "app.ready")
+            await asyncio.wait({until, said}, return_when=asyncio.FIRST_COMPLETED)
+            if said.done():
+                said.result()
+        await until
     finally:
         await worker.stop()
-
-
-def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
-    """One of several workers (a module-level function: it is imported again in its process)."""
-
-    def fault(code: str, detail: str) -> None:
-        print(f"worker {index}: {code} {detail}", file=sys.stderr)  # noqa: T201
-
-    config, on_ready = argument
-    worker = build(config, on_fault=fault)
-    net_server.run(lambda: _serve(worker, on_ready if index == 0 else None, heartbeat))

@@ -14,11 +14,13 @@ __all__ = ["ChildDoors", "Decide"]
 class ChildDoors:
     """One unix socket per local program: its only way out of its namespace leads to our proxy.
 
-    directory: where the sockets stand; no child is given it. children: names of the programs.
+    directory: where the sockets stand; no child is given it. children: names of the programs. mark: part of
+    the sockets' names, where several processes have doors in one directory.
     """
 
-    def __init__(self, directory: Path, children: Iterable[str], proxy: EgressProxy) -> None:
+    def __init__(self, directory: Path, children: Iterable[str], proxy: EgressProxy, *, mark: str = "") -> None:
         self._directory = directory
+        self._mark = mark
         self._children = tuple(children)
         self._proxy = proxy
         self._open: list[Door] = []
@@ -26,12 +28,12 @@ class ChildDoors:
     @property
     def pattern(self) -> str:
         """The sockets' path with ``{name}`` for the child."""
-        return str(self._directory / "{name}.sock")
+        return str(self._directory / f"{{name}}{self._mark}.sock")
 
     async def start(self) -> None:
         """Bind every socket, owner only."""
         for child in self._children:
-            path = self._directory / f"{child}.sock"
+            path = self._directory / f"{child}{self._mark}.sock"
             path.unlink(missing_ok=True)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.setblocking(False)
@@ -44,4 +46,4 @@ class ChildDoors:
         for door in self._open:
             await door.close()
         for child in self._children:
-            (self._directory / f"{child}.sock").unlink(missing_ok=True)
+            (self._directory / f"{child}{self._mark}.sock").unlink(missing_ok=True)

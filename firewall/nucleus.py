@@ -61,6 +61,11 @@ class Paths:
         return self.state / "shared"
 
     @property
+    def run(self) -> Path:
+        """Sockets and leases of the workers that run now."""
+        return self.state / "run"
+
+    @property
     def cache(self) -> Path:
         """Compiled patterns and policy; may be deleted."""
         return self.shared_cache or self.state / "cache"

@@ -22,6 +22,7 @@ from mcp_gateway.action import tool_resource
 from mcp_gateway.bridge import Opened
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Catalogue, Inventory, Tool
+from mcp_gateway.owner import Owners
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.stdio import Launcher
 from mcp_gateway.upstream import Credentials, Link, Pool, open_http
@@ -46,7 +47,7 @@ class Catalog:
         settings: Settings,
         *,
         house: House,
-        launcher: Launcher,
+        launcher: Launcher | Owners,
         client: UpstreamClient,
         credentials: UpstreamCredentials,
         tasks: Tasks,
@@ -217,7 +218,7 @@ class Catalog:
         return await open_http(self._client, self._house, tenant, spec, credentials, self._tasks, declared=declared)
 
 
-def _walls(launcher: Launcher, specs: Sequence[UpstreamSpec]) -> dict[str, tuple[str, ...]]:
+def _walls(launcher: Launcher | Owners, specs: Sequence[UpstreamSpec]) -> dict[str, tuple[str, ...]]:
     return {spec.name: launcher.check(spec) for spec in specs if spec.transport == "stdio"}
 
 

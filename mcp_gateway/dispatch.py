@@ -37,7 +37,7 @@ Handler = Callable[[Turn, Endpoint], Awaitable[str]]
 
 
 class Dispatch:
-    """The handlers of a worker. workers: of the node; page: entries per page of a list."""
+    """The handlers of a worker. page: entries per page of a list."""
 
     def __init__(
         self,
@@ -47,7 +47,6 @@ class Dispatch:
         inventory: Inventory,
         relay: Relay,
         sessions: Sessions,
-        workers: int,
         page: int,
     ) -> None:
         self._guard = guard
@@ -55,7 +54,6 @@ class Dispatch:
         self._inventory = inventory
         self._relay = relay
         self._sessions = sessions
-        self._workers = workers
         self._page = page
         self.handlers: Mapping[str, Handler] = MappingProxyType(
             {
@@ -96,9 +94,6 @@ class Dispatch:
     async def _open_session(self, turn: Turn, endpoint: Endpoint) -> str:
         """``initialize`` and ``server/discover``: answered here, from what the upstream said of itself."""
         call, principal = turn.call, turn.principal
-        if call.era == LEGACY and self._workers > 1:
-            await turn.out.final(reply.failed("legacy_unavailable", call.id, turn.exchange.id))
-            return "refused"
         resource = self._catalog.resource(principal, endpoint)
         refusal = await self.ask(turn, Point.MCP_SESSION_OPEN, resource, _open_params(call))
         if refusal is not None:

@@ -25,6 +25,8 @@ from firewall.core.ports import Clock, Ids, ResourceServer, UpstreamCredentials
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
+from firewall.net.channel import WorkerGone
+from firewall.net.handover import HANDED
 from firewall.net.runtime import RandomIds, Tasks
 from firewall.net.upstream import UpstreamClient
 from firewall.state.vault import Sealer
@@ -39,6 +41,7 @@ from mcp_gateway.house import House, States
 from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
+from mcp_gateway.owner import Neighbours, Owners
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sandbox import Support
 from mcp_gateway.sessions import Bounds, Session, Sessions
@@ -46,7 +49,6 @@ from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.stdio import Launcher
 from mcp_gateway.streams import LegacyOut, Out, Pipe, Stream, resume
 from mcp_gateway.versions import HANDSHAKE_VERSIONS, LEGACY, point_of
-
 
 _JSON_TYPES: Final = frozenset({b"application/json", b"application/*", b"*/*"})
 _STREAM_TYPES: Final = frozenset({b"text/event-stream", b"text/*", b"*/*"})
@@ -70,24 +72,27 @@ class MCPGateway:
         clock: Clock,
         tasks: Tasks,
         support: Support,
+        near: Neighbours | None = None,
         ids: Ids = RandomIds(),  # noqa: B008  has no state
     ) -> None:
         self._guard = guard
         self._auth = auth
         self._tasks = tasks
+        self._near = near
         self._ids = ids
         self.sessions = Sessions(
             sealer,
             clock,
             Bounds(settings.session_ttl_s, settings.session_idle_s, settings.sessions),
             tasks=tasks,
-            worker=settings.worker,
+            worker=near.worker if near is not None else 0,
         )
         house = House(guard, registry, settings.public_url)
+        launcher = Launcher(settings, support, house, tasks, clock)
         self._catalog = Catalog(
             settings,
             house=house,
-            launcher=Launcher(settings, support, house, tasks, clock),
+            launcher=launcher if near is None else Owners(launcher, near, self._spec_of),
             client=client,
             credentials=credentials,
             tasks=tasks,
@@ -108,7 +113,6 @@ class MCPGateway:
             inventory=self.inventory,
             relay=Relay(guard, house, self.inventory, tasks),
             sessions=self.sessions,
-            workers=settings.workers,
             page=settings.page,
         )
 
@@ -121,6 +125,10 @@ class MCPGateway:
     def sandbox_missing(self) -> dict[str, tuple[str, ...]]:
         """Stdio upstream → the walls that its child lacks on this kernel."""
         return self._catalog.missing_walls
+
+    def _spec_of(self, name: str) -> UpstreamSpec | None:
+        endpoint = self._catalog.endpoints.get(f"/mcp/{name}")
+        return endpoint.specs[0] if endpoint is not None else None
 
     def serve_only(self, specs: tuple[UpstreamSpec, ...]) -> None:
         """Serve exactly these upstreams from now on. Raises ConfigFault, and then changes nothing."""
@@ -166,15 +174,46 @@ class MCPGateway:
         except BartizanError as error:  # state that does not answer: nobody is let in
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
-        if method == "DELETE":
-            await asgi.write_fixed(send, self._end_session(principal, endpoint, raw))
-            return
         client = scope.get("client")
         request = _Request(scope, receive, send, raw, headers, endpoint, principal, client[0] if client else "")
-        if method == "GET":
+        if await self._lives_elsewhere(request):
+            return
+        if method == "DELETE":
+            await asgi.write_fixed(send, self._end_session(principal, endpoint, raw))
+        elif method == "GET":
             await self._get(request)
         else:
             await self._exchange(request)
+
+    async def _lives_elsewhere(self, request: _Request) -> bool:
+        """Hand a request over whose session another worker holds (DESIGN §6b-2); return whether it did.
+
+        That worker authenticates and decides as if it had come there. One that is gone has taken its
+        sessions with it: they are unknown, and the client opens another.
+        """
+        near = self._near
+        if near is None or HANDED in request.scope:
+            return False
+        try:
+            token = h.collect(request.raw).get(h.SESSION, b"")
+            if not token:
+                return False
+            owner = self.sessions.owner_of(token, request.principal, request.endpoint.url)
+        except Malformed:
+            return False  # answered here, in the words of its method
+        if owner == near.worker:
+            return False
+        scope, receive, send = request.scope, request.receive, request.send
+        try:
+            posted = scope["method"] == "POST"
+            data = await asgi.read_body(scope, receive, BODY_BYTES, REQUEST_READ_S) if posted else b""
+            await near.handover.to(owner, scope, data, receive, send)
+        except WorkerGone:
+            await asgi.write_fixed(send, reply.failed("session_unknown", None, ""))
+        except Malformed as error:
+            if error.code != "client_gone":
+                await asgi.write_fixed(send, reply.failed(error.code, None, ""))
+        return True
 
     async def _exchange(self, request: _Request) -> None:
         """Serve one POST; close its exchange whatever happens."""

@@ -112,11 +112,11 @@ class UpstreamSpec:
 class Settings:
     """public_url: scheme and authority that clients use, no trailing slash.
 
-    workers: with more than one, legacy sessions and stdio upstreams are refused.
+    workers: processes of this node.
     scratch: directory under which children get their working directories; outside keys, state, policy.
     private: absolute paths that no child may be given (keys, state, policy).
     session_ttl_s: of a legacy session's id; session_idle_s: after which one ends that runs nothing and
-    holds no stream open; sessions: at the same time. worker: index of this process among ``workers``.
+    holds no stream open; sessions: at the same time.
     egress_socket: path of the unix socket of our egress proxy, or "" when there is none; ``{name}``
     in it is replaced by the upstream's name.
     """
@@ -129,7 +129,6 @@ class Settings:
     session_ttl_s: int = 8 * 3600
     session_idle_s: int = 1800
     sessions: int = 10_000
-    worker: int = 0
     scratch: str = ""
     private: tuple[str, ...] = ()
     egress_socket: str = ""
@@ -137,16 +136,10 @@ class Settings:
     review_severity: int = 60
 
     def __post_init__(self) -> None:
-        """Raise ConfigFault: upstream_twice, workers_stdio."""
+        """Raise ConfigFault: upstream_twice."""
         names = [spec.name for spec in self.upstreams]
         if len(set(names)) != len(names):
             raise ConfigFault("upstream_twice", fix="give each mcp upstream a name of its own")
-        if self.workers > 1 and any(spec.transport == "stdio" for spec in self.upstreams):
-            raise ConfigFault(
-                "workers_stdio",
-                "a stdio server has one pipe, and several workers cannot share it yet",
-                fix="set workers: 1, or put the server behind Streamable HTTP",
-            )
 
 
 def _is_absolute(path: str) -> bool:

@@ -28,6 +28,7 @@ from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
 from firewall.state.vault import Sealer
+from mcp_gateway.owner import Neighbours
 from mcp_gateway.sandbox import Support
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import Settings, UpstreamSpec
@@ -163,6 +164,7 @@ async def running(
     origins: frozenset[str] = frozenset(),
     approved: bool = True,
     settings: Mapping[str, Any] | None = None,
+    near: Neighbours | None = None,
     **guard: Any,
 ) -> AsyncIterator[Stack]:
     """Run a gateway in front of upstreams on a free port."""
@@ -192,6 +194,7 @@ async def running(
         clock=SystemClock(),
         tasks=tasks,
         support=support,
+        near=near,
     )
     app = Edge(gateway, EdgeSettings(frozenset({"127.0.0.1", "localhost"}), origins)) if edge else gateway
     server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
