@@ -18,6 +18,7 @@ from firewall.cli import (
     audit,
     backup,
     config,
+    connect,
     doctor,
     explain,
     init,
@@ -52,7 +53,7 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, ModuleType], ...]], ...]] = (
             ("version", version),
         ),
     ),
-    ("Connect", (("token", token), ("servers", servers), ("agents", agents), ("users", users))),
+    ("Connect", (("connect", connect), ("token", token), ("servers", servers), ("agents", agents), ("users", users))),
     ("Decide", (("pins", pins), ("kill", kill), ("policy", policy))),
     ("Look back", (("explain", explain), ("audit", audit), ("backup", backup), ("restore", restore))),
 )
