@@ -129,7 +129,7 @@ def firewall(origin: str, front: int):  # type: ignore[no-untyped-def]
     may = {"asks": asks} if "asks" in spec("x", url="https://x.example").__slots__ else {}
     return running(
         spec("every", url=f"{origin}/mcp", effects=effects(), list_age_s=1.0, **may),
-        engine=RegorusEngine(load()),
+        engine=RegorusEngine(load(state_dir=cache)),
         scanner=PatternScanner(cache=cache),
         review=review,
         origins=frozenset({f"http://localhost:{front}"}),
