@@ -18,7 +18,7 @@ from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
-from mcp_gateway import bridge, lists, reply
+from mcp_gateway import asking, bridge, lists, reply
 from mcp_gateway import headers as h
 from mcp_gateway.action import request, response
 from mcp_gateway.catalog import Catalog, Endpoint
@@ -165,7 +165,7 @@ class Dispatch:
     async def _carry(self, turn: Turn, target: Target) -> str:
         """Take a request to its upstream over the pooled link of the caller's credential."""
         principal, spec = turn.principal, target.spec
-        link = await self._catalog.link(principal, spec)
+        link = await self._catalog.link(principal, spec, asking.declared(turn, spec))
         credentials = self._catalog.credentials(principal, spec)
         return await self._relay.carry(turn, target, link, credentials, self._catalog.key(principal, spec))
 

@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from firewall.core.action import Resource
+from firewall.core.action import Action, Resource
 from firewall.core.errors import Malformed, UpstreamFault, fault_of
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
@@ -27,6 +28,9 @@ from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply
 from mcp_gateway.action import request, response
+from mcp_gateway.asking import URL_REQUIRED, Asking, Retry, declared
+from mcp_gateway.conversation import end
+from mcp_gateway.exchanges import Exchange as UpstreamExchange
 from mcp_gateway.face import Face
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
@@ -78,21 +82,58 @@ class Turn:
 class Relay:
     """Carries calls; no state of its own."""
 
-    def __init__(self, guard: Guard, house: House, inventory: Inventory, tasks: Tasks) -> None:
+    def __init__(self, guard: Guard, house: House, inventory: Inventory, tasks: Tasks, asking: Asking) -> None:
         self._guard = guard
         self._house = house
         self._inventory = inventory
         self._tasks = tasks
+        self._asking = asking
 
     async def carry(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str:
-        """Decide, send, relay and answer one call; return the exchange's outcome. Raises UpstreamFault, Refused."""
-        call, principal = turn.call, turn.principal
+        """Decide, send, relay and answer one call; return the exchange's outcome.
+
+        Raises UpstreamFault, Refused; Malformed (request_state, answer_invalid) for a retry.
+        """
+        params = turn.call.params
+        if "requestState" in params or "inputResponses" in params:
+            step = await self._resume(turn, target, link, credentials, key)
+        else:
+            step = await self._send(turn, target, link, credentials, key)
+        while not isinstance(step, str):
+            step = await self._send(turn, target, link, credentials, key, step)
+        return step
+
+    async def _send(
+        self,
+        turn: Turn,
+        target: Target,
+        link: Link,
+        credentials: Credentials,
+        key: str,
+        retry: Retry | None = None,
+    ) -> str | Retry:
+        """Decide and send, once; return the outcome, or what the next attempt adds."""
         rpc_id = link.next_id()
-        version = link.opened.version
-        body = bridge.request(call, version, rpc_id, target.upstream_params(call), trace=turn.exchange.traceparent)
-        action = request(
+        action = self._request(turn, target, link, rpc_id, retry)
+        cleared = await self._guard.clear(action, turn.exchange)
+        if isinstance(cleared, Refusal):
+            return await turn.refuse(cleared, tool_call=target.method == "tools/call")
+        exchange = link.exchange(rpc_id, cleared, await credentials())
+        turn.out.about = target.asking
+        turn.out.begin()
+        rounds = retry.rounds if retry is not None else 1
+        return await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
+
+    def _request(self, turn: Turn, target: Target, link: Link, rpc_id: int, retry: Retry | None) -> Action:
+        call, version = turn.call, link.opened.version
+        params = target.upstream_params(call)
+        if retry is not None and retry.params:
+            params = {**params, **retry.params}
+        can = declared(turn, target.spec) if target.spec.asks else None
+        body = bridge.request(call, version, rpc_id, params, trace=turn.exchange.traceparent, declared=can)
+        return request(
             target.asked,
-            principal,
+            turn.principal,
             target.method,
             target.asking(),
             body,
@@ -101,25 +142,85 @@ class Relay:
             params=target.mirrors,
             arguments=target.arguments(),
         )
-        cleared = await self._guard.clear(action, turn.exchange)
-        if isinstance(cleared, Refusal):
-            return await turn.refuse(cleared, tool_call=target.method == "tools/call")
-        headers = await credentials()
-        turn.out.about = target.asking
-        turn.out.begin()
-        outcome = "cancelled"
+
+    async def _follow(
+        self,
+        turn: Turn,
+        target: Target,
+        link: Link,
+        exchange: UpstreamExchange,
+        rpc_id: int,
+        credentials: Credentials,
+        key: str,
+        rounds: int,
+        *,
+        fresh: bool,
+    ) -> str | Retry:
+        """Read what answers a request until it is answered, parked, or nobody waits. fresh: not entered yet."""
+        outcome: str | Retry = "cancelled"
+        ours = True
         with self._watching(turn):
-            async with turn.leash, link.exchange(rpc_id, cleared, headers) as messages:
-                async for value in messages:
-                    if "method" in value:
-                        await self._notice(turn, target, link, value, key)
-                    else:
-                        outcome = await self._answer(turn, target, link, value)
-                        break
+            async with turn.leash:
+                try:
+                    messages = await exchange.__aenter__() if fresh else exchange.messages
+                    async for value in messages:
+                        if "method" not in value:
+                            outcome = await self._answer(turn, target, link, value, rounds)
+                            break
+                        if "id" not in value:
+                            await self._notice(turn, target, link, value, key)
+                        elif turn.face is not None:
+                            await self._asking.put(turn, target, link, value, credentials)
+                        else:
+                            ours = False  # parked or ended, whatever happens in there
+                            cancel = partial(self._cancel, turn.principal, target, link, rpc_id, credentials)
+                            outcome = await self._asking.park(
+                                turn, target, link, exchange, rpc_id, [value], cancel, rounds
+                            )
+                            break
+                finally:
+                    if ours:
+                        await exchange.__aexit__(None, None, None)
         if turn.leash.pulled and outcome == "cancelled":
-            await self._cancel(turn, target, link, rpc_id, credentials)
+            await self._cancel(turn.principal, target, link, rpc_id, credentials)
             await turn.out.end()
         return outcome
+
+    async def _resume(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str | Retry:
+        """Go on with a request that brings answers: its state is opened once, and everything is decided anew."""
+        asking = self._asking
+        sealed, parked = asking.open(turn, target)
+        if parked is None:
+            retry = await asking.answered(turn, target, link, sealed)
+            if isinstance(retry, Refusal):
+                return await turn.refuse(retry, tool_call=target.method == "tools/call")
+            return retry
+        try:
+            # The upstream has the request already: it is decided about again all the same, and not sent.
+            action = self._request(turn, target, parked.link, parked.rpc_id, None)
+            verdict = await self._guard.clear(action, turn.exchange)
+            refusal = verdict if isinstance(verdict, Refusal) else None
+            if refusal is None:
+                refusal = await asking.deliver(turn, target, parked, sealed, credentials)
+        except BaseException:
+            await end(parked)
+            raise
+        if refusal is not None:
+            await end(parked)
+            return await turn.refuse(refusal, tool_call=target.method == "tools/call")
+        turn.out.about = target.asking
+        turn.out.begin()
+        return await self._follow(
+            turn,
+            target,
+            parked.link,
+            parked.exchange,
+            parked.rpc_id,
+            credentials,
+            key,
+            parked.rounds,
+            fresh=False,
+        )
 
     async def _notice(self, turn: Turn, target: Target, link: Link, value: JSONObject, key: str) -> None:
         """Relay a notification. One that the guard refuses is dropped; the call goes on without it."""
@@ -138,16 +239,27 @@ class Relay:
         if isinstance(cleared, Cleared):
             await turn.out.notice(cleared)
 
-    async def _answer(self, turn: Turn, target: Target, link: Link, value: JSONObject) -> str:
+    async def _answer(self, turn: Turn, target: Target, link: Link, value: JSONObject, rounds: int) -> str | Retry:
         call = turn.call
         status = 200
         try:
             message = jsonrpc.parse(value)
             if isinstance(message, jsonrpc.ErrorResponse):
+                if message.code == URL_REQUIRED:
+                    told = await self._asking.required(turn, target, link, message.data, rounds)
+                    if told is not None:
+                        return told
                 body = bridge.error(call.id, call.era, message.code, message.data)
                 status = bridge.error_status(body, call.era)
                 cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, target), body, "http")
             elif isinstance(message, jsonrpc.Response):
+                result = message.result
+                if isinstance(result, dict) and result.get("resultType") == "input_required":
+                    if link.opened.era != MODERN:
+                        raise Malformed("result_shape")
+                    if turn.face is not None:
+                        return await self._asking.collect(turn, target, link, result, rounds)
+                    return await self._asking.wrap(turn, target, result, rounds)
                 said = self._inventory.words(turn.principal.tenant, target.spec, link.opened)
                 body, resource = target.result(call, message.result, said)
                 cleared = await self._clear(turn, target.answered, target.method, resource, body, "http")
@@ -169,14 +281,16 @@ class Relay:
     def _server(self, turn: Turn, target: Target) -> Resource:
         return self._house.resource(turn.principal.tenant, target.spec)
 
-    async def _cancel(self, turn: Turn, target: Target, link: Link, rpc_id: int, credentials: Credentials) -> None:
+    async def _cancel(
+        self, principal: Principal, target: Target, link: Link, rpc_id: int, credentials: Credentials
+    ) -> None:
         """Tell an upstream that listens to it; a modern HTTP one saw its stream close."""
         if link.transport == "http" and link.opened.era == MODERN:
             return
         note = jsonrpc.build_notification("notifications/cancelled", {"requestId": rpc_id})
         with contextlib.suppress(UpstreamFault, Refused):
             cleared = await self._house.clear(
-                turn.principal.tenant,
+                principal.tenant,
                 target.spec,
                 "notifications/cancelled",
                 note,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -157,6 +158,11 @@ class RemoteJob:
     def __aiter__(self) -> RemoteJob:
         return self
 
+    @property
+    def messages(self) -> RemoteJob:
+        """See Exchange.messages."""
+        return self
+
     async def __anext__(self) -> JSONObject:
         """Return what the child said next. Raises UpstreamFault, Refused."""
         if self._channel is None or self._whole:
@@ -202,4 +208,6 @@ def told_by(payload: bytes) -> Exception:
 
 def digest(spec: UpstreamSpec) -> str:
     """Return a digest of a configuration: two workers that differ in it do not share a child."""
-    return hashlib.sha256(repr(spec).encode()).hexdigest()
+    # A set has no order of its own: two workers would write the same one differently.
+    told = repr((replace(spec, asks=frozenset()), sorted(spec.asks)))
+    return hashlib.sha256(told.encode()).hexdigest()

@@ -21,7 +21,7 @@ from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared, FixedReply, Refusal
 from firewall.core.points import Point
-from firewall.core.ports import Clock, Ids, ResourceServer, UpstreamCredentials
+from firewall.core.ports import Clock, Collection, Ids, ResourceServer, UpstreamCredentials
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
@@ -29,12 +29,15 @@ from firewall.net.channel import WorkerGone
 from firewall.net.handover import HANDED
 from firewall.net.runtime import RandomIds, Tasks
 from firewall.net.upstream import UpstreamClient
+from firewall.state.memory import MemoryStore
 from firewall.state.vault import Sealer
 from firewall.wire import jsonrpc, strict_json
 from mcp_gateway import headers as h
 from mcp_gateway import reply
 from mcp_gateway.action import request as request_action
+from mcp_gateway.asking import Asking
 from mcp_gateway.catalog import Catalog, Endpoint
+from mcp_gateway.conversation import Conversations
 from mcp_gateway.dispatch import Dispatch
 from mcp_gateway.face import LegacyFace
 from mcp_gateway.house import House, States
@@ -46,6 +49,7 @@ from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sandbox import Support
 from mcp_gateway.sessions import Bounds, Session, Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
+from mcp_gateway.state_seal import StateSeal
 from mcp_gateway.stdio import Launcher
 from mcp_gateway.streams import LegacyOut, Out, Pipe, Stream, resume
 from mcp_gateway.versions import HANDSHAKE_VERSIONS, LEGACY, point_of
@@ -73,6 +77,7 @@ class MCPGateway:
         tasks: Tasks,
         support: Support,
         near: Neighbours | None = None,
+        burnt: Collection | None = None,
         ids: Ids = RandomIds(),  # noqa: B008  has no state
     ) -> None:
         self._guard = guard
@@ -107,11 +112,20 @@ class MCPGateway:
             clock=clock,
         )
         self._catalog.use(self.inventory)
+        spent = burnt if burnt is not None else MemoryStore(clock).collection("mcp_request_state")
+        self._asking = Asking(
+            guard,
+            house,
+            StateSeal(sealer, spent, clock),
+            Conversations(tasks, ids),
+            ids,
+            worker=near.worker if near is not None else 0,
+        )
         self._dispatch = Dispatch(
             guard,
             catalog=self._catalog,
             inventory=self.inventory,
-            relay=Relay(guard, house, self.inventory, tasks),
+            relay=Relay(guard, house, self.inventory, tasks, self._asking),
             sessions=self.sessions,
             page=settings.page,
         )
@@ -141,6 +155,7 @@ class MCPGateway:
     async def close(self) -> None:
         """End every link and child, within a second."""
         self.sessions.close()
+        await self._asking.conversations.close()
         await self._catalog.pool.close()
 
     # -- HTTP ------------------------------------------------------------------------------------------
