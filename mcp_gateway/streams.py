@@ -334,6 +334,7 @@ class Pipe:
         try:
             async with asyncio.timeout(None) as limit:
                 loop = asyncio.get_running_loop()
+                limit.reschedule(loop.time() + STALL_S)
                 if not events.opened:
                     await events.open(self._extra)
                 while self._queue:
@@ -354,9 +355,11 @@ class Pipe:
             self._writer = None
             if self.ending:
                 self.drop()
-        except (TimeoutError, RuntimeError, OSError):
+        except BaseException as error:
             self._writer = None
             self.drop()
+            if not isinstance(error, (TimeoutError, RuntimeError, OSError)):
+                raise
 
 
 def _size(item: Cleared | FixedReply | int | None) -> int:
