@@ -73,7 +73,8 @@ class Scripted:
                 text = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 fields = dict(line.split(": ", 1) for line in text.split("\r\n")[1:] if ": " in line)
                 headers = {k.lower(): v for k, v in fields.items()}
-                asked = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                asked = json.loads(body) if body else {}  # a DELETE or GET has none
                 self.seen.append((headers, asked))
                 answer = asyncio.ensure_future(self.answer(headers, asked, send))
                 ahead = asyncio.ensure_future(reader.read(1))  # sees the client leave while a script runs

@@ -242,14 +242,6 @@ class TestSessions:
                 assert (await http.delete(stack.url("/mcp/demo"), headers=headers)).status_code == 404
             assert (await self.ping(stack, session)).status_code == 404
 
-    async def test_behind_several_workers_legacy_sessions_are_refused_in_clear_words(self):
-        async with scripted(fine) as upstream:
-            async with running(spec("demo", url=upstream.url), settings={"workers": 4}) as stack:
-                answer = await stack.post("/mcp/demo", INIT)
-                assert answer.status_code == 400
-                assert "2026-07-28" in answer.json()["error"]["message"]
-                assert (await stack.modern("/mcp/demo", "tools/list")).status_code == 200
-
     async def test_a_notification_is_acknowledged_and_an_unknown_one_ends_here(self):
         async with scripted(fine) as upstream, running(spec("demo", url=upstream.url)) as stack:
             session = await self.open(stack)
