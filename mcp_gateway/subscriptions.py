@@ -1,0 +1,349 @@
+"""What clients may hear of without asking again: ``subscriptions/listen``, ``resources/subscribe``, a GET stream.
+
+    modern   subscriptions/listen: acknowledged with the honoured subset, then events, each with the id of
+             the listen; ends with a result (MCP 2026-07-28, subscriptions)
+    legacy   resources/subscribe and a session's GET stream (MCP 2025-11-25, resources; transports)
+
+- Each URI is a decision at `Point.MCP_RESOURCE_WATCH`, each task id one at ``MCP_TASK_GET``; what is not
+  allowed, or not the caller's, is left out of what is honoured, and the answer does not say why.
+- A stream never outlives its token: it ends with the result, and the client listens again with a new one.
+- Streams per caller, URIs and tasks per stream are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Final
+
+from firewall.core.action import Resource
+from firewall.core.errors import Malformed, UpstreamFault
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.permit import Cleared, Refusal
+from firewall.core.points import Point
+from firewall.core.ports import Clock
+from firewall.core.principal import Principal
+from firewall.enforce.guard import Guard
+from firewall.net import asgi
+from firewall.net.runtime import Tasks
+from firewall.wire import jsonrpc
+from mcp_gateway import tasks
+from mcp_gateway.action import request, response
+from mcp_gateway.catalog import Catalog, Endpoint
+from mcp_gateway.house import Refused
+from mcp_gateway.hub import FILTERS, SUBSCRIPTION, Hub, What
+from mcp_gateway.listener import Judge, Listener, Watched
+from mcp_gateway.message import Rejected
+from mcp_gateway.relay import Turn
+from mcp_gateway.sessions import Session, Sessions
+from mcp_gateway.tasks import EXTENSION, EXTENSION_ID
+from mcp_gateway.tasks_table import TaskTable
+from mcp_gateway.tasks_view import TaskViews
+
+URIS: Final = 256  # per stream or session
+TASKS: Final = 64
+PAUSE_S: Final = 0.02  # between two notifications of one stream
+STALL_S: Final = 30.0
+LISTEN_S: Final = 3600.0  # a stream's whole life; the client listens again
+
+Locate = Callable[[Principal, Endpoint, str], Awaitable[Watched]]
+"""Finds the resource of a URI that an endpoint shows to a caller. Raises Malformed, UpstreamFault, Refused."""
+
+
+class Subscriptions:
+    """Serves those who listen. One per worker."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        hub: Hub,
+        judge: Judge,
+        catalog: Catalog,
+        sessions: Sessions,
+        table: TaskTable,
+        views: TaskViews,
+        locate: Locate,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> None:
+        self._guard = guard
+        self._hub = hub
+        self._judge = judge
+        self._catalog = catalog
+        self._sessions = sessions
+        self._table = table
+        self._views = views
+        self._locate = locate
+        self._clock = clock
+        self._tasks = tasks
+        self._attached: dict[bytes, tuple[Listener, asyncio.Task[None]]] = {}
+        self._ends: set[asyncio.Event] = set()
+
+    @property
+    def handlers(self) -> Mapping[str, Callable[[Turn, Endpoint], Awaitable[str]]]:
+        """Method → handler, as `dispatch` has them."""
+        return {
+            "subscriptions/listen": self.listen,
+            "resources/subscribe": self._subscribe,
+            "resources/unsubscribe": self._unsubscribe,
+        }
+
+    def close(self) -> None:
+        """End every stream with its result: the worker stops."""
+        for end in self._ends:
+            end.set()
+
+    # -- modern ------------------------------------------------------------------------------------------
+
+    async def listen(self, turn: Turn, endpoint: Endpoint) -> str:
+        """``subscriptions/listen``: serve the stream until the client leaves, its token ends, or we do.
+
+        Raises Malformed (params_invalid, streams_full), Rejected (capability_missing).
+        """
+        call, principal = turn.call, turn.principal
+        lists, uris, ids = _asked(call.params)
+        if ids and not tasks.offers(call.capabilities, EXTENSION):
+            raise Rejected("capability_missing", data={"requiredCapabilities": {"extensions": {EXTENSION_ID: {}}}})
+        resource = self._catalog.resource(principal, endpoint)
+        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, resource, {})
+        if refusal is not None:
+            return await turn.refuse(refusal)
+        one = Listener(principal, endpoint, call.version, call.capabilities, call.id, set(lists))
+        honoured: JSONObject = {FILTERS[what]: True for what in lists}
+        await self._honour(turn, endpoint, one, uris, ids, honoured)
+        release = self._sessions.hold(principal)
+        end = asyncio.Event()
+        self._ends.add(end)
+        try:
+            # Joined before the lists are looked at: what changes from here on waits in the mailbox.
+            self._hub.join(one, endpoint.specs)
+            await self._judge.look(one)
+            return await self._stream(turn, one, resource, honoured, end)
+        finally:
+            self._ends.discard(end)
+            self._hub.leave(one)
+            release()
+
+    async def _honour(
+        self, turn: Turn, endpoint: Endpoint, one: Listener, uris: list[str], ids: list[str], honoured: JSONObject
+    ) -> None:
+        allowed: list[JSON] = []
+        for uri in uris:
+            watched = await self._may_watch(turn, endpoint, uri)
+            if isinstance(watched, Watched):
+                one.watched[watched.spec.name, watched.own] = watched
+                allowed.append(uri)
+        if allowed:
+            honoured["resourceSubscriptions"] = allowed
+        mine: list[JSON] = [ours for ours in ids if await self._may_follow(turn, endpoint, one, ours)]
+        if mine:
+            honoured["taskIds"] = mine
+
+    async def _stream(
+        self, turn: Turn, one: Listener, resource: Resource, honoured: JSONObject, end: asyncio.Event
+    ) -> str:
+        ack = jsonrpc.build_notification(
+            "notifications/subscriptions/acknowledged", {"notifications": honoured, **one.meta}
+        )
+        verdict = await self._say(turn, resource, "notifications/subscriptions/acknowledged", ack)
+        if isinstance(verdict, Refusal):
+            return await turn.refuse(verdict)
+        await turn.out.notice(verdict)
+        watch = self._tasks.spawn(_pull_when_gone(turn), "mcp.listen.watch")
+        told = self._tasks.spawn(self._tell(turn, one), "mcp.listen.tell")
+        stop = self._tasks.spawn(_waited(end), "mcp.listen.stop")
+        try:
+            async with turn.leash:
+                await asyncio.wait({told, stop}, timeout=self._left_s(turn.principal), return_when="FIRST_COMPLETED")
+        finally:
+            for task in (watch, told, stop):
+                task.cancel()
+            await asyncio.gather(watch, told, stop, return_exceptions=True)
+        if turn.leash.pulled:
+            return "cancelled"
+        result: JSONObject = {"resultType": "complete", "_meta": {SUBSCRIPTION: turn.call.id}}
+        verdict = await self._say(turn, resource, turn.call.method, jsonrpc.build_response(turn.call.id, result))
+        if isinstance(verdict, Refusal):
+            return await turn.refuse(verdict)
+        await turn.out.final(verdict)
+        return "ok"
+
+    async def _tell(self, turn: Turn, one: Listener) -> None:
+        """Write events until the client takes none any more."""
+        with contextlib.suppress(TimeoutError, OSError, RuntimeError):
+            while True:
+                cleared = await self._judge.judge(one, await one.next())
+                if cleared is not None:
+                    async with asyncio.timeout(STALL_S):
+                        await turn.out.notice(cleared)
+                await asyncio.sleep(PAUSE_S)
+
+    def _left_s(self, principal: Principal) -> float:
+        if principal.expires_at <= 0:
+            return LISTEN_S
+        return max(0.0, min(LISTEN_S, principal.expires_at - self._clock.now_us() / 1e6))
+
+    # -- legacy ------------------------------------------------------------------------------------------
+
+    def attach(self, session: Session, principal: Principal, endpoint: Endpoint) -> Listener:
+        """Let a session hear of changes on its standalone stream until it ends; a second call renews its principal."""
+        known = self._attached.get(session.key)
+        if known is not None:
+            known[0].principal = principal
+            known[0].arrived.set()
+            return known[0]
+        one = Listener(principal, endpoint, session.version, session.capabilities, None, set(FILTERS))
+        pump = self._tasks.spawn(self._push(session, one), "mcp.session.push")
+        self._attached[session.key] = (one, pump)
+        session.on_end.append(partial(self._detach, session.key))
+        self._hub.join(one, endpoint.specs)
+        return one
+
+    def _detach(self, key: bytes) -> None:
+        one, pump = self._attached.pop(key)
+        self._hub.leave(one)
+        pump.cancel()
+
+    async def _push(self, session: Session, one: Listener) -> None:
+        """Bring a session its events. While its principal's token is over they wait for the next one."""
+        await self._judge.look(one)
+        while True:
+            event = await one.next()
+            if 0 < one.principal.expires_at <= self._clock.now_us() / 1e6:
+                one.offer(event)
+                one.arrived.clear()
+                await one.arrived.wait()
+                continue
+            cleared = await self._judge.judge(one, event)
+            if cleared is not None:
+                session.push(cleared)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _subscribe(self, turn: Turn, endpoint: Endpoint) -> str:
+        session = _session(turn)
+        uri = turn.call.params.get("uri")
+        if not isinstance(uri, str):
+            raise Malformed("params_invalid")
+        if uri not in session.subscriptions and len(session.subscriptions) >= URIS:
+            raise Malformed("over_limit")
+        watched = await self._may_watch(turn, endpoint, uri)
+        if isinstance(watched, Refusal):
+            return await turn.refuse(watched)
+        if watched is None:
+            raise Malformed("params_invalid")
+        session.subscriptions.add(uri)
+        one = self.attach(session, turn.principal, endpoint)
+        one.watched[watched.spec.name, watched.own] = watched
+        self._hub.join(one, endpoint.specs)
+        return await self._empty(turn, endpoint)
+
+    async def _unsubscribe(self, turn: Turn, endpoint: Endpoint) -> str:
+        session = _session(turn)
+        uri = turn.call.params.get("uri")
+        if not isinstance(uri, str):
+            raise Malformed("params_invalid")
+        resource = self._catalog.resource(turn.principal, endpoint)
+        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, resource, {})
+        if refusal is not None:
+            return await turn.refuse(refusal)
+        session.subscriptions.discard(uri)
+        known = self._attached.get(session.key)
+        if known is not None:
+            one = known[0]
+            one.watched = {place: w for place, w in one.watched.items() if w.uri != uri}
+            self._hub.join(one, endpoint.specs)
+        return await self._empty(turn, endpoint)
+
+    async def _empty(self, turn: Turn, endpoint: Endpoint) -> str:
+        resource = self._catalog.resource(turn.principal, endpoint)
+        verdict = await self._say(turn, resource, turn.call.method, jsonrpc.build_response(turn.call.id, {}))
+        if isinstance(verdict, Refusal):
+            return await turn.refuse(verdict)
+        await turn.out.final(verdict)
+        return "ok"
+
+    # -- decisions -----------------------------------------------------------------------------------------
+
+    async def _may_watch(self, turn: Turn, endpoint: Endpoint, uri: str) -> Watched | Refusal | None:
+        """Return the resource of a URI where the caller may watch it, the refusal, or None for what is not there."""
+        try:
+            watched = await self._locate(turn.principal, endpoint, uri)
+        except (Malformed, UpstreamFault, Refused):
+            refusal = await self._decide(
+                turn, Point.MCP_RESOURCE_WATCH, self._catalog.resource(turn.principal, endpoint), {}
+            )
+            return refusal
+        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, watched.facts(), {"uri": uri})
+        return refusal if refusal is not None else watched
+
+    async def _may_follow(self, turn: Turn, endpoint: Endpoint, one: Listener, ours: str) -> bool:
+        try:
+            entry = self._table.find(turn.principal, endpoint.url, ours)
+        except Malformed:
+            return False
+        spec = next((s for s in endpoint.specs if s.name == entry.upstream), None)
+        if spec is None or entry.shape != EXTENSION or self._catalog.key(turn.principal, spec) != entry.key:
+            return False
+        tool = await self._views.tool(turn.principal, spec, entry)
+        facts = self._views.facts(turn.principal, spec, tool, "none")
+        if await self._decide(turn, Point.MCP_TASK_GET, facts, {"taskId": ours}) is not None:
+            return False
+        one.followed[spec.name, entry.theirs] = entry.id
+        return True
+
+    async def _decide(self, turn: Turn, point: Point, resource: Resource, params: JSONObject) -> Refusal | None:
+        call = turn.call
+        body = jsonrpc.build_request(call.id, call.method, params)
+        action = request(point, turn.principal, call.method, resource, body, version=call.version, transport="http")
+        verdict = await self._guard.clear(action, turn.exchange)
+        return verdict if isinstance(verdict, Refusal) else None
+
+    async def _say(self, turn: Turn, resource: Resource, method: str, body: JSONObject) -> Cleared | Refusal:
+        action = response(
+            Point.MCP_NOTIFY_SERVER,
+            turn.principal,
+            method,
+            resource,
+            body,
+            version=turn.call.version,
+            transport="sse",
+        )
+        return await self._guard.clear(action, turn.exchange)
+
+
+def _asked(params: JSONObject) -> tuple[list[What], list[str], list[str]]:
+    """Return lists, URIs and task ids of a listen. Raises Malformed("params_invalid"); a flag that is not true is none."""
+    asked = params.get("notifications")
+    if not isinstance(asked, dict):
+        raise Malformed("params_invalid")
+    lists: list[What] = [what for what, flag in FILTERS.items() if asked.get(flag) is True]
+    return lists, _texts(asked.get("resourceSubscriptions"), URIS), _texts(asked.get("taskIds"), TASKS)
+
+
+def _texts(value: JSON, most: int) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > most:
+        raise Malformed("params_invalid")
+    texts = [entry for entry in value if isinstance(entry, str)]
+    if len(texts) != len(value):
+        raise Malformed("params_invalid")
+    return list(dict.fromkeys(texts))
+
+
+def _session(turn: Turn) -> Session:
+    if turn.session is None:
+        raise Malformed("session_missing")
+    return turn.session
+
+
+async def _pull_when_gone(turn: Turn) -> None:
+    await asgi.disconnected(turn.receive)
+    turn.leash.pull()
+
+
+async def _waited(event: asyncio.Event) -> None:
+    await event.wait()
