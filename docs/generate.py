@@ -51,7 +51,7 @@ WORDS = {
     "state_dir": "Keys, store, shared memory, audit log and `admin.sock`. Only its owner may read it (0700).",
     "tenant": "The tenant of this installation's own people and upstreams.",
     "node": "This node's name: in records, spans and the audit log's origin.",
-    "workers": "Processes. With more than one, local programs (`command`) and legacy MCP sessions are refused.",
+    "workers": "Processes that share the ports.",
     "trusted_proxies": "Addresses or networks whose `X-Forwarded-For` and `-Proto` count; nobody else's do.",
     "hosts": "Further Host values of the data listener, beside that of `public_url`.",
     "origins": "Browser origins that may call the data listener, beside `public_url`. Never `*`.",

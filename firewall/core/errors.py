@@ -121,7 +121,6 @@ FAULTS: dict[str, Fault] = _table(
     ("stream_open", 409, -32600, "This session has an open stream already."),
     ("stream_unknown", 400, -32600, "The event stream is not known."),
     ("streams_full", 429, RPC_LIMIT, "Too many streams are held open."),
-    ("legacy_unavailable", 400, -32600, "Sessions are not available here; use protocol version 2026-07-28."),
     # -- A2A (codes of A2A 1.0 §5.4) --------------------------------------------------------
     ("a2a_version", 400, -32009, "This A2A version is not supported; version 1.0 is."),
     ("operation_unsupported", 400, -32004, "This operation is not supported here."),

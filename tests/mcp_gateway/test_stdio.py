@@ -220,12 +220,6 @@ class TestConfiguration:
             kid = self.kid(unsandboxed=True, read=(granted,))
             assert await self.refused(kid, NO_WALLS, tmp_path, private=(state,)) == "sandbox_private"
 
-    def test_several_workers_refuse_a_stdio_server_in_clear_words(self):
-        with pytest.raises(ConfigFault) as caught:
-            Settings(PUBLIC, (self.kid(unsandboxed=True),), workers=2)
-        assert caught.value.code == "workers_stdio"
-        assert "workers: 1" in caught.value.diagnostics()
-
 
 async def test_a_child_dies_with_its_gateway(support: Support, tmp_path: Path):
     """kill -9 of the gateway: the death signal of the kernel reaches the child."""

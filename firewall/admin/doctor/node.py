@@ -212,13 +212,6 @@ def upstreams(patient: Patient) -> Iterator[Check]:
         elif given.command:
             count += 1
     local = [name for name, given in config.mcp.items() if given.command]
-    if config.workers > 1 and local:
-        yield Check(
-            "upstreams",
-            "fail",
-            f"workers is {config.workers}, and {', '.join(local)} are local programs",
-            "set workers: 1, or put them behind Streamable HTTP",
-        )
     if not urls and not local and not config.demo:
         yield Check(
             "upstreams", "warn", "nothing is configured to be guarded", "add mcp, a2a or llm; see bartizan init"
