@@ -44,12 +44,11 @@ from mcp_gateway.house import Refused
 from mcp_gateway.leash import Leash
 from mcp_gateway.remote import LANE, LANES, SERVICE, Moved, RemoteLink, digest
 from mcp_gateway.settings import UpstreamSpec
-from mcp_gateway.stdio import Launcher
+from mcp_gateway.stdio import Launcher, StdioLink
 from mcp_gateway.upstream import Link
 
 ROUNDS: Final = 6  # of asking who the owner is, while workers come and go
 PAUSE_S: Final = 0.05
-LOOK_S: Final = 0.25  # how often an owner looks whether a child with remote users still lives
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Neighbours:
 class _Child:
     """A child that runs here, and how many links share it."""
 
-    link: Link
+    link: StdioLink
     spec: UpstreamSpec
     uses: int = 0
 
@@ -202,8 +201,7 @@ class Owners:
             opened: JSONObject = asdict(share.opened)
             told: JSONObject = {"lane": lane, "life": self._life, "opened": opened, "declared": share.declared}
             await channel.send(Kind.HEAD, strict_json.dumps(told))
-            while share.alive and not channel.lost.done():
-                await asyncio.wait({channel.lost}, timeout=LOOK_S)
+            await asyncio.wait({channel.lost, share.child.ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._lanes.pop(lane, None)
             await share.close()
@@ -261,7 +259,7 @@ class SharedLink:
         self.declared = child.link.declared
 
     @property
-    def link(self) -> Link:
+    def child(self) -> StdioLink:
         """The child itself."""
         return self._child.link
 

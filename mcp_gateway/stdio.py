@@ -192,6 +192,7 @@ class StdioLink:
         self._writing = asyncio.Lock()
         self._ids = 0
         self._dead = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard_s = 0.0
         self._patience = Patience()
         self.stderr_bytes = 0
@@ -435,6 +436,8 @@ class StdioLink:
     def _fail(self) -> None:
         """Mark the child dead and wake everyone who waits for it."""
         self._dead = True
+        if not self.ended.done():
+            self.ended.set_result(None)
         for inbox in (*self._open.values(), *self._listeners):
             inbox.end(UpstreamFault("cut_stream", "the child ended"))
 
