@@ -33,6 +33,7 @@ from firewall.config import Config, rooms
 from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
+from firewall.core.upstream_words import upstream_words
 from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
 from firewall.decide.regorus import RegorusEngine
@@ -236,7 +237,8 @@ class Worker:
         """Open the configured upstreams beside the first requests, so that nobody waits for a child to start."""
         for upstream, code in (await self.mcp.warm(self.config.tenant)).items():
             if code:
-                self.on_fault("upstream", f"{upstream}: {code}")
+                what, mend = upstream_words(code)
+                self.on_fault("upstream", f"{upstream}: {what} ({code}); mend: {mend}")
 
     async def _follow_registry(self) -> None:
         """Serve what is registered while we run: look again whenever the node's epoch moved."""

@@ -16,6 +16,7 @@ from firewall.cli.arguments import Usage
 from firewall.cli.guarding import FETCHERS, find_program, is_url, name_for, program_paths, run_state
 from firewall.cli.output import safe
 from firewall.core.errors import BartizanError, ConfigFault
+from firewall.core.upstream_words import upstream_words
 
 if TYPE_CHECKING:
     from firewall.guarded import Guarded, GuardedSettings, Met
@@ -192,12 +193,10 @@ class Speaker:
             "state": str(settings.paths.state), "missing_walls": list(met.missing),
         }  # fmt: skip
         if met.code:
-            what, mend = UPSTREAM_WORDS.get(met.code, ("it could not be used", "see `audit show`"))
-            self.say("met", f"{name}: {what}", f"mend: {mend}", **facts)
+            what, mend = upstream_words(met.code)
+            self.say("met", f"{name}: {what} ({met.code})", f"mend: {mend}", **facts)
             return
-        told = ", ".join(
-            f"{n} {kind}{'s' if n > 1 and not kind.endswith('s') else ''}" for kind, n in sorted(counts.items())
-        )
+        told = _counted(counts)
         own = (
             f"bartizan --run {name}"
             if settings.paths.state == run_state(name)
@@ -232,27 +231,12 @@ class Speaker:
         )  # fmt: skip
 
 
-# Upstream fault → what happened, and what to do. Also used by `bartizan up`.
-UPSTREAM_WORDS: Final = {
-    "unreachable": (
-        "it could not be started or reached",
-        "run its command by itself; a caged program may lack a file (--read), a host (--allow-host) or a variable (--env)",
-    ),
-    "cut_stream": (
-        "it ended before it answered",
-        "run its command by itself and see what it says; then give it what it lacked: read, write, env, hosts",
-    ),
-    "timeout": ("it did not answer in time", "run its command by itself; a first download may simply take longer"),
-    "malformed": ("it answered with something that is not MCP", "check the command or URL; logs belong on its stderr"),
-    "too_large": ("its answer was too large", "ask the server for less, or split it"),
-    "blocked_address": (
-        "its address is not of the class that it was given",
-        "say which network it stands in: public, private or loopback",
-    ),
-    "credentials": ("no credential for it was found", "set the variable or file that the credential names"),
-    "quarantined": ("a definition of it changed or is new", "look with `bartizan pins status`, then approve or not"),
-    "denied": ("policy refused it", "`bartizan audit show --effect deny` says why"),
-}  # fmt: skip
+def _counted(counts: dict[str, int]) -> str:
+    """Return "2 tools, its instructions"."""
+    single = {"instructions": "its instructions", "set": "the set of them", "server": "what it says of itself"}
+    return ", ".join(
+        single.get(kind) or f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(counts.items(), reverse=True)
+    )
 
 
 def _settings(given: argparse.Namespace) -> GuardedSettings:

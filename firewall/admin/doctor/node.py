@@ -26,6 +26,7 @@ from firewall.state.sqlite import SQLiteStore
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
 
+CAGE_PATH: Final = "/usr/local/bin:/usr/bin:/bin"  # the PATH that local programs get (mcp_gateway.stdio)
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 DAY_US: Final = 86_400_000_000
 EXPIRES_DAYS: Final = 14
@@ -205,10 +206,8 @@ def upstreams(patient: Patient) -> Iterator[Check]:
         else:
             count += 1
     for name, given in config.mcp.items():
-        if given.command and shutil.which(given.command[0]) is None:
-            yield Check(
-                "upstreams", "fail", f"{name}: there is no program {given.command[0]}", "install it, or mend command"
-            )
+        if given.command and (wrong := program_fault(given.command[0])):
+            yield Check("upstreams", "fail", f"{name}: {wrong}", "install it, or write its absolute path into command")
         elif given.command:
             count += 1
     local = [name for name, given in config.mcp.items() if given.command]
@@ -220,6 +219,16 @@ def upstreams(patient: Patient) -> Iterator[Check]:
         yield Check(
             "upstreams", "ok", f"{count} as configured" + ("" if patient.reach else " (not called; --reach does)")
         )
+
+
+def program_fault(word: str) -> str:
+    """Return why a configured program cannot be started, "" when it can: a bare name is looked up as its cage does."""
+    if not os.path.isabs(word) and os.sep in word:
+        return f"{word} is a relative path"
+    if shutil.which(word, path=CAGE_PATH) is None:
+        where = "" if os.path.isabs(word) else f" in {CAGE_PATH}"
+        return f"there is no program {word}{where}"
+    return ""
 
 
 def clock(patient: Patient) -> Iterator[Check]:
