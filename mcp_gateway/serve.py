@@ -113,10 +113,11 @@ class MCPGateway:
         )
         self._catalog.use(self.inventory)
         spent = burnt if burnt is not None else MemoryStore(clock).collection("mcp_request_state")
+        self._seal = StateSeal(sealer, spent, clock)
         self._asking = Asking(
             guard,
             house,
-            StateSeal(sealer, spent, clock),
+            self._seal,
             Conversations(tasks, ids),
             ids,
             worker=near.worker if near is not None else 0,
@@ -268,6 +269,8 @@ class MCPGateway:
                 return await self._notice(message, request)
             if isinstance(message, Answer):
                 return await self._answer(message, request)
+            if (owner := self._parked_at(message, request)) is not None:
+                return await self._hand_on(owner, data, message, request)
         except Rejected as error:
             await out.final(reply.rejected(error, exchange.id))
             return "refused"
@@ -276,6 +279,25 @@ class MCPGateway:
                 await out.final(reply.failed(error.code, None, exchange.id))
             return "refused"
         return await self._call(message, request)
+
+    def _parked_at(self, call: Call, request: _Request) -> int | None:
+        """Return which other worker holds the exchange that a retry's ``requestState`` names, None without one."""
+        state = call.params.get("requestState")
+        if self._near is None or HANDED in request.scope or call.era == LEGACY or not isinstance(state, str):
+            return None
+        owner = self._seal.worker(request.principal, request.endpoint.url, state)
+        return None if owner == self._near.worker else owner
+
+    async def _hand_on(self, owner: int, data: bytes, call: Call, request: _Request) -> str:
+        """Hand a retry to the worker that holds its parked exchange; that worker spends its state."""
+        assert self._near is not None
+        try:
+            request.out.done = True  # what is written from here on is written by that worker
+            await self._near.handover.to(owner, request.scope, data, request.receive, request.send)
+        except WorkerGone:
+            await request.out.final(reply.failed("request_state", call.id, request.exchange.id))
+            return "refused"
+        return "handed_over"
 
     async def _call(self, call: Call, request: _Request) -> str:
         exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
