@@ -50,8 +50,10 @@ NAMED: Final[Mapping[str, str]] = {
     "resources/read": "uri",
     **dict.fromkeys(("tasks/get", "tasks/result", "tasks/update", "tasks/cancel"), "taskId"),
 }
-# Methods that a server may answer with questions, and that a client then sends again (SEP-2322).
-RESUMED: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
+# Modern methods that bring answers: those that a server may answer with questions, sent again (SEP-2322), and
+# what a task asked (SEP-2663). Everywhere else these members are dropped unread.
+ANSWERING: Final = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/update"})
+_AGAIN: Final = ("inputResponses", "requestState")
 METHOD_CHARS: Final = 128
 NAME_CHARS: Final = 512
 URI_CHARS: Final = 8 * KIB
@@ -83,10 +85,9 @@ class Rejected(Malformed):
 class Call:
     """A request.
 
-    params: as received, without ``_meta``. meta: vendor members of ``_meta`` only.
+    params: as received, without ``_meta``, and without a retry's members where a method has none. meta: vendor members of ``_meta`` only.
     name: of the tool, prompt, resource or task as the client spells it, "" for other methods.
     capabilities: what the client declares: per request (modern), or at ``initialize`` (legacy, a closed list).
-    input_responses, request_state: of a request that is sent again with answers (modern); None and "" without.
     task: of a request that asks to become a task (legacy, 2025-11-25); None without.
     """
 
@@ -102,8 +103,6 @@ class Call:
     progress_token: RpcId | None = None
     traceparent: str = ""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
-    input_responses: JSONObject | None = None
-    request_state: str = ""
     task: JSONObject | None = None
 
 
@@ -179,7 +178,7 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, raw_headers: list[tuple
     if level and (not isinstance(level, str) or level not in LOG_LEVELS):
         raise Rejected("params_invalid")
     capabilities = meta.get(CLIENT_CAPABILITIES, {}) if era == MODERN else _opening(method, params)
-    again = _again(params) if era == MODERN and method in RESUMED else {}
+    again = _again(params) if era == MODERN and method in ANSWERING else ()
     task = _task(params) if era == LEGACY and method == "tools/call" else None
     trace = meta.get("traceparent", "")
     return Call(
@@ -187,7 +186,7 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, raw_headers: list[tuple
         version=version,
         id=rpc_id,
         method=method,
-        params={k: v for k, v in params.items() if k != "_meta" and k not in again},
+        params={k: v for k, v in params.items() if k != "_meta" and (k not in _AGAIN or k in again)},
         meta={k: v for k, v in meta.items() if k not in OWNED and not is_reserved(k)},
         name=name,
         capabilities=capabilities if isinstance(capabilities, dict) else {},
@@ -195,8 +194,6 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, raw_headers: list[tuple
         progress_token=token if isinstance(token, (str, int)) else None,
         traceparent=trace if isinstance(trace, str) else "",
         headers=received,
-        input_responses=_object(again.get("inputResponses")),
-        request_state=str(again.get("requestState", "")),
         task=task,
     )
 
@@ -237,9 +234,9 @@ def _opening(method: str, params: JSONObject) -> JSONObject:
     return found
 
 
-def _again(params: JSONObject) -> JSONObject:
-    """Return the members of a request that is sent again with answers (2026-07-28, multi round-trip requests)."""
-    found: JSONObject = {k: params[k] for k in ("inputResponses", "requestState") if k in params}
+def _again(params: JSONObject) -> tuple[str, ...]:
+    """Return which members of a request bring answers (2026-07-28, multi round-trip requests), all within bounds."""
+    found: JSONObject = {k: params[k] for k in _AGAIN if k in params}
     answers, state = found.get("inputResponses", {}), found.get("requestState", "")
     if not isinstance(answers, dict) or not isinstance(state, str):
         raise Rejected("params_invalid")
@@ -247,7 +244,7 @@ def _again(params: JSONObject) -> JSONObject:
         raise Rejected("params_invalid")
     if not all(len(key) <= NAME_CHARS and isinstance(given, dict) for key, given in answers.items()):
         raise Rejected("params_invalid")
-    return found
+    return tuple(found)
 
 
 def _task(params: JSONObject) -> JSONObject | None:
@@ -263,10 +260,6 @@ def _task(params: JSONObject) -> JSONObject | None:
     if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not 0 <= ttl <= TASK_TTL_MS:
         raise Rejected("params_invalid")
     return {"ttl": int(ttl)}
-
-
-def _object(value: JSON) -> JSONObject | None:
-    return value if isinstance(value, dict) else None
 
 
 def _era(told: str, meta: JSONObject) -> Era:

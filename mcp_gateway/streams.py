@@ -38,6 +38,7 @@ OPEN_AFTER_S: Final = 1.0  # a legacy answer that takes longer becomes a stream:
 RETRY_MS: Final = 1_000
 QUEUED_EVENTS: Final = 256
 QUEUED_BYTES: Final = 1 * MIB  # beyond the event that is being written
+PATIENCE_S: Final = 2.0  # how long a full queue may hold up what fills it
 STALL_S: Final = 30.0  # one event's write; a reader that takes none of it for so long is gone
 KEPT_EVENTS: Final = 512
 KEPT_BYTES: Final = 2 * MIB
@@ -140,7 +141,10 @@ class LegacyOut(Out):
     async def notice(self, cleared: Cleared) -> None:
         """Write a notification or a question; the first one opens the stream. A log below the set level is dropped."""
         if self._session.wants(cleared.body):
-            self._open().emit(cleared)
+            line = self._open()
+            line.emit(cleared)
+            if (pipe := line.pipe) is not None:
+                await pipe.room()
 
     async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
         """See Out.final."""
@@ -253,7 +257,7 @@ class Pipe:
     """
 
     __slots__ = (
-        "_events", "_extra", "_on_closed", "_queue", "_size", "_still", "_tasks", "_waiter", "_writer",
+        "_drained", "_events", "_extra", "_on_closed", "_queue", "_size", "_still", "_tasks", "_waiter", "_writer",
         "ending", "over",
     )  # fmt: skip
 
@@ -274,6 +278,7 @@ class Pipe:
         self._queue: deque[tuple[Cleared | FixedReply | int | None, str]] | None = None
         self._size = 0
         self._writer: asyncio.Task[None] | None = None
+        self._drained: asyncio.Event | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.ending = False
         self.over = False
@@ -312,6 +317,7 @@ class Pipe:
         if not self.over:
             self.over = True
             self._queue = None
+            self._release()
             if self._writer is not None and self._writer is not asyncio.current_task():
                 self._writer.cancel()
             if self._waiter is not None and not self._waiter.done():
@@ -319,11 +325,29 @@ class Pipe:
             if self._on_closed is not None:
                 self._on_closed()
 
+    async def room(self) -> None:
+        """Return when there is room again; a reader that makes none in `PATIENCE_S` is dropped, not waited for.
+
+        Without this, what an upstream sends at once would fill the queue before its writer ever ran.
+        """
+        if self._queue and (len(self._queue) > QUEUED_EVENTS // 2 or self._size > QUEUED_BYTES // 2):
+            self._drained = asyncio.Event()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._drained.wait()
+            except TimeoutError:
+                self.drop()
+
     async def closed(self) -> None:
         """Return when nothing more will be written."""
         if not self.over:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+
+    def _release(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
 
     def _wake(self) -> None:
         if self._writer is None:
@@ -350,6 +374,7 @@ class Pipe:
                     else:
                         await events.prime(event_id, item)
                 self._queue = None
+                self._release()
                 if self.ending:
                     await events.close()
             self._writer = None
