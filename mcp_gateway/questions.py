@@ -317,7 +317,8 @@ def _said(params: JSONObject, upstream: str) -> str:
 
 def _field(value: JSON) -> JSONObject:
     """Return one field of a form: a primitive, or a choice of strings (MCP elicitation, requested schema)."""
-    if not isinstance(value, dict) or value.get("type") not in _FIELD_TYPES:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(kind, str) or kind not in _FIELD_TYPES:
         raise Malformed("question_shape")
     out: JSONObject = {key: value[key] for key in _FIELD if key in value}
     if not all(_SCHEMA[key](member) for key, member in out.items()):
@@ -431,7 +432,7 @@ def _tool_result(value: JSONObject) -> JSONObject:
         kind = block.get("type") if isinstance(block, dict) else None
         if isinstance(block, dict) and kind in ("resource", "resource_link"):
             blocks.append({key: member for key, member in block.items() if key not in ("_meta", "annotations")})
-        elif kind in _BLOCKS:
+        elif isinstance(kind, str) and kind in _BLOCKS:
             blocks.append(_block(block))
         else:
             raise Malformed("question_shape")

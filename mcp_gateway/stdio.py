@@ -6,11 +6,8 @@
   what follows cannot be trusted to be framed.
 - stderr is untrusted text: it is drained and counted, never logged. Its first lines are kept, escaped
   and cut, for an operator who asks why a child does not start.
-- Requests are told apart by ids of our own. A notification goes to the request whose progress token
-  it names; a log line names none, so it is relayed only while exactly one request is open: with two
-  it could be another principal's. What belongs to no request goes to whoever listens.
-- A child that may ask its callers is started per caller, in a scratch directory of that caller: on a
-  pipe nothing else would say whom a question is for.
+- `mux` says which message belongs to which request. A child that may ask its callers is started per
+  caller, in a scratch directory of that caller: on a pipe nothing else says whom a question is for.
 - A child that died is started again after a back-off; its end is SIGTERM, then SIGKILL, within a
   second, to the whole process group, and it is always reaped.
 """
@@ -23,13 +20,12 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from types import TracebackType
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from firewall.core.action import Headers
-from firewall.core.bounds import MIB, STREAM_TOTAL_S, UPSTREAM_BODY_BYTES
+from firewall.core.bounds import MIB, UPSTREAM_BODY_BYTES
 from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared
@@ -39,11 +35,12 @@ from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, sandbox
 from mcp_gateway.bridge import Opened
-from mcp_gateway.exchanges import Inbox, Messages, parsed
+from mcp_gateway.exchanges import Messages, parsed
 from mcp_gateway.house import House, Refused
+from mcp_gateway.mux import Mux, MuxExchange
 from mcp_gateway.sandbox import Cage, Support
 from mcp_gateway.settings import Settings, UpstreamSpec
-from mcp_gateway.upstream import Patience, answer_server, covers, token_of
+from mcp_gateway.upstream import Patience, answer_server
 from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
 
 TERM_S: Final = 0.7
@@ -54,7 +51,6 @@ BACKOFF_MAX_S: Final = 30.0
 HEALTHY_S: Final = 30.0
 STARTS: Final = 4096  # remembered starts, for the back-off
 PATIENCE_S: Final = 1.0  # how long a caller waits for a back-off to end
-LISTENERS: Final = 16
 STDERR_LINES: Final = 20
 STDERR_LINE_CHARS: Final = 200
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -187,8 +183,6 @@ class StdioLink:
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._keep = keep
-        self._open: dict[int, Inbox] = {}
-        self._listeners: list[Inbox] = []
         self._writing = asyncio.Lock()
         self._ids = 0
         self._dead = False
@@ -197,6 +191,7 @@ class StdioLink:
         self._patience = Patience()
         self.stderr_bytes = 0
         self.declared = dict(declared or {})
+        self._mux = Mux(self.declared, self._answer)
         self.opened = Opened(NEWEST_MODERN, MODERN)
 
     @property
@@ -242,42 +237,17 @@ class StdioLink:
                 raise UpstreamFault("malformed", "the program does not speak a modern revision")
             await self._initialize()
 
-    def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> StdioExchange:
+    def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> MuxExchange:
         """See Link.exchange. Leaving early does not cancel by itself: cancellation here is a notification."""
         del credentials
         more_s = self._spec.answer_s if self.declared else 0.0
-        return StdioExchange(self, rpc_id, cleared, self._spec.deadline_s + more_s)
+        deadline_s = self._spec.deadline_s + more_s
+        return MuxExchange(self._mux, rpc_id, cleared, deadline_s, self._write, self._late)
 
-    @asynccontextmanager
-    async def listen(self, credentials: Headers) -> AsyncGenerator[Messages]:
+    def listen(self, credentials: Headers) -> AbstractAsyncContextManager[Messages]:
         """See Link.listen."""
         del credentials
-        if len(self._listeners) >= LISTENERS:
-            raise UpstreamFault("too_large", "too many listeners")
-        inbox = Inbox()
-        self._listeners.append(inbox)
-        if self._dead:
-            inbox.end()
-        try:
-            yield _unasked(inbox)
-        finally:
-            self._listeners.remove(inbox)
-
-    async def begin(self, rpc_id: int, cleared: Cleared) -> Inbox:
-        """Send a request; return where its messages arrive. For `StdioExchange`."""
-        inbox = self._open[rpc_id] = Inbox()
-        try:
-            await self._write(cleared)
-        except BaseException:
-            self._open.pop(rpc_id, None)
-            raise
-        return inbox
-
-    def finish(self, rpc_id: int, *, silent_since: float | None = None) -> None:
-        """Forget a request. silent_since: loop time since which a deadline ran out; a child that said nothing ends."""
-        self._open.pop(rpc_id, None)
-        if silent_since is not None and self._heard_s < silent_since:
-            self._abandon()
+        return self._mux.listen()
 
     async def notify(self, cleared: Cleared, credentials: Headers) -> None:
         """See Link.notify."""
@@ -376,7 +346,7 @@ class StdioLink:
         try:
             while line := await process.stdout.readline():
                 self._heard_s = asyncio.get_running_loop().time()
-                await self._route(parsed(line))
+                await self._mux.route(parsed(line))
         except (UpstreamFault, ValueError):  # ValueError: a line beyond the bound
             pass
         except Refused:
@@ -386,34 +356,12 @@ class StdioLink:
             _signal(process.pid, signal.SIGKILL)
             await process.wait()
 
-    async def _route(self, value: JSONObject) -> None:
-        if "method" in value and "id" in value:
-            await self._asked(value)
-            return
-        rpc_id = value.get("id") if "method" not in value else self._owner(value)
-        inbox = self._open.get(rpc_id) if isinstance(rpc_id, int) and not isinstance(rpc_id, bool) else None
-        if inbox is not None:
-            inbox.put(value)
-        elif "method" in value:
-            for listener in self._listeners:
-                listener.put(value)
-        # Else an answer to nothing we asked.
-
-    async def _asked(self, value: JSONObject) -> None:
-        """Give a question to the youngest open request: the child has one caller. Others are answered here."""
-        youngest = next(reversed(self._open.values()), None)
-        if covers(self.declared, value) and youngest is not None and youngest.put(value):
-            return
-        reply = answer_server(value)
+    async def _answer(self, asked: JSONObject) -> None:
+        """Answer a server's request that no caller of ours can be asked."""
+        reply = answer_server(asked)
         if reply is not None and self._patience.left():
             point = Point.MCP_PONG if "result" in reply else Point.MCP_NOTIFY_CLIENT
             await self._write(await self._clear("ping" if "result" in reply else "error", reply, point))
-
-    def _owner(self, value: JSONObject) -> int:
-        token = token_of(value)
-        if token < 0 and value.get("method") == "notifications/message" and len(self._open) == 1:
-            return next(iter(self._open))
-        return token
 
     async def _drain(self) -> None:
         process = self._process
@@ -427,6 +375,11 @@ class StdioLink:
                 first += data[:room]
                 self._keep(self._spec.name, _escaped(bytes(first)))
 
+    def _late(self, began_s: float) -> None:
+        """Look at a child that let a deadline pass."""
+        if self._heard_s < began_s:
+            self._abandon()
+
     def _abandon(self) -> None:
         """End a child that said nothing at all within a whole deadline: one that hangs would hang every later call."""
         self._fail()
@@ -438,71 +391,7 @@ class StdioLink:
         self._dead = True
         if not self.ended.done():
             self.ended.set_result(None)
-        for inbox in (*self._open.values(), *self._listeners):
-            inbox.end(UpstreamFault("cut_stream", "the child ended"))
-
-
-class StdioExchange:
-    """One request on a pipe. Its messages arrive whoever reads them, so it can be left to another task."""
-
-    __slots__ = ("_began", "_cleared", "_done", "_ends_at", "_inbox", "_link", "_rpc_id")
-
-    def __init__(self, link: StdioLink, rpc_id: int, cleared: Cleared, deadline_s: float) -> None:
-        self._link = link
-        self._rpc_id = rpc_id
-        self._cleared = cleared
-        self._began = asyncio.get_running_loop().time()
-        self._ends_at = self._began + deadline_s
-        self._inbox: Inbox | None = None
-        self._done = False
-
-    async def __aenter__(self) -> StdioExchange:
-        self._inbox = await self._link.begin(self._rpc_id, self._cleared)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Stop listening. Idempotent."""
-        self._link.finish(self._rpc_id)
-
-    def __aiter__(self) -> StdioExchange:
-        return self
-
-    @property
-    def messages(self) -> StdioExchange:
-        """See Exchange.messages."""
-        return self
-
-    async def __anext__(self) -> JSONObject:
-        """Return the next message. Raises UpstreamFault: timeout, cut_stream."""
-        if self._done:
-            raise StopAsyncIteration
-        assert self._inbox is not None
-        try:
-            value = await self._inbox.get(self._ends_at)
-        except UpstreamFault as fault:
-            self._done = True
-            if fault.code == "timeout":
-                self._link.finish(self._rpc_id, silent_since=self._began)
-            raise
-        self._done = "method" not in value
-        return value
-
-
-async def _unasked(inbox: Inbox) -> AsyncGenerator[JSONObject]:
-    """Yield what a listener gets. Raises UpstreamFault when the child ended."""
-    while True:
-        try:
-            value = await inbox.get(asyncio.get_running_loop().time() + STREAM_TOTAL_S)
-        except UpstreamFault as fault:
-            if fault.code == "timeout":
-                continue  # a child may be silent for as long as it likes
-            raise
-        yield value
+        self._mux.end(UpstreamFault("cut_stream", "the child ended"))
 
 
 def _escaped(data: bytes) -> tuple[str, ...]:
