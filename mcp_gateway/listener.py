@@ -12,26 +12,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from firewall.core.action import Resource
-from firewall.core.bounds import LIST_CHUNK
-from firewall.core.errors import BartizanError, Malformed, UpstreamFault
-from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.errors import BartizanError, UpstreamFault
+from firewall.core.exchange import Exchange
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
-from firewall.wire import canonical, jsonrpc
+from firewall.wire import jsonrpc
 from mcp_gateway import tasks
 from mcp_gateway.action import response
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.house import Refused
 from mcp_gateway.hub import LISTS, SUBSCRIPTION, Event, Wanted, What
-from mcp_gateway.kinds import KINDS, Kind
+from mcp_gateway.kinds import Kind
 from mcp_gateway.message import RpcId
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.tasks import CORE, EXTENSION
@@ -46,10 +47,8 @@ KINDS_OF: Final[dict[What, tuple[Kind, ...]]] = {
 }
 METHOD_OF: Final = {what: method for method, what in LISTS.items()}
 
-Row = tuple[JSONObject, JSONObject]
-"""One entry of a list: as a client would see it, and what policy reads about it."""
-Rows = Callable[[Principal, Endpoint, Kind, str], Awaitable[Sequence[Row]]]
-"""Returns all entries of a kind that an endpoint has for a caller of a revision, before policy."""
+Digest = Callable[[Principal, Endpoint, Kind, Exchange], Awaitable[str]]
+"""Returns a digest of what a caller sees of a kind, after policy. Raises UpstreamFault, Refused, StateUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +115,12 @@ class Listener:
 class Judge:
     """Turns events into sendable notifications, or into nothing."""
 
-    def __init__(self, guard: Guard, *, catalog: Catalog, table: TaskTable, views: TaskViews, rows: Rows) -> None:
+    def __init__(self, guard: Guard, *, catalog: Catalog, table: TaskTable, views: TaskViews, digest: Digest) -> None:
         self._guard = guard
         self._catalog = catalog
         self._table = table
         self._views = views
-        self._rows = rows
+        self._digest_of = digest
 
     async def look(self, one: Listener) -> None:
         """Take the digests of what a client sees now: a later change is one against these."""
@@ -189,52 +188,33 @@ class Judge:
 
     async def _tell(self, one: Listener, method: str, params: JSONObject, resource: Resource) -> Cleared | None:
         body = jsonrpc.build_notification(method, params)
-        verdict = await self._clear(one, Point.MCP_NOTIFY_SERVER, method, resource, body, None)
-        return verdict if isinstance(verdict, Cleared) else None
-
-    async def _digest(self, one: Listener, what: What) -> str:
-        """Return the digest of a list as policy shows it to a client; decided in chunks like the list itself."""
-        seen: list[JSON] = []
-        for kind in KINDS_OF[what]:
-            info = KINDS[kind]
-            try:
-                rows = await self._rows(one.principal, one.endpoint, kind, one.version)
-            except (UpstreamFault, Refused, Malformed):
-                continue
-            resource = self._catalog.resource(one.principal, one.endpoint)
-            for at in range(0, len(rows), LIST_CHUNK):
-                chunk = rows[at : at + LIST_CHUNK]
-                body = jsonrpc.build_response(0, {info.member: [shown for shown, _ in chunk]})
-                items: JSONObject = {"items": [facts for _, facts in chunk]}
-                verdict = await self._clear(one, info.listed, info.method, resource, body, items)
-                if isinstance(verdict, Cleared) and isinstance(verdict.body, dict):
-                    seen.append(verdict.body["result"])
-        return canonical.digest(seen)
-
-    async def _clear(
-        self,
-        one: Listener,
-        point: Point,
-        method: str,
-        resource: Resource,
-        body: JSONObject,
-        arguments: JSONObject | None,
-    ) -> Cleared | Refusal:
         exchange = self._guard.new_exchange(one.principal, "mcp")
         exchange.verb = method
         verdict: Cleared | Refusal | None = None
         try:
             action = response(
-                point,
+                Point.MCP_NOTIFY_SERVER,
                 one.principal,
                 method,
                 resource,
                 body,
                 version=one.version,
                 transport="sse",
-                arguments=arguments,
             )
             verdict = await self._guard.clear(action, exchange)
-            return verdict
         finally:
             self._guard.close(exchange, outcome="ok" if isinstance(verdict, Cleared) else "refused")
+        return verdict if isinstance(verdict, Cleared) else None
+
+    async def _digest(self, one: Listener, what: What) -> str:
+        """Return the digest of a list as policy shows it to a client; what cannot be read shows nothing."""
+        exchange = self._guard.new_exchange(one.principal, "mcp")
+        exchange.verb = "(changed)"
+        seen: list[str] = []
+        try:
+            for kind in KINDS_OF[what]:
+                with contextlib.suppress(UpstreamFault, Refused):
+                    seen.append(await self._digest_of(one.principal, one.endpoint, kind, exchange))
+        finally:
+            self._guard.close(exchange, outcome="ok")
+        return "/".join(seen)

@@ -37,6 +37,7 @@ from mcp_gateway.inventory import Inventory
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Call
 from mcp_gateway.sessions import Session
+from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.streams import Out
 from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
@@ -88,6 +89,7 @@ class Relay:
         self._inventory = inventory
         self._tasks = tasks
         self._asking = asking
+        self.heard: Callable[[str, UpstreamSpec, str, JSONObject], None] | None = None  # what belongs to no call
 
     async def carry(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str:
         """Decide, send, relay and answer one call; return the exchange's outcome.
@@ -130,6 +132,9 @@ class Relay:
         if retry is not None and retry.params:
             params = {**params, **retry.params}
         can = declared(turn, target.spec) if target.spec.asks else None
+        extensions: JSONObject = getattr(target, "extensions", {})
+        if extensions:
+            can = {**(can or {}), "extensions": extensions}
         body = bridge.request(call, version, rpc_id, params, trace=turn.exchange.traceparent, declared=can)
         return request(
             target.asked,
@@ -224,8 +229,9 @@ class Relay:
 
     async def _notice(self, turn: Turn, target: Target, link: Link, value: JSONObject, key: str) -> None:
         """Relay a notification. One that the guard refuses is dropped; the call goes on without it."""
-        if value.get("method") == "notifications/tools/list_changed":
-            self._inventory.spoil(turn.principal.tenant, target.spec.name, key)
+        if value.get("method") not in ("notifications/progress", "notifications/message"):
+            if self.heard is not None:
+                self.heard(turn.principal.tenant, target.spec, key, value)
             return
         body = bridge.notice(value, turn.call)
         method = body["method"] if body else None

@@ -35,6 +35,7 @@ from firewall.wire import jsonrpc, strict_json
 from mcp_gateway import headers as h
 from mcp_gateway import reply
 from mcp_gateway.action import request as request_action
+from mcp_gateway.afterwards import Afterwards
 from mcp_gateway.asking import Asking
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.conversation import Conversations
@@ -42,6 +43,7 @@ from mcp_gateway.dispatch import Dispatch
 from mcp_gateway.face import LegacyFace
 from mcp_gateway.house import House, States
 from mcp_gateway.inventory import Inventory, PinBook, Review
+from mcp_gateway.kinds import Kind
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
 from mcp_gateway.owner import Neighbours, Owners
@@ -78,6 +80,7 @@ class MCPGateway:
         support: Support,
         near: Neighbours | None = None,
         burnt: Collection | None = None,
+        task_rows: Collection | None = None,
         ids: Ids = RandomIds(),  # noqa: B008  has no state
     ) -> None:
         self._guard = guard
@@ -122,14 +125,30 @@ class MCPGateway:
             ids,
             worker=near.worker if near is not None else 0,
         )
+        relay = Relay(guard, house, self.inventory, tasks, self._asking)
         self._dispatch = Dispatch(
             guard,
             catalog=self._catalog,
             inventory=self.inventory,
-            relay=Relay(guard, house, self.inventory, tasks, self._asking),
+            relay=relay,
             sessions=self.sessions,
             page=settings.page,
         )
+        self._later = Afterwards(
+            guard,
+            house=house,
+            catalog=self._catalog,
+            inventory=self.inventory,
+            relay=relay,
+            sessions=self.sessions,
+            rows=task_rows if task_rows is not None else MemoryStore(clock).collection("mcp_tasks"),
+            digest=self._digest,
+            clock=clock,
+            ids=ids,
+            tasks=tasks,
+        )
+        self._dispatch.use(self._later)
+        relay.heard = self._later.hub.heard
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -140,6 +159,10 @@ class MCPGateway:
     def sandbox_missing(self) -> dict[str, tuple[str, ...]]:
         """Stdio upstream → the walls that its child lacks on this kernel."""
         return self._catalog.missing_walls
+
+    async def _digest(self, principal: Principal, endpoint: Endpoint, kind: Kind, exchange: Exchange) -> str:
+        views = getattr(self._dispatch, "views", None)
+        return await views.digest(principal, endpoint, kind, exchange) if views is not None else ""
 
     def _spec_of(self, name: str) -> UpstreamSpec | None:
         endpoint = self._catalog.endpoints.get(f"/mcp/{name}")
@@ -155,6 +178,7 @@ class MCPGateway:
 
     async def close(self) -> None:
         """End every link and child, within a second."""
+        self._later.subscriptions.close()
         self.sessions.close()
         await self._asking.conversations.close()
         await self._catalog.pool.close()
@@ -400,6 +424,7 @@ class MCPGateway:
             if found is None:
                 session.listen(pipe)
                 pipe.open()
+                self._later.subscriptions.attach(session, request.principal, request.endpoint)
             else:
                 await self._resume(request, session, pipe, *found)
             async with leash:

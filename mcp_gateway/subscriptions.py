@@ -38,6 +38,7 @@ from mcp_gateway.listener import Judge, Listener, Watched
 from mcp_gateway.message import Rejected
 from mcp_gateway.relay import Turn
 from mcp_gateway.sessions import Session, Sessions
+from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.tasks import EXTENSION, EXTENSION_ID
 from mcp_gateway.tasks_table import TaskTable
 from mcp_gateway.tasks_view import TaskViews
@@ -119,7 +120,7 @@ class Subscriptions:
         self._ends.add(end)
         try:
             # Joined before the lists are looked at: what changes from here on waits in the mailbox.
-            self._hub.join(one, endpoint.specs)
+            self._hub.join(one, _held(one))
             await self._judge.look(one)
             return await self._stream(turn, one, resource, honoured, end)
         finally:
@@ -199,7 +200,7 @@ class Subscriptions:
         pump = self._tasks.spawn(self._push(session, one), "mcp.session.push")
         self._attached[session.key] = (one, pump)
         session.on_end.append(partial(self._detach, session.key))
-        self._hub.join(one, endpoint.specs)
+        self._hub.join(one, _held(one))
         return one
 
     def _detach(self, key: bytes) -> None:
@@ -237,7 +238,7 @@ class Subscriptions:
         session.subscriptions.add(uri)
         one = self.attach(session, turn.principal, endpoint)
         one.watched[watched.spec.name, watched.own] = watched
-        self._hub.join(one, endpoint.specs)
+        self._hub.join(one, _held(one))
         return await self._empty(turn, endpoint)
 
     async def _unsubscribe(self, turn: Turn, endpoint: Endpoint) -> str:
@@ -254,7 +255,7 @@ class Subscriptions:
         if known is not None:
             one = known[0]
             one.watched = {place: w for place, w in one.watched.items() if w.uri != uri}
-            self._hub.join(one, endpoint.specs)
+            self._hub.join(one, _held(one))
         return await self._empty(turn, endpoint)
 
     async def _empty(self, turn: Turn, endpoint: Endpoint) -> str:
@@ -332,6 +333,12 @@ def _texts(value: JSON, most: int) -> list[str]:
     if len(texts) != len(value):
         raise Malformed("params_invalid")
     return list(dict.fromkeys(texts))
+
+
+def _held(one: Listener) -> list[UpstreamSpec]:
+    """Return the upstreams of an endpoint of which a caller holds any scope: others it hears nothing of."""
+    scopes = one.principal.scopes
+    return [s for s in one.endpoint.specs if scopes & {f"{s.name}:read", f"{s.name}:write"}]
 
 
 def _session(turn: Turn) -> Session:

@@ -20,7 +20,8 @@ from firewall.core.points import Point
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply, tasks
 from mcp_gateway.action import request
-from mcp_gateway.catalog import Catalog, Endpoint
+from mcp_gateway.asking import declared
+from mcp_gateway.catalog import Catalog
 from mcp_gateway.house import House, Refused
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.settings import UpstreamSpec
@@ -47,7 +48,7 @@ class TaskCalls:
         self._views = views
         self._errand = errand
 
-    async def begin(self, turn: Turn, endpoint: Endpoint, target: ToolTarget) -> str | None:
+    async def begin(self, turn: Turn, target: ToolTarget) -> str | None:
         """Serve a ``tools/call`` that may become a task and return its outcome, or None when it is an ordinary one.
 
         Raises Malformed (params_invalid, over_limit), UpstreamFault, Refused, StateUnavailable.
@@ -57,10 +58,10 @@ class TaskCalls:
         extended = call.era == MODERN and tasks.offers(call.capabilities, EXTENSION)
         if support == "forbidden" and "task" not in call.params and not extended:
             return None
-        link = await self._catalog.link(turn.principal, target.spec)
-        room = partial(self._table.room, turn.principal, endpoint.url)
+        link = await self._catalog.link(turn.principal, target.spec, declared(turn, target.spec))
+        room = partial(self._table.room, turn.principal, turn.resource_url)
         if extended and extends(link) and room():
-            return await self._carry(turn, endpoint, target, link, EXTENSION, None)
+            return await self._carry(turn, target, link, EXTENSION, None)
         if not has_core(link):
             return None
         if call.version != CORE_VERSION:
@@ -74,18 +75,16 @@ class TaskCalls:
         ttl_ms = tasks.wanted_ttl(call.params)
         if not room():
             raise Malformed("over_limit")
-        return await self._carry(turn, endpoint, target, link, CORE, ttl_ms)
+        return await self._carry(turn, target, link, CORE, ttl_ms)
 
-    async def _carry(
-        self, turn: Turn, endpoint: Endpoint, target: ToolTarget, link: Link, shape: tasks.Shape, ttl_ms: int | None
-    ) -> str:
+    async def _carry(self, turn: Turn, target: ToolTarget, link: Link, shape: tasks.Shape, ttl_ms: int | None) -> str:
         principal, spec = turn.principal, target.spec
         key = self._catalog.key(principal, spec)
 
         def claim(task: Task) -> Entry:
             return self._table.claim(
                 principal,
-                endpoint.url,
+                turn.resource_url,
                 task,
                 upstream=spec.name,
                 key=key,
@@ -108,17 +107,20 @@ class TaskCalls:
         principal, spec = turn.principal, target.spec
         facts = partial(self._views.facts, principal, spec, target.tool)
         credentials = self._catalog.credentials(principal, spec)
-        begun = await self._begun(turn, TaskableTarget(target, CORE, _unclaimed, facts, None), link)
-        if isinstance(begun, str):
-            return begun
-        waiting = ResultTarget(spec, target.tool, begun.id, "", facts)
+        theirs = ""
+        if "requestState" not in turn.call.params:  # else it was begun before, and its exchange waits parked
+            begun = await self._begun(turn, TaskableTarget(target, CORE, _unclaimed, facts, None), link)
+            if isinstance(begun, str):
+                return begun
+            theirs = begun.id
+        waiting = ResultTarget(spec, target.tool, theirs, "", facts)
         held = replace(turn, call=replace(turn.call, method=waiting.method))
         outcome = "cancelled"
         try:
             outcome = await self._relay.carry(held, waiting, link, credentials, self._catalog.key(principal, spec))
         finally:
-            if outcome != "ok":
-                await self._abandon(turn, spec, link, begun.id)
+            if outcome != "ok" and theirs:
+                await self._abandon(turn, spec, link, theirs)
         return outcome
 
     async def _begun(self, turn: Turn, target: TaskableTarget, link: Link) -> Task | str:

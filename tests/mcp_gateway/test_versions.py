@@ -45,6 +45,9 @@ def test_every_method_of_the_table_exists_in_its_era():
             if v == "2026-07-28"
         },
     }
+    # The SDK never dispatches tasks; the table has those of 2025-11-25 and of the extension.
+    known["legacy"] |= {"tasks/get", "tasks/result", "tasks/list", "tasks/cancel"}
+    known["modern"] |= {"tasks/get", "tasks/update", "tasks/cancel"}
     for method, era, flow in METHODS:
         if flow == "request" and method != ERROR:
             assert method in known[era], (method, era)
