@@ -373,3 +373,37 @@ async def test_a_body_beyond_its_bound_is_refused_before_it_is_handed_over(tmp_p
         big = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"' + b"x" * (4 << 20) + b'"}}'
         answer = await made.workers[0].post("/mcp/demo", big, headers=headers)
         assert answer.status_code == 413
+
+
+# -- parked exchanges ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+async def test_a_retry_finds_its_parked_exchange_from_any_worker(tmp_path: Path, where: int) -> None:
+    able = {"io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
+    asked = {"name": "sample", "arguments": {}, "_meta": able}
+    async with node(tmp_path, kid("legacy", asks=frozenset({"sampling"}))) as made:
+        first = (await made.workers[0].modern("/mcp/kid", "tools/call", asked)).json()["result"]
+        assert first["resultType"] == "input_required"
+        ((key, question),) = first["inputRequests"].items()
+        assert question["method"] == "sampling/createMessage"
+        answer = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
+        retry = {**asked, "inputResponses": {key: answer}, "requestState": first["requestState"]}
+        second = await made.workers[where].modern("/mcp/kid", "tools/call", retry, rpc_id=2)
+        said = json.loads(second.json()["result"]["content"][0]["text"])
+        assert said["result"]["content"]["text"] == "hi"
+        # Spent: again, at whichever worker, it is worth nothing.
+        for worker in made.workers:
+            spent = await worker.modern("/mcp/kid", "tools/call", retry, rpc_id=3)
+            assert spent.json()["error"]["message"] == "The request state is not known here."
+
+
+async def test_when_its_worker_is_gone_a_parked_exchange_is_unknown(tmp_path: Path) -> None:
+    able = {"io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
+    asked = {"name": "sample", "arguments": {}, "_meta": able}
+    async with node(tmp_path, kid("legacy", asks=frozenset({"sampling"}))) as made:
+        first = (await made.workers[0].modern("/mcp/kid", "tools/call", asked)).json()["result"]
+        await made.near[0].peers.stop()
+        retry = {**asked, "inputResponses": {}, "requestState": first["requestState"]}
+        answer = await made.workers[1].modern("/mcp/kid", "tools/call", retry)
+        assert answer.json()["error"]["message"] == "The request state is not known here."
