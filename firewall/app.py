@@ -295,6 +295,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             LimitSettings(config.limits.calls_per_minute),
             config.workers,
             config.policy.bundle,
+            rooms.pin_rules(config),
         ),
         clock=clock,
         engine=lambda bundle: _engine(config, bundle, on_fault),

@@ -19,7 +19,7 @@ from firewall.enforce.guard import Guard, GuardSettings
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.labels import FlowLabels
 from firewall.enforce.limits import Limits, LimitSettings
-from firewall.enforce.pins import Pins
+from firewall.enforce.pins import PinRules, Pins
 from firewall.enforce.registry import Registry
 from firewall.net.runtime import RandomIds, SystemClock, Tasks
 from firewall.record.audit import AuditWriter
@@ -100,7 +100,10 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class NucleusSettings:
-    """workers: processes that may share the state directory at once. bundle: a policy directory, None for ours."""
+    """workers: processes that may share the state directory at once. bundle: a policy directory, None for ours.
+
+    pins: what a changed definition means, and the lock that is in force.
+    """
 
     paths: Paths
     audit_dir: Path
@@ -109,6 +112,7 @@ class NucleusSettings:
     limits: LimitSettings
     workers: int = 1
     bundle: Path | None = None
+    pins: PinRules = PinRules()  # noqa: RUF009  frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,7 @@ def build(
         on_internal=lambda error: on_fault("internal", type(error).__name__),
     )
     registry = Registry(store.collection("registry"), marks, clock, audit.append)
-    pins = Pins(store.collection("pins"), marks, clock)
+    pins = Pins(store.collection("pins"), marks, clock, settings.pins, audit.append)
     return Nucleus(clock, ids, tasks, keys, store, marks, audit, bundle, deciding, telemetry, guard, registry, pins)
 
 

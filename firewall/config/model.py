@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from firewall.core.errors import Malformed
+from firewall.enforce.pins import OnChange
 from firewall.enforce.registry import check_name
 
 EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
@@ -153,7 +154,7 @@ class MCPUpstream(_Upstream):
     """An MCP server: ``url`` for Streamable HTTP, or ``command`` for a local program.
 
     tools: effect class of each tool, ``write`` for the rest. pins ``tofu`` trusts clean definitions
-    at first contact, ``strict`` waits for a person. read, write: absolute paths that a local program
+    at first contact, ``strict`` waits for a person; on_change says what a later change means. read, write: absolute paths that a local program
     may read, or read and write, beside system libraries and its scratch directory. asks: which
     questions it may put to its callers, none by default. transport ``sse`` is the deprecated HTTP+SSE.
     """
@@ -170,6 +171,7 @@ class MCPUpstream(_Upstream):
     write: tuple[str, ...] = ()
     era: Literal["auto", "modern", "legacy"] = "auto"
     pins: Literal["tofu", "strict"] = "tofu"
+    on_change: OnChange = "block"
     tools: dict[str, EffectClass] = {}
     sandbox: Literal["auto", "required", "off"] = "auto"
     unsandboxed: bool = False
@@ -191,6 +193,7 @@ class A2AUpstream(_Upstream):
     """A remote agent: where its card is, and the JWK Set whose keys may have signed it."""
 
     card_url: str
+    on_change: OnChange = "block"
     keys: dict[str, Any] | None = None
     origins: tuple[str, ...] = ()
     public_card: bool = False
@@ -255,6 +258,7 @@ class Config(_Model):
     a2a: dict[Name, A2AUpstream] = {}
     llm: LLMConfig = LLMConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    lock: Path | None = None
     demo: bool = False
 
     @field_validator("public_url")

@@ -9,6 +9,8 @@ from a2a_gateway.inventory import AgentSpec, InventorySettings
 from firewall.config.model import A2AUpstream, Config, ListenerConfig, MCPUpstream
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSONObject
+from firewall.enforce import lock
+from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
 from firewall.identity.settings import CIMD_HOSTS, ClientSettings, IdentitySettings, ProtectedResource
 from firewall.identity.upstream_credentials import CredentialSettings
@@ -49,6 +51,13 @@ def _local_names(host: str) -> tuple[str, ...]:
 def tenants(config: Config, given: tuple[str, ...]) -> tuple[str, ...]:
     """Return whom an upstream serves: our own tenant unless the file says otherwise."""
     return given or (config.tenant,)
+
+
+def pin_rules(config: Config) -> PinRules:
+    """Return what a changed definition means, and the lock in force. Raises ConfigFault: lock_missing, lock_invalid."""
+    on_change = {name: given.on_change for name, given in config.mcp.items()}
+    on_change |= {name: given.on_change for name, given in config.a2a.items()}
+    return PinRules(on_change, lock.read(config.lock.expanduser()) if config.lock is not None else None)
 
 
 # -- MCP ------------------------------------------------------------------------------------------------
