@@ -64,12 +64,11 @@ def offered(server: JSONObject, extended: JSONObject, era: Era, client: JSONObje
         told = server.get(name)
         if not isinstance(told, dict) or not _bridged(name, method, era):
             continue
-        out[name] = {
+        said: JSONObject = {
             flag: told.get(flag) is True and point_of(message, era, flow) is not None
             for flag, (message, flow) in flags.items()
         }
-        if era != LEGACY:
-            out[name] = {flag: True for flag, value in out[name].items() if value}
+        out[name] = said if era == LEGACY else {flag: True for flag, value in said.items() if value}
     both: JSONObject = {
         name: _settings(name, extended[name]) for name in sorted(EXTENSIONS & extended.keys() & client.keys())
     }

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from firewall.core.bounds import JSON_INTEGER
+from firewall.core.bounds import JSON_INTEGER, KIB
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import canonical
@@ -28,6 +28,7 @@ from mcp_gateway.versions import LEGACY, Era
 
 SEPARATOR: Final = "__"
 PROMPT_ARGUMENTS: Final = 64
+PAGE_CHARS: Final = 64 * KIB
 _DATE: Final = frozenset("0123456789-:.TZ+")
 
 
@@ -163,9 +164,23 @@ def prompt_fits(one: Definition, arguments: Mapping[str, JSON]) -> bool:
     )
 
 
+def argument_names(one: Definition) -> frozenset[str]:
+    """Return what can be completed of a definition: a prompt's arguments, a template's variables."""
+    if one.template is not None:
+        return frozenset(one.template.variables)
+    declared = one.value.get("arguments")
+    names = [a.get("name") for a in declared if isinstance(a, dict)] if isinstance(declared, list) else []
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def set_value(definitions: Mapping[str, Definition]) -> JSON:
+    """Return a whole list as a definition of its own: which there are, and which exactly."""
+    return {name: definitions[name].digest for name in sorted(definitions)}
+
+
 def set_digest(definitions: Mapping[str, Definition]) -> str:
-    """Return the digest of a whole list: which definitions there are, and which exactly."""
-    return canonical.digest([[name, definitions[name].digest] for name in sorted(definitions)])
+    """Return the digest of a whole list."""
+    return canonical.digest(set_value(definitions))
 
 
 def exposed_name(alias: str, name: str) -> str:
@@ -180,10 +195,19 @@ def split_name(exposed: str, aliases: Sequence[str]) -> tuple[str, str] | None:
 
 
 def page(names: Sequence[str], after: str, size: int) -> tuple[Sequence[str], str]:
-    """Return the page of sorted names after ``after`` and the next page's ``after`` ("" at the end)."""
+    """Return the page of sorted names after ``after`` and the next page's ``after`` ("" at the end).
+
+    A page ends early when its names are longer than `PAGE_CHARS` together: a decision has bounds.
+    """
     start = bisect_right(names, after) if after else 0
     part = names[start : start + size]
-    return part, part[-1] if part and start + size < len(names) else ""
+    chars = 0
+    for at, name in enumerate(part):
+        chars += len(name)
+        if chars > PAGE_CHARS and at:
+            part = part[:at]
+            break
+    return part, part[-1] if part and start + len(part) < len(names) else ""
 
 
 # Skeletons fold what readers confuse: case, and the separators that hosts treat alike.

@@ -9,6 +9,8 @@ from typing import Final, Literal
 from firewall.core.bounds import LIST_CHUNK, UPSTREAM_IDLE_S, UPSTREAM_TOTAL_S
 from firewall.core.errors import ConfigFault
 from mcp_gateway.action import EFFECT_CLASSES, ServerFacts
+from mcp_gateway.apps import NONE as NO_RIGHTS
+from mcp_gateway.apps import Rights
 
 ASKS: Final = frozenset({"sampling", "elicitation", "roots"})
 NAME_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -31,6 +33,7 @@ class UpstreamSpec:
     asks: which questions a server may put to its callers (`ASKS`); none are declared to it otherwise, and
     one that it puts all the same is answered with method-not-found. answer_s: how long one waits.
     roots: absolute paths; of a client's roots only what lies at or below one of them is told to the server.
+    apps: the origins and devices that its MCP Apps may use (`apps.Rights`); none by default.
     transport ``sse`` is HTTP+SSE of 2024-11-05, deprecated: it needs ``legacy_sse=True`` written down.
     """
 
@@ -61,6 +64,7 @@ class UpstreamSpec:
     answer_s: float = 300.0
     roots: tuple[str, ...] = ()
     legacy_sse: bool = False
+    apps: Rights = NO_RIGHTS
 
     def __post_init__(self) -> None:
         """Raise ConfigFault: upstream_name, upstream_address, upstream_effect, upstream_unsandboxed, upstream_asks, upstream_sse."""
@@ -114,6 +118,8 @@ class Settings:
 
     workers: processes of this node.
     scratch: directory under which children get their working directories; outside keys, state, policy.
+    catalog: what the aggregate lists: ``full`` all tools, ``search`` three tools of ours that find, describe
+    and call them.
     private: absolute paths that no child may be given (keys, state, policy).
     session_ttl_s: of a legacy session's id; session_idle_s: after which one ends that runs nothing and
     holds no stream open; sessions: at the same time.
@@ -124,6 +130,7 @@ class Settings:
     public_url: str
     upstreams: tuple[UpstreamSpec, ...]
     aggregated: bool = True
+    catalog: Literal["full", "search"] = "full"
     workers: int = 1
     page: int = LIST_CHUNK
     session_ttl_s: int = 8 * 3600

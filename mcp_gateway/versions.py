@@ -69,6 +69,17 @@ def _rows() -> Mapping[tuple[str, Era, Flow], Point]:
         rows["tools/list", era, "response"] = Point.MCP_TOOL_LISTED
         rows["tools/call", era, "request"] = Point.MCP_TOOL_CALL
         rows["tools/call", era, "response"] = Point.MCP_TOOL_RESULT
+        rows["prompts/list", era, "request"] = Point.MCP_PROMPT_LIST
+        rows["prompts/list", era, "response"] = Point.MCP_PROMPT_LISTED
+        rows["prompts/get", era, "request"] = Point.MCP_PROMPT_GET
+        rows["prompts/get", era, "response"] = Point.MCP_PROMPT_RESULT
+        for method in ("resources/list", "resources/templates/list"):
+            rows[method, era, "request"] = Point.MCP_RESOURCE_LIST
+            rows[method, era, "response"] = Point.MCP_RESOURCE_LISTED
+        rows["resources/read", era, "request"] = Point.MCP_RESOURCE_READ
+        rows["resources/read", era, "response"] = Point.MCP_RESOURCE_RESULT
+        rows["completion/complete", era, "request"] = Point.MCP_COMPLETION_ASK
+        rows["completion/complete", era, "response"] = Point.MCP_COMPLETION_RESULT
         rows["tasks/get", era, "request"] = Point.MCP_TASK_GET
         rows["tasks/get", era, "response"] = Point.MCP_TASK_STATUS
         rows["tasks/cancel", era, "request"] = Point.MCP_TASK_CANCEL

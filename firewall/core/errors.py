@@ -107,6 +107,7 @@ FAULTS: dict[str, Fault] = _table(
     ("rpc_batch", 400, -32600, "Batches are not supported."),
     ("rpc_id", 400, -32600, "The request id is not allowed."),
     ("params_invalid", 400, -32602, "The parameters are not valid."),
+    ("resource_unknown", 400, -32602, "The resource is not known here."),
     ("method_unknown", 404, -32601, "The method is not supported here."),
     ("header_mismatch", 400, -32020, "A header and the body do not agree."),
     ("era_mixed", 400, -32020, "The message mixes two protocol eras."),

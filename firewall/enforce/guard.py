@@ -153,6 +153,10 @@ class Guard:
             # The intent stands without an outcome, and `audit verify` reports it: never guess one.
             return
 
+    def standing(self, principal: Principal) -> tuple[str, Label]:
+        """Return the policy revision and the caller's label now: an answer that is kept depends on both."""
+        return self._engine.revision, self._labels.current(principal)
+
     # -- one decision -------------------------------------------------------------------------------
 
     async def clear(self, action: Action, exchange: Exchange) -> Cleared | Refusal:
