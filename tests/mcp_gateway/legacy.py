@@ -12,7 +12,7 @@ import httpx2
 import orjson
 
 from firewall.wire import sse
-from tests.support.mcp import Stack
+from tests.support.mcp import NO_TLS, Stack
 
 CAPABILITIES = {"sampling": {}, "elicitation": {"form": {}, "url": {}}, "roots": {"listChanged": True}}
 
@@ -106,14 +106,14 @@ class LegacyClient:
         """POST a tools/call and read its stream; leaving the block closes the connection."""
         params = {"name": name, "arguments": arguments or {}, "_meta": {"progressToken": "p", **meta}}
         body = {"jsonrpc": "2.0", "id": rpc_id, "method": "tools/call", "params": params}
-        async with httpx2.AsyncClient(timeout=20) as http:
+        async with httpx2.AsyncClient(timeout=20, verify=NO_TLS) as http:
             async with http.stream("POST", self.stack.url(self.path), json=body, headers=self.headers()) as response:
                 yield Events(response)
 
     @contextlib.asynccontextmanager
     async def get(self, last: str = "", **headers: str) -> AsyncIterator[Events]:
         extra = {"accept": "text/event-stream", **({"last-event-id": last} if last else {}), **headers}
-        async with httpx2.AsyncClient(timeout=20) as http:
+        async with httpx2.AsyncClient(timeout=20, verify=NO_TLS) as http:
             async with http.stream("GET", self.stack.url(self.path), headers=self.headers(**extra)) as response:
                 yield Events(response)
 
@@ -124,7 +124,7 @@ class LegacyClient:
             return events.response.status_code, body["error"]["code"]
 
     async def delete(self) -> int:
-        async with httpx2.AsyncClient(timeout=20) as http:
+        async with httpx2.AsyncClient(timeout=20, verify=NO_TLS) as http:
             return (await http.delete(self.stack.url(self.path), headers=self.headers())).status_code
 
 

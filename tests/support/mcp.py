@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,6 +35,7 @@ from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import Settings, UpstreamSpec
 from tests.support.kit import Kit, kit, principal
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loopback in clear: nobody reads all authorities for each request
 NO_WALLS = Support(0, False, False)
 PUBLIC = "http://127.0.0.1:8700"
 BIN = Path(sys.executable).parent
@@ -96,7 +98,7 @@ class Stack:
     async def client(
         self, path: str, *, mode: str = "auto", token: str = "alice", **options: Any
     ) -> AsyncIterator[Client]:
-        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=20) as http:
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=20, verify=NO_TLS) as http:
             transport = streamable_http_client(self.url(path), http_client=http)
             async with Client(transport, mode=mode, read_timeout_seconds=15, **options) as client:
                 yield client
@@ -112,7 +114,7 @@ class Stack:
         ]
         extra = list(headers.items()) if isinstance(headers, Mapping) else list(headers or [])
         named = {name.lower() for name, _ in extra}
-        async with httpx2.AsyncClient(timeout=20) as http:
+        async with httpx2.AsyncClient(timeout=20, verify=NO_TLS) as http:
             content = body if isinstance(body, bytes) else None
             return await http.post(
                 self.url(path),
