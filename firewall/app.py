@@ -355,6 +355,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         tasks=tasks,
         support=support,
         near=near,
+        task_rows=store.collection("mcp_tasks"),
         burnt=store.collection("mcp_request_state"),
     )
     card_key = keys.ec_signing_key("card")

@@ -163,7 +163,7 @@ def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened, client: 
 
     client: the extensions that the client declared.
     """
-    offered = capabilities.offered(said.capabilities, said.extensions, era, client or {})
+    offered = capabilities.offered(said.capabilities, said.extensions, era, client or {}, version)
     info: JSONObject = (
         said.server_info if said.server_info.get("name") and said.server_info.get("version") else OURSELVES
     )

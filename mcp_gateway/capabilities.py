@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from firewall.core.jsonvalue import JSON, JSONObject
-from mcp_gateway import apps
+from mcp_gateway import apps, tasks
 from mcp_gateway.versions import LEGACY, Era, Flow, point_of
 
-EXTENSIONS: Final = frozenset({apps.EXTENSION})
+EXTENSIONS: Final = frozenset({apps.EXTENSION, tasks.EXTENSION_ID})
 _NAMES: Final = 64  # extensions that an upstream may declare; more are not remembered
 
 # Capability → the request that it stands for, and its flags with the message that each stands for.
@@ -42,6 +42,8 @@ def declared(capabilities: JSONObject) -> JSONObject:
         told = capabilities.get(name)
         if isinstance(told, dict):
             out[name] = {flag: True for flag in flags if told.get(flag) is True}
+    if tasks.offers(capabilities, tasks.CORE):
+        out["tasks"] = tasks.core_capability(capabilities)
     return out
 
 
@@ -53,11 +55,11 @@ def extensions(capabilities: JSONObject) -> JSONObject:
     return {name: settings for name, settings in list(told.items())[:_NAMES] if isinstance(settings, dict)}
 
 
-def offered(server: JSONObject, extended: JSONObject, era: Era, client: JSONObject) -> JSONObject:
+def offered(server: JSONObject, extended: JSONObject, era: Era, client: JSONObject, version: str = "") -> JSONObject:
     """Return the capabilities of our answer to a client.
 
     server, extended: an upstream's `declared` and `extensions`. client: the extensions that the
-    client declared.
+    client declared. version: the revision spoken with it; core tasks belong to one alone.
     """
     out: JSONObject = {}
     for name, (method, flags) in _KNOWN.items():
@@ -69,6 +71,8 @@ def offered(server: JSONObject, extended: JSONObject, era: Era, client: JSONObje
             for flag, (message, flow) in flags.items()
         }
         out[name] = said if era == LEGACY else {flag: True for flag, value in said.items() if value}
+    if version == tasks.CORE_VERSION and "tasks" in server:
+        out["tasks"] = server["tasks"]
     both: JSONObject = {
         name: _settings(name, extended[name]) for name in sorted(EXTENSIONS & extended.keys() & client.keys())
     }

@@ -32,6 +32,7 @@ from mcp_gateway.owner import Owners
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.shelf import Index, Shelf, alone, index_of, merged
 from mcp_gateway.stdio import Launcher
+from mcp_gateway.tasks import EXTENSION_ID
 from mcp_gateway.upstream import Credentials, Link, Pool, open_http
 from mcp_gateway.versions import MODERN, NEWEST_MODERN
 
@@ -150,7 +151,10 @@ class Catalog:
         if not endpoint.name:
             links = await self._gather(self._held(principal, endpoint), lambda spec: self.link(principal, spec))
             said = capabilities.union(link.opened.capabilities for link in links.values())
-            return Opened(NEWEST_MODERN, MODERN, capabilities={"tools": {}, **said})
+            extended: JSONObject = {}
+            if any(EXTENSION_ID in link.opened.extensions for link in links.values()):
+                extended[EXTENSION_ID] = {}
+            return Opened(NEWEST_MODERN, MODERN, capabilities={"tools": {}, **said}, extensions=extended)
         spec = endpoint.specs[0]
         found = await self.catalogue(principal, spec, spec.ttl_s)
         return self._known.words(principal.tenant, spec, found.opened)

@@ -172,7 +172,7 @@ class Judge:
         verdict: Cleared | Refusal | None = None
         try:
             verdict = await self._views.show(
-                Reader(one.principal, exchange, one.version, one.capabilities),
+                Reader(one.principal, one.endpoint, exchange, one.version, one.capabilities),
                 event.spec,
                 entry,
                 task,

@@ -124,15 +124,16 @@ def shown(
     *,
     outward: Callable[[str], str] | None = None,
     rights: apps.Rights = apps.NONE,
+    tasks: bool = False,
 ) -> JSONObject:
     """Return a definition as it goes to a client of an era, under its exposed name or URI.
 
     outward: how the endpoint tells the upstream's URIs (None: as they are). rights: what an app of
-    this upstream may ask its host for.
+    this upstream may ask its host for. tasks: the client's revision knows core tasks (2025-11-25).
     """
     out = {**one.value, KINDS[one.kind].key: exposed}
-    # Core tasks (2025-11-25) are not bridged yet, so no tool may ask for one.
-    out.pop("execution", None)
+    if not tasks:
+        out.pop("execution", None)
     output = out.get("outputSchema")
     if era == LEGACY and isinstance(output, dict) and output.get("type") != "object":
         del out["outputSchema"]

@@ -43,7 +43,6 @@ from mcp_gateway.dispatch import Dispatch
 from mcp_gateway.face import LegacyFace
 from mcp_gateway.house import House, States
 from mcp_gateway.inventory import Inventory, PinBook, Review
-from mcp_gateway.kinds import Kind
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
 from mcp_gateway.owner import Neighbours, Owners
@@ -142,7 +141,7 @@ class MCPGateway:
             relay=relay,
             sessions=self.sessions,
             rows=task_rows if task_rows is not None else MemoryStore(clock).collection("mcp_tasks"),
-            digest=self._digest,
+            digest=self._dispatch.views.digest,
             clock=clock,
             ids=ids,
             tasks=tasks,
@@ -159,10 +158,6 @@ class MCPGateway:
     def sandbox_missing(self) -> dict[str, tuple[str, ...]]:
         """Stdio upstream → the walls that its child lacks on this kernel."""
         return self._catalog.missing_walls
-
-    async def _digest(self, principal: Principal, endpoint: Endpoint, kind: Kind, exchange: Exchange) -> str:
-        views = getattr(self._dispatch, "views", None)
-        return await views.digest(principal, endpoint, kind, exchange) if views is not None else ""
 
     def _spec_of(self, name: str) -> UpstreamSpec | None:
         endpoint = self._catalog.endpoints.get(f"/mcp/{name}")

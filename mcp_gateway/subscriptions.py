@@ -39,6 +39,7 @@ from mcp_gateway.message import Rejected
 from mcp_gateway.relay import Turn
 from mcp_gateway.sessions import Session, Sessions
 from mcp_gateway.settings import UpstreamSpec
+from mcp_gateway.targets import uri_arguments
 from mcp_gateway.tasks import EXTENSION, EXTENSION_ID
 from mcp_gateway.tasks_table import TaskTable
 from mcp_gateway.tasks_view import TaskViews
@@ -277,7 +278,8 @@ class Subscriptions:
                 turn, Point.MCP_RESOURCE_WATCH, self._catalog.resource(turn.principal, endpoint), {}
             )
             return refusal
-        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, watched.facts(), {"uri": uri})
+        told = uri_arguments(watched.own)
+        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, watched.facts(), {"uri": uri}, told)
         return refusal if refusal is not None else watched
 
     async def _may_follow(self, turn: Turn, endpoint: Endpoint, one: Listener, ours: str) -> bool:
@@ -295,10 +297,21 @@ class Subscriptions:
         one.followed[spec.name, entry.theirs] = entry.id
         return True
 
-    async def _decide(self, turn: Turn, point: Point, resource: Resource, params: JSONObject) -> Refusal | None:
+    async def _decide(
+        self, turn: Turn, point: Point, resource: Resource, params: JSONObject, arguments: JSONObject | None = None
+    ) -> Refusal | None:
         call = turn.call
         body = jsonrpc.build_request(call.id, call.method, params)
-        action = request(point, turn.principal, call.method, resource, body, version=call.version, transport="http")
+        action = request(
+            point,
+            turn.principal,
+            call.method,
+            resource,
+            body,
+            version=call.version,
+            transport="http",
+            arguments=arguments or {},
+        )
         verdict = await self._guard.clear(action, turn.exchange)
         return verdict if isinstance(verdict, Refusal) else None
 

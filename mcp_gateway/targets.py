@@ -68,7 +68,7 @@ class ToolTarget:
     upstream's URIs; None: as they are.
     """
 
-    __slots__ = ("_arguments", "_facts", "_outward", "tool")
+    __slots__ = ("_arguments", "_facts", "outward", "tool")
 
     method: Final = "tools/call"
     asked: Final = Point.MCP_TOOL_CALL
@@ -80,7 +80,7 @@ class ToolTarget:
         self.tool = tool
         self._arguments = arguments
         self._facts = facts
-        self._outward = outward
+        self.outward = outward
 
     @property
     def spec(self) -> UpstreamSpec:
@@ -111,7 +111,7 @@ class ToolTarget:
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
         message = bridge.tool_result(call.id, call.era, result, said.server_info)
-        message = content.tool_content(message, self._outward, self.spec.apps)
+        message = content.tool_content(message, self.outward, self.spec.apps)
         return message, self._facts(self.tool.check_result(result))
 
 

@@ -113,7 +113,7 @@ class TaskCalls:
             if isinstance(begun, str):
                 return begun
             theirs = begun.id
-        waiting = ResultTarget(spec, target.tool, theirs, "", facts)
+        waiting = ResultTarget(spec, target.tool, theirs, "", facts, target.outward)
         held = replace(turn, call=replace(turn.call, method=waiting.method))
         outcome = "cancelled"
         try:

@@ -109,7 +109,7 @@ class TaskServer:
 
     async def _get(self, turn: Turn, endpoint: Endpoint) -> str:
         entry, spec = self._mine(turn, endpoint)
-        return await self._state(turn, spec, entry, Point.MCP_TASK_GET)
+        return await self._state(turn, endpoint, spec, entry, Point.MCP_TASK_GET)
 
     async def _cancel(self, turn: Turn, endpoint: Endpoint) -> str:
         entry, spec = self._mine(turn, endpoint)
@@ -119,11 +119,11 @@ class TaskServer:
                 raise NoMethod
             if entry.status in TERMINAL:
                 raise Malformed("params_invalid")  # 2025-11-25: a task that is over cannot be cancelled
-            return await self._state(turn, spec, entry, Point.MCP_TASK_CANCEL)
+            return await self._state(turn, endpoint, spec, entry, Point.MCP_TASK_CANCEL)
         answer = await self._ask(turn, spec, entry, {}, Point.MCP_TASK_CANCEL)
         return answer if isinstance(answer, str) else await self._acknowledge(turn, spec)
 
-    async def _state(self, turn: Turn, spec: UpstreamSpec, entry: Entry, point: Point) -> str:
+    async def _state(self, turn: Turn, endpoint: Endpoint, spec: UpstreamSpec, entry: Entry, point: Point) -> str:
         """Ask the upstream about a task and show what it says."""
         answer = await self._ask(turn, spec, entry, {}, point)
         if isinstance(answer, str):
@@ -133,7 +133,7 @@ class TaskServer:
         try:
             task = tasks.read(answer, entry.shape)
             verdict = await self._views.show(
-                Reader(turn.principal, turn.exchange, call.version, call.capabilities),
+                Reader(turn.principal, endpoint, turn.exchange, call.version, call.capabilities),
                 spec,
                 entry,
                 task,
@@ -154,7 +154,9 @@ class TaskServer:
         tool = await self._views.tool(principal, spec, entry)
         link = await self._catalog.link(principal, spec, declared(turn, spec))
         facts = partial(self._views.facts, principal, spec, tool)
-        target = ResultTarget(spec, tool, entry.theirs, entry.id, facts)
+        target = ResultTarget(
+            spec, tool, entry.theirs, entry.id, facts, self._catalog.outward(principal, endpoint, spec)
+        )
         credentials = self._catalog.credentials(principal, spec)
         return await self._relay.carry(turn, target, link, credentials, self._catalog.key(principal, spec))
 

@@ -14,8 +14,9 @@ from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.wire import jsonrpc
-from mcp_gateway import bridge, tasks
+from mcp_gateway import bridge, content, tasks
 from mcp_gateway.bridge import Opened
+from mcp_gateway.content import Outward
 from mcp_gateway.headers import ParamMap
 from mcp_gateway.inventory import Tool
 from mcp_gateway.message import Call
@@ -95,6 +96,7 @@ class ResultTarget:
     """``tasks/result``: the server holds its answer back until the task is over; it is the tool's result.
 
     ours: the task's id here, "" when the client asked for the result itself and knows of no task.
+    outward: how the endpoint tells the upstream's URIs.
     """
 
     method: Final = "tasks/result"
@@ -103,9 +105,16 @@ class ResultTarget:
     mirrors: Final = None
 
     def __init__(
-        self, spec: UpstreamSpec, tool: Tool | None, theirs: str, ours: str, facts: Callable[[Verdict], Resource]
+        self,
+        spec: UpstreamSpec,
+        tool: Tool | None,
+        theirs: str,
+        ours: str,
+        facts: Callable[[Verdict], Resource],
+        outward: Outward = None,
     ) -> None:
         self.spec = spec
+        self._outward = outward
         self._tool = tool
         self._theirs = theirs
         self._ours = ours
@@ -127,6 +136,7 @@ class ResultTarget:
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
         message = bridge.tool_result(call.id, call.era, result, said.server_info)
+        message = content.tool_content(message, self._outward, self.spec.apps)
         body = message["result"]
         assert isinstance(body, dict)
         if self._ours:

@@ -22,9 +22,11 @@ from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
-from mcp_gateway import bridge, questions, tasks
+from mcp_gateway import bridge, content, questions, tasks
 from mcp_gateway.action import response
-from mcp_gateway.catalog import Catalog
+from mcp_gateway.apps import Rights
+from mcp_gateway.catalog import Catalog, Endpoint
+from mcp_gateway.content import Outward
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory, Tool
 from mcp_gateway.schema import Verdict
@@ -36,9 +38,10 @@ from mcp_gateway.versions import MODERN
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who reads: the caller, the revision that it speaks, and the capabilities that it declared."""
+    """Who reads: the caller, where, the revision that it speaks, and the capabilities that it declared."""
 
     principal: Principal
+    endpoint: Endpoint
     exchange: Exchange
     version: str
     capabilities: JSONObject
@@ -80,7 +83,8 @@ class TaskViews:
         arguments: JSONObject | None = None
         coupled: tuple[Path, ...] = ()
         if task.result is not None:
-            result = tool_result(task.result)
+            outward = self._catalog.outward(reader.principal, reader.endpoint, spec)
+            result = tool_result(task.result, outward, spec.apps)
             point, members["result"] = Point.MCP_TOOL_RESULT, result
             resource = self.facts(reader.principal, spec, tool, tool.check_result(task.result) if tool else "none")
             arguments = {"is_error": result.get("isError") is True, "structured": "structuredContent" in result}
@@ -140,9 +144,9 @@ class TaskViews:
         return shown, kept
 
 
-def tool_result(result: JSON) -> JSONObject:
+def tool_result(result: JSON, outward: Outward, rights: Rights) -> JSONObject:
     """Return a tool's result as it stands inside a task. Raises Malformed("result_shape")."""
-    whole = bridge.tool_result(0, MODERN, result, {})["result"]
+    whole = content.tool_content(bridge.tool_result(0, MODERN, result, {}), outward, rights)["result"]
     assert isinstance(whole, dict)
     del whole["resultType"]  # the discriminator is that of the answer around it
     return whole

@@ -33,6 +33,7 @@ from mcp_gateway.inventory import Inventory
 from mcp_gateway.kinds import KINDS, Kind
 from mcp_gateway.message import RpcId
 from mcp_gateway.shelf import Shelf
+from mcp_gateway.tasks import CORE_VERSION
 from mcp_gateway.versions import MODERN, NEWEST_MODERN, Era
 
 KEPT: Final = 1024
@@ -127,7 +128,7 @@ class Views:
         """Return the Action of a list of some entries, as it would go to a client of an era."""
         info = KINDS[shelf.kind]
         body = bridge.listed(
-            rpc_id, era, info.member, self.shown(principal, endpoint, shelf, names, era), cursor, ttl_ms
+            rpc_id, era, info.member, self.shown(principal, endpoint, shelf, names, era, version), cursor, ttl_ms
         )
         tenant, item = principal.tenant, self._inventory.item
         items: JSONObject = {"items": [item(tenant, shelf.entries[name], name) for name in names]}
@@ -142,7 +143,7 @@ class Views:
         )
 
     def shown(
-        self, principal: Principal, endpoint: Endpoint, shelf: Shelf, names: Sequence[str], era: Era
+        self, principal: Principal, endpoint: Endpoint, shelf: Shelf, names: Sequence[str], era: Era, version: str = ""
     ) -> list[JSON]:
         """Return the definitions of some entries as a client of an era reads them."""
         out: list[JSON] = []
@@ -154,7 +155,16 @@ class Views:
                 if one.spec.name not in tell:
                     tell[one.spec.name] = self._catalog.outward(principal, endpoint, one.spec)
                 outward = tell[one.spec.name]
-            out.append(lists.shown(one.definition, era, name, outward=outward, rights=one.spec.apps))
+            out.append(
+                lists.shown(
+                    one.definition,
+                    era,
+                    name,
+                    outward=outward,
+                    rights=one.spec.apps,
+                    tasks=version == CORE_VERSION,
+                )
+            )
         return out
 
 

@@ -57,7 +57,10 @@ def test_a_method_of_the_other_era_has_no_point():
     assert point_of("initialize", "modern", "request") is None
     assert point_of("server/discover", "legacy", "request") is None
     assert point_of("ping", "modern", "request") is None
-    assert point_of("resources/read", "modern", "request") is None
+    for method in ("resources/subscribe", "tasks/result", "tasks/list", "logging/setLevel"):
+        assert point_of(method, "modern", "request") is None, method
+    for method in ("subscriptions/listen", "tasks/update"):
+        assert point_of(method, "legacy", "request") is None, method
 
 
 def test_a_legacy_client_is_offered_handshake_revisions_only():
