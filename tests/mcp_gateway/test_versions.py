@@ -4,6 +4,7 @@ import mcp_types.methods
 import mcp_types.version as sdk
 
 from firewall.core.points import INFO, Point
+from mcp_gateway import questions
 from mcp_gateway.versions import (
     ERROR,
     HANDSHAKE_VERSIONS,
@@ -23,7 +24,8 @@ def test_our_tables_equal_those_of_the_official_types():
 
 
 def test_every_mcp_point_is_used_and_no_other():
-    assert set(METHODS.values()) == {p for p in Point if INFO[p].protocol == "mcp"}
+    asked = {*questions.ASK.values(), *questions.ANSWER.values()}  # what a server asks is found by its method there
+    assert set(METHODS.values()) | asked == {p for p in Point if INFO[p].protocol == "mcp"}
 
 
 def test_the_direction_of_a_row_is_the_direction_of_its_point():
