@@ -158,7 +158,7 @@ def test_pins_are_shown_compared_and_approved_by_digest(node: Node) -> None:
     assert digest in out
     code, out, _ = node.run("pins", "diff", "time")
     assert code == 1
-    assert '-  "description": "Tells the time."' in out.replace('",', '"')
+    assert "/description\n  - Tells the time.\n" in out
     assert "\x1b" not in out
     assert node.run("pins", "approve", "time", "now")[0] == 2  # nobody to ask, no digest
     assert node.run("pins", "approve", "time", "now", "--digest", "sha256:" + "0" * 64)[0] == 1
