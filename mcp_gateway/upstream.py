@@ -56,6 +56,7 @@ SESSION_ID_CHARS: Final = 1024
 QUESTIONS_PER_S: Final = 10  # a server's own requests that are answered; more are dropped unanswered
 MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
 END_S: Final = 0.3  # for the DELETE of a session that is no longer used
+EARS_S: Final = 2.0
 LISTEN_FAILURES: Final = 5  # in a row, until a listener is told that its stream is gone
 Credentials = Callable[[], Awaitable[Headers]]
 
@@ -210,6 +211,7 @@ class HTTPLink:
         self._credentials: Credentials | None = None
         self._open: dict[int, PumpedExchange] = {}
         self._ears: asyncio.Task[None] | None = None
+        self._hearing = asyncio.Event()  # the session's own stream is open, or there is none
         self.session = b""
         self.declared = dict(declared or {})
         self.opened = Opened(NEWEST_MODERN, MODERN)
@@ -240,6 +242,10 @@ class HTTPLink:
         await self._initialize(headers)
         if self.declared:
             self._ears = self._tasks.spawn(self._overhear(credentials), f"mcp.ears.{self._spec.name}")
+            # What a server says on that stream before anybody listens is lost to it, and its question with it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EARS_S):
+                    await self._hearing.wait()
 
     def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> Exchange:
         """See Link.exchange."""
@@ -432,6 +438,7 @@ class HTTPLink:
                     raise UpstreamFault("unsupported", "the upstream has no stream of its own")
                 if kind_of(stream) != "text/event-stream" or stream.status != 200:
                     raise UpstreamFault("cut_stream", "the upstream opened no stream")
+                self._hearing.set()
                 parser = sse.Parser(SSE_EVENT_BYTES)
                 try:
                     async for chunk in stream.chunks():
@@ -457,7 +464,7 @@ class HTTPLink:
         Servers before SEP-2260 ask on the session's own stream. The session has one caller, so nobody else
         can be asked; the youngest open request is the one whose client is still there.
         """
-        with contextlib.suppress(UpstreamFault, Refused):
+        try:
             headers = await credentials()
             async with self.listen(headers) as messages:
                 async for value in messages:
@@ -469,6 +476,10 @@ class HTTPLink:
                         refused = answer_server(value)
                         if refused is not None:
                             await self.notify(await self._clear("error", refused, Point.MCP_NOTIFY_CLIENT), headers)
+        except (UpstreamFault, Refused):
+            return  # there is no such stream; questions within answers still arrive
+        finally:
+            self._hearing.set()
 
 
 class Patience:
