@@ -62,6 +62,8 @@ def check(uri: str) -> Parts:
         host = _host(scheme, authority)
     elif "@" in authority:
         raise Malformed("uri")
+    else:
+        _check_path(authority)  # elsewhere it is a name, and some servers join it to a path
     _check_path(path.partition("#")[0].partition("?")[0])
     _check_controls(uri)
     return Parts(scheme, host, unquote_to_bytes(path).decode("utf-8", "replace"))

@@ -42,7 +42,10 @@ def result(asked: dict[str, Any], **members: Any) -> dict[str, Any]:
 
 @dataclass
 class Scripted:
-    """The server. ``call`` answers tools/call; ``seen`` keeps every request with its headers."""
+    """The server. ``call`` answers tools/call; ``seen`` keeps every request with its headers.
+
+    answers: method → its result, or a function of its params; what it answers here it declares as well.
+    """
 
     call: Script
     tools: list[dict[str, Any]] = field(default_factory=lambda: list(TOOLS))
@@ -52,11 +55,24 @@ class Scripted:
     port: int = 0
     session: str = "s1"
     seen: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/mcp"
+
+    def capabilities(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"tools": {}, **self.answers.get("capabilities", {})}
+        named = {method.partition("/")[0] for method in self.answers}
+        return (
+            said
+            | {c: {} for c in ("prompts", "resources") if c in named}
+            | ({"completions": {}} if "completion" in named else {})
+        )
+
+    def asked(self, method: str) -> list[dict[str, Any]]:
+        return [body["params"] for _, body in self.seen if body.get("method") == method]
 
     def methods(self) -> list[str]:
         return [body.get("method", "(response)") for _, body in self.seen]
@@ -110,7 +126,7 @@ class Scripted:
         elif method == "server/discover":
             said = {
                 "supportedVersions": ["2026-07-28"],
-                "capabilities": {"tools": {}},
+                "capabilities": self.capabilities(),
                 "instructions": self.instructions,
                 **({"_meta": {"io.modelcontextprotocol/serverInfo": self.info}} if self.info else {}),
             }
@@ -118,7 +134,7 @@ class Scripted:
         elif method == "initialize":
             said = {
                 "protocolVersion": "2025-11-25",
-                "capabilities": {"tools": {}},
+                "capabilities": self.capabilities(),
                 "serverInfo": {"name": "s", "version": "1"},
             }
             await send(
@@ -126,6 +142,11 @@ class Scripted:
                     {"jsonrpc": "2.0", "id": asked["id"], "result": said}, extra=f"mcp-session-id: {self.session}\r\n"
                 )
             )
+        elif method in self.answers:
+            given = self.answers[method]
+            given = given(asked.get("params", {})) if callable(given) else given
+            member = given if "error" in given else {"result": {"resultType": "complete", **given}}
+            await send(as_json({"jsonrpc": "2.0", "id": asked["id"], **member}))
         elif method == "tools/list":
             await send(
                 as_json(

@@ -137,8 +137,8 @@ class Stack:
         given["_meta"] = {**MODERN_META, **given.get("_meta", {})}
         body = {"jsonrpc": "2.0", "id": rpc_id, "method": method, "params": given}
         routed = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
-        if "name" in given:
-            routed["mcp-name"] = given["name"]
+        if "name" in given or method == "resources/read":
+            routed["mcp-name"] = given["uri" if method == "resources/read" else "name"]
         return await self.post(path, body, token=token, headers={**routed, **headers})
 
 
