@@ -115,11 +115,11 @@ class TestEveryCell:
         user = User()
         engine = ScriptedEngine(lambda asked: no if asked["point"] == point else ALLOW)
         async with cell(client, server, user, engine) as (mcp, stack):
-            try:
+            heard = "nothing"
+            with contextlib.suppress(MCPError):
                 told = await mcp.call_tool("form", {})
-                assert told.is_error or "accept" not in text(told)
-            except MCPError as error:
-                assert "Ada" not in str(error)
+                heard = "an error" if told.is_error else text(told)
+            assert "accept" not in heard
             assert len(stack.gateway._asking.conversations) == 0
         assert len(user.asked) == (0 if point.endswith("ask") else 1)
 
