@@ -70,7 +70,7 @@ def settings(state: Path, **changes: Any) -> dict[str, Any]:
             "admin": {"host": "127.0.0.1", "port": free_port()},
         },
         "limits": {"calls_per_minute": 10_000_000, "tokens_per_day": 100_000_000, "usd_per_day": 10_000},
-        "identity": {"clients": {"svc": client, "other": client}},
+        "identity": {"clients": {"svc": client, "other": client, "third": client}},
     }
     return {**given, **changes}
 
@@ -405,6 +405,7 @@ def started(config: dict[str, Any], directory: Path, *, environ: Mapping[str, st
     path.write_text(yaml.safe_dump(config))
     made = configuration.build(config)
     log = directory / "up.log"
+    since = log.stat().st_size if log.exists() else 0
     with warm_cache(made.state):
         with log.open("ab") as out:
             process = subprocess.Popen(
@@ -419,7 +420,7 @@ def started(config: dict[str, Any], directory: Path, *, environ: Mapping[str, st
         port = made.listeners.data.port
         run = Started(process, port, made.public_url, made.audit_dir, made.state, log)
         try:
-            _wait(run)
+            _wait(run, since)
         except BaseException:
             run.kill()
             raise
@@ -433,12 +434,12 @@ def started(config: dict[str, Any], directory: Path, *, environ: Mapping[str, st
                 run.kill()
 
 
-def _wait(run: Started) -> None:
+def _wait(run: Started, since: int) -> None:
     until = time.monotonic() + 50
     while time.monotonic() < until:
         if run.process.poll() is not None:
             break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", run.port), timeout=0.2):
+        if b"Bartizan is up" in run.log.read_bytes()[since:]:  # said when every worker listens
             return
         time.sleep(0.02)
     raise AssertionError(f"bartizan up did not start: {run.log.read_text()[-2000:]}")
