@@ -57,6 +57,7 @@ class Scripted:
     seen: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    get: Callable[[dict[str, str], Send], Awaitable[None]] | None = None  # answers GET; 405 without one
 
     @property
     def url(self) -> str:
@@ -88,7 +89,7 @@ class Scripted:
                 first = await ahead if ahead else b""
                 text = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 fields = dict(line.split(": ", 1) for line in text.split("\r\n")[1:] if ": " in line)
-                headers = {k.lower(): v for k, v in fields.items()}
+                headers = {":method": text.split(" ", 1)[0]} | {k.lower(): v for k, v in fields.items()}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 asked = json.loads(body) if body else {}  # a DELETE or GET has none
                 self.seen.append((headers, asked))
@@ -109,6 +110,12 @@ class Scripted:
 
     async def answer(self, headers: dict[str, str], asked: dict[str, Any], send: Send) -> None:
         method = asked.get("method", "")
+        if headers[":method"] == "GET":
+            if self.get is not None:
+                await self.get(headers, send)
+                raise ConnectionError
+            await send(head("text/plain", status="405 Method Not Allowed", length=0))
+            return
         if (
             self.legacy
             and method not in ("initialize", "server/discover")
