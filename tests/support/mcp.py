@@ -19,9 +19,9 @@ from mcp.client.streamable_http import streamable_http_client
 
 from firewall.core.errors import Unauthenticated
 from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSON
+from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.principal import Principal
-from firewall.enforce.pins import Pins
+from firewall.enforce.pins import PinRules, Pins
 from firewall.enforce.registry import Registry
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
@@ -90,6 +90,7 @@ class Stack:
     auth: TokenTable
     port: int = 0
     sdk_errors: list[str] = field(default_factory=list)
+    changes: list[JSONObject] = field(default_factory=list)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -167,6 +168,7 @@ async def running(
     approved: bool = True,
     settings: Mapping[str, Any] | None = None,
     near: Neighbours | None = None,
+    rules: PinRules = PinRules(),  # noqa: B008  frozen
     **guard: Any,
 ) -> AsyncIterator[Stack]:
     """Run a gateway in front of upstreams on a free port."""
@@ -178,7 +180,8 @@ async def running(
             registry.register(tenant, "mcp", one.name, {}, by="test")
             if approved:
                 registry.approve(tenant, "mcp", one.name, by="test")
-    pins = Pins(parts.store.collection("pins"), parts.marks, parts.clock)
+    changes: list[JSONObject] = []
+    pins = Pins(parts.store.collection("pins"), parts.marks, parts.clock, rules, changes.append)
     tasks = Tasks()
     everyone = people or {"alice": person(*(f"{s.name}:{right}" for s in specs for right in ("read", "write")))}
     client = PooledClient(Dialler(SystemClock()))
@@ -201,7 +204,7 @@ async def running(
     app = Edge(gateway, EdgeSettings(frozenset({"127.0.0.1", "localhost"}), origins)) if edge else gateway
     server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
     await server.start()
-    stack = Stack(gateway, parts, pins, registry, tasks, auth, server.ports["mcp"])
+    stack = Stack(gateway, parts, pins, registry, tasks, auth, server.ports["mcp"], changes=changes)
     try:
         yield stack
     finally:

@@ -174,7 +174,7 @@ finding contains {
 finding contains {
 	"rule": "tools.pin_warned", "effect": "allow", "code": "definition_changed",
 	"owasp": ["ASI04", "MCP03:2025"], "severity": 60,
-	"obligations": [{"type": "notify", "channel": "pins"}],
+	"obligations": [{"type": "notify", "channel": "audit"}],
 } if changed_and_warned
 
 changed_and_warned if facts.pin == "warned"
