@@ -219,6 +219,10 @@ class Catalog:
                 parts[kind][one.name] = found
         return partial(self._index_of(parts).exposed, spec.name)
 
+    def searched(self, endpoint: Endpoint) -> bool:
+        """Return whether an endpoint lists the three tools of `search` in place of all."""
+        return not endpoint.name and self._settings.catalog == "search"
+
     def spec_of(self, endpoint: Endpoint, exposed: str) -> UpstreamSpec:
         """Return the upstream that an exposed name names, the endpoint's first for one that names none."""
         return self._route(endpoint, exposed)[0] or endpoint.specs[0]

@@ -25,6 +25,7 @@ from mcp_gateway.inventory import Inventory
 from mcp_gateway.kinds import BY_METHOD, KINDS
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.schema import Verdict
+from mcp_gateway.search import OWN, Search
 from mcp_gateway.sessions import Sessions
 from mcp_gateway.targets import CompletionTarget, PromptTarget, ResourceTarget, Target, ToolTarget, uri_arguments
 from mcp_gateway.versions import MODERN
@@ -59,6 +60,7 @@ class Objects:
         self._sessions = sessions
         self._views = views
         self._page = page
+        self._search = Search(decider, catalog=catalog, views=views, calls=self)
         self.begin: Begin | None = None
         self.handlers: Mapping[str, Handler] = MappingProxyType(
             {
@@ -82,6 +84,8 @@ class Objects:
         refusal = await self._decider.ask(turn, info.asked, self._catalog.resource(principal, endpoint), {})
         if refusal is not None:
             return await turn.refuse(refusal)
+        if kind == "tool" and self._catalog.searched(endpoint):
+            return await self._search.list(turn, endpoint)
         shelf, ttl_ms = await self._catalog.shelf(principal, endpoint, kind)
         view = self._views.view(principal, endpoint, shelf)
         names, following = lists.page(view.names(shelf), after, self._page)
@@ -99,6 +103,8 @@ class Objects:
     async def _tools_call(self, turn: Turn, endpoint: Endpoint) -> str:
         given = turn.call.params.get("arguments")
         arguments = given if isinstance(given, dict) else None
+        if turn.call.name in OWN and self._catalog.searched(endpoint):
+            return await self._search.call(turn, endpoint, turn.call.name, arguments or {})
         return await self.call_tool(turn, endpoint, turn.call.name, arguments, mirrored=turn.call.era == MODERN)
 
     async def call_tool(
