@@ -110,7 +110,7 @@ class Asking:
         """Ask a legacy client everything that a modern upstream's result asks.
 
         Returns what the retry adds, or the exchange's outcome when the call was refused.
-        Raises UpstreamFault: question_unanswered, malformed.
+        Raises UpstreamFault: unanswered, malformed.
         """
         asked, state = self._required(turn, target, result, rounds)
         responses: JSONObject = {}
@@ -118,7 +118,7 @@ class Asking:
             told = await self._ask(turn, target, question)
             if not isinstance(told, Answer):
                 if question.kind != "elicitation" or told == RPC_DENIED:
-                    raise UpstreamFault("question_unanswered")
+                    raise UpstreamFault("unanswered")
                 told = Answer({"action": "cancel"}, {"action": "cancel", "fields": []})  # nobody chose anything
             cleared = await self._clear_answer(turn, target, link, question, told, told.result)
             if isinstance(cleared, Refusal):
@@ -257,7 +257,7 @@ class Asking:
         """Return what the retry towards a modern upstream adds, each answer checked and decided.
 
         A legacy upstream that demanded addresses (-32042) is sent the request as it was.
-        Raises Malformed("answer_invalid"), UpstreamFault("question_unanswered").
+        Raises Malformed("answer_invalid"), UpstreamFault("unanswered").
         """
         responses: JSONObject = {}
         for key, question, told in self._answers(turn, target, sealed):
@@ -266,7 +266,7 @@ class Asking:
                 return cleared
             responses[key] = cleared.body
             if link.opened.era == LEGACY and told.result.get("action") != "accept":
-                raise UpstreamFault("question_unanswered")
+                raise UpstreamFault("unanswered")
         if link.opened.era == LEGACY:
             return Retry({}, sealed.rounds)
         return Retry(_added(responses, sealed.state), sealed.rounds)

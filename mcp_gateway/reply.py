@@ -28,7 +28,16 @@ _ON_200: Final = frozenset(
     {"denied", "approval_pending", "killed", "quarantined"}
     | {
         f"upstream_{c}"
-        for c in ("unreachable", "timeout", "malformed", "too_large", "cut_stream", "blocked", "credentials")
+        for c in (
+            "unreachable",
+            "timeout",
+            "malformed",
+            "too_large",
+            "cut_stream",
+            "blocked",
+            "credentials",
+            "unanswered",
+        )
     }
 )
 

@@ -165,7 +165,7 @@ FAULTS: dict[str, Fault] = _table(
     ("upstream_cut_stream", 502, RPC_UPSTREAM, "The upstream ended its answer early."),
     ("upstream_blocked", 502, RPC_UPSTREAM, "The upstream's address is not allowed."),
     ("upstream_failed", 502, RPC_UPSTREAM, "The upstream could not handle the request."),
-    ("question_unanswered", 504, RPC_UPSTREAM, "A question of the upstream was not answered."),
+    ("upstream_unanswered", 504, RPC_UPSTREAM, "A question of the upstream was not answered."),
     ("upstream_credentials", 502, RPC_UPSTREAM, "No credential for the upstream is available."),
 )
 
