@@ -40,8 +40,6 @@ from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.runtime import SystemClock
-from firewall.net.server import Listener, Server
-from firewall.net.unix_server import UnixServer
 from firewall.net.upstream import PooledClient
 from firewall.nucleus import VERSION, Nucleus, NucleusSettings, OnFault, Paths
 from firewall.record.audit import Settings as AuditSettings
@@ -57,6 +55,8 @@ from mcp_gateway.stdio_face import StdioFace
 
 if TYPE_CHECKING:
     from firewall.admin import OperatorSocket
+    from firewall.net.server import Server
+    from firewall.net.unix_server import UnixServer
 
 TENANT: Final = "default"
 NODE: Final = "node-1"  # both as in a configuration without them, so that every command reads this state
@@ -149,6 +149,7 @@ class Guarded:
                 upstreams=(spec,),
                 aggregated=False,
                 session_ttl_s=SESSION_S,
+                session_idle_s=SESSION_S,
                 scratch=str(settings.paths.children),
                 private=tuple(
                     str(path.resolve()) for path in (settings.paths.state, settings.paths.cache, self._run_dir)
@@ -173,12 +174,17 @@ class Guarded:
         if self._doors is not None:
             await self._doors.start()
         edge = Edge(self.mcp, EdgeSettings(frozenset(_hosts(self.settings)), frozenset()))
+        # The listeners are loaded where one was asked for: a client on a pipe does not wait for them.
         if self.settings.port:
+            from firewall.net.server import Listener, Server
+
             self._server = Server(
                 [Listener("run", "127.0.0.1", self.settings.port, edge)], self.core.clock, self.core.tasks
             )
             await self._server.start()
         elif self.settings.unix:
+            from firewall.net.unix_server import UnixServer
+
             self._unix = UnixServer(Path(self.settings.unix), edge)
             await self._unix.start()
 

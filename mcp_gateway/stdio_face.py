@@ -152,7 +152,7 @@ class StdioFace:
                 pass
             else:
                 await self._opened.wait()
-                await self._carry(line, message, key, unreadable=value is None)
+                await self._carry(line, message, key, silent=_expects_nothing(message))
         except BartizanError as error:
             if key is not None:
                 await self._tell(_error(key[1], error.code))
@@ -190,7 +190,7 @@ class StdioFace:
             reply.left.set()
         return reply is not None
 
-    async def _carry(self, line: bytes, message: JSONObject, key: Key | None, *, unreadable: bool) -> None:
+    async def _carry(self, line: bytes, message: JSONObject, key: Key | None, *, silent: bool) -> None:
         if key is not None and (len(self._running) >= REQUESTS or key in self._running):
             await self._tell(_error(key[1], "rpc_id" if key in self._running else "over_limit"))
             return
@@ -199,7 +199,7 @@ class StdioFace:
         if before and not modern and reply.status == 404 and await self._renew(before):
             # The session had ended without the client's doing (its time, a restart): it is open again, so ask again.
             reply = await self._post(line, await self._headers(message, modern), key, self._tell)
-        if reply.plain and (key is not None or unreadable) and not reply.left.is_set():
+        if reply.plain and not silent and not reply.left.is_set():
             await self._tell(bytes(reply.plain))
 
     async def _headers(self, message: JSONObject, modern: str) -> list[tuple[bytes, bytes]]:
@@ -389,6 +389,13 @@ def _modern(message: JSONObject) -> str:
     meta = params.get("_meta") if isinstance(params, dict) else None
     version = meta.get(PROTOCOL_VERSION) if isinstance(meta, dict) else None
     return version if isinstance(version, str) else ""
+
+
+def _expects_nothing(message: JSONObject) -> bool:
+    """Return whether a message is a notification or a response, which are never answered (JSON-RPC 2.0, 4.1)."""
+    if "method" in message:
+        return "id" not in message
+    return "result" in message or "error" in message
 
 
 def _key(message: JSONObject) -> Key | None:

@@ -22,6 +22,8 @@ FETCHERS: Final[Mapping[str, tuple[str, ...]]] = {
 _LAUNCHERS: Final = frozenset(
     {*FETCHERS, "node", "bun", "deno", "python", "python3", "docker", "podman", "env", "sh", "bash"}
 )
+_INTERPRETERS: Final = frozenset({"python", "node", "bun", "deno", "sh", "bash", "ruby", "perl", "php", "java"})
+_MANIFESTS: Final = ("package.json", "deno.json")  # beside them lies what a script imports
 _WORDS: Final = frozenset({"run", "exec", "dlx", "tool", "x", "-m", "-y", "--yes", "-i", "--rm", "--from"})
 _AFFIXES: Final = ("modelcontextprotocol-", "mcp-server-", "server-", "mcp-")
 NAME_CHARS: Final = 40
@@ -105,6 +107,37 @@ def find_program(word: str, environ: Mapping[str, str] = os.environ) -> str:
             "command_missing", f"{word}: not found on PATH", fix=f"{hint}, or name the program by its absolute path"
         )
     return found
+
+
+def with_script(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the command with its script made absolute, and what that script needs to read.
+
+    A script is the first plain argument of an interpreter, where it is a file. It was named by whoever started us;
+    with it come its project (the nearest folder above that has a manifest), else its folder, never a home.
+    """
+    program, *arguments = command
+    base = os.path.basename(program)
+    told = base.rstrip("0123456789.") if base.startswith("python") else base
+    if told not in _INTERPRETERS:
+        return tuple(command), ()
+    for at, word in enumerate(arguments):
+        if word in ("-m", "-c", "-e", "--eval", "-p", "--print", "-"):
+            break
+        if word.startswith("-") or word == "run":
+            continue
+        path = os.path.abspath(word)
+        if not os.path.isfile(path):
+            break
+        return (program, *arguments[:at], path, *arguments[at + 1 :]), (_project_of(path),)
+    return tuple(command), ()
+
+
+def _project_of(path: str) -> str:
+    folder = os.path.dirname(os.path.realpath(path))
+    for candidate in (folder, *(str(above) for above in list(Path(folder).parents)[:3])):
+        if any(os.path.exists(os.path.join(candidate, name)) for name in _MANIFESTS) and not _is_broad(candidate):
+            return candidate
+    return os.path.realpath(path) if _is_broad(folder) else folder
 
 
 def program_paths(program: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from firewall.cli.arguments import Usage
-from firewall.cli.guarding import FETCHERS, find_program, is_url, name_for, program_paths, run_state
+from firewall.cli.guarding import FETCHERS, find_program, is_url, name_for, program_paths, run_state, with_script
 from firewall.cli.output import safe
 from firewall.core.errors import BartizanError, ConfigFault
 from firewall.core.upstream_words import upstream_words
@@ -98,8 +98,9 @@ def run(given: argparse.Namespace) -> int:
     protocol = _keep_stdout() if stdio else -1
     token = _token(given.token_file)
     _remember(settings, speaker)
+    import uvloop
+
     from firewall import guarded
-    from firewall.net import server as net_server
 
     made = guarded.build(
         settings,
@@ -112,7 +113,8 @@ def run(given: argparse.Namespace) -> int:
     async def serve() -> None:
         code[0] = await _serve(made, speaker, protocol, token)
 
-    net_server.run(serve)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
     # A thread that waits in a read of stdin cannot be ended, and the interpreter would wait for a writer's.
     sys.stderr.flush()
     os._exit(code[0])
@@ -280,16 +282,22 @@ def _spec(given: argparse.Namespace) -> UpstreamSpec:
                 "run_target", "a URL has no cage", fix="leave out --env, --read, --write, --allow-host and --…sandbox"
             )
         url = given.target[0]
-        return UpstreamSpec(url=url, network=given.network or _network(url), **shared)
+        network = given.network or _network(url)
+        if network == "public" and url.startswith("http:"):
+            raise ConfigFault(
+                "plain_http", f"{url} goes over a public network in clear", fix="use https, or say --network private"
+            )
+        return UpstreamSpec(url=url, network=network, **shared)
     program = find_program(given.target[0])
+    command, script = with_script((program, *given.target[1:]))
     walls: Literal["auto", "required", "off"] = (
         "off" if given.no_sandbox else "required" if given.require_sandbox else "auto"
     )
     return UpstreamSpec(
         transport="stdio",
-        command=(program, *given.target[1:]),
+        command=command,
         env=_environment(given.env),
-        read=tuple(dict.fromkeys([*program_paths(program), *_paths(given.read)])),
+        read=tuple(dict.fromkeys([*program_paths(program), *script, *_paths(given.read)])),
         write=_paths(given.write),
         network=given.network or "public",
         sandbox=walls,
