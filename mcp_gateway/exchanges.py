@@ -378,6 +378,11 @@ def kind_of(stream: UpstreamStream) -> str:
     return stream.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def lasts(cleared: Cleared) -> bool:
+    """Return whether a request is answered by a stream without an end of its own: ``subscriptions/listen``."""
+    return isinstance(cleared.body, dict) and cleared.body.get("method") == "subscriptions/listen"
+
+
 def is_event_id(text: str) -> bool:
     """Return whether an event's id can travel in a header field."""
     return 0 < len(text) <= EVENT_ID_CHARS and all("\x21" <= c <= "\x7e" for c in text)

@@ -35,7 +35,7 @@ from mcp_gateway import bridge, tasks
 from mcp_gateway.catalog import Catalog
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
-from mcp_gateway.message import PREFIX
+from mcp_gateway.message import SUBSCRIPTION_ID
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.tasks import EXTENSION_ID
 from mcp_gateway.upstream import Link
@@ -43,7 +43,6 @@ from mcp_gateway.versions import MODERN
 
 What = Literal["tools", "prompts", "resources", "updated", "task"]
 
-SUBSCRIPTION: Final = PREFIX + "subscriptionId"
 LISTS: Final[dict[str, What]] = {
     "notifications/tools/list_changed": "tools",
     "notifications/prompts/list_changed": "prompts",
@@ -338,16 +337,37 @@ class Hub:
         cleared = await self._house.clear(
             slot.tenant, slot.spec, "subscriptions/listen", body, version=version, point=Point.MCP_RESOURCE_WATCH
         )
-        async with link.exchange(rpc_id, cleared, await self._credentials(slot)) as messages:
-            async for value in messages:
-                if "method" not in value:
-                    return
-                if value["method"] == "notifications/subscriptions/acknowledged":
-                    ready.set()
-                    continue
-                event = event_of(slot.spec, slot.key, value) if _belongs(value, rpc_id) else None
-                if event is not None and wanted.covers(event):
-                    slot.hear(event)
+        over = False
+        try:
+            async with link.exchange(rpc_id, cleared, await self._credentials(slot)) as messages:
+                async for value in messages:
+                    if "method" not in value:
+                        over = True
+                        return
+                    if value["method"] == "notifications/subscriptions/acknowledged":
+                        ready.set()
+                        continue
+                    event = event_of(slot.spec, slot.key, value) if _belongs(value, rpc_id) else None
+                    if event is not None and wanted.covers(event):
+                        slot.hear(event)
+        finally:
+            if not over and link.transport == "stdio" and link.alive:
+                with contextlib.suppress(RuntimeError):  # the worker stops, and the child with it
+                    self._tasks.spawn(self._cancel(slot, link, rpc_id), f"mcp.hub.{slot.spec.name}.cancel")
+
+    async def _cancel(self, slot: Slot, link: Link, rpc_id: int) -> None:
+        """End a listen on a pipe, where leaving alone says nothing."""
+        note = jsonrpc.build_notification("notifications/cancelled", {"requestId": rpc_id})
+        with contextlib.suppress(BartizanError, Refused):
+            cleared = await self._house.clear(
+                slot.tenant,
+                slot.spec,
+                "notifications/cancelled",
+                note,
+                version=link.opened.version,
+                point=Point.MCP_NOTIFY_CLIENT,
+            )
+            await link.notify(cleared, ())
 
     async def _credentials(self, slot: Slot) -> tuple[tuple[bytes, bytes], ...]:
         if not slot.sinks:
@@ -389,7 +409,7 @@ def _belongs(value: JSONObject, rpc_id: int) -> bool:
     """Return whether a notification names our listen: on a pipe those of another one come along."""
     params = value.get("params")
     meta = params.get("_meta") if isinstance(params, dict) else None
-    told = meta.get(SUBSCRIPTION) if isinstance(meta, dict) else None
+    told = meta.get(SUBSCRIPTION_ID) if isinstance(meta, dict) else None
     return told in (rpc_id, str(rpc_id)) and not isinstance(told, bool)
 
 

@@ -31,9 +31,9 @@ from mcp_gateway import tasks
 from mcp_gateway.action import response
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.house import Refused
-from mcp_gateway.hub import LISTS, SUBSCRIPTION, Event, Wanted, What
+from mcp_gateway.hub import LISTS, Event, Wanted, What
 from mcp_gateway.kinds import Kind
-from mcp_gateway.message import RpcId
+from mcp_gateway.message import SUBSCRIPTION_ID, RpcId
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.tasks import CORE, EXTENSION
 from mcp_gateway.tasks_table import TaskTable, owner_of
@@ -109,7 +109,7 @@ class Listener:
     @property
     def meta(self) -> JSONObject:
         """The ``_meta`` of its notifications: its own listen's id, never another's (mcp reference §5.4)."""
-        return {} if self.subscription is None else {"_meta": {SUBSCRIPTION: self.subscription}}
+        return {} if self.subscription is None else {"_meta": {SUBSCRIPTION_ID: self.subscription}}
 
 
 class Judge:

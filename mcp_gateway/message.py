@@ -39,6 +39,7 @@ CLIENT_CAPABILITIES: Final = PREFIX + "clientCapabilities"
 CLIENT_INFO: Final = PREFIX + "clientInfo"
 SERVER_INFO: Final = PREFIX + "serverInfo"
 LOG_LEVEL: Final = PREFIX + "logLevel"
+SUBSCRIPTION_ID: Final = PREFIX + "subscriptionId"
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")  # by severity
 # `_meta` keys that we own although they carry no prefix (SEP-414, progress).

@@ -20,6 +20,7 @@ from firewall.core.errors import UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared
 from mcp_gateway.exchanges import Inbox, Messages
+from mcp_gateway.message import SUBSCRIPTION_ID
 from mcp_gateway.upstream import covers, token_of
 
 LISTENERS: Final = 16
@@ -89,7 +90,15 @@ class Mux:
         token = token_of(value)
         if token < 0 and value.get("method") == "notifications/message" and len(self._open) == 1:
             return next(iter(self._open))
-        return token
+        return token if token >= 0 else subscription_of(value)
+
+
+def subscription_of(value: JSONObject) -> int:
+    """Return the id of the listen that a notification names (MCP 2026-07-28, subscriptions), or -1."""
+    params = value.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    told = meta.get(SUBSCRIPTION_ID) if isinstance(meta, dict) else None
+    return told if isinstance(told, int) and not isinstance(told, bool) else -1
 
 
 class MuxExchange:

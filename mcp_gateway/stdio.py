@@ -25,7 +25,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from firewall.core.action import Headers
-from firewall.core.bounds import MIB, UPSTREAM_BODY_BYTES
+from firewall.core.bounds import MIB, STREAM_TOTAL_S, UPSTREAM_BODY_BYTES
 from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared
@@ -35,7 +35,7 @@ from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, sandbox
 from mcp_gateway.bridge import Opened
-from mcp_gateway.exchanges import Messages, parsed
+from mcp_gateway.exchanges import Messages, lasts, parsed
 from mcp_gateway.house import House, Refused
 from mcp_gateway.mux import Mux, MuxExchange
 from mcp_gateway.sandbox import Cage, Support
@@ -242,6 +242,8 @@ class StdioLink:
         del credentials
         more_s = self._spec.answer_s if self.declared else 0.0
         deadline_s = self._spec.deadline_s + more_s
+        if lasts(cleared):  # silence is no sign of a child that hangs
+            return MuxExchange(self._mux, rpc_id, cleared, STREAM_TOTAL_S, self._write)
         return MuxExchange(self._mux, rpc_id, cleared, deadline_s, self._write, self._late)
 
     def listen(self, credentials: Headers) -> AbstractAsyncContextManager[Messages]:

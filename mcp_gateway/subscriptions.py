@@ -33,9 +33,9 @@ from mcp_gateway import tasks
 from mcp_gateway.action import request, response
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.house import Refused
-from mcp_gateway.hub import FILTERS, SUBSCRIPTION, Hub, What
+from mcp_gateway.hub import FILTERS, Hub, What
 from mcp_gateway.listener import Judge, Listener, Watched
-from mcp_gateway.message import Rejected
+from mcp_gateway.message import SUBSCRIPTION_ID, Rejected
 from mcp_gateway.relay import Turn
 from mcp_gateway.sessions import Session, Sessions
 from mcp_gateway.settings import UpstreamSpec
@@ -166,7 +166,7 @@ class Subscriptions:
             await asyncio.gather(watch, told, stop, return_exceptions=True)
         if turn.leash.pulled:
             return "cancelled"
-        result: JSONObject = {"resultType": "complete", "_meta": {SUBSCRIPTION: turn.call.id}}
+        result: JSONObject = {"resultType": "complete", "_meta": {SUBSCRIPTION_ID: turn.call.id}}
         verdict = await self._say(turn, resource, turn.call.method, jsonrpc.build_response(turn.call.id, result))
         if isinstance(verdict, Refusal):
             return await turn.refuse(verdict)
