@@ -222,14 +222,14 @@ class Journal:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._bytes = 0
-        self.kept: deque[Kept] = deque()
+        self.kept: list[Kept] = []  # an empty deque is ten times as large
 
     def keep(self, event: Kept) -> None:
         """Keep an event; forget the oldest ones, or this one, where there is no room."""
         while self.kept and (
             len(self.kept) >= KEPT_EVENTS or self._bytes + event.cost > KEPT_BYTES or event.cost > self._budget.left
         ):
-            self._forget(self.kept.popleft())
+            self._forget(self.kept.pop(0))
         if event.cost > KEPT_BYTES or event.cost > self._budget.left:
             event.line.lost = event.number
             return
