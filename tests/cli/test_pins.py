@@ -15,9 +15,13 @@ from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSON
 from firewall.enforce.lock import Lock, Locked, read
 from firewall.enforce.pins import Kind, PinRules
+from firewall.guarded import GuardedSettings, build
+from firewall.nucleus import Paths
 from firewall.wire import canonical
 from tests.admin.rig import TENANT
 from tests.cli.test_commands import Node, node
+from tests.support.mcp import spec
+from tests.support.patterns import PATTERNS
 
 __all__ = ["node"]
 
@@ -172,3 +176,19 @@ def test_the_configuration_finds_its_lock_beside_itself_and_refuses_to_start_wit
     assert pin_rules(load(file)) == PinRules({"time": "ask"}, Lock())
     file.write_text("mcp:\n  time: {url: 'https://t.example/mcp'}\n")
     assert pin_rules(load(file)) == PinRules({"time": "block"}), "a lock that nobody named is not read"
+
+
+def test_a_guarded_server_reads_no_lock_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bartizan.lock").write_text('{"lock": 1, "upstreams": {}}')
+    (tmp_path / "bartizan.yaml").write_text("lock: bartizan.lock\n")
+    monkeypatch.chdir(tmp_path)
+    made = spec("demo", url="http://127.0.0.1:1/mcp")
+    guarded = build(GuardedSettings(made, Paths(tmp_path / "state", PATTERNS), "ann"), "t" * 32)
+    try:
+        pins = guarded.core.pins
+        assert pins.observe("default", "demo", "tool", "x", "sha256:" + "1" * 64, trust=True) == "approved"
+        assert next(pins.list("default")).locked is None
+    finally:
+        guarded.core.close()
