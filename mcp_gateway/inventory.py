@@ -18,12 +18,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final, Literal, Protocol
 
-from firewall.core.action import Resource
+from firewall.core.action import Headers, Resource
 from firewall.core.bounds import TOOLS_PER_UPSTREAM
 from firewall.core.errors import Malformed, UpstreamFault
 from firewall.core.finding import Finding
@@ -37,17 +37,18 @@ from mcp_gateway.entries import definitions as definitions_of
 from mcp_gateway.entries import entry as entry_of
 from mcp_gateway.house import House, Refused, States
 from mcp_gateway.kinds import KINDS, Kind
-from mcp_gateway.listing import Listed, read_all
+from mcp_gateway.listing import read_all
 from mcp_gateway.lists import Definition
 from mcp_gateway.schema import Verdict
 from mcp_gateway.settings import UpstreamSpec
-from mcp_gateway.upstream import Credentials, Pool
+from mcp_gateway.upstream import Credentials, Link, Pool
 
 __all__ = ["Catalogue", "Entry", "Inventory", "PinBook", "PinStatus", "Review", "Tool"]
 
 PinKind = Literal["tool", "instructions", "prompt", "resource", "template", "set"]
 PASSING: Final = frozenset({"approved", "warned"})
 CATALOGUES: Final = 1024
+REVIEWED_AT_ONCE: Final = 8  # definitions; more are reviewed in a thread, so that others are served meanwhile
 Review = Callable[[JSON], Sequence[Finding]]
 
 
@@ -55,6 +56,7 @@ class PinBook(Protocol):
     """The part of `enforce.pins.Pins` that the inventory needs."""
 
     def epoch(self) -> int: ...
+    def first_contact(self, tenant: str, upstream: str) -> bool: ...
     def meet(self, tenant: str, upstream: str) -> bool: ...
     def met(self, tenant: str, upstream: str) -> None: ...
     def meeting(self, tenant: str, upstream: str) -> bool: ...
@@ -74,6 +76,16 @@ class PinBook(Protocol):
 
 Slot = tuple[str, str, str, Kind]
 """(tenant, upstream, credential key, kind)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one reading of one kind gave. reasons: digest → rules of its review."""
+
+    definitions: list[Definition]
+    reasons: Mapping[str, tuple[str, ...]]
+    ttl_ms: int
+    asked_ns: int
 
 
 class Inventory:
@@ -203,26 +215,47 @@ class Inventory:
         return found if self._clock.monotonic_ns() - found.fetched_ns <= allowed_s * 1e9 else None
 
     async def _read(self, slot: Slot, spec: UpstreamSpec, credentials: Credentials) -> Catalogue:
-        """Read one kind; at first contact all kinds, since what a server shows later is new."""
+        """Read one kind; at first contact all kinds, since what a server shows later is new.
+
+        Everything is read and reviewed before the contact begins, so that it is over at once: other
+        workers wait for it.
+        """
         tenant, _, key, kind = slot
         link = await self._pool.get(tenant, spec, key, credentials)
         headers = await credentials()
-        asked_ns = self._clock.monotonic_ns()
-        read = await read_all(self._house, tenant, spec, link, headers, kind)
-        first = await self._meet(tenant, spec)
-        trust = first and spec.pins == "tofu"
-        catalogue = self._take(slot, spec, read, link.opened, asked_ns, trust)
-        if first:
+        found = {kind: await self._find(tenant, spec, link, headers, kind)}
+        if self._pins.first_contact(tenant, spec.name):
             for other in KINDS:
-                if other == kind:
-                    continue
                 # One list that cannot be read keeps nobody from the others; what it shows later is new.
                 with contextlib.suppress(UpstreamFault, Refused):
-                    asked_ns = self._clock.monotonic_ns()
-                    read = await read_all(self._house, tenant, spec, link, headers, other)
-                    self._take((tenant, spec.name, key, other), spec, read, link.opened, asked_ns, trust)
+                    if other != kind:
+                        found[other] = await self._find(tenant, spec, link, headers, other)
+        first = await self._meet(tenant, spec)
+        for one, given in found.items():
+            if first or one == kind:
+                self._take((tenant, spec.name, key, one), spec, given, link.opened, first and spec.pins == "tofu")
+        if first:
             self._pins.met(tenant, spec.name)
-        return catalogue
+        return self._catalogues[slot]
+
+    async def _find(self, tenant: str, spec: UpstreamSpec, link: Link, headers: Headers, kind: Kind) -> _Found:
+        """Read one kind and review what of it was not reviewed before; many definitions beside the loop."""
+        asked_ns = self._clock.monotonic_ns()
+        read = await read_all(self._house, tenant, spec, link, headers, kind)
+        definitions: list[Definition] = []
+        for item in read.entries:
+            with contextlib.suppress(Malformed):
+                definitions.append(lists.definition(item, kind))
+        fresh = {one.digest: one.value for one in definitions if one.digest not in self._reviewed}
+        if len(self._reviewed) + len(fresh) > 8 * TOOLS_PER_UPSTREAM:
+            self._reviewed.clear()
+            fresh = {one.digest: one.value for one in definitions}
+        if len(fresh) > REVIEWED_AT_ONCE:
+            self._reviewed |= await asyncio.to_thread(self._judge, fresh)
+        else:
+            self._reviewed |= self._judge(fresh)
+        reviewed = {one.digest: self._reviewed[one.digest] for one in definitions}
+        return _Found(definitions, reviewed, read.ttl_ms, asked_ns)
 
     async def _meet(self, tenant: str, spec: UpstreamSpec) -> bool:
         """Return whether this is the first contact with a server; waits for another worker's to end.
@@ -235,18 +268,12 @@ class Inventory:
             await asyncio.sleep(0.02)
         return False
 
-    def _take(
-        self, slot: Slot, spec: UpstreamSpec, read: Listed, opened: Opened, asked_ns: int, trust: bool
-    ) -> Catalogue:
+    def _take(self, slot: Slot, spec: UpstreamSpec, found: _Found, opened: Opened, trust: bool) -> Catalogue:
         """Make and keep the catalogue of what was read."""
         tenant, _, _, kind = slot
         old = self._catalogues.pop(slot, None)
         definitions: dict[str, list[Definition]] = {}
-        for item in read.entries:
-            try:
-                one = lists.definition(item, kind)
-            except Malformed:
-                continue
+        for one in found.definitions:
             definitions.setdefault(lists.skeleton(one.name, kind), []).append(one)
         entries: dict[str, Entry] = {}
         for alike in definitions.values():
@@ -254,7 +281,7 @@ class Inventory:
             for one in alike:
                 if names[one.name] == 1:
                     before = old.entries.get(one.name) if old else None
-                    reasons = self._judge(one) + (("PIN-03.confusable",) if len(alike) > 1 else ())
+                    reasons = found.reasons[one.digest] + (("PIN-03.confusable",) if len(alike) > 1 else ())
                     entries[one.name] = self._entry(tenant, spec, one, reasons, trust, before)
         self._observe_words(tenant, spec, opened, trust)
         whole = definitions_of(entries)
@@ -264,7 +291,7 @@ class Inventory:
             self._pins.observe(tenant, spec.name, "set", kind, canonical.digest(listed), trust=trust)
         unchanged = old is not None and old.entries == entries
         serial = old.serial if old is not None and unchanged else next(self._serials)
-        catalogue = Catalogue(entries, opened, asked_ns, serial, kind, read.ttl_ms)
+        catalogue = Catalogue(entries, opened, found.asked_ns, serial, kind, found.ttl_ms)
         while len(self._catalogues) >= CATALOGUES:
             dropped = next(iter(self._catalogues))
             del self._catalogues[dropped]
@@ -289,14 +316,12 @@ class Inventory:
         pin = self._pins.observe(tenant, spec.name, one.kind, one.name, one.digest, trust=trust, reasons=reasons)
         return entry_of(spec, one, reasons, pin, epoch)
 
-    def _judge(self, one: Definition) -> tuple[str, ...]:
-        found = self._reviewed.get(one.digest)
-        if found is None:
-            if len(self._reviewed) >= 8 * TOOLS_PER_UPSTREAM:
-                self._reviewed.clear()
-            serious = {f.rule for f in self._review(one.value) if f.severity >= self._severity}
-            found = self._reviewed[one.digest] = tuple(sorted(serious))
-        return found
+    def _judge(self, values: Mapping[str, JSONObject]) -> dict[str, tuple[str, ...]]:
+        """Return the rules of serious findings of some definitions, by digest."""
+        return {
+            digest: tuple(sorted({f.rule for f in self._review(value) if f.severity >= self._severity}))
+            for digest, value in values.items()
+        }
 
     def _observe_words(self, tenant: str, spec: UpstreamSpec, opened: Opened, trust: bool) -> None:
         said = _words_of(opened)
