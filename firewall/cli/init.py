@@ -14,11 +14,11 @@ NAME: Final = "bartizan.yaml"
 
 TEMPLATE: Final = """\
 # Bartizan's configuration: what stands between your agents and what they can reach.
-#   every key             docs/configuration.md
-#   check this file       bartizan config check --config {name}
-#   check the machine     bartizan --config {name} doctor
-#   start                 bartizan --config {name} up
-# A key that is unknown or written twice is an error. Secrets are never written here: name a variable or a file.
+# Every key: docs/configuration.md. A key that is unknown or written twice is an error.
+# Check this file with: bartizan config check --config {name}
+# Check the machine with: bartizan --config {name} doctor
+# Start with: bartizan --config {name} up
+# Secrets are never written here: name a variable or a file.
 # For completion in editors: bartizan config schema > bartizan.schema.json
 # yaml-language-server: $schema=./bartizan.schema.json
 
@@ -32,6 +32,7 @@ public_url: {public_url}
 # Give it to no server below: a local program whose paths reach it is refused.
 state_dir: ~/.local/state/bartizan
 
+# Where it listens.
 listeners:
   # Agents connect here.
   data:
@@ -87,13 +88,15 @@ mcp:
 
 # Ceilings of one caller: an agent in a loop costs no more than this.
 limits:
-  calls_per_minute: 600
-  usd_per_day: 20
+  calls_per_minute: 600             # more are refused, with the time to wait
+  usd_per_day: 20                   # of language models
 
+# Every decision is recorded, with proofs; `bartizan audit` reads and checks the log.
 audit:
   durability: batch                 # disk: nothing is forwarded before its record is on the disk
   # directory: /var/log/bartizan    # in the state directory without this
 
+# Who may do what, in Rego.
 policy:
   engine: regorus                   # embedded; or opa-server
   # bundle: /etc/bartizan/policies  # your own rules; the shipped ones without this

@@ -21,7 +21,7 @@ from firewall.core.errors import ConfigFault
 from tests.support.composed import audit_records, modern, raw_exchange, request_bytes, warm_cache
 from tests.support.pipe import BARTIZAN, CHILD, Pipe, alive, bartizan, environment, piped
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(45)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from tests.support.composed import META, warm_cache
 
 BARTIZAN = Path(sys.executable).parent / "bartizan"
 CHILD = Path(__file__).resolve().parents[1] / "mcp_gateway" / "child.py"
-PATIENCE_S = 20.0
+PATIENCE_S = 12.0
 
 
 @dataclass
