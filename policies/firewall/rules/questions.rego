@@ -143,6 +143,10 @@ secret_asked if {
 
 secret_asked if secret_words(said.fields)
 
+secret_asked if secret_words(said.titles)
+
+secret_asked if secret_words(said.formats)
+
 # METADATA
 # title: A form asks for a secret
 # description: Passwords, tokens, keys and card numbers are never typed into a form that a server made; an address of the server itself is the way.
@@ -182,6 +186,17 @@ url_safe if {
 	said.idn == false
 	is_string(said.host)
 	said.host != ""
+	not literal
+}
+
+# A name of the house, where its operator wrote it down for this server.
+url_safe if {
+	said.scheme == "https"
+	said.host_class == "private"
+	said.userinfo == false
+	said.idn == false
+	some hosts in [data.config.elicitation_hosts[input.resource.properties.server]]
+	own_host(hosts)
 	not literal
 }
 

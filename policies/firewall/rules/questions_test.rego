@@ -43,6 +43,17 @@ test_another_upstream_s_hosts_say_nothing if {
 	data.firewall.decision.effect == "allow" with input as url with data.config.elicitation_hosts as {"time": ["example.org"]}
 }
 
+test_a_name_of_the_house_passes_only_where_it_is_written_down if {
+	document := object.union(url, {"action": {"properties": {"arguments": {"host_class": "private", "host": "sso.corp.internal"}}}})
+	"questions.unsafe_address" in rules(document)
+	data.firewall.decision.effect == "allow" with input as document with data.config.elicitation_hosts as {"git": ["corp.internal"]}
+}
+
+test_an_address_of_the_house_passes_nowhere if {
+	document := object.union(url, {"action": {"properties": {"arguments": {"host_class": "private", "host": "10.0.0.1"}}}})
+	data.firewall.decision.effect == "deny" with input as document with data.config.elicitation_hosts as {"git": ["10.0.0.1"]}
+}
+
 test_forms_never_name_secrets if {
 	every field in ["Password", "new-password", "api key", "X.Token", "pin", "cardNumber"] {
 		"questions.secret_form" in rules(form(["name", field]))
