@@ -29,6 +29,7 @@ from mcp_gateway.versions import (
     MODERN,
     MODERN_VERSIONS,
     Era,
+    point_of,
 )
 
 RpcId = str | int
@@ -282,7 +283,8 @@ def _modern(received: Mapping[bytes, bytes], told: str, meta: JSONObject, method
         raise Rejected("params_invalid")
     if told != version or h.decode(received.get(h.METHOD, b"")) != method:
         raise Rejected("header_mismatch")
-    key = NAMED.get(method)
+    # A method that this era does not have is refused as unknown, whatever its headers say.
+    key = NAMED.get(method) if point_of(method, MODERN, "request") is not None else None
     if key is not None and params.get(key) is not None and h.decode(received.get(h.NAME, b"")) != params[key]:
         raise Rejected("header_mismatch")
     if version not in MODERN_VERSIONS:

@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.conformance.everything_server import application, effects
 from tests.conformance.score import Score, better, read, worse
@@ -28,6 +29,10 @@ BUILD = ROOT / "build" / "conformance"
 SUITES = {"0.1.16": "conformance-0-1", "0.2.0-alpha.12": "conformance-0-2"}
 RUNS = [("0.1.16", "2025-11-25"), ("0.2.0-alpha.12", "2025-11-25"), ("0.2.0-alpha.12", "2026-07-28")]
 TIMEOUT_S = 240
+# The same server twice behind us: spoken to as it prefers, and in the legacy era.
+UPSTREAMS: dict[str, Any] = {"every": "auto", "every-legacy": "legacy"}
+# Which of them a suite is run against: a server's modern answers cannot be had of its legacy era.
+THROUGH = {"2025-11-25": ("every", "every-legacy"), "2026-07-28": ("every",)}
 
 
 def node() -> Path:
@@ -99,12 +104,13 @@ async def measure(*, through_us: bool, only: str) -> list[Score]:
             return [await score(program, *run, "direct", urls["direct"], only) for run in RUNS]
         proxy = TokenProxy("alice")
         await proxy.start()
-        urls["bartizan"] = f"http://localhost:{proxy.port}/mcp/every"
         try:
             async with firewall(origin, proxy.port) as stack:
                 proxy.upstream_port = stack.port
+                urls |= {name: f"http://localhost:{proxy.port}/mcp/{name}" for name in UPSTREAMS}
                 for run in RUNS:
-                    scores += [await score(program, *run, target, url, only) for target, url in urls.items()]
+                    for target in ("direct", *THROUGH[run[1]]):
+                        scores.append(await score(program, *run, target, urls[target], only))
                 for fault in stack.kit.faults[:3]:
                     print(f"internal: {type(fault).__name__} {fault}", file=sys.stderr)
         finally:
@@ -126,9 +132,9 @@ def firewall(origin: str, front: int):  # type: ignore[no-untyped-def]
     cache = BUILD / "patterns"
     cache.mkdir(mode=0o700, exist_ok=True)
     asks = frozenset({"sampling", "elicitation", "roots"})
-    may = {"asks": asks} if "asks" in spec("x", url="https://x.example").__slots__ else {}
+    given = {"url": f"{origin}/mcp", "effects": effects(), "list_age_s": 1.0, "trust": "trusted", "asks": asks}
     return running(
-        spec("every", url=f"{origin}/mcp", effects=effects(), list_age_s=1.0, **may),
+        *(spec(name, era=era, **given) for name, era in UPSTREAMS.items()),
         engine=RegorusEngine(load(state_dir=cache)),
         scanner=PatternScanner(cache=cache),
         review=review,
@@ -137,16 +143,18 @@ def firewall(origin: str, front: int):  # type: ignore[no-untyped-def]
 
 
 def compare(scores: list[Score]) -> dict[str, object]:
-    """Return the whole report of runs that stand in pairs: direct, through us."""
-    pairs = list(zip(scores[::2], scores[1::2], strict=True))
+    """Return the whole report: every run through us beside the direct run of its suite."""
+    direct = {(one.suite, one.requirements): one for one in scores if one.target == "direct"}
     compared = [
         {
-            "suite": direct.suite,
-            "requirements": direct.requirements,
-            "worse": worse(direct, through),
-            "better": better(direct, through),
+            "suite": one.suite,
+            "requirements": one.requirements,
+            "target": one.target,
+            "worse": worse(direct[one.suite, one.requirements], one),
+            "better": better(direct[one.suite, one.requirements], one),
         }
-        for direct, through in pairs
+        for one in scores
+        if one.target != "direct"
     ]
     return {"ok": not any(c["worse"] for c in compared), "compared": compared, "runs": [s.document() for s in scores]}
 
@@ -159,9 +167,9 @@ def main() -> None:
     given = options.parse_args()
     scores = asyncio.run(measure(through_us=not given.direct, only=given.only))
     width = min(100, shutil.get_terminal_size().columns)
-    print("suite           requirements  target    scenarios  passed  failed  scored failing  seconds")
+    print("suite           requirements  target        scenarios  passed  failed  scored failing  seconds")
     print("-" * width)
-    row = "{suite:15} {requirements:13} {target:9} {scenarios:9} {passed:7} {failed:7} {scored_failed:15} {seconds:8}"
+    row = "{suite:15} {requirements:13} {target:13} {scenarios:9} {passed:7} {failed:7} {scored_failed:15} {seconds:8}"
     for one in scores:
         print(row.format(**one.document()))
     if given.only:
@@ -169,14 +177,14 @@ def main() -> None:
             for name, checks in one.scenarios.items():
                 for check, (passed, failed) in checks.items():
                     why = one.messages.get(f"{name}/{check}", "")
-                    print(f"{one.suite} {one.requirements} {one.target:9} {check}: {passed}/{failed} {why}")
+                    print(f"{one.suite} {one.requirements} {one.target:13} {check}: {passed}/{failed} {why}")
     if given.direct:
         return
     report = compare(scores)
     if not given.only:
         (BUILD / "mcp.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for pair in report["compared"]:  # type: ignore[attr-defined]
-        print(f"\n{pair['suite']} {pair['requirements']}: {len(pair['worse'])} worse through us")
+        print(f"\n{pair['suite']} {pair['requirements']} {pair['target']}: {len(pair['worse'])} worse through us")
         for line in pair["worse"]:
             print("  " + line)
         for line in pair["better"]:
