@@ -102,6 +102,7 @@ class HTTPExchange:
         "_rpc_id",
         "_sse",
         "_stream",
+        "_on_pause",
     )
 
     def __init__(self, link: Opener, rpc_id: int, cleared: Cleared, credentials: Headers, deadline_s: float) -> None:
@@ -116,6 +117,11 @@ class HTTPExchange:
         self._last_id = ""
         self._retry_ms: int | None = None
         self._resumes = 0
+        self._on_pause: Callable[[], None] | None = None
+
+    def pausing(self, call: Callable[[], None]) -> None:
+        """Call this when the server ends its stream and has named the time to come back (SEP-1699)."""
+        self._on_pause = call
 
     async def __aenter__(self) -> HTTPExchange:
         link = self._link
@@ -211,6 +217,8 @@ class HTTPExchange:
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
+                if self._on_pause is not None and self._retry_ms is not None and is_event_id(self._last_id):
+                    self._on_pause()
                 await self._resume()
                 continue
             except UpstreamFault as fault:
@@ -314,6 +322,10 @@ class PumpedExchange:
         self.inbox = Inbox()
         self.rpc_id = rpc_id
 
+    def pausing(self, call: Callable[[], None]) -> None:
+        """See HTTPExchange.pausing."""
+        self._inner.pausing(call)
+
     async def __aenter__(self) -> PumpedExchange:
         try:
             await self._inner.__aenter__()
@@ -375,7 +387,8 @@ def kind_of(stream: UpstreamStream) -> str:
         raise UpstreamFault("credentials", "the upstream refused our credential")
     if stream.status >= 500:
         raise UpstreamFault("malformed", "the upstream answered with a server error")
-    return stream.headers.get("content-type", "").partition(";")[0].strip().lower()
+    told = stream.headers.get("content-type", "")
+    return told if told == "application/json" else told.partition(";")[0].strip().lower()
 
 
 def lasts(cleared: Cleared) -> bool:
@@ -404,12 +417,14 @@ def answers(value: JSON, rpc_id: int, status: int) -> bool:
 
 async def whole(stream: UpstreamStream) -> JSONObject:
     """Return the one message of a JSON answer. Raises UpstreamFault: too_large, malformed, cut_stream, timeout."""
-    data = bytearray()
+    parts: list[bytes] = []
+    size = 0
     async for chunk in stream.chunks():
-        data += chunk
-        if len(data) > UPSTREAM_BODY_BYTES:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > UPSTREAM_BODY_BYTES:
             raise UpstreamFault("too_large")
-    return parsed(bytes(data))
+    return parsed(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def parsed(data: bytes) -> JSONObject:

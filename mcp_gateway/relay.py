@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -31,6 +31,7 @@ from mcp_gateway.action import request, response
 from mcp_gateway.asking import URL_REQUIRED, Asking, Retry, declared
 from mcp_gateway.conversation import end
 from mcp_gateway.exchanges import Exchange as UpstreamExchange
+from mcp_gateway.exchanges import HTTPExchange, PumpedExchange
 from mcp_gateway.face import Face
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
@@ -123,6 +124,8 @@ class Relay:
         exchange = link.exchange(rpc_id, cleared, await credentials())
         turn.out.about = target.asking
         turn.out.begin()
+        if isinstance(exchange, (HTTPExchange, PumpedExchange)):
+            exchange.pausing(turn.out.let_go)
         rounds = retry.rounds if retry is not None else 1
         return await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
 
@@ -164,7 +167,8 @@ class Relay:
         """Read what answers a request until it is answered, parked, or nobody waits. fresh: not entered yet."""
         outcome: str | Retry = "cancelled"
         ours = True
-        with self._watching(turn):
+        watch = _Watch(turn, self._tasks) if turn.call.era == MODERN else None
+        try:
             async with turn.leash:
                 try:
                     messages = await exchange.__aenter__() if fresh else exchange.messages
@@ -186,6 +190,9 @@ class Relay:
                 finally:
                     if ours:
                         await exchange.__aexit__(None, None, None)
+        finally:
+            if watch is not None:
+                watch.stop()
         if turn.leash.pulled and outcome == "cancelled":
             await self._cancel(turn.principal, target, link, rpc_id, credentials)
             await turn.out.end()
@@ -305,27 +312,30 @@ class Relay:
             )
             await link.notify(cleared, await credentials())
 
-    @contextlib.contextmanager
-    def _watching(self, turn: Turn) -> Iterator[None]:
-        """Pull the leash when a modern client leaves. Starts its task only for calls that take a while."""
-        if turn.call.era != MODERN:
-            yield
-            return
-        watcher: list[asyncio.Task[None]] = []
 
-        async def watch() -> None:
-            await asgi.disconnected(turn.receive)
-            turn.leash.pull()
+class _Watch:
+    """Pulls a leash when a modern client leaves. Starts its task only for calls that take a while."""
 
-        timer = asyncio.get_running_loop().call_later(
-            WATCH_AFTER_S, lambda: watcher.append(self._tasks.spawn(watch(), "mcp.watch"))
-        )
-        try:
-            yield
-        finally:
-            timer.cancel()
-            for task in watcher:
-                task.cancel()
+    __slots__ = ("_task", "_tasks", "_timer", "_turn")
+
+    def __init__(self, turn: Turn, tasks: Tasks) -> None:
+        self._turn = turn
+        self._tasks = tasks
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+
+    def stop(self) -> None:
+        """The call is over."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = self._tasks.spawn(self._watch(), "mcp.watch")
+
+    async def _watch(self) -> None:
+        await asgi.disconnected(self._turn.receive)
+        self._turn.leash.pull()
 
 
 def _moves_on(turn: Turn, body: JSONObject) -> bool:
