@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from firewall.core.errors import RPC_DENIED, Malformed, UpstreamFault
@@ -306,7 +306,7 @@ class Asking:
     # -- inside --------------------------------------------------------------------------------------------
 
     def _parse(self, turn: Turn, target: Target, method: str, params: JSON, can: JSONObject) -> Question:
-        return questions.parse(
+        found = questions.parse(
             method,
             params,
             can,
@@ -314,6 +314,12 @@ class Asking:
             era=turn.call.era,
             elicitation_id=self._ids.new("e") if turn.call.era == LEGACY else "",
         )
+        related: JSONObject = getattr(target, "related", {})  # a question that belongs to a task says so
+        if not related:
+            return found
+        meta = found.params.get("_meta")
+        named = {**(meta if isinstance(meta, dict) else {}), **related}
+        return replace(found, params={**found.params, "_meta": named})
 
     def _required(
         self, turn: Turn, target: Target, result: JSONObject, rounds: int

@@ -67,6 +67,7 @@ class Listener:
 
     subscription: the id that its notifications name (modern), None for a legacy session.
     lists, watched, followed: what it asked for; followed: (upstream, its task id) → our id.
+    wake: called when mail arrives, for a client that nobody waits beside.
     """
 
     principal: Principal
@@ -80,6 +81,7 @@ class Listener:
     digests: dict[What, str] = field(default_factory=dict)
     mail: OrderedDict[tuple[str, str, str], Event] = field(default_factory=OrderedDict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: Callable[[], None] | None = None
 
     def wanted(self, spec: UpstreamSpec) -> Wanted:
         """See Sink.wanted."""
@@ -98,6 +100,8 @@ class Listener:
         self.mail[place] = event
         self.mail.move_to_end(place)
         self.arrived.set()
+        if self.wake is not None:
+            self.wake()
 
     async def next(self) -> Event:
         """Return the next event, and wait for one where there is none."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -54,6 +55,14 @@ Locate = Callable[[Principal, Endpoint, str], Awaitable[Watched]]
 """Finds the resource of a URI that an endpoint shows to a caller. Raises Malformed, UpstreamFault, Refused."""
 
 
+@dataclass(slots=True)
+class _Attached:
+    """A session that listens, and what brings it its events while there are any."""
+
+    one: Listener
+    pump: asyncio.Task[None] | None = None
+
+
 class Subscriptions:
     """Serves those who listen. One per worker."""
 
@@ -81,7 +90,7 @@ class Subscriptions:
         self._locate = locate
         self._clock = clock
         self._tasks = tasks
-        self._attached: dict[bytes, tuple[Listener, asyncio.Task[None]]] = {}
+        self._attached: dict[bytes, _Attached] = {}
         self._ends: set[asyncio.Event] = set()
 
     @property
@@ -194,35 +203,41 @@ class Subscriptions:
         """Let a session hear of changes on its standalone stream until it ends; a second call renews its principal."""
         known = self._attached.get(session.key)
         if known is not None:
-            known[0].principal = principal
-            known[0].arrived.set()
-            return known[0]
+            known.one.principal = principal
+            self._wake(session, known)
+            return known.one
         one = Listener(principal, endpoint, session.version, session.capabilities, None, set(FILTERS))
-        pump = self._tasks.spawn(self._push(session, one), "mcp.session.push")
-        self._attached[session.key] = (one, pump)
+        known = self._attached[session.key] = _Attached(one)
+        one.wake = partial(self._wake, session, known)
         session.on_end.append(partial(self._detach, session.key))
         self._hub.join(one, _held(one))
+        self._wake(session, known)
         return one
 
     def _detach(self, key: bytes) -> None:
-        one, pump = self._attached.pop(key)
-        self._hub.leave(one)
-        pump.cancel()
+        known = self._attached.pop(key)
+        self._hub.leave(known.one)
+        if known.pump is not None:
+            known.pump.cancel()
 
-    async def _push(self, session: Session, one: Listener) -> None:
-        """Bring a session its events. While its principal's token is over they wait for the next one."""
-        await self._judge.look(one)
-        while True:
-            event = await one.next()
-            if 0 < one.principal.expires_at <= self._clock.now_us() / 1e6:
-                one.offer(event)
-                one.arrived.clear()
-                await one.arrived.wait()
-                continue
-            cleared = await self._judge.judge(one, event)
-            if cleared is not None:
-                session.push(cleared)
-            await asyncio.sleep(PAUSE_S)
+    def _wake(self, session: Session, known: _Attached) -> None:
+        """Start what brings a session its events; an idle session has no task."""
+        if known.pump is None:
+            known.pump = self._tasks.spawn(self._push(session, known), "mcp.session.push")
+
+    async def _push(self, session: Session, known: _Attached) -> None:
+        """Bring a session what waits for it. While its principal's token is over, events wait for the next one."""
+        one = known.one
+        try:
+            if not one.digests:
+                await self._judge.look(one)
+            while one.mail and not 0 < one.principal.expires_at <= self._clock.now_us() / 1e6:
+                cleared = await self._judge.judge(one, await one.next())
+                if cleared is not None:
+                    session.push(cleared)
+                await asyncio.sleep(PAUSE_S)
+        finally:
+            known.pump = None
 
     async def _subscribe(self, turn: Turn, endpoint: Endpoint) -> str:
         session = _session(turn)
@@ -254,7 +269,7 @@ class Subscriptions:
         session.subscriptions.discard(uri)
         known = self._attached.get(session.key)
         if known is not None:
-            one = known[0]
+            one = known.one
             one.watched = {place: w for place, w in one.watched.items() if w.uri != uri}
             self._hub.join(one, _held(one))
         return await self._empty(turn, endpoint)

@@ -120,6 +120,11 @@ class ResultTarget:
         self._ours = ours
         self._facts = facts
 
+    @property
+    def related(self) -> JSONObject:
+        """The ``_meta`` of every message that belongs to the task (a MUST of 2025-11-25)."""
+        return {tasks.RELATED: {"taskId": self._ours}} if self._ours else {}
+
     def upstream_params(self, call: Call) -> JSONObject:
         """See Target.upstream_params."""
         del call
