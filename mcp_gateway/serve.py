@@ -41,6 +41,7 @@ from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.conversation import Conversations
 from mcp_gateway.dispatch import Dispatch
 from mcp_gateway.face import LegacyFace
+from mcp_gateway.hearsay import Hearsay
 from mcp_gateway.house import House, States
 from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.leash import Leash
@@ -147,7 +148,8 @@ class MCPGateway:
             tasks=tasks,
         )
         self._dispatch.use(self._later)
-        relay.heard = self._later.hub.heard
+        heard = self._later.hub.heard
+        relay.heard = heard if near is None else Hearsay(near, heard, self._spec_of, tasks).heard
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -149,11 +149,11 @@ async def test_a_client_that_leaves_frees_the_owner_too(tmp_path: Path) -> None:
         asking = made.workers[(made.owner + 1) % 3]
         (share,) = links_of(made.workers[made.owner])
         job = asyncio.create_task(call(asking, "hang"))
-        while not share.child._open:
+        while not share.child._mux._open:
             await asyncio.sleep(0.01)
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
-        while share.child._open:
+        while share.child._mux._open:
             await asyncio.sleep(0.01)
 
 

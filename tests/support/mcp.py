@@ -34,9 +34,11 @@ from mcp_gateway.sandbox import Support
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import Settings, UpstreamSpec
 from tests.support.kit import Kit, kit, principal
+from tests.support.node import Spread, begin, neighbours
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loopback in clear: nobody reads all authorities for each request
 NO_WALLS = Support(0, False, False)
+WORKERS = 1  # of `running`; `tests/mcp_gateway/conftest.py` runs the suites that touch state with several
 PUBLIC = "http://127.0.0.1:8700"
 BIN = Path(sys.executable).parent
 MODERN_META = {
@@ -91,6 +93,12 @@ class Stack:
     port: int = 0
     sdk_errors: list[str] = field(default_factory=list)
     changes: list[JSONObject] = field(default_factory=list)
+    others: list[MCPGateway] = field(default_factory=list)
+
+    @property
+    def workers(self) -> list[MCPGateway]:
+        """Every gateway of the node; the first is ``gateway``, where sessions live."""
+        return [self.gateway, *self.others]
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -186,32 +194,43 @@ async def running(
     everyone = people or {"alice": person(*(f"{s.name}:{right}" for s in specs for right in ("read", "write")))}
     client = PooledClient(Dialler(SystemClock()))
     auth = TokenTable(everyone)
-    gateway = MCPGateway(
-        Settings(PUBLIC, specs, scratch=scratch, **(settings or {})),
-        guard=parts.guard,
-        auth=auth,
-        credentials=credentials or Credentials(),
-        client=client,
-        pins=pins,
-        registry=registry,
-        review=review,
-        sealer=Sealer(b"k" * 32, SystemClock()),
-        clock=SystemClock(),
-        tasks=tasks,
-        support=support,
-        near=near,
-    )
-    app = Edge(gateway, EdgeSettings(frozenset({"127.0.0.1", "localhost"}), origins)) if edge else gateway
-    server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
-    await server.start()
-    stack = Stack(gateway, parts, pins, registry, tasks, auth, server.ports["mcp"], changes=changes)
-    try:
-        yield stack
-    finally:
-        await gateway.close()
-        await server.stop(grace_s=0.2)
-        await client.close()
-        await tasks.close()
+
+    def worker(beside: Neighbours | None) -> MCPGateway:
+        return MCPGateway(
+            Settings(PUBLIC, specs, scratch=scratch, **(settings or {})),
+            guard=parts.guard,
+            auth=auth,
+            credentials=credentials or Credentials(),
+            client=client,
+            pins=pins,
+            registry=registry,
+            review=review,
+            sealer=Sealer(b"k" * 32, SystemClock()),
+            clock=SystemClock(),
+            tasks=tasks,
+            support=support,
+            near=beside,
+            burnt=parts.store.collection("mcp_request_state"),
+            task_rows=parts.store.collection("mcp_tasks"),
+        )
+
+    async with contextlib.AsyncExitStack() as ends:
+        ends.push_async_callback(tasks.close)
+        ends.push_async_callback(client.close)
+        several = await ends.enter_async_context(neighbours(WORKERS, tasks)) if WORKERS > 1 and near is None else []
+        gateways = [worker(one) for one in several] or [worker(near)]
+        gateway: Any = Spread(gateways) if several else gateways[0]
+        await begin(several, gateways if several else [])
+        app = Edge(gateway, EdgeSettings(frozenset({"127.0.0.1", "localhost"}), origins)) if edge else gateway
+        server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
+        await server.start()
+        try:
+            port = server.ports["mcp"]
+            yield Stack(gateways[0], parts, pins, registry, tasks, auth, port, changes=changes, others=gateways[1:])
+        finally:
+            for one in gateways:
+                await one.close()
+            await server.stop(grace_s=0.2)
 
 
 @contextlib.asynccontextmanager
