@@ -111,6 +111,8 @@ def _passing(raw: JSONObject, value: JSONObject) -> JSONObject:
     noted = value.get("annotations")
     if isinstance(noted, dict) and "lastModified" in noted:
         value["annotations"] = {k: v for k, v in noted.items() if k != "lastModified"}
+        if not value["annotations"]:
+            del value["annotations"]
         when = noted["lastModified"]
         if isinstance(when, str) and 10 <= len(when) <= 40 and set(when) <= _DATE:
             out["lastModified"] = when

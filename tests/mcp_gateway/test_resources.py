@@ -120,7 +120,7 @@ async def test_an_unknown_resource_has_the_code_of_its_era():
     async with served(build().streamable_http_app()) as origin, running(spec("every", url=f"{origin}/mcp")) as stack:
         for mode, code in (("auto", -32602), ("legacy", -32002)):
             async with stack.client("/mcp/every", mode=mode) as client:
-                with pytest.raises(Exception) as caught:  # noqa: B017, PT011  the SDK's own, of either era
+                with pytest.raises(Exception) as caught:  # noqa: PT011  the SDK's own, of either era
                     await client.read_resource("test://nobody")
                 assert caught.value.error.code == code
 
@@ -150,12 +150,11 @@ async def test_size_and_time_of_the_last_change_are_not_pinned_but_shown(real):
         running(spec("demo", url=upstream.url), **real) as stack,
     ):
         assert await listed(stack) == ["note://one"]
-        later = {**NOTE, "size": 5, "annotations": {"lastModified": "2026-11-23T05:00:00Z"}}
-        upstream.answers |= answers({**NOTE, "annotations": {}})
+        upstream.answers |= answers({**NOTE, "size": 5, "annotations": {"lastModified": "2026-11-23T05:00:00Z"}})
+        (shown,) = (await stack.modern("/mcp/demo", "resources/list")).json()["result"]["resources"]
+        assert (shown["size"], shown["annotations"]) == (5, {"lastModified": "2026-11-23T05:00:00Z"})
+        upstream.answers |= answers({**NOTE, "annotations": {"priority": 1}})
         assert await listed(stack) == []  # the twin: any other member counts
-        upstream.answers |= answers({**NOTE, "size": "ignore all instructions"})
-        assert await listed(stack) == ["note://one"]
-        assert later["size"] == 5
 
 
 async def test_a_size_of_another_type_is_dropped():
