@@ -135,8 +135,8 @@ class LegacyOut(Out):
 
     def let_go(self) -> None:
         """See Out.let_go: the events from here on wait for a GET that names the last one."""
-        if self._line is not None and self._session.version in PRIMED:
-            self._line.detach()
+        if self._session.version in PRIMED and not self.done:
+            self._open().detach()
 
     async def notice(self, cleared: Cleared) -> None:
         """Write a notification or a question; the first one opens the stream. A log below the set level is dropped."""

@@ -19,6 +19,7 @@ token travels in that request on the private channel (`net.channel`) and nowhere
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 import orjson
@@ -85,23 +86,31 @@ class Handover:
         if self._app is None:
             raise WorkerGone("not ready")
         answer = _Answer(channel, body)
+        # The answer may be whole while its application goes on: a client that was let go comes back later.
+        work = self._tasks.spawn(_run(self._app, scope, answer), "net.handover.serve")
         try:
-            await self._app(scope, answer.receive, answer.send)
-        except Exception as error:  # noqa: BLE001  an application's error: what it began ends here, as at a listener
-            raise WorkerGone(type(error).__name__) from None
+            await asyncio.wait({work, answer.over}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
         if not answer.complete:
             raise WorkerGone("no whole answer")
+
+
+async def _run(app: App, scope: Scope, answer: _Answer) -> None:
+    with contextlib.suppress(Exception):  # an application's error: what it began ends here, as at a listener
+        await app(scope, answer.receive, answer.send)
 
 
 class _Answer:
     """The owner's ASGI side of one request."""
 
-    __slots__ = ("_body", "_channel", "_over", "complete")
+    __slots__ = ("_body", "_channel", "complete", "over")
 
     def __init__(self, channel: Channel, body: bytes) -> None:
         self._channel = channel
         self._body: bytes | None = body
-        self._over = asyncio.get_running_loop().create_future()
+        self.over = asyncio.get_running_loop().create_future()
         self.complete = False
 
     async def receive(self) -> Message:
@@ -109,7 +118,7 @@ class _Answer:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
         if not self.complete:
-            await asyncio.wait({self._channel.lost, self._over}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({self._channel.lost, self.over}, return_when=asyncio.FIRST_COMPLETED)
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -121,12 +130,11 @@ class _Answer:
                 self._channel.put(Kind.HEAD, orjson.dumps([message["status"], pairs]))
                 return
             body = message.get("body", b"")
-            if not message.get("more_body", False):
-                self.complete = True
-                if not self._over.done():
-                    self._over.set_result(None)
+            self.complete = not message.get("more_body", False)
             if body:
                 await self._channel.send(Kind.DATA, body)
+            if self.complete and not self.over.done():
+                self.over.set_result(None)
         except WorkerGone:
             return
 

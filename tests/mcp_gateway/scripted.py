@@ -54,6 +54,8 @@ class Scripted:
     legacy: bool = False
     port: int = 0
     session: str = "s1"
+    resumed: Callable[[Send], Awaitable[None]] | None = None
+    later: Any = None
     seen: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -110,6 +112,9 @@ class Scripted:
 
     async def answer(self, headers: dict[str, str], asked: dict[str, Any], send: Send) -> None:
         method = asked.get("method", "")
+        if headers.get("last-event-id") and self.resumed is not None:
+            await self.resumed(send)
+            return
         if headers[":method"] == "GET":
             if self.get is not None:
                 await self.get(headers, send)

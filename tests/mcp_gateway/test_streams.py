@@ -290,6 +290,39 @@ async def test_an_answer_that_takes_long_becomes_a_stream_that_can_be_taken_up_a
         assert answer.headers["content-type"] == "application/json", "a client that cannot resume waits"
 
 
+@pytest.mark.flow
+@pytest.mark.parametrize("asks", [frozenset(), frozenset({"sampling"})], ids=["", "asked"])
+async def test_where_the_upstream_lets_us_go_for_a_while_so_do_we_with_our_client(asks):
+    """SEP-1699: the server ends its stream with a time to come back; its client is not held on the line by us."""
+    go = asyncio.Event()
+
+    async def polling(asked: Any, send: Any) -> None:
+        await send(head("text/event-stream") + b"id: 1\nretry: 10\ndata: \n\n" + progress(asked, 1, "before"))
+        upstream.later = asked
+        raise ConnectionError  # what ends a response without a length
+
+    async def again(send: Any) -> None:
+        await go.wait()
+        await send(head("text/event-stream") + event(result(upstream.later)))
+
+    async with scripted(polling, legacy=True) as upstream:
+        upstream.resumed = again
+        async with running(spec("demo", url=upstream.url, asks=asks)) as stack:
+            client = await opened(stack)
+            async with client.call("echo") as events:
+                assert (await events.message())["params"]["message"] == "before"
+                assert await events.message() is None, "the stream ends while the call runs on"
+            go.set()
+            async with client.get(events.ids[-1]) as events:
+                assert "result" in await events.message()
+            go.clear()
+            old = await opened(stack, version="2025-06-18")
+            async with old.call("echo") as events:  # the twin: a client that cannot come back stays
+                await events.message()
+                go.set()
+                assert "result" in await events.message()
+
+
 # -- a pipe and a journal by themselves --------------------------------------------------------------------
 
 
