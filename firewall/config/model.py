@@ -165,6 +165,8 @@ class MCPUpstream(_Upstream):
     asks: tuple[Literal["sampling", "elicitation", "roots"], ...] = ()
     answer_s: float = Field(default=300.0, gt=0, le=3600)
     roots: tuple[str, ...] = ()
+    app_domains: tuple[str, ...] = ()
+    app_permissions: tuple[Literal["camera", "microphone", "geolocation", "clipboardWrite"], ...] = ()
     command: tuple[str, ...] = ()
     env: dict[str, str] = {}
     read: tuple[str, ...] = ()
@@ -255,6 +257,7 @@ class Config(_Model):
     limits: LimitsConfig = LimitsConfig()
     identity: IdentityConfig = IdentityConfig()
     mcp: dict[Name, MCPUpstream] = {}
+    mcp_catalog: Literal["full", "search"] = "full"
     a2a: dict[Name, A2AUpstream] = {}
     llm: LLMConfig = LLMConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

@@ -18,6 +18,7 @@ from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
 from llm_router.choose import Model, Models, Provider
 from llm_router.meter import Budget, Price
+from mcp_gateway.apps import Rights
 from mcp_gateway.settings import Settings as MCPSettings
 from mcp_gateway.settings import UpstreamSpec
 
@@ -88,6 +89,7 @@ def mcp_spec(config: Config, name: str, given: MCPUpstream) -> UpstreamSpec:
         asks=frozenset(given.asks),
         answer_s=given.answer_s,
         roots=given.roots,
+        apps=Rights(frozenset(given.app_domains), frozenset(given.app_permissions)),
         legacy_sse=given.legacy_sse,
     )
 
@@ -123,6 +125,7 @@ def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
         asks=frozenset(given.asks),
         answer_s=given.answer_s,
         roots=given.roots,
+        apps=Rights(frozenset(given.app_domains), frozenset(given.app_permissions)),
     )
 
 
@@ -131,6 +134,7 @@ def mcp_settings(config: Config, specs: tuple[UpstreamSpec, ...], *, scratch: st
     return MCPSettings(
         public_url=config.public_url,
         upstreams=specs,
+        catalog=config.mcp_catalog,
         workers=config.workers,
         scratch=scratch,
         private=(str(config.state.resolve()),),
