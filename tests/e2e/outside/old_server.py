@@ -5,7 +5,9 @@ import sys
 from mcp.server.fastmcp import Context, FastMCP
 from pydantic import BaseModel
 
-server = FastMCP("old", instructions="An old server.", host="127.0.0.1", port=int(sys.argv[-1]) if "--port" in sys.argv else 0)
+server = FastMCP(
+    "old", instructions="An old server.", host="127.0.0.1", port=int(sys.argv[-1]) if "--port" in sys.argv else 0
+)
 
 
 class Answer(BaseModel):
