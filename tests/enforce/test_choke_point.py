@@ -51,7 +51,8 @@ def test_only_the_guard_names_the_mint_and_only_the_stream_guard_relays():
     assert users_of("take_mint") == {"firewall/enforce/guard.py"}
     assert users_of("_SEAL") == {"firewall/core/permit.py"}
     assert users_of("_MINT") == {"firewall/enforce/guard.py"}
-    assert users_of("Border") == {"firewall/core/permit.py", "mcp_gateway/owner.py"}
+    # `core.permit` defines it; the two ends of a stdio link use it.
+    assert users_of("Border") == {"mcp_gateway/owner.py", "mcp_gateway/remote.py"}
     assert users_of("_clear_piece") == {"firewall/enforce/stream_guard.py"}
 
 
