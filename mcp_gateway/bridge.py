@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from firewall.core.bounds import RPC_ID_CHARS
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import jsonrpc
@@ -236,10 +237,10 @@ def tool_result(rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject) 
 
 
 def notice(value: JSONObject, call: Call) -> JSONObject | None:
-    """Return an upstream's progress or log notification as it goes to the client, or None to drop it.
+    """Return a notification beside an answer as it goes to the client, or None to drop it.
 
     Progress carries the client's own token. A modern client gets logs only if its request asked
-    for a level; every other notification is not part of this slice and is dropped.
+    for a level. The end of an elicitation by address is told to clients of 2025-11-25, which know it.
     """
     method, params = value.get("method"), value.get("params")
     if not isinstance(params, dict):
@@ -262,6 +263,10 @@ def notice(value: JSONObject, call: Call) -> JSONObject | None:
         if isinstance(logger, str):
             out["logger"] = logger
         return jsonrpc.build_notification("notifications/message", out)
+    if method == "notifications/elicitation/complete" and call.version == "2025-11-25":
+        told = params.get("elicitationId")
+        if isinstance(told, str) and 0 < len(told) <= RPC_ID_CHARS:
+            return jsonrpc.build_notification("notifications/elicitation/complete", {"elicitationId": told})
     return None
 
 

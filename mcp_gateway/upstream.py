@@ -472,7 +472,8 @@ class HTTPLink:
             async with self.listen(headers) as messages:
                 async for value in messages:
                     youngest = next(reversed(self._open.values()), None)
-                    pumped = youngest if "id" in value else self._open.get(token_of(value))
+                    beside = "id" in value or value.get("method") == "notifications/elicitation/complete"
+                    pumped = youngest if beside else self._open.get(token_of(value))
                     if pumped is not None:
                         pumped.inbox.put(value)
                     elif "id" in value and self._patience.left():

@@ -60,6 +60,7 @@ def _rows() -> Mapping[tuple[str, Era, Flow], Point]:
         ("tasks/list", LEGACY, "response"): Point.MCP_TASK_STATUS,
         ("tasks/update", MODERN, "request"): Point.MCP_TASK_GET,
         ("tasks/update", MODERN, "response"): Point.MCP_TASK_STATUS,
+        ("notifications/elicitation/complete", LEGACY, "response"): Point.MCP_NOTIFY_SERVER,
         # Kept by the session and answered by us: a notice from the client, and an empty answer of ours.
         ("logging/setLevel", LEGACY, "request"): Point.MCP_NOTIFY_CLIENT,
         ("logging/setLevel", LEGACY, "response"): Point.MCP_PONG,

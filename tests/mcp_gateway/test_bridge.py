@@ -1,5 +1,7 @@
 """The era bridge, value by value."""
 
+from dataclasses import replace
+
 import mcp_types.methods as official
 import pytest
 
@@ -163,3 +165,13 @@ class TestNotices:
     )
     def test_everything_else_is_dropped(self, value):
         assert bridge.notice(value, call(progress_token=1, log_level="info")) is None
+
+
+def test_the_end_of_an_elicitation_is_told_to_clients_that_know_it():
+    told = {"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": "e1", "x": 1}}
+    heard = bridge.notice(told, call(era=LEGACY))
+    assert heard is not None
+    assert heard["params"] == {"elicitationId": "e1"}
+    assert bridge.notice(told, replace(call(era=LEGACY), version="2025-06-18")) is None
+    assert bridge.notice(told, call()) is None
+    assert bridge.notice({**told, "params": {"elicitationId": 7}}, call(era=LEGACY)) is None
