@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import runpy
+import sys
 import warnings
+from pathlib import Path
 
 import anyio
 import mcp_types as types
 import pytest
 from mcp.client.subscriptions import ResourceUpdated, ToolsListChanged
 from mcp.server import Server
-from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -19,6 +21,7 @@ from mcp_gateway.hub import Event, Slot, Wanted, event_of, filter_of
 from mcp_gateway.message import SUBSCRIPTION_ID
 from tests.support.mcp import running, served, spec
 
+PROGRAM = Path(__file__).with_name("changing.py")
 DEMO = spec("demo", url="http://127.0.0.1:1/mcp")
 
 
@@ -101,23 +104,8 @@ def soon(monkeypatch):
 
 
 def modern_server():
-    server = MCPServer("sdk")
-
-    @server.resource("note://one", name="one")
-    def one() -> str:
-        return "text"
-
-    @server.tool()
-    async def change(ctx: Context) -> str:
-        def fresh() -> str:
-            return "fresh"
-
-        server.add_tool(fresh)
-        await ctx.notify_tools_changed()
-        await ctx.notify_resource_updated("note://one")
-        return "changed"
-
-    return server
+    """Return a fresh copy of the server in `changing`."""
+    return runpy.run_path(str(PROGRAM))["server"]
 
 
 @pytest.mark.flow
@@ -135,6 +123,23 @@ async def test_the_sdk_client_hears_the_sdk_server_through_us(soon):
                             break
                 assert seen == {ToolsListChanged(), ResourceUpdated(uri="note://one")}
                 assert {tool.name for tool in (await client.list_tools()).tools} == {"change", "fresh"}
+
+
+@pytest.mark.flow
+async def test_a_program_on_a_pipe_is_heard_and_lives_on_when_nobody_listens(soon, tmp_path):
+    command = (sys.executable, str(PROGRAM))
+    kid = spec("kid", transport="stdio", command=command, unsandboxed=True, sandbox="off", era="modern")
+    async with running(kid, scratch=str(tmp_path)) as stack, stack.client("/mcp/kid") as client:
+        async with client.listen(tools_list_changed=True) as heard:
+            assert heard.honored.tools_list_changed
+            await asyncio.sleep(0.1)
+            await client.call_tool("change")
+            with anyio.fail_after(10):
+                assert await anext(aiter(heard)) == ToolsListChanged()
+        async with asyncio.timeout(5):
+            while len(stack.gateway._later.hub):
+                await asyncio.sleep(0.01)
+        assert (await client.call_tool("fresh")).content[0].text == "fresh"
 
 
 @contextlib.asynccontextmanager
