@@ -12,7 +12,7 @@ from firewall.wire import jsonrpc, strict_json
 from mcp_gateway.action import request, response
 from mcp_gateway.relay import Turn
 from mcp_gateway.reply import JSON_TYPE, NO_STORE
-from mcp_gateway.versions import LEGACY
+from mcp_gateway.versions import ERROR, LEGACY
 
 LEGACY_RESOURCE_UNKNOWN = -32002  # until 2025-11-25; -32602 since (SEP-2164)
 
@@ -73,11 +73,23 @@ class Decider:
             return "ok", verdict
         return await turn.refuse(verdict, tool_call=tool_call), verdict
 
-    async def unknown(self, turn: Turn, code: str) -> str:
-        """Tell that an object is not known: 400 in the modern era, on 200 in the legacy one."""
+    async def unknown(self, turn: Turn, code: str, *, about: Resource | None = None, uri: str = "") -> str:
+        """Tell that an object is not known: 400 in the modern era, on 200 in the legacy one.
+
+        about, uri: what was asked for and in which spelling, for a resource: the specification wants the
+        URI told back (SEP-2164). It is the caller's own, in normal form, and decided about like any reply.
+        """
         told, legacy = fault(code), turn.call.era == LEGACY
         rpc_code = LEGACY_RESOURCE_UNKNOWN if legacy and code == "resource_unknown" else told.rpc_code
-        body = jsonrpc.build_error(turn.call.id, rpc_code, told.text, {"decision_id": turn.exchange.id})
         status = 200 if legacy else told.status
+        data: JSONObject = {"decision_id": turn.exchange.id}
+        if about is not None and uri:
+            body = jsonrpc.build_error(turn.call.id, rpc_code, told.text, {**data, "uri": uri})
+            action = response(Point.MCP_ERROR, turn.principal, ERROR, about, body, version=turn.call.version)
+            verdict = await self.guard.clear(action, turn.exchange)
+            if isinstance(verdict, Cleared):
+                await turn.out.final(verdict, status=status)
+                return "refused"
+        body = jsonrpc.build_error(turn.call.id, rpc_code, told.text, data)
         await turn.out.final(FixedReply(status, (JSON_TYPE, NO_STORE), strict_json.dumps(body)))
         return "refused"

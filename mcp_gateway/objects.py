@@ -175,13 +175,14 @@ class Objects:
         resource = address_resource(spec.facts, "?", state=state, pin="none", digest="", schema="none")
         params: JSONObject = {"uri": uri}
         try:
-            arguments = uri_arguments(uri)
+            arguments, normal = uri_arguments(uri), turn.call.name
         except Malformed:
-            arguments = {}  # not in its normal form: refused below, and no rule reads half of it
+            arguments, normal = {}, ""  # another spelling: refused below, and no rule reads half of it
         refusal = await self._decider.ask(turn, point, resource, params, arguments=arguments)
         if refusal is not None and refusal.fault.code != "denied":
             return await turn.refuse(refusal)
-        return await self._decider.unknown(turn, "resource_unknown")
+        whole = self._catalog.resource(turn.principal, endpoint)
+        return await self._decider.unknown(turn, "resource_unknown", about=whole, uri=normal)
 
     # -- completion --------------------------------------------------------------------------------------------
 
