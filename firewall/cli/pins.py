@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one = verbs.add(name, run)
         one.add_argument("upstream")
         one.add_argument("name", nargs="?", default="", help="may be left out when only one of its kind waits")
-        one.add_argument("--kind", choices=KINDS, help="tool, unless only one of another kind can be meant")
+        one.add_argument("--kind", choices=KINDS, help="where several kinds have that name; tool without it")
         one.add_argument("--tenant", default="")
         if name == "approve":
             one.add_argument("--digest", default="", help="approve this one without being asked; from `pins status`")
@@ -168,16 +168,25 @@ def _locked(pin: dict[str, Any]) -> list[str]:
 
 
 def _pin(node: Node, given: argparse.Namespace) -> dict[str, Any]:
-    if given.name:
-        return node.get("pins/one", upstream=given.upstream, kind=given.kind or "tool", name=given.name)
+    if given.name and given.kind:
+        return node.get("pins/one", upstream=given.upstream, kind=given.kind, name=given.name)
     alike = [
-        p for p in node.get("pins", upstream=given.upstream)["pins"] if given.kind is None or p["kind"] == given.kind
+        p
+        for p in node.get("pins", upstream=given.upstream)["pins"]
+        if given.kind in (None, p["kind"]) and given.name in ("", p["name"])
     ]
-    alike = [p for p in alike if p["status"] != "approved"] or alike
+    if given.name:
+        # A set goes by its kind's name: whoever names a definition means one that has that name itself.
+        alike = [p for p in alike if p["kind"] == "tool"] or [p for p in alike if p["kind"] != "set"] or alike
+    else:
+        alike = [p for p in alike if p["status"] != "approved"] or alike
     if len(alike) != 1:
         kind = f" of kind {given.kind}" if given.kind else ""
+        named = f" named {given.name}" if given.name else ""
         raise Usage(
-            "pin_name", f"{given.upstream} has {len(alike)} pins{kind}", fix="name one of `bartizan pins status`"
+            "pin_name",
+            f"{given.upstream} has {len(alike)} pins{kind}{named}",
+            fix="name one of `bartizan pins status`, with --kind where several are called the same",
         )
     return node.get("pins/one", upstream=given.upstream, kind=alike[0]["kind"], name=alike[0]["name"])
 

@@ -80,6 +80,18 @@ def test_a_change_of_each_kind_is_shown_at_its_place(met: Node, kind: Kind, name
     assert met.run("pins", "status", "--waiting")[0] == 1
 
 
+def test_a_name_is_enough_where_one_kind_has_it_and_a_tool_goes_first(met: Node) -> None:
+    assert "time: template time://{zone} is approved" in met.run("pins", "diff", "time", "time://{zone}")[1]
+    observe(met, "prompt", "now", {"name": "now"})
+    assert "time: tool now" in met.run("pins", "diff", "time", "now")[1]
+    assert "time: prompt now" in met.run("pins", "diff", "time", "now", "--kind", "prompt")[1]
+    observe(met, "resource", "plan", {"name": "plan"})
+    code, _, err = met.run("pins", "diff", "time", "plan")
+    assert code == 2
+    assert "2 pins named plan" in err
+    assert met.run("pins", "diff", "time", "nothing")[0] == 2
+
+
 def test_what_hides_is_written_out_and_never_reaches_the_terminal(met: Node) -> None:
     observe(met, "prompt", "plan", {"name": "plan", "description": "Plans a d\u0430y.\u202e\x1b[2J"})
     _, out, _ = met.run("pins", "diff", "time")

@@ -6,7 +6,7 @@ import pytest
 
 from firewall.core.jsonvalue import JSON
 from firewall.core.points import Point
-from firewall.detect.form_review import FORM_CHARS, names_secret, review
+from firewall.detect.form_review import FORM_CHARS, asks_secret, names_secret, review
 from firewall.detect.scan import PatternScanner
 
 ASK, ANSWER = Point.MCP_ELICITATION_ASK, Point.MCP_ELICITATION_ANSWER
@@ -41,6 +41,40 @@ def test_these_do_not(text: str) -> None:
     assert not names_secret(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Please enter your password.", "Type your GitHub account password below", "Paste the API key here",
+        "To go on, provide us with the 3-digit CVV", "We need your one-time code", "confirm your new passphrase", "Do not worry, enter your password",
+        "Ent\u0435r y\u043eur p\u0430ssword", "Enter your pass\u200bword",
+    ],
+)  # fmt: skip
+def test_these_sentences_ask_for_a_secret(text: str) -> None:
+    assert asks_secret(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We will never ask you to enter your password.", "Do not type your password here.", "Enter a name for the API key",
+        "Which branch?", "Enter the label of the secret", "Your password expires in 3 days; shall I open the page?",
+        "Confirm that the release may go out",
+    ],
+)  # fmt: skip
+def test_these_sentences_do_not(text: str) -> None:
+    assert not asks_secret(text)
+
+
+def test_a_message_that_asks_counts_whatever_the_field_is_called() -> None:
+    body = form("answer")
+    assert review(body, ASK) == []
+    body["params"]["message"] = 'The server "x" asks: Please enter your account password'  # type: ignore[index,call-overload]
+    assert [f.pointer for f in review(body, ASK)] == ["/params/message"]
+    assert [f.pointer for f in review(form("a", description="Type your password"), ASK)] == [
+        "/params/requestedSchema/properties/a/description"
+    ]
+
+
 def test_names_titles_and_formats_are_read() -> None:
     assert [f.pointer for f in review(form("password"), ASK)] == ["/params/requestedSchema/properties/password"]
     assert [f.pointer for f in review(form("a", title="Your API key"), ASK)] == [
@@ -67,7 +101,7 @@ def test_the_names_in_an_answer_are_read() -> None:
 
 def test_a_form_that_is_too_long_to_judge_counts_as_one_that_asks() -> None:
     assert len(review(form("a", title="x" * (FORM_CHARS + 1)), ASK)) == 1
-    assert review(form("a", title="x" * (FORM_CHARS - 10)), ASK) == []
+    assert review(form("a", title="x" * (FORM_CHARS - 100)), ASK) == []
 
 
 def test_the_scanner_reviews_forms_although_no_pattern_matches(scanner: PatternScanner) -> None:
