@@ -243,7 +243,7 @@ def default_text(found: FieldInfo) -> str:
 
 # -- command line ----------------------------------------------------------------------------------------------
 
-SHARED = {"config", "state_dir", "json", "help"}
+SHARED = {"config", "state_dir", "guarded", "json", "help"}
 
 
 def cli() -> str:
@@ -254,11 +254,12 @@ def cli() -> str:
         MADE,
         "# Command line",
         "",
-        "    bartizan [--config FILE] [--state-dir DIR] [--json] COMMAND …",
+        "    bartizan [--config FILE | --state-dir DIR | --run NAME] [--json] COMMAND …",
         "",
         "- `--config FILE`: bartizan.yaml. Without one, the demonstration of `bartizan up` is meant.",
         "- `--state-dir DIR`: where the node keeps its state.",
-        "- `--json`: print JSON. All three may stand before or after the command.",
+        "- `--run NAME`: the state of `bartizan run` of that name is meant ([run.md](run.md)).",
+        "- `--json`: print JSON. All four may stand before or after the command.",
         "",
         "Exit codes: 0 ok · 1 a check failed or something was denied · 2 usage · 3 not running · 4 configuration.",
         "Errors are one line with a code, and a mend where there is one; `BARTIZAN_DEBUG=1` adds the traceback.",
@@ -289,7 +290,10 @@ def options_of(name: str, parser: argparse.ArgumentParser) -> list[str]:
         for a in actions
         if not a.option_strings
     ]
-    lines = ["", f"    {' '.join([name, *said, *(['[options]'] if any(a.option_strings for a in actions) else [])])}"]
+    options = ["[options]"] if any(a.option_strings for a in actions) else []
+    # Where a command line of somebody else's follows, ours has to end before it.
+    words = [*options, *said] if any("--" in word for word in said) else [*said, *options]
+    lines = ["", f"    {' '.join([name, *words])}"]
     rows = []
     for action in actions:
         value = (
