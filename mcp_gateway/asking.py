@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 # MCP 2026-07-28, multi round-trip requests: only these may be answered with `input_required`.
 METHODS: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 URL_REQUIRED: Final = -32042
+TOKEN_TRIES: Final = 8
 _URL_REQUIRED_TEXT: Final = "The upstream needs something to be done at an address first."
 # What a server is told when nobody answers: never a peer's words.
 _DECLINED: Final = {
@@ -348,7 +349,7 @@ class Asking:
 
     async def _tell(self, turn: Turn, target: Target, asked: dict[str, Question], sealed: Sealed) -> str:
         """Answer a modern client with ``input_required``; return the exchange's outcome. Raises Malformed."""
-        token = self._seal.seal(turn.principal, turn.resource_url, turn.call, sealed)
+        token = self._token(turn, sealed)
 
         def message(given: list[JSONObject]) -> JSONObject:
             result: JSONObject = {"resultType": "input_required", "requestState": token}
@@ -358,6 +359,15 @@ class Asking:
             return jsonrpc.build_response(turn.call.id, result)
 
         return await self._tell_all(turn, target, list(asked.values()), message)
+
+    def _token(self, turn: Turn, sealed: Sealed) -> str:
+        """Return a sealed state. One that looks like somebody's key by chance would be redacted: seal again."""
+        token = ""
+        for _ in range(TOKEN_TRIES):
+            token = self._seal.seal(turn.principal, turn.resource_url, turn.call, sealed)
+            if not self._guard.scanner.scan({"requestState": token}, Point.MCP_NOTIFY_SERVER, turn.principal.tenant):
+                break
+        return token
 
     async def _tell_all(
         self, turn: Turn, target: Target, asked: list[Question], message: Callable[[list[JSONObject]], JSONObject]
