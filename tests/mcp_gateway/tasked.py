@@ -24,8 +24,8 @@ TOOLS = [
     {**SLOW, "name": "never"},
 ]
 CORE = {"tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}}
-NOTES = "file:///notes.txt"
-RESOURCES = [{"uri": NOTES, "name": "notes"}, {"uri": "file:///other.txt", "name": "other"}]
+NOTES = "note://x/notes.txt"
+RESOURCES = [{"uri": NOTES, "name": "notes"}, {"uri": "note://x/other.txt", "name": "other"}]
 
 
 @dataclass

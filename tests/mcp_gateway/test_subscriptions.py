@@ -8,12 +8,17 @@ import httpx2
 import pytest
 
 from firewall.core.finding import Finding
+from firewall.decide.bundle import load
+from firewall.decide.regorus import RegorusEngine
+from firewall.detect.scan import PatternScanner
+from firewall.detect.tool_review import review
 from mcp_gateway import hub, subscriptions
 from mcp_gateway.message import SUBSCRIPTION_ID
 from tests.mcp_gateway.legacy import Events, opened
-from tests.mcp_gateway.tasked import EXT, NOTES, SLOW, TOOLS, begin, meta, tasked
+from tests.mcp_gateway.tasked import EXT, NOTES, SLOW, TOOLS, ask, begin, meta, tasked
 from tests.support.kit import ALLOW, NoScanner, ScriptedEngine
 from tests.support.mcp import person, running, spec
+from tests.support.patterns import PATTERNS
 
 pytestmark = pytest.mark.flow
 
@@ -32,6 +37,16 @@ def soon(monkeypatch):
     monkeypatch.setattr(hub, "GAP_S", 0.01)
     monkeypatch.setattr(hub, "BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(subscriptions, "PAUSE_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load(state_dir=PATTERNS)
+
+
+@pytest.fixture
+def real(bundle):
+    return {"engine": RegorusEngine(bundle), "scanner": PatternScanner(cache=PATTERNS), "review": review}
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +89,7 @@ class TestListen:
     @ERAS
     async def test_the_honoured_subset_comes_first_and_a_changed_list_is_told_with_the_listens_id(self, legacy):
         async with tasked(legacy=legacy) as upstream, running(spec("demo", url=upstream.url)) as stack:
-            wanted = {**LISTS, "promptsListChanged": False, "resourceSubscriptions": [NOTES, "file:///none"], "x": 1}
+            wanted = {**LISTS, "promptsListChanged": False, "resourceSubscriptions": [NOTES, "note://x/none"], "x": 1}
             async with listening(stack, wanted, rpc_id=7) as events:
                 assert await honoured(events, 7) == {**LISTS, "resourceSubscriptions": [NOTES]}
                 await upstream.listened()
@@ -94,7 +109,7 @@ class TestListen:
                 assert await honoured(deaf)
                 await upstream.listened()
                 await self.subscribed(upstream, legacy)
-                upstream.say(UPDATED, uri="file:///other.txt")
+                upstream.say(UPDATED, uri="note://x/other.txt")
                 upstream.say(UPDATED, uri=NOTES, title="MARKER")
                 told = await events.message()
                 assert told["params"] == {"uri": NOTES, "_meta": {SUBSCRIPTION_ID: "listen-1"}}
@@ -320,7 +335,7 @@ class TestSessions:
                 grow(upstream)
                 upstream.say(TOOLS_CHANGED)
                 assert await events.message() == {"jsonrpc": "2.0", "method": TOOLS_CHANGED, "params": {}}
-                upstream.say(UPDATED, uri="file:///other.txt")
+                upstream.say(UPDATED, uri="note://x/other.txt")
                 upstream.say(UPDATED, uri=NOTES)
                 assert (await events.message())["params"] == {"uri": NOTES}
                 assert (await client.request("resources/unsubscribe", {"uri": NOTES})).json()["result"] == {}
@@ -331,7 +346,7 @@ class TestSessions:
     async def test_a_uri_that_nobody_shows_cannot_be_watched(self):
         async with tasked(legacy=True) as upstream, running(spec("demo", url=upstream.url)) as stack:
             client = await opened(stack)
-            for uri in ("file:///none", "file:///../etc/passwd", 7):
+            for uri in ("note://x/none", "note://x/../etc/passwd", 7):
                 answer = await client.request("resources/subscribe", {"uri": uri})
                 assert answer.json()["error"]["code"] == -32602
             assert "resources/subscribe" not in upstream.methods()
@@ -376,3 +391,44 @@ async def test_on_the_aggregate_a_change_at_one_upstream_is_one_change():
                 assert (await events.message())["method"] == TOOLS_CHANGED
                 one.say(TOOLS_CHANGED)
                 await nothing(events)
+
+
+SECRET = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi\n-----END RSA PRIVATE KEY-----"
+
+
+async def test_the_default_policy_lets_tasks_and_listens_through_and_stops_what_they_bring(real):
+    async with tasked() as upstream, running(spec("demo", url=upstream.url), people=PEOPLE, **real) as stack:
+        mine, other = (await begin(stack))["taskId"], (await begin(stack))["taskId"]
+        wanted = {**LISTS, "resourceSubscriptions": [NOTES], "taskIds": [mine, other]}
+        async with listening(stack, wanted) as events:
+            assert await honoured(events) == wanted
+            await upstream.listened()
+            upstream.say(UPDATED, uri=NOTES)
+            assert (await events.message())["params"]["uri"] == NOTES
+            upstream.result = {"content": [{"type": "text", "text": SECRET}]}
+            upstream.finish()
+            upstream.say("notifications/tasks", **upstream.state("up-1"))
+            upstream.result = {"content": [{"type": "text", "text": "fine"}]}
+            upstream.finish()
+            upstream.say("notifications/tasks", **upstream.state("up-2"))
+            told = [await events.message()]
+            while told[-1]["params"]["taskId"] != other:
+                told.append(await events.message())
+            assert told[-1]["params"]["result"]["content"][0]["text"] == "fine"
+            assert "MIIEpAIBAAKCAQEA" not in str(told)
+        got = await ask(stack, "tasks/get", mine)
+        assert got["result"]["status"] == "completed"
+        assert (await ask(stack, "tasks/cancel", other))["result"] == {"resultType": "complete"}
+        assert (await ask(stack, "tasks/get", mine, token="bob"))["error"]["code"] == -32602
+
+
+async def test_the_default_policy_lets_a_sessions_tasks_and_watches_through(real):
+    async with tasked(legacy=True) as upstream, running(spec("demo", url=upstream.url), **real) as stack:
+        client = await opened(stack)
+        call = {"name": "slow", "arguments": {}, "task": {}}
+        task_id = (await client.request("tools/call", call)).json()["result"]["task"]["taskId"]
+        upstream.finish()
+        assert (await client.request("tasks/result", {"taskId": task_id})).json()["result"]["content"]
+        assert len((await client.request("tasks/list")).json()["result"]["tasks"]) == 1
+        assert (await client.request("resources/subscribe", {"uri": NOTES})).json()["result"] == {}
+        assert (await client.request("resources/unsubscribe", {"uri": NOTES})).json()["result"] == {}
