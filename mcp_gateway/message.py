@@ -232,7 +232,9 @@ def _opening(method: str, params: JSONObject) -> JSONObject:
         told = given.get(name)
         if isinstance(told, dict):
             kept: JSONObject = {m: {} for m in members if isinstance(told.get(m), dict)}
-            found[name] = kept | {m: True for m in members if told.get(m) is True}
+            if told.get("listChanged") is True and "listChanged" in members:
+                kept["listChanged"] = True
+            found[name] = kept
     return found
 
 
