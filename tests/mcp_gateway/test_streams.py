@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from firewall.core.permit import Cleared, FixedReply
@@ -321,6 +322,55 @@ async def test_where_the_upstream_lets_us_go_for_a_while_so_do_we_with_our_clien
                 await events.message()
                 go.set()
                 assert "result" in await events.message()
+
+
+@pytest.mark.flow
+async def test_a_burst_reaches_a_reader_that_keeps_up_whole_and_in_order():
+    async def burst(asked: Any, send: Any) -> None:
+        await send(head("text/event-stream") + b"".join(progress(asked, n) for n in range(600)) + event(result(asked)))
+
+    async with scripted(burst) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        client = await opened(stack)
+        async with client.call("echo") as events:
+            messages = await events.rest()
+        assert [m["params"]["progress"] for m in messages[:-1]] == list(range(600))
+        assert "result" in messages[-1]
+
+
+@pytest.mark.flow
+async def test_a_slow_reader_holds_up_nobody_and_reads_the_rest_when_it_comes_back(monkeypatch):
+    monkeypatch.setattr(streams, "PATIENCE_S", 0.05)
+    words = "x" * 200_000
+
+    async def heavy(asked: Any, send: Any) -> None:
+        await send(head("text/event-stream"))
+        for n in range(60):
+            await send(progress(asked, n, words if n < 55 else "tail"))
+        await send(event(result(asked)))
+
+    async with scripted(heavy) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        client = await opened(stack)
+        body = {"name": "echo", "arguments": {}, "_meta": {"progressToken": "p"}}
+        request = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body})
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.port, limit=1024)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in client.headers().items())
+        writer.write(
+            f"POST /mcp/demo HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n{lines}"
+            f"content-length: {len(request)}\r\n\r\n".encode()
+            + request
+        )
+        answer = await reader.readuntil(b"data: \n\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await settled(stack)
+        assert (await client.request("ping", rpc_id=2)).status_code == 200
+        (line,) = stack.gateway.sessions._live[next(iter(stack.gateway.sessions._live))].streams.values()
+        assert line.lost, "the journal is bounded: what it forgot is not shown with a gap"
+        primed = answer.rpartition(b"id: ")[2].split(b"\n")[0].decode()
+        assert await client.refused_get(primed) == (400, -32600)
+        async with client.get(line.id_of(line.last - 3)) as events:
+            messages = await events.rest()
+        assert [m.get("params", {}).get("message", "") for m in messages] == ["tail", "tail", ""]
+        writer.transport.abort()
 
 
 # -- a pipe and a journal by themselves --------------------------------------------------------------------
