@@ -38,6 +38,7 @@ from mcp_gateway.versions import MODERN, NEWEST_MODERN
 
 T = TypeVar("T")
 WAIT_S: Final = 10.0  # for the slowest upstream of an aggregated list
+REST_S: Final = 5.0
 MADE: Final = 256
 _ADDRESSED: Final[tuple[Kind, ...]] = ("resource", "template")
 
@@ -71,6 +72,7 @@ class Catalog:
         self._client = client
         self._credentials = credentials
         self._tasks = tasks
+        self._resting: dict[tuple[str, str], float] = {}
         self._made: dict[tuple[object, ...], object] = {}
         self._aggregates: dict[str, Resource] = {}
         self._inventory: Inventory | None = None
@@ -149,7 +151,9 @@ class Catalog:
         The aggregate has what any upstream has that the caller may use and that answers in time.
         """
         if not endpoint.name:
-            links = await self._gather(self._held(principal, endpoint), lambda spec: self.link(principal, spec))
+            links = await self._gather(
+                principal, self._held(principal, endpoint), lambda spec: self.link(principal, spec)
+            )
             said = capabilities.union(link.opened.capabilities for link in links.values())
             extended: JSONObject = {}
             if any(EXTENSION_ID in link.opened.extensions for link in links.values()):
@@ -176,8 +180,10 @@ class Catalog:
         for one in kinds:
             parts[one] = await self._catalogues(principal, held, one, lists_only=True)
         ready = parts[kind]
-        serials = tuple(parts[one][alias].serial for one in kinds for alias in sorted(parts[one]))
-        index = self._index_of(parts) if addressed else Index()
+        whole = self._with_absent(principal, held, parts) if addressed else parts
+        index = self._index_of(whole) if addressed else Index()
+        serials = [(alias, parts[kind][alias].serial) for alias in sorted(ready)]
+        serials += [(alias, whole[one][alias].serial) for one in kinds for alias in sorted(whole[one])]
         shelf = self._kept((endpoint.url, kind, *serials), lambda: merged(kind, ready, index))
         return shelf, self._known.left_ms(ready.values()) if len(ready) == len(held) else 0
 
@@ -200,6 +206,8 @@ class Catalog:
                 parts[kind] = {s.name: await self.catalogue(principal, s, s.ttl_s, kind) for s in specs}
             else:
                 parts[kind] = await self._catalogues(principal, self._held(principal, endpoint), kind)
+        if not endpoint.name and not named:
+            parts = self._with_absent(principal, self._held(principal, endpoint), parts)
         return self._index_of(parts)
 
     def outward(self, principal: Principal, endpoint: Endpoint, spec: UpstreamSpec) -> Callable[[str], str] | None:
@@ -281,13 +289,18 @@ class Catalog:
     ) -> dict[str, Catalogue]:
         """Return one kind of some upstreams, as fresh as a call needs it, or as a list does."""
         return await self._gather(
-            specs, lambda spec: self.catalogue(principal, spec, spec.list_age_s if lists_only else spec.ttl_s, kind)
+            principal,
+            specs,
+            lambda spec: self.catalogue(principal, spec, spec.list_age_s if lists_only else spec.ttl_s, kind),
         )
 
-    async def _gather(self, specs: Sequence[UpstreamSpec], ask: Callable[[UpstreamSpec], Awaitable[T]]) -> dict[str, T]:
+    async def _gather(
+        self, principal: Principal, specs: Sequence[UpstreamSpec], ask: Callable[[UpstreamSpec], Awaitable[T]]
+    ) -> dict[str, T]:
         """Ask upstreams side by side; return those that answered within `WAIT_S`, by name.
 
-        A late one goes on by itself, so that the next list has it. Raises what is no upstream's fault.
+        A late one goes on by itself, so that the next list has it, and nobody waits for it for `REST_S`.
+        Raises what is no upstream's fault.
         """
 
         async def one(spec: UpstreamSpec) -> T | UpstreamFault | Refused:
@@ -296,11 +309,32 @@ class Catalog:
             except (UpstreamFault, Refused) as error:
                 return error
 
-        asked = {spec.name: self._tasks.spawn(one(spec), f"mcp.list.{spec.name}") for spec in specs}
+        now = asyncio.get_running_loop().time()
+        self._resting = {slot: until for slot, until in self._resting.items() if until > now}
+        awake = [spec for spec in specs if (principal.tenant, spec.name) not in self._resting]
+        asked = {spec.name: self._tasks.spawn(one(spec), f"mcp.list.{spec.name}") for spec in awake}
         if asked:
-            await asyncio.wait(asked.values(), timeout=WAIT_S)
+            _, late = await asyncio.wait(asked.values(), timeout=WAIT_S)
+            until = asyncio.get_running_loop().time() + REST_S
+            self._resting |= {(principal.tenant, name): until for name, task in asked.items() if task in late}
         answers = {name: task.result() for name, task in asked.items() if task.done()}
         return {name: got for name, got in answers.items() if not isinstance(got, (UpstreamFault, Refused))}
+
+    def _with_absent(
+        self, principal: Principal, held: Sequence[UpstreamSpec], parts: Mapping[Kind, Mapping[str, Catalogue]]
+    ) -> dict[Kind, dict[str, Catalogue]]:
+        """Return what answered and, of what did not, what it listed last.
+
+        An upstream that is down keeps its URIs: else another one that lists the same would get its requests.
+        """
+        out: dict[Kind, dict[str, Catalogue]] = {kind: dict(parts[kind]) for kind in _ADDRESSED}
+        for spec in held:
+            for kind in _ADDRESSED:
+                if spec.name not in out[kind]:
+                    last = self._known.peek(principal.tenant, spec.name, self.key(principal, spec), kind)
+                    if last is not None:
+                        out[kind][spec.name] = last
+        return out
 
     def _index_of(self, parts: Mapping[Kind, Mapping[str, Catalogue]]) -> Index:
         pairs = [(alias, parts[kind][alias]) for kind in _ADDRESSED for alias in sorted(parts[kind])]

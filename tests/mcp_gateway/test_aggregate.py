@@ -201,6 +201,45 @@ async def test_a_broken_upstream_leaves_the_others(real):
             assert set(told) == {"tools", "prompts", "resources", "completions"}
 
 
+async def test_an_upstream_that_is_down_keeps_its_uris(real):
+    async with scripted(fine, answers=answers("x://a")) as thief:
+        async with scripted(fine, answers=answers("x://a")) as victim:
+            specs = (spec("victim", url=victim.url, ttl_s=0.0), spec("thief", url=thief.url, ttl_s=0.0))
+            async with running(*specs, **real) as stack:
+                assert (await listed(stack, "resource"))[0] == ["bartizan+thief:x://a", "bartizan+victim:x://a"]
+                victim.answers["resources/list"] = {"error": {"code": -32603, "message": "down"}}
+                assert (await listed(stack, "resource"))[0] == ["bartizan+thief:x://a"]
+                assert (await read(stack, "x://a"))["error"]["code"] == -32602
+                assert thief.asked("resources/read") == []
+        async with running(spec("thief", url=thief.url), **real) as stack:  # the twin: nobody else ever listed it
+            assert "result" in await read(stack, "x://a")
+
+
+async def test_a_silent_upstream_is_waited_for_once_and_then_left_out_for_a_while(real, monkeypatch):
+    monkeypatch.setattr("mcp_gateway.catalog.WAIT_S", 0.3)
+
+    over = asyncio.Event()
+
+    async def silent(reader, writer):
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    async with scripted(fine, answers=answers("a://only")) as good:
+        async with running(spec("good", url=good.url), spec("mute", url=url), **real) as stack:
+            started = time.monotonic()
+            assert (await listed(stack, "prompt"))[0] == ["good__greet"]
+            assert time.monotonic() - started >= 0.3
+            started = time.monotonic()
+            for _ in range(3):
+                assert (await listed(stack, "prompt"))[0] == ["good__greet"]
+            assert time.monotonic() - started < 0.3
+    over.set()
+    server.close()
+    await asyncio.sleep(0)
+
+
 async def test_pages_hold_all_entries_once_and_their_cursors_are_bound(real):
     names = sorted(f"p{i:03}" for i in range(25))
     people = {"alice": person("one:read", "two:read"), "bob": person("one:read", "two:read", subject="u_bob")}
