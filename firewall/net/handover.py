@@ -153,7 +153,8 @@ class _Watch:
         self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
 
     def _start(self) -> None:
-        self._task = self._tasks.spawn(self._run(), "net.handover.gone")
+        with contextlib.suppress(RuntimeError):  # the worker is ending, and its channels with it
+            self._task = self._tasks.spawn(self._run(), "net.handover.gone")
 
     async def _run(self) -> None:
         await asgi.disconnected(self._receive)

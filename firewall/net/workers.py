@@ -98,8 +98,13 @@ class Heartbeat:
     def first(self, what: str) -> bool:
         """Return whether nobody said this before (one of `SAID`); whoever asks says it now."""
         said, at = self._shared.said, SAID.index(what)
-        with said.get_lock():
+        lock = said.get_lock()
+        if not lock.acquire(timeout=_READY_LOOK_S):
+            return False  # somebody says something now, or was killed while saying it
+        try:
             before, said[at] = said[at], 1
+        finally:
+            lock.release()
         return not before
 
 

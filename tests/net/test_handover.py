@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from firewall.core.errors import ConfigFault
 from firewall.net.channel import AHEAD_BYTES, FRAME_BYTES, Channel, Kind, Peers, Seat, WorkerGone
@@ -359,6 +361,25 @@ async def test_a_frame_beyond_its_bound_ends_the_channel(tmp_path: Path) -> None
         fresh.put(Kind.DATA, b"x" * (FRAME_BYTES + 1))
     mine.close()
     theirs.close()
+
+
+@hypothesis.given(
+    frames=st.lists(st.tuples(st.integers(5, 255), st.binary(max_size=300)), max_size=8),
+    sizes=st.lists(st.integers(1, 700), min_size=1),
+)
+def test_frames_are_the_same_however_their_bytes_arrive(frames: list[tuple[int, bytes]], sizes: list[int]) -> None:
+    sent = b"".join(bytes([kind]) + len(data).to_bytes(4, "big") + data for kind, data in frames)
+
+    async def read() -> list[tuple[int, bytes]]:
+        channel = Channel(asyncio.get_running_loop())
+        at = turn = 0
+        while at < len(sent):
+            size = sizes[turn % len(sizes)]
+            channel.data_received(sent[at : at + size])
+            at, turn = at + size, turn + 1
+        return [await channel.receive() for _ in frames]
+
+    assert asyncio.run(read()) == frames
 
 
 async def _pair(
