@@ -26,7 +26,7 @@ from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
 from firewall.net.channel import WorkerGone
-from firewall.net.handover import HANDED
+from firewall.net.handover import HANDED, CutAnswer
 from firewall.net.runtime import RandomIds, Tasks
 from firewall.net.upstream import UpstreamClient
 from firewall.state.memory import MemoryStore
@@ -247,6 +247,8 @@ class MCPGateway:
             await near.handover.to(owner, scope, data, receive, send)
         except WorkerGone:
             await asgi.write_fixed(send, reply.failed("session_unknown", None, ""))
+        except CutAnswer:
+            return True  # the server sees an answer without an end, and cuts the connection
         except Malformed as error:
             if error.code != "client_gone":
                 await asgi.write_fixed(send, reply.failed(error.code, None, ""))
@@ -318,6 +320,8 @@ class MCPGateway:
         except WorkerGone:
             await request.out.final(reply.failed("request_state", call.id, request.exchange.id))
             return "refused"
+        except CutAnswer:
+            return "internal"
         return "handed_over"
 
     async def _call(self, call: Call, request: _Request) -> str:
