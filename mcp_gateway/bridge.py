@@ -294,7 +294,11 @@ def error(rpc_id: RpcId, era: Era, code: int, data: JSON) -> JSONObject:
     if code == -32021:
         required = data.get("requiredCapabilities") if isinstance(data, dict) else None
         if era == MODERN and isinstance(required, dict):
-            kept = {"requiredCapabilities": {k: {} for k in _CAPABILITIES if k in required}}
+            named: JSONObject = {k: {} for k in _CAPABILITIES if k in required}
+            extended = capabilities.extensions(required)
+            if capabilities.EXTENSIONS & extended.keys():
+                named["extensions"] = {k: {} for k in sorted(capabilities.EXTENSIONS & extended.keys())}
+            kept = {"requiredCapabilities": named}
         else:
             code = -32602
     elif -32099 <= code <= -32020 or -31999 <= code <= -31000 or (era == MODERN and -32019 <= code <= -32000):

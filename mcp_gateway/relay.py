@@ -37,9 +37,9 @@ from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Call
-from mcp_gateway.sessions import Session
+from mcp_gateway.out import Out
+from mcp_gateway.session import Session
 from mcp_gateway.settings import UpstreamSpec
-from mcp_gateway.streams import Out
 from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
 from mcp_gateway.versions import ERROR, MODERN, point_of
@@ -50,7 +50,10 @@ NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream mus
 
 @dataclass(slots=True)
 class Turn:
-    """One request that is being served. session, face: of a legacy client; a modern one has neither."""
+    """One request that is being served. session, face: of a legacy client; a modern one has neither.
+
+    still: whether the caller's token is good now; asked where an answer outlives a moment.
+    """
 
     principal: Principal
     exchange: Exchange
@@ -62,6 +65,7 @@ class Turn:
     challenge: Callable[[Refusal], bytes]
     session: Session | None = None
     face: Face | None = None
+    still: Callable[[], bool] | None = None
     notices: int = 0
     progress: float = float("-inf")
 

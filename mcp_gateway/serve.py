@@ -46,14 +46,17 @@ from mcp_gateway.house import House, States
 from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
+from mcp_gateway.out import LegacyOut, Out
 from mcp_gateway.owner import Neighbours, Owners
+from mcp_gateway.pipe import Pipe
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sandbox import Support
-from mcp_gateway.sessions import Bounds, Session, Sessions
+from mcp_gateway.session import Session
+from mcp_gateway.sessions import Bounds, Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.state_seal import StateSeal
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.streams import LegacyOut, Out, Pipe, Stream, resume
+from mcp_gateway.streams import Stream, resume
 from mcp_gateway.versions import HANDSHAKE_VERSIONS, LEGACY, point_of
 
 _JSON_TYPES: Final = frozenset({b"application/json", b"application/*", b"*/*"})
@@ -168,6 +171,7 @@ class MCPGateway:
     def serve_only(self, specs: tuple[UpstreamSpec, ...]) -> None:
         """Serve exactly these upstreams from now on. Raises ConfigFault, and then changes nothing."""
         self._catalog.serve_only(specs)
+        self._later.subscriptions.renew()
 
     async def warm(self, tenant: str) -> dict[str, str]:
         """Open and read every upstream for a tenant; return what failed, by fault code."""
@@ -341,6 +345,7 @@ class MCPGateway:
 
         leash = Leash()
         turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)
+        turn.still = partial(self._still, request.headers, endpoint, principal)
         if call.era != LEGACY or call.method == "initialize":
             return await self._dispatch.serve(turn, endpoint)
         try:

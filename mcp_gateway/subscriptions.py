@@ -38,7 +38,8 @@ from mcp_gateway.hub import FILTERS, Hub, What
 from mcp_gateway.listener import Judge, Listener, Watched
 from mcp_gateway.message import SUBSCRIPTION_ID, Rejected
 from mcp_gateway.relay import Turn
-from mcp_gateway.sessions import Session, Sessions
+from mcp_gateway.session import Session
+from mcp_gateway.sessions import Sessions
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.targets import uri_arguments
 from mcp_gateway.tasks import EXTENSION, EXTENSION_ID
@@ -91,7 +92,7 @@ class Subscriptions:
         self._clock = clock
         self._tasks = tasks
         self._attached: dict[bytes, _Attached] = {}
-        self._ends: set[asyncio.Event] = set()
+        self._ends: dict[asyncio.Event, Listener] = {}
 
     @property
     def handlers(self) -> Mapping[str, Callable[[Turn, Endpoint], Awaitable[str]]]:
@@ -106,6 +107,20 @@ class Subscriptions:
         """End every stream with its result: the worker stops."""
         for end in self._ends:
             end.set()
+
+    def renew(self) -> None:
+        """Follow a change of the endpoints: streams of one that changed end, sessions hear of its new upstreams."""
+        endpoints = {endpoint.url: endpoint for endpoint in self._catalog.endpoints.values()}
+        for end, one in self._ends.items():
+            if endpoints.get(one.endpoint.url) != one.endpoint:
+                end.set()
+        for known in self._attached.values():
+            now = endpoints.get(known.one.endpoint.url)
+            if now != known.one.endpoint:
+                self._hub.leave(known.one)
+                if now is not None:
+                    known.one.endpoint = now
+                    self._hub.join(known.one, _held(known.one))
 
     # -- modern ------------------------------------------------------------------------------------------
 
@@ -127,14 +142,14 @@ class Subscriptions:
         await self._honour(turn, endpoint, one, uris, ids, honoured)
         release = self._sessions.hold(principal)
         end = asyncio.Event()
-        self._ends.add(end)
+        self._ends[end] = one
         try:
             # Joined before the lists are looked at: what changes from here on waits in the mailbox.
             self._hub.join(one, _held(one))
             await self._judge.look(one)
             return await self._stream(turn, one, resource, honoured, end)
         finally:
-            self._ends.discard(end)
+            del self._ends[end]
             self._hub.leave(one)
             release()
 
@@ -187,6 +202,8 @@ class Subscriptions:
         with contextlib.suppress(TimeoutError, OSError, RuntimeError):
             while True:
                 cleared = await self._judge.judge(one, await one.next())
+                if turn.still is not None and not turn.still():
+                    return  # revoked meanwhile
                 if cleared is not None:
                     async with asyncio.timeout(STALL_S):
                         await turn.out.notice(cleared)

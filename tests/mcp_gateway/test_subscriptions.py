@@ -227,6 +227,36 @@ class TestListen:
                 stack.gateway._later.subscriptions.close()
                 assert [m["id"] for m in await events.rest()] == ["listen-1"]
 
+    @pytest.mark.parametrize("revoked", [True, False], ids=["revoked", "control off"])
+    async def test_a_revoked_token_hears_nothing_more(self, revoked):
+        async with tasked() as upstream, running(spec("demo", url=upstream.url), people=PEOPLE) as stack:
+            async with listening(stack, LISTS) as events:
+                assert await honoured(events)
+                await upstream.listened()
+                if revoked:
+                    del stack.auth.people["alice"]
+                grow(upstream)
+                upstream.say(TOOLS_CHANGED)
+                told = await events.message()
+                assert (told.get("method") == TOOLS_CHANGED) is not revoked
+                assert not revoked or told["result"]["resultType"] == "complete"
+
+    async def test_streams_of_an_upstream_whose_configuration_changed_end_with_their_result(self):
+        async with tasked() as upstream, tasked() as other:
+            before, after = spec("demo", url=upstream.url), spec("demo", url=other.url)
+            kept = spec("kept", url=upstream.url)
+            async with running(before, kept) as stack:
+                async with listening(stack, LISTS) as events, listening(stack, LISTS, path="/mcp/kept") as same:
+                    assert await honoured(events)
+                    assert await honoured(same)
+                    for worker in stack.workers:
+                        worker.serve_only((after, kept))
+                    assert [m["id"] for m in await events.rest()] == ["listen-1"]
+                    await upstream.listened()
+                    grow(upstream)
+                    upstream.say(TOOLS_CHANGED)
+                    assert (await same.message())["method"] == TOOLS_CHANGED
+
     @pytest.mark.parametrize(
         "wanted", [None, [], {"resourceSubscriptions": "x"}, {"resourceSubscriptions": [1]}, {"taskIds": ["x"] * 65}]
     )
@@ -367,6 +397,20 @@ class TestSessions:
                 assert ("result" in answer) is allowed
                 async with listening(stack, {"resourceSubscriptions": [NOTES]}) as events:
                     assert await honoured(events) == ({"resourceSubscriptions": [NOTES]} if allowed else {})
+
+    async def test_a_session_hears_of_an_upstream_that_came_in_anothers_place(self):
+        async with tasked(legacy=True) as upstream, tasked(legacy=True) as other:
+            async with running(spec("demo", url=upstream.url)) as stack:
+                client = await opened(stack)
+                async with client.get() as events:
+                    await upstream.listened()
+                    for worker in stack.workers:
+                        worker.serve_only((spec("demo", url=other.url),))
+                    await other.listened()
+                    await asyncio.sleep(0.05)
+                    grow(other)
+                    other.say(TOOLS_CHANGED)
+                    assert (await events.message())["method"] == TOOLS_CHANGED
 
     async def test_the_end_of_a_session_ends_its_listener(self):
         async with tasked(legacy=True) as upstream, running(spec("demo", url=upstream.url)) as stack:
