@@ -20,7 +20,7 @@ from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
 from mcp_gateway.house import Refused
 from mcp_gateway.message import Answer
-from mcp_gateway.sessions import Session
+from mcp_gateway.session import Session
 from mcp_gateway.versions import HANDSHAKE_VERSIONS
 
 if TYPE_CHECKING:

@@ -1,192 +1,34 @@
-"""Event streams towards clients: the answer to a POST, and what a legacy client may take up again.
+"""The numbered streams of a legacy session, and what is kept of them for a client that comes back.
 
-    Out         one answer: plain JSON, or a stream from the first notification on
-    LegacyOut   the same inside a session: its events are numbered and wait for a client that left
-    Stream      one numbered stream; ``<session>.<stream>.<number>`` is an event's id
-    Pipe        the open HTTP response that a stream writes to at the moment, or none
+    Stream     one numbered stream; ``<session>.<stream>.<number>`` is an event's id
+    Journal    the kept events of one session, bounded
+    resume     writes them again, each decided again
 
-A client that reads slowly never holds up an upstream: a pipe has a bounded queue, and beyond it the
-pipe is dropped while the events stay in the journal. Kept events are bytes of an earlier decision;
-`resume` decides about each again before it is sent a second time (DESIGN §6b-4). One that the journal
-had to forget makes its stream unknown: a stream with a gap would be another message.
+Kept events are bytes of an earlier decision, so each is decided about again before it is sent a second
+time (DESIGN §6b-4). One that the journal had to forget makes its stream unknown from there on: a stream
+with a gap would be another message.
 
-Source: MCP 2025-11-25 transports (resumability, polling; SEP-1699), 2026-07-28 transports.
+Source: MCP 2025-11-25 transports (resumability, polling; SEP-1699).
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from firewall.core.action import Action, Headers, Resource
+from firewall.core.action import Action, Resource
 from firewall.core.bounds import KIB, MIB
 from firewall.core.errors import Malformed, StateUnavailable
 from firewall.core.permit import Cleared, FixedReply, Refusal
-from firewall.net import asgi
-from firewall.net.runtime import Tasks
 from firewall.wire import strict_json
+from mcp_gateway.pipe import Pipe
 
-if TYPE_CHECKING:
-    from mcp_gateway.sessions import Session
-
-KEEP_ALIVE_S: Final = 15.0
-OPEN_AFTER_S: Final = 1.0  # a legacy answer that takes longer becomes a stream: its client may leave and come back
 RETRY_MS: Final = 1_000
-QUEUED_EVENTS: Final = 256
-QUEUED_BYTES: Final = 1 * MIB  # beyond the event that is being written
-PATIENCE_S: Final = 2.0  # how long a full queue may hold up what fills it
-STALL_S: Final = 30.0  # one event's write; a reader that takes none of it for so long is gone
 KEPT_EVENTS: Final = 512
 KEPT_BYTES: Final = 2 * MIB
 OVERHEAD: Final = 1 * KIB  # what a kept event costs beside its bytes
 PRIMED: Final = frozenset({"2025-11-25"})  # revisions whose clients can read an event without data
-
-
-class Out:
-    """The answer to one POST: plain JSON, or a stream from the first notification on.
-
-    streams: the client named ``text/event-stream`` first, so a cleared answer is a stream at once.
-    about: returns the present facts of what a result is about, for a later replay.
-    """
-
-    def __init__(self, send: asgi.Send, tasks: Tasks, *, streams: bool = False) -> None:
-        self._send = send
-        self._tasks = tasks
-        self._streams = streams
-        self._stream: asgi.EventStream | None = None
-        self._beat: asyncio.Task[None] | None = None
-        self.about: Callable[[], Resource] | None = None
-        self.done = False
-
-    def begin(self) -> None:
-        """Say that the upstream has been asked: from here on an answer needs no status of its own."""
-
-    def let_go(self) -> None:
-        """Let the client leave for a while, as the upstream did with us (SEP-1699); nothing for a modern one."""
-
-    async def notice(self, cleared: Cleared) -> None:
-        """Write a notification; the first one opens the stream."""
-        if self._stream is None:
-            self._stream = asgi.EventStream(self._send)
-            await self._stream.open()
-            self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
-        await self._stream.event(cleared, event="message")
-
-    async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
-        """Write the response and end. status: of a plain cleared answer; a stream has sent its own by then."""
-        self.done = True
-        if self._stream is None and self._streams and isinstance(answer, Cleared) and status == 200:
-            self._stream = asgi.EventStream(self._send)
-            await self._stream.open(extra)
-        if self._stream is None:
-            await self._plain(answer, status, extra)
-            return
-        if isinstance(answer, Cleared):
-            await self._stream.event(answer, event="message")
-        else:
-            await self._stream.fixed_event(answer, event="message")
-        await self.end()
-
-    async def end(self) -> None:
-        """End without a response: the request was cancelled, and a cancelled request gets none."""
-        self.done = True
-        self.stop()
-        if self._stream is None:
-            self._stream = asgi.EventStream(self._send)
-        await self._stream.close()
-
-    def stop(self) -> None:
-        """Stop the keep-alive; nobody reads any more."""
-        if self._beat is not None:
-            self._beat.cancel()
-
-    async def _plain(self, answer: Cleared | FixedReply, status: int, extra: Headers) -> None:
-        if isinstance(answer, Cleared):
-            await asgi.write_cleared(self._send, answer, status=status, extra=extra)
-        else:
-            await asgi.write_fixed(self._send, answer)
-
-    @staticmethod
-    async def _keep_alive(stream: asgi.EventStream) -> None:
-        with contextlib.suppress(RuntimeError, OSError):
-            while True:
-                await asyncio.sleep(KEEP_ALIVE_S)
-                await stream.comment()
-
-
-class LegacyOut(Out):
-    """The answer to one POST of a session. A client that leaves cancels nothing: its events are kept."""
-
-    def __init__(self, send: asgi.Send, tasks: Tasks, session: Session, *, streams: bool = False) -> None:
-        super().__init__(send, tasks, streams=streams)
-        self._session = session
-        self._line: Stream | None = None
-        self._pipe: Pipe | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self) -> None:
-        """See Out.begin: an answer that takes a while becomes a stream for whoever can take one up again."""
-        if self._line is None and self._timer is None and self._session.version in PRIMED:
-            self._timer = asyncio.get_running_loop().call_later(OPEN_AFTER_S, lambda: self._open())
-
-    def let_go(self) -> None:
-        """See Out.let_go: the events from here on wait for a GET that names the last one."""
-        if self._session.version in PRIMED and not self.done:
-            self._open().detach()
-
-    async def notice(self, cleared: Cleared) -> None:
-        """Write a notification or a question; the first one opens the stream. A log below the set level is dropped."""
-        if self._session.wants(cleared.body):
-            line = self._open()
-            line.emit(cleared)
-            if (pipe := line.pipe) is not None:
-                await pipe.room()
-
-    async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
-        """See Out.final."""
-        self.done = True
-        self.stop()
-        if self._line is None and self._streams and isinstance(answer, Cleared) and status == 200:
-            self._open(extra)
-        if self._line is None:
-            await self._plain(answer, status, extra)
-            return
-        self._line.emit(answer)
-        await self._close(self._line)
-
-    async def end(self) -> None:
-        """See Out.end."""
-        self.done = True
-        self.stop()
-        if self._line is None:
-            await super().end()
-            return
-        await self._close(self._line)
-
-    def stop(self) -> None:
-        """Start no stream any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _open(self, extra: Headers = ()) -> Stream:
-        """Return the answer's stream, opened and primed once."""
-        if self._line is None:
-            self._line = self._session.new_stream()
-            self._line.about = self.about
-            self._pipe = Pipe(asgi.EventStream(self._send), self._tasks, extra=extra)
-            self._line.attach(self._pipe)
-            self._session.prime(self._line)
-        return self._line
-
-    async def _close(self, line: Stream) -> None:
-        line.finish()
-        if self._pipe is not None:
-            await self._pipe.closed()
 
 
 @dataclass(slots=True)
@@ -247,150 +89,6 @@ class Journal:
         event.line.lost = event.number
         self._bytes -= event.cost
         self._budget.left += event.cost
-
-
-class Pipe:
-    """One open SSE response. Its writer lives only while something waits; an idle pipe has no task.
-
-    still: whether its caller may still be written to; asked before every event.
-    on_closed: called once, when nothing more will be written.
-    """
-
-    __slots__ = (
-        "_drained", "_events", "_extra", "_on_closed", "_queue", "_size", "_still", "_tasks", "_waiter", "_writer",
-        "ending", "over",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        events: asgi.EventStream,
-        tasks: Tasks,
-        *,
-        extra: Headers = (),
-        still: Callable[[], bool] | None = None,
-        on_closed: Callable[[], None] | None = None,
-    ) -> None:
-        self._events = events
-        self._extra = extra
-        self._tasks = tasks
-        self._still = still
-        self._on_closed = on_closed
-        self._queue: deque[tuple[Cleared | FixedReply | int | None, str]] | None = None
-        self._size = 0
-        self._writer: asyncio.Task[None] | None = None
-        self._drained: asyncio.Event | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self.ending = False
-        self.over = False
-
-    def put(self, item: Cleared | FixedReply | int | None, event_id: str = "") -> None:
-        """Queue an event, a priming event (its retry, milliseconds) or a keep-alive (None); drop a pipe that is full."""
-        if self.over or self.ending:
-            return
-        if self._still is not None and not self._still():
-            self.end()
-            return
-        waiting = len(self._queue) if self._queue else 0
-        if waiting and (waiting >= QUEUED_EVENTS or self._size > QUEUED_BYTES):
-            self.drop()
-            return
-        if item is None and self._writer is not None:
-            return  # whoever has not read the last events needs no keep-alive
-        if self._queue is None:
-            self._queue = deque()
-        self._size += _size(item)
-        self._queue.append((item, event_id))
-        self._wake()
-
-    def open(self) -> None:
-        """Send the head, whether or not there is an event yet."""
-        self._wake()
-
-    def end(self) -> None:
-        """Write what waits, then close the response."""
-        if not self.over and not self.ending:
-            self.ending = True
-            self._wake()
-
-    def drop(self) -> None:
-        """Write nothing more. What waits is lost to this response, and kept by the stream's journal."""
-        if not self.over:
-            self.over = True
-            self._queue = None
-            self._release()
-            if self._writer is not None and self._writer is not asyncio.current_task():
-                self._writer.cancel()
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
-            if self._on_closed is not None:
-                self._on_closed()
-
-    async def room(self) -> None:
-        """Return when there is room again; a reader that makes none in `PATIENCE_S` is dropped, not waited for.
-
-        Without this, what an upstream sends at once would fill the queue before its writer ever ran.
-        """
-        if self._queue and (len(self._queue) > QUEUED_EVENTS // 2 or self._size > QUEUED_BYTES // 2):
-            self._drained = asyncio.Event()
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await self._drained.wait()
-            except TimeoutError:
-                self.drop()
-
-    async def closed(self) -> None:
-        """Return when nothing more will be written."""
-        if not self.over:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-    def _release(self) -> None:
-        if self._drained is not None:
-            self._drained.set()
-            self._drained = None
-
-    def _wake(self) -> None:
-        if self._writer is None:
-            self._writer = self._tasks.spawn(self._write(), "mcp.write")
-
-    async def _write(self) -> None:
-        events = self._events
-        try:
-            async with asyncio.timeout(None) as limit:
-                loop = asyncio.get_running_loop()
-                limit.reschedule(loop.time() + STALL_S)
-                if not events.opened:
-                    await events.open(self._extra)
-                while self._queue:
-                    item, event_id = self._queue.popleft()
-                    self._size -= _size(item)
-                    limit.reschedule(loop.time() + STALL_S)
-                    if isinstance(item, Cleared):
-                        await events.event(item, event="message", id=event_id)
-                    elif isinstance(item, FixedReply):
-                        await events.fixed_event(item, event="message", id=event_id)
-                    elif item is None:
-                        await events.comment()
-                    else:
-                        await events.prime(event_id, item)
-                self._queue = None
-                self._release()
-                if self.ending:
-                    await events.close()
-            self._writer = None
-            if self.ending:
-                self.drop()
-        except BaseException as error:
-            self._writer = None
-            self.drop()
-            if not isinstance(error, (TimeoutError, RuntimeError, OSError)):
-                raise
-
-
-def _size(item: Cleared | FixedReply | int | None) -> int:
-    if isinstance(item, Cleared):
-        return len(item.payload)
-    return len(item.body) if isinstance(item, FixedReply) else 0
 
 
 class Stream:

@@ -14,8 +14,8 @@ from mcp_gateway import face as faces
 from mcp_gateway import questions
 from mcp_gateway.face import Declined, Gone, LegacyFace, declared
 from mcp_gateway.house import Refused
-from mcp_gateway.sessions import Journal, Session
-from mcp_gateway.streams import Budget
+from mcp_gateway.session import Session
+from mcp_gateway.streams import Budget, Journal
 from tests.conformance.everything_server import build
 from tests.mcp_gateway.legacy import LegacyClient, opened
 from tests.mcp_gateway.scripted import fine, scripted

@@ -8,6 +8,7 @@ import pytest
 from firewall.core.errors import ConfigFault, Malformed
 from firewall.net.runtime import FakeClock
 from firewall.state.vault import Sealer
+from mcp_gateway import session as live
 from mcp_gateway import sessions
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Answer
@@ -131,7 +132,7 @@ async def test_an_id_is_running_once_and_its_two_types_are_two_ids(book, monkeyp
     ended()
     ended()
     session.begin(1, Leash())
-    monkeypatch.setattr(sessions, "RUNNING", 2)
+    monkeypatch.setattr(live, "RUNNING", 2)
     with pytest.raises(Malformed, match="over_limit"):
         session.begin(2, Leash())
 

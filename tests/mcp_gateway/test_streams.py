@@ -11,8 +11,10 @@ import pytest
 from firewall.core.permit import Cleared, FixedReply
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
-from mcp_gateway import streams
-from mcp_gateway.streams import Budget, Journal, Pipe, Stream
+from mcp_gateway import out, streams
+from mcp_gateway import pipe as pipes
+from mcp_gateway.pipe import Pipe
+from mcp_gateway.streams import Budget, Journal, Stream
 from tests.mcp_gateway.legacy import LegacyClient, opened
 from tests.mcp_gateway.scripted import event, fine, head, result, scripted
 from tests.support.kit import ALLOW, ScriptedEngine
@@ -270,7 +272,7 @@ async def test_delete_ends_calls_streams_and_upstream_requests_at_once():
 
 @pytest.mark.flow
 async def test_an_answer_that_takes_long_becomes_a_stream_that_can_be_taken_up_again(monkeypatch):
-    monkeypatch.setattr(streams, "OPEN_AFTER_S", 0.02)
+    monkeypatch.setattr(out, "OPEN_AFTER_S", 0.02)
     go = asyncio.Event()
 
     async def slow(asked: Any, send: Any) -> None:
@@ -339,7 +341,7 @@ async def test_a_burst_reaches_a_reader_that_keeps_up_whole_and_in_order():
 
 @pytest.mark.flow
 async def test_a_slow_reader_holds_up_nobody_and_reads_the_rest_when_it_comes_back(monkeypatch):
-    monkeypatch.setattr(streams, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(pipes, "PATIENCE_S", 0.05)
     words = "x" * 200_000
 
     async def heavy(asked: Any, send: Any) -> None:
@@ -402,7 +404,7 @@ def line(budget: int = 1 << 20) -> tuple[Stream, Journal]:
 
 
 async def test_a_slow_reader_is_dropped_and_its_events_are_kept(monkeypatch):
-    monkeypatch.setattr(streams, "QUEUED_EVENTS", 4)
+    monkeypatch.setattr(pipes, "QUEUED_EVENTS", 4)
     wire, tasks, told = Wire(), Tasks(), []
     pipe = Pipe(asgi.EventStream(wire), tasks, on_closed=lambda: told.append("closed"))
     stream, journal = line()
@@ -421,7 +423,7 @@ async def test_a_slow_reader_is_dropped_and_its_events_are_kept(monkeypatch):
 
 
 async def test_a_reader_that_takes_nothing_for_long_is_dropped_and_one_that_reads_is_not(monkeypatch):
-    monkeypatch.setattr(streams, "STALL_S", 0.03)
+    monkeypatch.setattr(pipes, "STALL_S", 0.03)
     for stalls in (True, False):
         wire, tasks = Wire(), Tasks()
         if stalls:
