@@ -32,6 +32,8 @@ from firewall import app as composition
 from firewall import config as configuration
 from firewall.app import Worker
 from firewall.identity.tokens import SigningKeys
+from firewall.net.channel import Seat
+from firewall.nucleus import Paths
 from firewall.record.log import iter_bundles
 from firewall.record.tiles import WIDTH
 from firewall.wire import jwt
@@ -305,20 +307,30 @@ class Composed(Face):
 
 
 @contextlib.asynccontextmanager
-async def composed(config: dict[str, Any]) -> AsyncIterator[Composed]:
-    """Run a worker on a configuration document (see `settings`)."""
+async def composed(config: dict[str, Any], *, workers: int = 0) -> AsyncIterator[Composed]:
+    """Run a worker on a configuration document (see `settings`).
+
+    workers: so many of one node, all in this process and on the same ports; the kernel spreads connections.
+    """
+    if workers:
+        config = {**config, "workers": workers}
     made = configuration.build(config)
     faults: list[tuple[str, str]] = []
+    everyone: list[Worker] = []
     with warm_cache(made.state):
-        worker = composition.build(made, on_fault=lambda code, detail: faults.append((code, detail)))
-    ports = await worker.start()
+        for index in range(workers or 1):
+            seat = Seat(index, workers, Paths(made.state).run, b"c" * 32) if workers else None
+            worker = composition.build(made, on_fault=lambda code, detail: faults.append((code, detail)), seat=seat)
+            everyone.append(worker)
+    ports = [await worker.start() for worker in everyone]
     try:
-        yield Composed(worker, ports["data"], made.public_url, made.audit_dir, faults)
+        yield Composed(everyone[0], ports[0]["data"], made.public_url, made.audit_dir, faults)
     finally:
-        await worker.stop()
-        # Compiled programs may be dropped by the thread that made them only: not by a collection in some other one.
-        worker.guard._engine = None  # type: ignore[assignment]
-        worker.parts.clear()
+        for worker in everyone:
+            await worker.stop()
+            # Compiled programs may be dropped by the thread that made them only: not by a collection in some other one.
+            worker.guard._engine = None  # type: ignore[assignment]
+            worker.parts.clear()
 
 
 @contextlib.contextmanager
