@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Final
 
-from firewall.core.bounds import UPSTREAM_BODY_BYTES
 from firewall.core.errors import BartizanError, Malformed, fault
 from firewall.core.jsonvalue import JSON, JSONObject
-from firewall.net import asgi
+from firewall.net.asgi import App
+from firewall.net.inprocess import Reply, Write, ask
 from firewall.net.pipes import TOO_LONG
 from firewall.net.runtime import Tasks
-from firewall.wire import jsonrpc, sse, strict_json
+from firewall.wire import jsonrpc, strict_json
 from mcp_gateway import headers as h
 from mcp_gateway.message import NAMED, PROTOCOL_VERSION, RpcId
 from mcp_gateway.versions import NEWEST_HANDSHAKE, NEWEST_MODERN
@@ -38,28 +37,7 @@ RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 LIST_PAGES: Final = 100
 
-Write = Callable[[bytes], Awaitable[None]]
 Key = tuple[type, RpcId]
-
-
-@dataclass(slots=True)
-class _Reply:
-    """One call of the endpoint: what came back, and the way to leave it early."""
-
-    body: bytes
-    status: int = 0
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    plain: bytearray = field(default_factory=bytearray)
-    parser: sse.Parser | None = None
-    last: bytes = b""
-    event_id: str = ""
-    retry_s: float = 0.0
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def answer(self) -> bytes:
-        """The response, in whichever form it came."""
-        return bytes(self.plain) or self.last
 
 
 class StdioFace:
@@ -71,7 +49,7 @@ class StdioFace:
 
     def __init__(
         self,
-        app: asgi.App,
+        app: App,
         *,
         path: str,
         host: str,
@@ -90,7 +68,7 @@ class StdioFace:
         self._lines = lines
         self._write = write
         self._tasks = tasks
-        self._running: dict[Key, _Reply] = {}
+        self._running: dict[Key, Reply] = {}
         self._working: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
         # Legacy: one session for the life of the pipe, made again where it ended without the client's doing.
@@ -172,7 +150,7 @@ class StdioFace:
         if self._session and self._listener is None:
             self._listener = self._tasks.spawn(self._listen(), "mcp.face.listen")
 
-    def _adopt(self, line: bytes, reply: _Reply) -> None:
+    def _adopt(self, line: bytes, reply: Reply) -> None:
         session = reply.headers.get(h.SESSION, b"")
         if not session:
             return
@@ -253,9 +231,9 @@ class StdioFace:
 
     # -- the endpoint ---------------------------------------------------------------------------------------------
 
-    async def _post(self, line: bytes, headers: list[tuple[bytes, bytes]], key: Key | None, sink: Write) -> _Reply:
+    async def _post(self, line: bytes, headers: list[tuple[bytes, bytes]], key: Key | None, sink: Write) -> Reply:
         """Send one message; events go to ``sink`` as they come, a plain answer is left in the reply."""
-        reply = _Reply(line)
+        reply = Reply(line)
         if key is not None:
             self._running[key] = reply
         content = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(line))]
@@ -266,55 +244,8 @@ class StdioFace:
                 self._running.pop(key, None)
         return reply
 
-    async def _ask(self, verb: str, headers: list[tuple[bytes, bytes]], reply: _Reply, sink: Write) -> None:
-        scope: asgi.Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": verb,
-            "scheme": "http",
-            "path": self._path,
-            "raw_path": self._path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [*self._fixed, *headers],
-            "client": None,
-            "server": None,
-        }
-        pending: list[bytes] | None = [reply.body]
-
-        async def receive() -> asgi.Message:
-            nonlocal pending
-            if pending:
-                body, pending = pending[0], None
-                return {"type": "http.request", "body": body, "more_body": False}
-            await reply.left.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: asgi.Message) -> None:
-            if message["type"] == "http.response.start":
-                reply.status = message["status"]
-                reply.headers = {name.lower(): value for name, value in message["headers"]}
-                if reply.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-                    reply.parser = sse.Parser(UPSTREAM_BODY_BYTES)
-                return
-            body: bytes = message.get("body", b"")
-            if reply.parser is None:
-                reply.plain += body
-                return
-            for event in reply.parser.feed(body):
-                if isinstance(event, Malformed):
-                    raise event
-                reply.event_id = event.id or reply.event_id
-                if event.retry_ms is not None:
-                    reply.retry_s = event.retry_ms / 1000
-                if not event.data:
-                    continue  # a priming event: it carries an id and nothing else
-                reply.last = event.data
-                if not reply.left.is_set():
-                    await sink(event.data)
-
-        await self._app(scope, receive, send)
+    async def _ask(self, verb: str, headers: list[tuple[bytes, bytes]], reply: Reply, sink: Write) -> None:
+        await ask(self._app, verb, self._path, [*self._fixed, *headers], reply, sink)
 
     async def _tell(self, data: bytes) -> None:
         """Write one message to the client. Raises OSError."""
@@ -329,7 +260,7 @@ class StdioFace:
         """Follow the session's GET stream, so that what the server says unasked arrives; resume it where it broke."""
         last, pause_s = "", RETRY_FIRST_S
         while not self._gone.is_set():
-            reply = _Reply(b"")
+            reply = Reply(b"")
             session = self._session
             headers = [(h.SESSION, session), (h.VERSION, self._version.encode("latin-1"))]
             if last:
@@ -361,7 +292,7 @@ class StdioFace:
     async def _end_session(self) -> None:
         if not self._session:
             return
-        reply = _Reply(b"")
+        reply = Reply(b"")
         headers = [(h.SESSION, self._session), (h.VERSION, self._version.encode("latin-1"))]
         with contextlib.suppress(BartizanError, OSError, TimeoutError, RuntimeError):
             async with asyncio.timeout(0.2):
@@ -372,7 +303,7 @@ async def _drop(_data: bytes) -> None:
     """Take what no client asked for."""
 
 
-def _negotiated(reply: _Reply) -> str:
+def _negotiated(reply: Reply) -> str:
     """Return the revision that the answer to ``initialize`` names."""
     try:
         value = strict_json.loads(reply.answer)

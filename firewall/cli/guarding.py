@@ -134,6 +134,9 @@ def with_script(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...
 
 def _project_of(path: str) -> str:
     folder = os.path.dirname(os.path.realpath(path))
+    outside, modules, _ = folder.partition(f"{os.sep}node_modules{os.sep}")
+    if modules:  # a package's dependencies may lie beside it
+        return os.path.join(outside, "node_modules")
     for candidate in (folder, *(str(above) for above in list(Path(folder).parents)[:3])):
         if any(os.path.exists(os.path.join(candidate, name)) for name in _MANIFESTS) and not _is_broad(candidate):
             return candidate
