@@ -12,6 +12,15 @@ from tests.attack.security.rows import ROWS, Row, Stage
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
 
 
+TABLE = (
+    "CD-1 CD-2 CD-3 CD-4 CD-5 TP-1 TP-2 TP-3 SS-1 SS-2 SS-3 SS-4 SH-1 SH-2 SH-3 LO-1 LO-2 LO-3 LO-4 UR-1 SC-1 SC-2 OR-1"
+)
+
+
+def test_every_row_of_the_table_is_here_once() -> None:
+    assert sorted(row.id for row in ROWS) == sorted(TABLE.split())
+
+
 @pytest.mark.parametrize("control", ["on", "off"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.id}-{row.about.replace(' ', '_')}")
 async def test_the_attack_fails_with_its_control_and_works_without(

@@ -146,7 +146,11 @@ class Planted:
                 }
                 given = {"message": "Which?", "requestedSchema": form}
             case "ask-url":
-                given = {"mode": "url", "message": self.say("ask.url.message"), "url": "https://sign-in.example/x"}
+                given = {
+                    "mode": "url",
+                    "message": self.say("ask.url.message"),
+                    "url": self.words.get("ask.url", "https://sign-in.example/x"),
+                }
                 given |= {"elicitationId": "e1"} if self.era == "legacy" else {}
             case "ask-sampling":
                 said = {"type": "text", "text": self.say("ask.sampling.message")}

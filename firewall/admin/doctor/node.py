@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient
 from firewall.config import Config, rooms
+from firewall.config.commands import remarks
 from firewall.config.model import Credential, ListenerConfig
 from firewall.core.errors import ConfigFault, PolicyFault, UpstreamFault
 from firewall.decide import bundle as bundles
@@ -221,6 +222,15 @@ def upstreams(patient: Patient) -> Iterator[Check]:
         )
 
 
+def commands(patient: Patient) -> Iterator[Check]:
+    """Local programs whose command has a shape that hides something (MCP security best practices, LO-3)."""
+    for name, given in patient.config.mcp.items():
+        for remark in remarks(given.command, (*given.read, *given.write)):
+            yield Check(
+                "commands", "warn", f"{name}: {remark}", "read the command word by word; narrow what it is given"
+            )
+
+
 def program_fault(word: str) -> str:
     """Return why a configured program cannot be started, "" when it can: a bare name is looked up as its cage does."""
     if not os.path.isabs(word) and os.sep in word:
@@ -333,5 +343,6 @@ EXAMINATIONS: Final[tuple[tuple[str, Examination], ...]] = (
     ("policy", policy),
     ("credentials", credentials),
     ("upstreams", upstreams),
+    ("commands", commands),
     ("clock", clock),
 )
