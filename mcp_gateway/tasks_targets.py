@@ -17,8 +17,8 @@ from firewall.wire import jsonrpc
 from mcp_gateway import bridge, content, tasks
 from mcp_gateway.bridge import Opened
 from mcp_gateway.content import Outward
+from mcp_gateway.entries import Tool
 from mcp_gateway.headers import ParamMap
-from mcp_gateway.inventory import Tool
 from mcp_gateway.message import Call
 from mcp_gateway.schema import Verdict
 from mcp_gateway.settings import UpstreamSpec
