@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar, cast
 
@@ -20,9 +20,10 @@ from firewall.core.ports import UpstreamCredentials
 from firewall.core.principal import Principal
 from firewall.net.runtime import Tasks
 from firewall.net.upstream import UpstreamClient
-from mcp_gateway import capabilities, lists, uris
+from mcp_gateway import capabilities, uris
 from mcp_gateway.action import tool_resource
 from mcp_gateway.bridge import Opened
+from mcp_gateway.endpoints import Endpoint, endpoints
 from mcp_gateway.entries import Catalogue, Entry
 from mcp_gateway.house import House, Refused
 from mcp_gateway.http_sse import open_sse
@@ -36,21 +37,13 @@ from mcp_gateway.tasks import EXTENSION_ID
 from mcp_gateway.upstream import Credentials, Link, Pool, open_http
 from mcp_gateway.versions import MODERN, NEWEST_MODERN
 
+__all__ = ["Catalog", "Endpoint"]
+
 T = TypeVar("T")
 WAIT_S: Final = 10.0  # for the slowest upstream of an aggregated list
 REST_S: Final = 5.0
 MADE: Final = 256
 _ADDRESSED: Final[tuple[Kind, ...]] = ("resource", "template")
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One path. name: the upstream, or "" for the aggregate. scope: what a first challenge asks for."""
-
-    name: str
-    url: str
-    specs: tuple[UpstreamSpec, ...]
-    scope: str
 
 
 class Catalog:
@@ -78,7 +71,7 @@ class Catalog:
         self._inventory: Inventory | None = None
         self.pool = Pool(self._open_link, bound=settings.links)
         self.missing_walls = _walls(launcher, settings.upstreams)
-        self.endpoints = _endpoints(settings)
+        self.endpoints = endpoints(settings)
 
     def use(self, inventory: Inventory) -> None:
         """Take the inventory, which itself needs the pool."""
@@ -95,7 +88,7 @@ class Catalog:
         settings = replace(self._settings, upstreams=specs)
         missing = _walls(self._launcher, specs)
         self._settings, self.missing_walls = settings, missing
-        self.endpoints = _endpoints(settings)
+        self.endpoints = endpoints(settings)
         self._aggregates.clear()
         self._made.clear()
         for spec in before:
@@ -151,9 +144,7 @@ class Catalog:
         The aggregate has what any upstream has that the caller may use and that answers in time.
         """
         if not endpoint.name:
-            links = await self._gather(
-                principal, self._held(principal, endpoint), lambda spec: self.link(principal, spec)
-            )
+            links = await self._gather(principal, endpoint.held(principal), lambda spec: self.link(principal, spec))
             said = capabilities.union(link.opened.capabilities for link in links.values())
             extended: JSONObject = {}
             if any(EXTENSION_ID in link.opened.extensions for link in links.values()):
@@ -173,7 +164,7 @@ class Catalog:
             spec = endpoint.specs[0]
             found = await self.catalogue(principal, spec, spec.list_age_s, kind)
             return self._kept((endpoint.url, kind, found.serial), lambda: alone(found)), self._known.left_ms((found,))
-        held = self._held(principal, endpoint)
+        held = endpoint.held(principal)
         addressed = kind in ("resource", "template")
         kinds: tuple[Kind, ...] = ("resource", "template") if addressed else (kind,)
         parts: dict[Kind, dict[str, Catalogue]] = {}
@@ -189,7 +180,7 @@ class Catalog:
 
     async def find(self, principal: Principal, endpoint: Endpoint, exposed: str, kind: Kind = "tool") -> Entry | None:
         """Return the tool or prompt of an exposed name, fresh enough for a call. Raises UpstreamFault, Refused."""
-        spec, name = self._route(endpoint, exposed)
+        spec, name = endpoint.route(exposed)
         if spec is None:
             return None
         return (await self.catalogue(principal, spec, spec.ttl_s, kind)).entries.get(name)
@@ -205,9 +196,9 @@ class Catalog:
                 specs = [s for s in endpoint.specs if s.name == (named or s.name)]
                 parts[kind] = {s.name: await self.catalogue(principal, s, s.ttl_s, kind) for s in specs}
             else:
-                parts[kind] = await self._catalogues(principal, self._held(principal, endpoint), kind)
+                parts[kind] = await self._catalogues(principal, endpoint.held(principal), kind)
         if not endpoint.name and not named:
-            parts = self._with_absent(principal, self._held(principal, endpoint), parts)
+            parts = self._with_absent(principal, endpoint.held(principal), parts)
         return self._index_of(parts)
 
     def outward(self, principal: Principal, endpoint: Endpoint, spec: UpstreamSpec) -> Callable[[str], str] | None:
@@ -219,7 +210,7 @@ class Catalog:
         if endpoint.name:
             return None
         parts: dict[Kind, dict[str, Catalogue]] = {kind: {} for kind in _ADDRESSED}
-        for one in self._held(principal, endpoint):
+        for one in endpoint.held(principal):
             for kind in _ADDRESSED:
                 found = self._known.peek(principal.tenant, one.name, self.key(principal, one), kind)
                 if found is None:
@@ -233,7 +224,7 @@ class Catalog:
 
     def spec_of(self, endpoint: Endpoint, exposed: str) -> UpstreamSpec:
         """Return the upstream that an exposed name names, the endpoint's first for one that names none."""
-        return self._route(endpoint, exposed)[0] or endpoint.specs[0]
+        return endpoint.route(exposed)[0] or endpoint.specs[0]
 
     def unknown(self, principal: Principal, endpoint: Endpoint, exposed: str) -> Resource:
         """Return the Resource of a tool that nobody lists; the asked name is not part of it."""
@@ -278,11 +269,6 @@ class Catalog:
     def _known(self) -> Inventory:
         assert self._inventory is not None
         return self._inventory
-
-    @staticmethod
-    def _held(principal: Principal, endpoint: Endpoint) -> list[UpstreamSpec]:
-        """Return the upstreams of which a caller holds any scope."""
-        return [s for s in endpoint.specs if principal.scopes & {f"{s.name}:read", f"{s.name}:write"}]
 
     async def _catalogues(
         self, principal: Principal, specs: Sequence[UpstreamSpec], kind: Kind, *, lists_only: bool = False
@@ -349,15 +335,6 @@ class Catalog:
             found = self._made[slot] = make()
         return cast(T, found)
 
-    @staticmethod
-    def _route(endpoint: Endpoint, exposed: str) -> tuple[UpstreamSpec | None, str]:
-        if endpoint.name:
-            return endpoint.specs[0], exposed
-        parts = lists.split_name(exposed, [s.name for s in endpoint.specs])
-        if parts is None:
-            return None, ""
-        return next(s for s in endpoint.specs if s.name == parts[0]), parts[1]
-
     async def _open_link(
         self, tenant: str, spec: UpstreamSpec, credentials: Credentials, declared: JSONObject, caller: str
     ) -> Link:
@@ -370,14 +347,3 @@ class Catalog:
 
 def _walls(launcher: Launcher | Owners, specs: Sequence[UpstreamSpec]) -> dict[str, tuple[str, ...]]:
     return {spec.name: launcher.check(spec) for spec in specs if spec.transport == "stdio"}
-
-
-def _endpoints(settings: Settings) -> dict[str, Endpoint]:
-    table: dict[str, Endpoint] = {}
-    for spec in settings.upstreams:
-        path = f"/mcp/{spec.name}"
-        table[path] = table[path + "/"] = Endpoint(spec.name, settings.public_url + path, (spec,), f"{spec.name}:read")
-    if settings.aggregated and settings.upstreams:
-        scope = " ".join(f"{spec.name}:read" for spec in settings.upstreams)
-        table["/mcp"] = table["/mcp/"] = Endpoint("", settings.public_url + "/mcp", settings.upstreams, scope)
-    return table

@@ -19,6 +19,7 @@ from mcp_gateway import asking, lists, uris
 from mcp_gateway import headers as h
 from mcp_gateway.action import address_resource, prompt_resource
 from mcp_gateway.catalog import Catalog, Endpoint
+from mcp_gateway.content import Outward
 from mcp_gateway.decider import Decider
 from mcp_gateway.entries import Entry, Tool
 from mcp_gateway.inventory import Inventory
@@ -27,6 +28,7 @@ from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.schema import Verdict
 from mcp_gateway.search import OWN, Search
 from mcp_gateway.sessions import Sessions
+from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.targets import CompletionTarget, PromptTarget, ResourceTarget, Target, ToolTarget, uri_arguments
 from mcp_gateway.versions import MODERN
 from mcp_gateway.views import Views, names_in
@@ -121,7 +123,7 @@ class Objects:
             return await self._unknown_tool(turn, endpoint, name)
         if mirrored:
             h.check_params(tool.definition.params, arguments or {}, turn.call.headers)
-        outward = self._catalog.outward(principal, endpoint, tool.spec)
+        outward = self._outward(turn, endpoint, tool.spec)
         target = ToolTarget(tool, arguments, self._facts(turn, tool), outward)
         if self.begin is not None:
             outcome = await self.begin(turn, target)
@@ -145,7 +147,7 @@ class Objects:
             return await self._unknown_prompt(turn, endpoint, call.name, Point.MCP_PROMPT_GET)
         given = call.params.get("arguments")
         arguments = given if isinstance(given, dict) else None
-        outward = self._catalog.outward(principal, endpoint, prompt.spec)
+        outward = self._outward(turn, endpoint, prompt.spec)
         return await self._carry(turn, PromptTarget(prompt, arguments, self._facts(turn, prompt), outward))
 
     async def _unknown_prompt(self, turn: Turn, endpoint: Endpoint, name: str, point: Point) -> str:
@@ -166,7 +168,7 @@ class Objects:
         found = index.within(endpoint.name, call.name) if endpoint.name else index.find(call.name)
         if found is None:
             return await self._unknown_resource(turn, endpoint, told[1] if told else call.name, Point.MCP_RESOURCE_READ)
-        outward = self._catalog.outward(principal, endpoint, found.entry.spec)
+        outward = self._outward(turn, endpoint, found.entry.spec)
         return await self._carry(turn, ResourceTarget(found, self._facts(turn, found.entry), outward))
 
     async def _unknown_resource(self, turn: Turn, endpoint: Endpoint, uri: str, point: Point) -> str:
@@ -223,6 +225,17 @@ class Objects:
 
     def _facts(self, turn: Turn, entry: Entry) -> Callable[[Verdict], Resource]:
         return partial(self._inventory.resource, turn.principal.tenant, entry)
+
+    def _outward(self, turn: Turn, endpoint: Endpoint, spec: UpstreamSpec) -> Outward:
+        """Return how URIs of a result are told; found out only if it holds any."""
+        if endpoint.name:
+            return None
+
+        def tell(uri: str) -> str:
+            outward = self._catalog.outward(turn.principal, endpoint, spec)
+            return outward(uri) if outward is not None else uri
+
+        return tell
 
     async def _carry(self, turn: Turn, target: Target) -> str:
         """Take a request to its upstream over the pooled link of the caller's credential."""

@@ -302,6 +302,18 @@ async def test_callers_see_what_their_scopes_reach_and_share_no_view(real):
                 assert answer.status_code == 403
 
 
+async def test_a_uri_of_an_upstream_without_any_scope_held_is_not_read(real):
+    people = {"alice": person("one:read"), "both": person("one:read", "two:read", subject="u_2")}
+    async with scripted(fine, answers=answers("a://x")) as one, scripted(fine, answers=answers("b://x")) as two:
+        async with running(spec("one", url=one.url), spec("two", url=two.url), people=people, **real) as stack:
+            for uri in ("b://x", "bartizan+two:b://x"):
+                mine = await stack.modern("/mcp", "resources/read", {"uri": uri})
+                assert mine.status_code in (400, 403)
+                assert "result" not in mine.json()
+                assert two.asked("resources/read") == []
+            assert "result" in (await stack.modern("/mcp", "resources/read", {"uri": "b://x"}, token="both")).json()
+
+
 async def test_what_was_hidden_is_left_out_at_once_and_what_is_shown_is_decided_each_time(real):
     reads = {"effects": {"echo": "read", "other": "write"}}
     people = {"alice": person("demo:read")}
