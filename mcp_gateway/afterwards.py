@@ -28,6 +28,7 @@ from mcp_gateway.tasks_errand import Errand
 from mcp_gateway.tasks_serve import TaskServer
 from mcp_gateway.tasks_table import TaskTable
 from mcp_gateway.tasks_view import TaskViews
+from mcp_gateway.watching import Watching
 
 if TYPE_CHECKING:
     from mcp_gateway.dispatch import Handler
@@ -69,14 +70,11 @@ class Afterwards:
             errand=errand,
         )
         self.subscriptions = Subscriptions(
-            guard,
             hub=self.hub,
             judge=Judge(guard, catalog=catalog, table=table, views=views, digest=digest),
             catalog=catalog,
             sessions=sessions,
-            table=table,
-            views=views,
-            locate=self._locate,
+            watching=Watching(guard, catalog=catalog, table=table, views=views, locate=self._locate),
             clock=clock,
             tasks=tasks,
         )

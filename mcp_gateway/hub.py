@@ -22,38 +22,23 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from firewall.core.errors import BartizanError, UpstreamFault
-from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
-from mcp_gateway import bridge, tasks
+from mcp_gateway import bridge
 from mcp_gateway.catalog import Catalog
+from mcp_gateway.heard import FILTERS, Event, Wanted, What, belongs, event_of, filter_of
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
-from mcp_gateway.message import SUBSCRIPTION_ID
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.tasks import EXTENSION_ID
 from mcp_gateway.upstream import Link
 from mcp_gateway.versions import MODERN
-
-What = Literal["tools", "prompts", "resources", "updated", "task"]
-
-LISTS: Final[dict[str, What]] = {
-    "notifications/tools/list_changed": "tools",
-    "notifications/prompts/list_changed": "prompts",
-    "notifications/resources/list_changed": "resources",
-}
-TASK_METHODS: Final = frozenset({"notifications/tasks", "notifications/tasks/status"})
-FILTERS: Final[dict[What, str]] = {
-    "tools": "toolsListChanged",
-    "prompts": "promptsListChanged",
-    "resources": "resourcesListChanged",
-}
 
 SLOTS: Final = 512  # listeners of a worker; beyond it a sink hears nothing of that upstream
 WAITING: Final = 1_024  # things of one slot that changed and were not told yet
@@ -63,47 +48,6 @@ BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 60.0
 HEALTHY_S: Final = 30.0
 READY_S: Final = 5.0  # how long a new listen may take before the old one is closed anyway
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something changed at an upstream. name: a URI or task id there, "" for a list. params: of a task's state."""
-
-    spec: UpstreamSpec
-    key: str
-    what: What
-    name: str = ""
-    params: JSONObject | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a sink wants to hear of one upstream: lists by `What`, URIs and task ids as the upstream has them.
-
-    any_task: a legacy session asks for nothing by name; whose task it is, is found out when it is told.
-    """
-
-    lists: frozenset[What] = frozenset()
-    uris: frozenset[str] = frozenset()
-    tasks: frozenset[str] = frozenset()
-    any_task: bool = False
-
-    def __or__(self, other: Wanted) -> Wanted:
-        """Return both."""
-        return Wanted(
-            self.lists | other.lists,
-            self.uris | other.uris,
-            self.tasks | other.tasks,
-            self.any_task or other.any_task,
-        )
-
-    def covers(self, event: Event) -> bool:
-        """Return whether an event is among what is wanted."""
-        if event.what == "updated":
-            return event.name in self.uris
-        if event.what == "task":
-            return self.any_task or event.name in self.tasks
-        return event.what in self.lists
 
 
 class Sink(Protocol):
@@ -347,7 +291,7 @@ class Hub:
                     if value["method"] == "notifications/subscriptions/acknowledged":
                         ready.set()
                         continue
-                    event = event_of(slot.spec, slot.key, value) if _belongs(value, rpc_id) else None
+                    event = event_of(slot.spec, slot.key, value) if belongs(value, rpc_id) else None
                     if event is not None and wanted.covers(event):
                         slot.hear(event)
         finally:
@@ -373,44 +317,6 @@ class Hub:
         if not slot.sinks:
             raise UpstreamFault("unreachable", "nobody listens any more")
         return await self._catalog.credentials(slot.sinks[0].principal, slot.spec)()
-
-
-# -- reading -----------------------------------------------------------------------------------------
-
-
-def event_of(spec: UpstreamSpec, key: str, value: JSONObject) -> Event | None:
-    """Return what a notification of an upstream says, or None for one that is not passed on."""
-    method, params = value.get("method"), value.get("params", {})
-    if "id" in value or not isinstance(method, str) or not isinstance(params, dict):
-        return None
-    if method in LISTS:
-        return Event(spec, key, LISTS[method])
-    if method == "notifications/resources/updated":
-        uri = params.get("uri")
-        return Event(spec, key, "updated", uri) if isinstance(uri, str) and uri else None
-    if method in TASK_METHODS:
-        task_id = params.get("taskId")
-        if isinstance(task_id, str) and 0 < len(task_id) <= tasks.ID_CHARS:
-            return Event(spec, key, "task", task_id, params)
-    return None
-
-
-def filter_of(wanted: Wanted) -> JSONObject:
-    """Return the ``notifications`` of a ``subscriptions/listen``."""
-    out: JSONObject = {FILTERS[what]: True for what in sorted(wanted.lists) if what in FILTERS}
-    if wanted.uris:
-        out["resourceSubscriptions"] = list[JSON](sorted(wanted.uris))
-    if wanted.tasks:
-        out["taskIds"] = list[JSON](sorted(wanted.tasks))
-    return out
-
-
-def _belongs(value: JSONObject, rpc_id: int) -> bool:
-    """Return whether a notification names our listen: on a pipe those of another one come along."""
-    params = value.get("params")
-    meta = params.get("_meta") if isinstance(params, dict) else None
-    told = meta.get(SUBSCRIPTION_ID) if isinstance(meta, dict) else None
-    return told in (rpc_id, str(rpc_id)) and not isinstance(told, bool)
 
 
 # -- waiting -----------------------------------------------------------------------------------------

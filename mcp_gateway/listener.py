@@ -30,8 +30,8 @@ from firewall.wire import jsonrpc
 from mcp_gateway import tasks
 from mcp_gateway.action import response
 from mcp_gateway.catalog import Catalog, Endpoint
+from mcp_gateway.heard import LISTS, Event, Wanted, What
 from mcp_gateway.house import Refused
-from mcp_gateway.hub import LISTS, Event, Wanted, What
 from mcp_gateway.kinds import Kind
 from mcp_gateway.message import SUBSCRIPTION_ID, RpcId
 from mcp_gateway.settings import UpstreamSpec

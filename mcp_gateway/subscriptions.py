@@ -20,40 +20,33 @@ from functools import partial
 from typing import Final
 
 from firewall.core.action import Resource
-from firewall.core.errors import Malformed, UpstreamFault
+from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
-from firewall.core.permit import Cleared, Refusal
+from firewall.core.permit import Refusal
 from firewall.core.points import Point
 from firewall.core.ports import Clock
 from firewall.core.principal import Principal
-from firewall.enforce.guard import Guard
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import tasks
-from mcp_gateway.action import request, response
 from mcp_gateway.catalog import Catalog, Endpoint
-from mcp_gateway.house import Refused
-from mcp_gateway.hub import FILTERS, Hub, What
+from mcp_gateway.heard import FILTERS, What
+from mcp_gateway.hub import Hub
 from mcp_gateway.listener import Judge, Listener, Watched
 from mcp_gateway.message import SUBSCRIPTION_ID, Rejected
 from mcp_gateway.relay import Turn
 from mcp_gateway.session import Session
 from mcp_gateway.sessions import Sessions
 from mcp_gateway.settings import UpstreamSpec
-from mcp_gateway.targets import uri_arguments
 from mcp_gateway.tasks import EXTENSION, EXTENSION_ID
-from mcp_gateway.tasks_table import TaskTable
-from mcp_gateway.tasks_view import TaskViews
+from mcp_gateway.watching import Watching
 
 URIS: Final = 256  # per stream or session
 TASKS: Final = 64
 PAUSE_S: Final = 0.02  # between two notifications of one stream
 STALL_S: Final = 30.0
 LISTEN_S: Final = 3600.0  # a stream's whole life; the client listens again
-
-Locate = Callable[[Principal, Endpoint, str], Awaitable[Watched]]
-"""Finds the resource of a URI that an endpoint shows to a caller. Raises Malformed, UpstreamFault, Refused."""
 
 
 @dataclass(slots=True)
@@ -69,26 +62,20 @@ class Subscriptions:
 
     def __init__(
         self,
-        guard: Guard,
         *,
         hub: Hub,
         judge: Judge,
         catalog: Catalog,
         sessions: Sessions,
-        table: TaskTable,
-        views: TaskViews,
-        locate: Locate,
+        watching: Watching,
         clock: Clock,
         tasks: Tasks,
     ) -> None:
-        self._guard = guard
         self._hub = hub
         self._judge = judge
         self._catalog = catalog
         self._sessions = sessions
-        self._table = table
-        self._views = views
-        self._locate = locate
+        self._watching = watching
         self._clock = clock
         self._tasks = tasks
         self._attached: dict[bytes, _Attached] = {}
@@ -134,7 +121,7 @@ class Subscriptions:
         if ids and not tasks.offers(call.capabilities, EXTENSION):
             raise Rejected("capability_missing", data={"requiredCapabilities": {"extensions": {EXTENSION_ID: {}}}})
         resource = self._catalog.resource(principal, endpoint)
-        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, resource, {})
+        refusal = await self._watching.decide(turn, Point.MCP_RESOURCE_WATCH, resource, {})
         if refusal is not None:
             return await turn.refuse(refusal)
         one = Listener(principal, endpoint, call.version, call.capabilities, call.id, set(lists))
@@ -158,13 +145,13 @@ class Subscriptions:
     ) -> None:
         allowed: list[JSON] = []
         for uri in uris:
-            watched = await self._may_watch(turn, endpoint, uri)
+            watched = await self._watching.may_watch(turn, endpoint, uri)
             if isinstance(watched, Watched):
                 one.watched[watched.spec.name, watched.own] = watched
                 allowed.append(uri)
         if allowed:
             honoured["resourceSubscriptions"] = allowed
-        mine: list[JSON] = [ours for ours in ids if await self._may_follow(turn, endpoint, one, ours)]
+        mine: list[JSON] = [ours for ours in ids if await self._watching.may_follow(turn, endpoint, one, ours)]
         if mine:
             honoured["taskIds"] = mine
 
@@ -174,7 +161,7 @@ class Subscriptions:
         ack = jsonrpc.build_notification(
             "notifications/subscriptions/acknowledged", {"notifications": honoured, **one.meta}
         )
-        verdict = await self._say(turn, resource, "notifications/subscriptions/acknowledged", ack)
+        verdict = await self._watching.say(turn, resource, "notifications/subscriptions/acknowledged", ack)
         if isinstance(verdict, Refusal):
             return await turn.refuse(verdict)
         await turn.out.notice(verdict)
@@ -191,7 +178,9 @@ class Subscriptions:
         if turn.leash.pulled:
             return "cancelled"
         result: JSONObject = {"resultType": "complete", "_meta": {SUBSCRIPTION_ID: turn.call.id}}
-        verdict = await self._say(turn, resource, turn.call.method, jsonrpc.build_response(turn.call.id, result))
+        verdict = await self._watching.say(
+            turn, resource, turn.call.method, jsonrpc.build_response(turn.call.id, result)
+        )
         if isinstance(verdict, Refusal):
             return await turn.refuse(verdict)
         await turn.out.final(verdict)
@@ -263,7 +252,7 @@ class Subscriptions:
             raise Malformed("params_invalid")
         if uri not in session.subscriptions and len(session.subscriptions) >= URIS:
             raise Malformed("over_limit")
-        watched = await self._may_watch(turn, endpoint, uri)
+        watched = await self._watching.may_watch(turn, endpoint, uri)
         if isinstance(watched, Refusal):
             return await turn.refuse(watched)
         if watched is None:
@@ -280,7 +269,7 @@ class Subscriptions:
         if not isinstance(uri, str):
             raise Malformed("params_invalid")
         resource = self._catalog.resource(turn.principal, endpoint)
-        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, resource, {})
+        refusal = await self._watching.decide(turn, Point.MCP_RESOURCE_WATCH, resource, {})
         if refusal is not None:
             return await turn.refuse(refusal)
         session.subscriptions.discard(uri)
@@ -293,71 +282,11 @@ class Subscriptions:
 
     async def _empty(self, turn: Turn, endpoint: Endpoint) -> str:
         resource = self._catalog.resource(turn.principal, endpoint)
-        verdict = await self._say(turn, resource, turn.call.method, jsonrpc.build_response(turn.call.id, {}))
+        verdict = await self._watching.say(turn, resource, turn.call.method, jsonrpc.build_response(turn.call.id, {}))
         if isinstance(verdict, Refusal):
             return await turn.refuse(verdict)
         await turn.out.final(verdict)
         return "ok"
-
-    # -- decisions -----------------------------------------------------------------------------------------
-
-    async def _may_watch(self, turn: Turn, endpoint: Endpoint, uri: str) -> Watched | Refusal | None:
-        """Return the resource of a URI where the caller may watch it, the refusal, or None for what is not there."""
-        try:
-            watched = await self._locate(turn.principal, endpoint, uri)
-        except (Malformed, UpstreamFault, Refused):
-            refusal = await self._decide(
-                turn, Point.MCP_RESOURCE_WATCH, self._catalog.resource(turn.principal, endpoint), {}
-            )
-            return refusal
-        told = uri_arguments(watched.own)
-        refusal = await self._decide(turn, Point.MCP_RESOURCE_WATCH, watched.facts(), {"uri": uri}, told)
-        return refusal if refusal is not None else watched
-
-    async def _may_follow(self, turn: Turn, endpoint: Endpoint, one: Listener, ours: str) -> bool:
-        try:
-            entry = self._table.find(turn.principal, endpoint.url, ours)
-        except Malformed:
-            return False
-        spec = next((s for s in endpoint.specs if s.name == entry.upstream), None)
-        if spec is None or entry.shape != EXTENSION or self._catalog.key(turn.principal, spec) != entry.key:
-            return False
-        tool = await self._views.tool(turn.principal, spec, entry)
-        facts = self._views.facts(turn.principal, spec, tool, "none")
-        if await self._decide(turn, Point.MCP_TASK_GET, facts, {"taskId": ours}) is not None:
-            return False
-        one.followed[spec.name, entry.theirs] = entry.id
-        return True
-
-    async def _decide(
-        self, turn: Turn, point: Point, resource: Resource, params: JSONObject, arguments: JSONObject | None = None
-    ) -> Refusal | None:
-        call = turn.call
-        body = jsonrpc.build_request(call.id, call.method, params)
-        action = request(
-            point,
-            turn.principal,
-            call.method,
-            resource,
-            body,
-            version=call.version,
-            transport="http",
-            arguments=arguments or {},
-        )
-        verdict = await self._guard.clear(action, turn.exchange)
-        return verdict if isinstance(verdict, Refusal) else None
-
-    async def _say(self, turn: Turn, resource: Resource, method: str, body: JSONObject) -> Cleared | Refusal:
-        action = response(
-            Point.MCP_NOTIFY_SERVER,
-            turn.principal,
-            method,
-            resource,
-            body,
-            version=turn.call.version,
-            transport="sse",
-        )
-        return await self._guard.clear(action, turn.exchange)
 
 
 def _asked(params: JSONObject) -> tuple[list[What], list[str], list[str]]:

@@ -17,7 +17,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from mcp_gateway import hub, subscriptions
-from mcp_gateway.hub import Event, Slot, Wanted, event_of, filter_of
+from mcp_gateway.heard import Event, Wanted, belongs, event_of, filter_of
+from mcp_gateway.hub import Slot
 from mcp_gateway.message import SUBSCRIPTION_ID
 from tests.support.mcp import running, served, spec
 
@@ -89,9 +90,9 @@ def test_of_two_events_about_one_thing_the_later_waits_and_a_flood_is_bounded():
 
 def test_a_notification_of_another_listen_is_not_ours():
     for told, mine in ((7, True), ("7", True), (8, False), (True, False), (None, False)):
-        assert hub._belongs(note("x", _meta={SUBSCRIPTION_ID: told}), 7) is mine
-    assert not hub._belongs({"jsonrpc": "2.0", "method": "x"}, 7)
-    assert not hub._belongs(note("x", _meta={SUBSCRIPTION_ID: True}), 1)
+        assert belongs(note("x", _meta={SUBSCRIPTION_ID: told}), 7) is mine
+    assert not belongs({"jsonrpc": "2.0", "method": "x"}, 7)
+    assert not belongs(note("x", _meta={SUBSCRIPTION_ID: True}), 1)
 
 
 # -- against the official SDK ------------------------------------------------------------------------
