@@ -175,6 +175,27 @@ async def test_a_size_of_another_type_is_dropped():
         assert "IGNORE" not in (await stack.modern("/mcp/demo", "resources/list")).text
 
 
+async def test_a_server_that_never_heard_of_templates_has_none():
+    unknown = {"error": {"code": -32601, "message": "?"}}
+    async with scripted(fine, answers=answers() | {"resources/templates/list": unknown}) as upstream:
+        async with running(spec("demo", url=upstream.url)) as stack:
+            told = (await stack.modern("/mcp/demo", "resources/templates/list")).json()["result"]
+            assert told["resourceTemplates"] == []
+            assert "result" in await read(stack, "note://one")
+
+
+@pytest.mark.parametrize(
+    "pages", [{"nextCursor": "same"}, {"nextCursor": 5}, {"resources": {}}, {"resultType": "task"}]
+)
+async def test_a_list_that_does_not_end_or_is_none_is_the_upstreams_fault(pages):
+    ill = {"resources/list": {"resources": [NOTE], **pages}}
+    async with scripted(fine, answers=answers() | ill) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        told = (await stack.modern("/mcp/demo", "resources/list")).json()
+        assert told["error"]["code"] == -31502
+        assert upstream.methods().count("resources/list") <= 3
+        assert "result" in (await stack.modern("/mcp/demo", "tools/list")).json()
+
+
 @pytest.mark.parametrize(
     "result",
     [
