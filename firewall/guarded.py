@@ -21,32 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from firewall import nucleus
 from firewall.admin.definitions import Definitions
 from firewall.core.errors import ConfigFault
-from firewall.core.jsonvalue import JSONObject
-from firewall.decide.bundle import Bundle
-from firewall.decide.regorus import RegorusEngine
 from firewall.detect.tool_review import review
 from firewall.doors import ChildDoors
 from firewall.enforce.egress import EgressGate, Hosts
-from firewall.enforce.guard import GuardSettings
-from firewall.enforce.labels import FlowLabels
-from firewall.enforce.limits import LimitSettings
 from firewall.enforce.pins import Pin
 from firewall.identity.local import LocalResourceServer, local_principal
 from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.egress_proxy import EgressProxy
-from firewall.net.runtime import SystemClock
 from firewall.net.upstream import PooledClient
-from firewall.nucleus import VERSION, Nucleus, NucleusSettings, OnFault, Paths
-from firewall.record.audit import Settings as AuditSettings
-from firewall.record.metrics import Metrics
-from firewall.record.telemetry import METRICS, GuardTelemetry
-from firewall.state.memory import MemoryStore
-from firewall.state.shared import SharedMarks
+from firewall.nucleus import Nucleus, OnFault, Paths
+from firewall.run_state import TENANT, desk, open_state
 from firewall.state.vault import Sealer
 from mcp_gateway import sandbox
 from mcp_gateway.serve import MCPGateway
@@ -58,11 +46,8 @@ if TYPE_CHECKING:
     from firewall.net.server import Server
     from firewall.net.unix_server import UnixServer
 
-TENANT: Final = "default"
-NODE: Final = "node-1"  # both as in a configuration without them, so that every command reads this state
-AT_ONCE: Final = 16  # runs of one name
 SESSION_S: Final = 30 * 24 * 3600  # a pipe has no session of its own that could end sooner
-CALLS_PER_MINUTE: Final = 6_000
+MEET_EVERY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +186,17 @@ class Guarded:
         )
 
     async def meet(self) -> Met:
-        """Open and read the server beside the client's first words; return what it is."""
+        """Open and read the server beside the client's first words; return what it is.
+
+        A server that may ask belongs to one caller, so it is not started before that one comes: wait for it.
+        """
         name = self.settings.spec.name
-        code = (await self.mcp.warm(TENANT)).get(name, "")
+        code = ""
+        if self.settings.spec.asks:
+            while not any(True for _ in self.core.pins.list(TENANT, name)):  # noqa: ASYNC110
+                await asyncio.sleep(MEET_EVERY_S)  # pins are made by several hands, and nobody signals them
+        else:
+            code = (await self.mcp.warm(TENANT)).get(name, "")
         pins = tuple(self.core.pins.list(TENANT, name))
         return Met(code, self._fresh, pins, self.mcp.sandbox_missing.get(name, ()))
 
@@ -211,6 +204,13 @@ class Guarded:
         """Serve the operator's socket. Loaded late and in a thread: half a second that no client waits for."""
         self._operator = await asyncio.to_thread(self._desk)
         await self._operator.start()
+
+    def _desk(self) -> OperatorSocket:
+        from firewall.admin import OperatorSocket
+
+        core, paths = self.core, self.settings.paths
+        app = desk(core, paths, self.definitions, self._dialler, lambda: self.mcp.sandbox_missing, self._on_fault)
+        return OperatorSocket(paths.admin_socket, app, core.tasks, background=(self.definitions.keep,))
 
     async def stop(self) -> None:
         """End the face, the child, the listeners; write the last checkpoint. Within two seconds."""
@@ -241,52 +241,6 @@ class Guarded:
 
         return ChildDoors(self._run_dir, (spec.name,), EgressProxy(self._dialler, permits))
 
-    def _desk(self) -> OperatorSocket:
-        from firewall import admin, config
-        from firewall.config import rooms
-        from firewall.identity.authorization_server import build_identity
-
-        core, paths = self.core, self.settings.paths
-        made = config.build({"state_dir": str(paths.state), "tenant": TENANT, "node": NODE})
-        signing = core.keys.ec_signing_keys("as")
-
-        def record(event: str, facts: JSONObject) -> None:
-            core.audit.append({"v": 1, "kind": "auth", "event": event, **facts})
-
-        identity = build_identity(
-            rooms.identity(made, ()),
-            store=core.store,
-            marks=core.marks,
-            clock=core.clock,
-            ids=core.ids,
-            fetcher=self._dialler,
-            signing_key=signing[0],
-            other_keys=tuple(signing[1:]),
-            record=record,
-        )
-        app = admin.build(
-            admin.AdminParts(
-                config=made,
-                version=VERSION,
-                clock=core.clock,
-                store=core.store,
-                marks=core.marks,
-                audit=core.audit,
-                audit_stats=core.audit.stats,
-                vkeys=(core.audit.vkey,),
-                identity=identity,
-                registry=core.registry,
-                pins=core.pins,
-                kill_switch=core.guard.kill_switch,
-                policy=core.bundle,
-                metrics=core.telemetry.prometheus,
-                definitions=self.definitions,
-                walls_missing=lambda: self.mcp.sandbox_missing,
-                on_fault=self._on_fault,
-            )
-        )
-        return admin.OperatorSocket(paths.admin_socket, app, core.tasks, background=(self.definitions.keep,))
-
 
 def build(
     settings: GuardedSettings,
@@ -296,33 +250,12 @@ def build(
     on_refused: Callable[[str, int], None] = lambda _host, _port: None,
 ) -> Guarded:
     """Return a run's objects. token: what a client of our endpoint must present. Raises ConfigFault."""
-    clock, paths = SystemClock(), settings.paths
-    paths.make()
-    core = nucleus.build(
-        NucleusSettings(
-            paths,
-            paths.state / "audit",
-            AuditSettings(deployment=f"{NODE}.bartizan", node=NODE, version=VERSION),
-            GuardSettings(),
-            LimitSettings(CALLS_PER_MINUTE),
-            workers=AT_ONCE,
-        ),
-        clock=clock,
-        engine=_engine,
-        telemetry=GuardTelemetry(Metrics(paths.metrics, METRICS), upstreams=(settings.spec.name,), clock=clock),
-        # Private memory: another run of the same name is another conversation of the user's.
-        labels=lambda _marks, _store: FlowLabels(SharedMarks(None), MemoryStore(clock).collection("labels")),
-        on_fault=on_fault,
-    )
+    core = open_state(settings.paths, settings.spec.name, on_fault)
     try:
         return Guarded(settings, core, token, on_fault=on_fault, on_refused=on_refused)
     except ConfigFault:
         core.close()
         raise
-
-
-def _engine(bundle: Bundle) -> RegorusEngine:
-    return RegorusEngine(bundle, "auto")
 
 
 def _record(spec: UpstreamSpec) -> dict[str, Any]:

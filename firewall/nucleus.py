@@ -102,7 +102,8 @@ class Paths:
 class NucleusSettings:
     """workers: processes that may share the state directory at once. bundle: a policy directory, None for ours.
 
-    pins: what a changed definition means, and the lock that is in force.
+    pins: what a changed definition means, and the lock that is in force. decides: False where only state
+    is read and moved; the policy is then not compiled.
     """
 
     paths: Paths
@@ -113,6 +114,7 @@ class NucleusSettings:
     workers: int = 1
     bundle: Path | None = None
     pins: PinRules = PinRules()  # noqa: RUF009  frozen
+    decides: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,8 @@ def build(
         older=tuple(key.public_key() for key in keys.ed25519_keys("audit")[1:]),
         on_fault=on_fault,
     )
-    bundle = policy_bundle.load(settings.bundle, state_dir=paths.cache)
+    read = policy_bundle.read
+    bundle = policy_bundle.load(settings.bundle, state_dir=paths.cache) if settings.decides else read(settings.bundle)
     telemetry.watch_audit(audit)
     telemetry.watch_marks(marks)
     deciding = engine(bundle)

@@ -79,6 +79,7 @@ class Node:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._path = state_of(given) / SOCKET
+        self._run = getattr(given, "guarded", None) and given.state_dir is None
         self._tenant = getattr(given, "tenant", "")
 
     def running(self) -> bool:
@@ -100,25 +101,34 @@ class Node:
     def _ask(self, method: str, path: str, body: object, query: dict[str, object]) -> dict[str, Any]:
         asked = {name: value for name, value in {**query, "tenant": self._tenant}.items() if value not in ("", None)}
         target = f"/api/v1/{path}" + (f"?{urlencode(asked)}" if asked else "")
+        data = orjson.dumps(body) if body is not None else None
+        if self._run and not self.running():
+            return _told(*self._without_a_run(method, target, data))
         connection = http.client.HTTPConnection("localhost")
         connection.sock = self._connect()
         try:
-            data = orjson.dumps(body) if body is not None else None
             headers = {"content-type": "application/json"} if body is not None else {}
             connection.request(method, target, data, headers)
             answer = connection.getresponse()
-            told = orjson.loads(answer.read())
+            said = answer.read()
+            orjson.loads(said)
         except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
             raise NotRunning(
                 "not_answering", f"the node broke off: {type(error).__name__}", fix="see its own messages"
             ) from None
         finally:
             connection.close()
-        if answer.status >= 400:
-            raise BartizanError(
-                str(told.get("error", "failed")), str(told.get("detail", "")), fix=str(told.get("fix", ""))
-            )
-        return dict(told)
+        return _told(answer.status, said)
+
+    def _without_a_run(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
+        """Ask a run's state itself: a run lives as long as its client, its pins stay."""
+        import asyncio
+
+        from firewall import run_state as between
+        from firewall.nucleus import Paths
+
+        state = self._path.parent
+        return asyncio.run(between.ask_desk(Paths(state, state.parent.parent / "cache"), method, target, data))
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -134,3 +144,11 @@ class Node:
                 fix="start it with `bartizan up`, or name the right one with --config or --state-dir",
             ) from None
         return sock
+
+
+def _told(status: int, said: bytes) -> dict[str, Any]:
+    """Return an answer of the admin API. Raises BartizanError as it was told."""
+    told = orjson.loads(said)
+    if status >= 400:
+        raise BartizanError(str(told.get("error", "failed")), str(told.get("detail", "")), fix=str(told.get("fix", "")))
+    return dict(told)

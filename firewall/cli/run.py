@@ -132,7 +132,8 @@ async def _serve(made: Guarded, speaker: Speaker, protocol: int, token: str) -> 
             ends.append(tasks.spawn(face.run(), "run.face"))
         else:
             _show_endpoint(settings, token, speaker)
-        tasks.spawn(_meet(made, speaker, met), "run.meet")
+        tasks.spawn(_greet(made, speaker, met), "run.greet")
+        tasks.spawn(_open_desk(made, speaker), "run.desk")
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in ends:
             if task.done() and not task.cancelled() and task.exception() is not None:
@@ -147,11 +148,14 @@ async def _serve(made: Guarded, speaker: Speaker, protocol: int, token: str) -> 
     return 1 if met and met[0].code else 0
 
 
-async def _meet(made: Guarded, speaker: Speaker, met: list[Met]) -> None:
-    """Read the server beside the client's first words, say what is pinned, then open the operator's socket."""
-    if not made.settings.spec.asks:  # a server that may ask belongs to one client: it starts with that one's session
-        met.append(await made.meet())
-        speaker.met(made.settings, met[0])
+async def _greet(made: Guarded, speaker: Speaker, met: list[Met]) -> None:
+    """Read the server beside the client's first words, and say what is pinned."""
+    met.append(await made.meet())
+    speaker.met(made.settings, met[0])
+
+
+async def _open_desk(made: Guarded, speaker: Speaker) -> None:
+    """Open the operator's socket, a moment after the client's first words."""
     await asyncio.sleep(DESK_AFTER_S)
     try:
         await made.open_desk()

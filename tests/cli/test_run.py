@@ -296,6 +296,13 @@ def test_an_operator_reads_and_moves_the_state_of_a_run_by_its_name(tmp_path: Pa
         assert {p["name"] for p in json.loads(pins.stdout)["pins"]} >= {"fine", "hang"}
         pulled = bartizan(tmp_path, "--run", "child", "kill", "--help")
         assert pulled.returncode == 0
+    # Between runs the owner reads and moves the same state.
+    between = bartizan(tmp_path, "--run", "child", "pins", "status", "--json")
+    assert between.returncode == 0, between.stderr
+    assert {p["name"] for p in json.loads(between.stdout)["pins"]} == {
+        p["name"] for p in json.loads(pins.stdout)["pins"]
+    }
+    assert bartizan(tmp_path, "--run", "child", "users", "add", "x", stdin="").returncode == 2
     shown = bartizan(tmp_path, "--run", "child", "audit", "show", "--point", "mcp.tool.call", "--json")
     (record, *_) = json.loads(shown.stdout)["records"]
     assert record["action"]["resource"].endswith("fine")
