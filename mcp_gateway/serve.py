@@ -2,65 +2,57 @@
 
 Order of a POST: path → method → authenticate → Accept → Content-Type → body → strict parse → the
 ladder of `message` → method. A legacy client also has GET (a session's standalone stream, or one taken
-up again) and DELETE (the end of its session); in the modern era both are 405. ``/mcp/x`` and ``/mcp/x/`` are the same endpoint; nothing redirects.
-Each endpoint is a protected resource of its own: a token for one is worth nothing at another.
+up again) and DELETE (the end of its session); in the modern era both are 405. ``/mcp/x`` and ``/mcp/x/``
+are the same endpoint; nothing redirects. Each endpoint is a protected resource of its own: a token for
+one is worth nothing at another.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
-from firewall.core.action import Action
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
 from firewall.core.errors import BartizanError, Malformed, Unauthenticated
-from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.permit import FixedReply, Refusal
 from firewall.core.points import Point
 from firewall.core.ports import Clock, Collection, Ids, ResourceServer, UpstreamCredentials
-from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
-from firewall.net.channel import WorkerGone
-from firewall.net.handover import HANDED, CutAnswer
 from firewall.net.runtime import RandomIds, Tasks
 from firewall.net.upstream import UpstreamClient
 from firewall.state.memory import MemoryStore
 from firewall.state.vault import Sealer
 from firewall.wire import jsonrpc, strict_json
-from mcp_gateway import headers as h
 from mcp_gateway import reply
 from mcp_gateway.action import request as request_action
 from mcp_gateway.afterwards import Afterwards
 from mcp_gateway.asking import Asking
-from mcp_gateway.catalog import Catalog, Endpoint
+from mcp_gateway.catalog import Catalog
 from mcp_gateway.conversation import Conversations
 from mcp_gateway.dispatch import Dispatch
+from mcp_gateway.elsewhere import Elsewhere
+from mcp_gateway.endpoints import Endpoint
 from mcp_gateway.face import LegacyFace
 from mcp_gateway.hearsay import Hearsay
 from mcp_gateway.house import House, States
+from mcp_gateway.incoming import Request, check_media, not_allowed, says_legacy
 from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
 from mcp_gateway.out import LegacyOut, Out
 from mcp_gateway.owner import Neighbours, Owners
-from mcp_gateway.pipe import Pipe
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sandbox import Support
 from mcp_gateway.session import Session
 from mcp_gateway.sessions import Bounds, Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
+from mcp_gateway.standing import Standing
 from mcp_gateway.state_seal import StateSeal
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.streams import Stream, resume
-from mcp_gateway.versions import HANDSHAKE_VERSIONS, LEGACY, point_of
-
-_JSON_TYPES: Final = frozenset({b"application/json", b"application/*", b"*/*"})
-_STREAM_TYPES: Final = frozenset({b"text/event-stream", b"text/*", b"*/*"})
+from mcp_gateway.versions import LEGACY, point_of
 
 
 class MCPGateway:
@@ -151,6 +143,8 @@ class MCPGateway:
             tasks=tasks,
         )
         self._dispatch.use(self._later)
+        self._standing = Standing(guard, auth, self.sessions, tasks, self._later.subscriptions.attach)
+        self._elsewhere = Elsewhere(near, self.sessions, self._seal)
         heard = self._later.hub.heard
         relay.heard = heard if near is None else Hearsay(near, heard, self._spec_of, tasks).heard
 
@@ -200,8 +194,8 @@ class MCPGateway:
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
         method = scope["method"]
-        if method != "POST" and (method not in ("GET", "DELETE") or not _says_legacy(raw)):
-            await asgi.write_fixed(send, _not_allowed(raw))
+        if method != "POST" and (method not in ("GET", "DELETE") or not says_legacy(raw)):
+            await asgi.write_fixed(send, not_allowed(raw))
             return
         try:
             principal = self._auth.authenticate(headers, endpoint.url, default_scope=endpoint.scope)
@@ -216,49 +210,17 @@ class MCPGateway:
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
         client = scope.get("client")
-        request = _Request(scope, receive, send, raw, headers, endpoint, principal, client[0] if client else "")
-        if await self._lives_elsewhere(request):
+        request = Request(scope, receive, send, raw, headers, endpoint, principal, client[0] if client else "")
+        if await self._elsewhere.session(request):
             return
         if method == "DELETE":
-            await asgi.write_fixed(send, self._end_session(principal, endpoint, raw))
+            await asgi.write_fixed(send, self._end_session(request))
         elif method == "GET":
-            await self._get(request)
+            await self._standing.serve(request)
         else:
             await self._exchange(request)
 
-    async def _lives_elsewhere(self, request: _Request) -> bool:
-        """Hand a request over whose session another worker holds (DESIGN §6b-2); return whether it did.
-
-        That worker authenticates and decides as if it had come there. One that is gone has taken its
-        sessions with it: they are unknown, and the client opens another.
-        """
-        near = self._near
-        if near is None or HANDED in request.scope:
-            return False
-        try:
-            token = h.collect(request.raw).get(h.SESSION, b"")
-            if not token:
-                return False
-            owner = self.sessions.owner_of(token, request.principal, request.endpoint.url)
-        except Malformed:
-            return False  # answered here, in the words of its method
-        if owner == near.worker:
-            return False
-        scope, receive, send = request.scope, request.receive, request.send
-        try:
-            posted = scope["method"] == "POST"
-            data = await asgi.read_body(scope, receive, BODY_BYTES, REQUEST_READ_S) if posted else b""
-            await near.handover.to(owner, scope, data, receive, send)
-        except WorkerGone:
-            await asgi.write_fixed(send, reply.failed("session_unknown", None, ""))
-        except CutAnswer:
-            return True  # the server sees an answer without an end, and cuts the connection
-        except Malformed as error:
-            if error.code != "client_gone":
-                await asgi.write_fixed(send, reply.failed(error.code, None, ""))
-        return True
-
-    async def _exchange(self, request: _Request) -> None:
+    async def _exchange(self, request: Request) -> None:
         """Serve one POST; close its exchange whatever happens."""
         exchange = request.exchange = self._guard.new_exchange(
             request.principal,
@@ -266,7 +228,7 @@ class MCPGateway:
             client_ip=request.client_ip,
             traceparent=request.headers.get(b"traceparent", b""),
         )
-        request.out = Out(request.send, self._tasks, streams=_prefers_stream(request.headers))
+        request.out = Out(request.send, self._tasks, streams=request.prefers_stream)
         outcome = "internal"
         try:
             outcome = await self._post(request)
@@ -281,11 +243,11 @@ class MCPGateway:
             request.out.stop()
             self._guard.close(exchange, outcome=outcome, error=exchange.outcome)
 
-    async def _post(self, request: _Request) -> str:
+    async def _post(self, request: Request) -> str:
         """Read, parse and dispatch; return the exchange's outcome."""
         exchange, out = request.exchange, request.out
         try:
-            _check_media(request.headers)
+            check_media(request.headers)
             data = await asgi.read_body(request.scope, request.receive, BODY_BYTES, REQUEST_READ_S)
             exchange.bytes_in = len(data)
             if not data:
@@ -296,8 +258,8 @@ class MCPGateway:
                 return await self._notice(message, request)
             if isinstance(message, Answer):
                 return await self._answer(message, request)
-            if (owner := self._parked_at(message, request)) is not None:
-                return await self._hand_on(owner, data, message, request)
+            if (owner := self._elsewhere.parked_at(message, request)) is not None:
+                return await self._elsewhere.hand_on(owner, data, message, request)
         except Rejected as error:
             await out.final(reply.rejected(error, exchange.id))
             return "refused"
@@ -307,28 +269,7 @@ class MCPGateway:
             return "refused"
         return await self._call(message, request)
 
-    def _parked_at(self, call: Call, request: _Request) -> int | None:
-        """Return which other worker holds the exchange that a retry's ``requestState`` names, None without one."""
-        state = call.params.get("requestState")
-        if self._near is None or HANDED in request.scope or call.era == LEGACY or not isinstance(state, str):
-            return None
-        owner = self._seal.worker(request.principal, request.endpoint.url, state)
-        return None if owner == self._near.worker else owner
-
-    async def _hand_on(self, owner: int, data: bytes, call: Call, request: _Request) -> str:
-        """Hand a retry to the worker that holds its parked exchange; that worker spends its state."""
-        assert self._near is not None
-        try:
-            request.out.done = True  # what is written from here on is written by that worker
-            await self._near.handover.to(owner, request.scope, data, request.receive, request.send)
-        except WorkerGone:
-            await request.out.final(reply.failed("request_state", call.id, request.exchange.id))
-            return "refused"
-        except CutAnswer:
-            return "internal"
-        return "handed_over"
-
-    async def _call(self, call: Call, request: _Request) -> str:
+    async def _call(self, call: Call, request: Request) -> str:
         exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
         if point_of(call.method, call.era, "request") is None:
             exchange.verb = "unknown"
@@ -345,7 +286,7 @@ class MCPGateway:
 
         leash = Leash()
         turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)
-        turn.still = partial(self._still, request.headers, endpoint, principal)
+        turn.still = partial(self._standing.still, request.headers, endpoint, principal)
         if call.era != LEGACY or call.method == "initialize":
             return await self._dispatch.serve(turn, endpoint)
         try:
@@ -357,16 +298,14 @@ class MCPGateway:
         try:
             turn.session, turn.face = session, LegacyFace(session, self._guard, self._ids)
             turn.call = session.speaks(call)
-            turn.out = request.out = LegacyOut(
-                request.send, self._tasks, session, streams=_prefers_stream(request.headers)
-            )
+            turn.out = request.out = LegacyOut(request.send, self._tasks, session, streams=request.prefers_stream)
             return await self._dispatch.serve(turn, endpoint)
         finally:
             ended()
 
     # -- what is no request ------------------------------------------------------------------------------------------
 
-    async def _notice(self, notice: Notice, request: _Request) -> str:
+    async def _notice(self, notice: Notice, request: Request) -> str:
         """Notifications are answered 202; those without a row in the table end here, unread. Raises Malformed."""
         exchange, principal, out = request.exchange, request.principal, request.out
         if point_of(notice.method, notice.era, "request") is None:
@@ -398,149 +337,20 @@ class MCPGateway:
         await out.final(reply.accepted())
         return "ok"
 
-    async def _answer(self, answer: Answer, request: _Request) -> str:
+    async def _answer(self, answer: Answer, request: Request) -> str:
         """Deliver a client's answer to whoever asked; it is decided about there. Raises Malformed."""
         if not self._session(request).answered(answer):
             self.sessions.unasked += 1
         await request.out.final(reply.accepted())
         return "ok"
 
-    # -- the streams of a session ------------------------------------------------------------------------------------
-
-    async def _get(self, request: _Request) -> None:
-        """Open a session's standalone stream, or take a stream up again after ``Last-Event-ID`` (SH-3)."""
-        leash = Leash()
-        pipe = Pipe(
-            asgi.EventStream(request.send),
-            self._tasks,
-            still=partial(self._still, request.headers, request.endpoint, request.principal),
-            on_closed=leash.pull,
-        )
-        try:
-            if not _accepted(request.headers) & _STREAM_TYPES:
-                raise Malformed("not_acceptable")
-            session = self._session(request)
-            last = request.headers.get(b"last-event-id", b"")
-            found = session.find(last) if last else None
-            release = self.sessions.hold(request.principal)
-        except Malformed as error:
-            await asgi.write_fixed(request.send, reply.failed(error.code, None, ""))
-            return
-        try:
-            if found is None:
-                session.listen(pipe)
-                pipe.open()
-                self._later.subscriptions.attach(session, request.principal, request.endpoint)
-            else:
-                await self._resume(request, session, pipe, *found)
-            async with leash:
-                await asgi.disconnected(request.receive)
-        except Malformed as error:
-            await asgi.write_fixed(request.send, reply.failed(error.code, None, ""))
-        finally:
-            pipe.drop()
-            release()
-
-    async def _resume(self, request: _Request, session: Session, pipe: Pipe, line: Stream, after: int) -> None:
-        """Replay what a stream carried, each event decided again. Raises Malformed("stream_unknown")."""
-        exchange = self._guard.new_exchange(request.principal, "mcp", client_ip=request.client_ip)
-        exchange.verb = "(resume)"
-
-        async def again(action: Action) -> Cleared | Refusal:
-            return await self._guard.clear(replace(action, principal=request.principal), exchange)
-
-        def told(action: Action, refusal: Refusal) -> FixedReply:
-            body = action.body
-            rpc_id = body.get("id") if isinstance(body, dict) else None
-            return reply.refused(
-                refusal,
-                rpc_id if isinstance(rpc_id, (str, int)) else None,
-                era=LEGACY,
-                tool_call=action.point is Point.MCP_TOOL_RESULT,
-            )
-
-        line.after(after)
-        outcome = "internal"
-        try:
-            await resume(
-                line, after, pipe, recheck=again, told=told, questions=session.questions, primed=session.primes
-            )
-            session.heard()
-            outcome = "ok"
-        finally:
-            self._guard.close(exchange, outcome=outcome)
-
-    def _still(self, headers: Mapping[bytes, bytes], endpoint: Endpoint, principal: Principal) -> bool:
-        """Return whether a stream's token is still good: a held stream must not outlive it."""
-        try:
-            now = self._auth.authenticate(headers, endpoint.url, default_scope=endpoint.scope)
-        except BartizanError:
-            return False
-        return now.key == principal.key
-
-    def _session(self, request: _Request) -> Session:
+    def _session(self, request: Request) -> Session:
         """Return the legacy session of a request. Raises Malformed: session_missing, session_unknown."""
-        token = h.collect(request.raw).get(h.SESSION, b"")
-        if not token:
-            raise Malformed("session_missing")
-        return self.sessions.open(request.principal, request.endpoint.url, token)
+        return self.sessions.open(request.principal, request.endpoint.url, request.session_id)
 
-    def _end_session(self, principal: Principal, endpoint: Endpoint, raw: list[tuple[bytes, bytes]]) -> FixedReply:
+    def _end_session(self, request: Request) -> FixedReply:
         try:
-            token = h.collect(raw).get(h.SESSION, b"")
-            if not token:
-                raise Malformed("session_missing")
-            self.sessions.end(self.sessions.open(principal, endpoint.url, token))
+            self.sessions.end(self._session(request))
         except Malformed as error:
             return reply.failed(error.code, None, "")
         return reply.ended()
-
-
-@dataclass(slots=True)
-class _Request:
-    """One HTTP request whose caller is known. exchange, out: of a POST."""
-
-    scope: asgi.Scope
-    receive: asgi.Receive
-    send: asgi.Send
-    raw: list[tuple[bytes, bytes]]
-    headers: Mapping[bytes, bytes]
-    endpoint: Endpoint
-    principal: Principal
-    client_ip: str
-    exchange: Exchange = field(init=False)
-    out: Out = field(init=False)
-
-
-def _check_media(headers: Mapping[bytes, bytes]) -> None:
-    """Raise Malformed: not_acceptable, media_type. A wildcard accepts both forms of answer."""
-    accepted = _accepted(headers)
-    if not accepted & _JSON_TYPES or not accepted & _STREAM_TYPES:
-        raise Malformed("not_acceptable")
-    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
-        raise Malformed("media_type")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise Malformed("media_type")  # whoever unpacks it on the way would read another message
-
-
-def _accepted(headers: Mapping[bytes, bytes]) -> set[bytes]:
-    return {part.partition(b";")[0].strip().lower() for part in headers.get(b"accept", b"").split(b",")}
-
-
-def _prefers_stream(headers: Mapping[bytes, bytes]) -> bool:
-    accepted = headers.get(b"accept", b"").lower()
-    return b"application/json" in accepted.partition(b"text/event-stream")[2]
-
-
-def _says_legacy(raw: list[tuple[bytes, bytes]]) -> bool:
-    """Return whether a GET or DELETE is of the era that has them: no revision named, or a legacy one."""
-    try:
-        told = h.collect(raw).get(h.VERSION, b"").decode("latin-1")
-    except Malformed:
-        return False
-    return not told or told in HANDSHAKE_VERSIONS
-
-
-def _not_allowed(raw: list[tuple[bytes, bytes]]) -> FixedReply:
-    allow = reply.ALLOW_LEGACY if _says_legacy(raw) else reply.ALLOW_MODERN
-    return reply.failed("method_not_allowed", None, "", headers=(allow,))
