@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from firewall.core.jsonvalue import JSON, JSONObject
 from mcp_gateway import tasks
+from mcp_gateway.kinds import CHANGED, Kind
 from mcp_gateway.message import SUBSCRIPTION_ID
 from mcp_gateway.settings import UpstreamSpec
 
@@ -28,6 +29,7 @@ FILTERS: Final[dict[What, str]] = {
     "prompts": "promptsListChanged",
     "resources": "resourcesListChanged",
 }
+KINDS_OF: Final[dict[What, tuple[Kind, ...]]] = {what: CHANGED[method] for method, what in LISTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ class Wanted:
             self.tasks | other.tasks,
             self.any_task or other.any_task,
         )
+
+    def within(self, other: Wanted) -> bool:
+        """Return whether an upstream that is asked for something else is asked for all of this."""
+        return self.lists <= other.lists and self.uris <= other.uris and self.tasks <= other.tasks
 
     def covers(self, event: Event) -> bool:
         """Return whether an event is among what is wanted."""

@@ -6,8 +6,8 @@
                     Slot: bounded, coalesced ──▶ Sink.offer(Event)      (`subscriptions` judges and sends)
 
 - Everything heard is a level trigger ("this changed") or a task's whole state: of many events about one
-  thing the last counts. So a slot keeps one event per thing, and an upstream that floods buys
-  `BATCH` per `GAP_S`, whatever it sends (mcp reference §5.4).
+  thing the last counts. So a slot keeps one event per thing, and an upstream that floods buys `BATCH`
+  per `GAP_S` and one reading of a list per `LIST_GAP_S`, whatever it sends (mcp reference §5.4).
 - A changed list spoils the catalogue before anyone is told, so that whoever looks sees the new one, read
   and compared with its pins again.
 - The listener's own requests are the house's: decided and recorded, with the upstream's read scope. Who
@@ -32,7 +32,7 @@ from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge
 from mcp_gateway.catalog import Catalog
-from mcp_gateway.heard import FILTERS, Event, Wanted, What, belongs, event_of, filter_of
+from mcp_gateway.heard import KINDS_OF, Event, Wanted, What, belongs, event_of, filter_of
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
 from mcp_gateway.settings import UpstreamSpec
@@ -44,6 +44,7 @@ SLOTS: Final = 512  # listeners of a worker; beyond it a sink hears nothing of t
 WAITING: Final = 1_024  # things of one slot that changed and were not told yet
 BATCH: Final = 32
 GAP_S: Final = 0.1
+LIST_GAP_S: Final = 1.0
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 60.0
 HEALTHY_S: Final = 30.0
@@ -73,16 +74,18 @@ class Slot:
         self.key = key
         self.sinks: list[Sink] = []
         self.changed = asyncio.Event()
+        self.asked = Wanted()
         self.heard: OrderedDict[tuple[What, str], Event] = OrderedDict()
         self.loud = asyncio.Event()
+        self.quiet_until: dict[What, float] = {}
         self.runners: list[asyncio.Task[None]] = []
 
-    @property
     def wanted(self) -> Wanted:
-        """What all sinks together want."""
+        """Return what all sinks together want: what the upstream is asked for from now on."""
         total = Wanted()
         for sink in self.sinks:
             total |= sink.wanted(self.spec)
+        self.asked = total
         return total
 
     def hear(self, event: Event) -> None:
@@ -93,6 +96,15 @@ class Slot:
         if len(self.heard) > WAITING:
             self.heard.popitem(last=False)
         self.loud.set()
+
+    def ready(self, now: float) -> list[Event]:
+        """Take what may be told at a loop time: a bounded number, and of a list that was told just now nothing yet."""
+        found = [event for event in self.heard.values() if now >= self.quiet_until.get(event.what, 0.0)][:BATCH]
+        for event in found:
+            del self.heard[event.what, event.name]
+            if event.what in KINDS_OF:
+                self.quiet_until[event.what] = now + LIST_GAP_S
+        return found
 
 
 class Hub:
@@ -114,16 +126,21 @@ class Hub:
             slot = self._slot(sink.principal, spec)
             if slot is None:
                 continue
-            if sink not in slot.sinks:
+            if sink in slot.sinks:
+                slot.changed.set()  # it may want less than before
+            else:
                 slot.sinks.append(sink)
-            slot.changed.set()
+                if not sink.wanted(spec).within(slot.asked):
+                    slot.changed.set()
 
     def leave(self, sink: Sink) -> None:
         """Let a sink hear nothing more; the last one ends a listener. Idempotent."""
         for name, slot in list(self._slots.items()):
             if sink in slot.sinks:
                 slot.sinks.remove(sink)
-                slot.changed.set()
+                less = sink.wanted(slot.spec)
+                if less.uris or less.tasks:
+                    slot.changed.set()
                 if not slot.sinks:
                     del self._slots[name]
                     for runner in slot.runners:
@@ -140,8 +157,8 @@ class Hub:
         slot = self._slots.get((tenant, spec.name, key))
         if slot is not None:
             slot.hear(event)
-        elif event.what in FILTERS:
-            self._inventory.spoil(tenant, spec.name, key)
+        elif event.what in KINDS_OF:
+            self._inventory.spoil(tenant, spec.name, key, KINDS_OF[event.what])
 
     # -- one slot ---------------------------------------------------------------------------------------
 
@@ -161,12 +178,12 @@ class Hub:
 
     async def _tell(self, slot: Slot) -> None:
         """Hand what was heard to the sinks, a bounded number at a time."""
+        loop = asyncio.get_running_loop()
         while True:
             await slot.loud.wait()
-            for _ in range(min(BATCH, len(slot.heard))):
-                _, event = slot.heard.popitem(last=False)
-                if event.what in FILTERS:
-                    self._inventory.spoil(slot.tenant, slot.spec.name, slot.key)
+            for event in slot.ready(loop.time()):
+                if event.what in KINDS_OF:
+                    self._inventory.spoil(slot.tenant, slot.spec.name, slot.key, KINDS_OF[event.what])
                 for sink in list(slot.sinks):
                     if sink.wanted(slot.spec).covers(event):
                         sink.offer(event)
@@ -185,7 +202,7 @@ class Hub:
                 principal = slot.sinks[0].principal
                 link = await self._catalog.link(principal, slot.spec)
                 if again:
-                    for what in FILTERS:
+                    for what in KINDS_OF:
                         slot.hear(Event(slot.spec, slot.key, what))
                 again = True
                 if link.opened.era == MODERN:
@@ -221,9 +238,10 @@ class Hub:
         held: frozenset[str] = frozenset()
         while True:
             slot.changed.clear()
-            wanted = slot.wanted.uris if able else held
-            for method, uris in (("resources/unsubscribe", held - wanted), ("resources/subscribe", wanted - held)):
-                for uri in sorted(uris):
+            uris = slot.wanted().uris
+            wanted = uris if able else held
+            for method, some in (("resources/unsubscribe", held - wanted), ("resources/subscribe", wanted - held)):
+                for uri in sorted(some):
                     with contextlib.suppress(BartizanError, Refused):
                         await self._ask(slot, link, method, {"uri": uri})
             held = wanted
@@ -249,7 +267,7 @@ class Hub:
         try:
             while True:
                 slot.changed.clear()
-                wanted = slot.wanted
+                wanted = slot.wanted()
                 if current is None or wanted != held:
                     ready = asyncio.Event()
                     stream = self._stream(slot, link, wanted, ready)

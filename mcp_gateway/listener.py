@@ -30,7 +30,7 @@ from firewall.wire import jsonrpc
 from mcp_gateway import tasks
 from mcp_gateway.action import response
 from mcp_gateway.catalog import Catalog, Endpoint
-from mcp_gateway.heard import LISTS, Event, Wanted, What
+from mcp_gateway.heard import KINDS_OF, LISTS, Event, Wanted, What
 from mcp_gateway.house import Refused
 from mcp_gateway.kinds import Kind
 from mcp_gateway.message import SUBSCRIPTION_ID, RpcId
@@ -40,11 +40,6 @@ from mcp_gateway.tasks_table import TaskTable, owner_of
 from mcp_gateway.tasks_view import Reader, TaskViews
 from mcp_gateway.versions import MODERN, era_of
 
-KINDS_OF: Final[dict[What, tuple[Kind, ...]]] = {
-    "tools": ("tool",),
-    "prompts": ("prompt",),
-    "resources": ("resource", "template"),
-}
 METHOD_OF: Final = {what: method for method, what in LISTS.items()}
 
 Digest = Callable[[Principal, Endpoint, Kind, Exchange], Awaitable[str]]

@@ -88,6 +88,17 @@ def test_of_two_events_about_one_thing_the_later_waits_and_a_flood_is_bounded():
     assert ("updated", "uri-0") not in slot.heard
 
 
+def test_a_list_is_told_at_most_once_a_second_and_nothing_else_waits_for_it():
+    slot = Slot(DEMO, "default", "k")
+    told = []
+    for tenth in range(31):
+        for what, name in (("tools", ""), ("updated", "a")):
+            slot.hear(Event(DEMO, "k", what, name))
+        told += [(event.what, tenth) for event in slot.ready(tenth / 10)]
+    assert [tenth for what, tenth in told if what == "tools"] == [0, 10, 20, 30]
+    assert [tenth for what, tenth in told if what == "updated"] == list(range(31))
+
+
 def test_a_notification_of_another_listen_is_not_ours():
     for told, mine in ((7, True), ("7", True), (8, False), (True, False), (None, False)):
         assert belongs(note("x", _meta={SUBSCRIPTION_ID: told}), 7) is mine
@@ -101,6 +112,7 @@ def test_a_notification_of_another_listen_is_not_ours():
 @pytest.fixture
 def soon(monkeypatch):
     monkeypatch.setattr(hub, "GAP_S", 0.01)
+    monkeypatch.setattr(hub, "LIST_GAP_S", 0.02)
     monkeypatch.setattr(subscriptions, "PAUSE_S", 0.0)
 
 

@@ -35,6 +35,7 @@ PEOPLE = {
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(hub, "GAP_S", 0.01)
+    monkeypatch.setattr(hub, "LIST_GAP_S", 0.02)
     monkeypatch.setattr(hub, "BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(subscriptions, "PAUSE_S", 0.0)
 
@@ -475,4 +476,5 @@ async def test_the_default_policy_lets_a_sessions_tasks_and_watches_through(real
         assert (await client.request("tasks/result", {"taskId": task_id})).json()["result"]["content"]
         assert len((await client.request("tasks/list")).json()["result"]["tasks"]) == 1
         assert (await client.request("resources/subscribe", {"uri": NOTES})).json()["result"] == {}
+        await TestListen.subscribed(upstream, legacy=True)
         assert (await client.request("resources/unsubscribe", {"uri": NOTES})).json()["result"] == {}
