@@ -111,13 +111,17 @@ class Dispatch:
         opened = await self._catalog.opened(principal, endpoint)
         version = call.version
         extra: Headers = ()
+        session_id = b""
         if call.era == LEGACY:
             wanted = call.params.get("protocolVersion")
             version = negotiated(wanted if isinstance(wanted, str) else "")
             session_id = self._sessions.start(principal, endpoint.url, version, capabilities=call.capabilities)
             extra = ((h.SESSION, session_id),)
         body = bridge.session_opened(call.id, call.era, version, opened, _extensions(call))
-        return await self._decider.tell(turn, Point.MCP_SESSION_OPENED, resource, body, extra=extra)
+        outcome = await self._decider.tell(turn, Point.MCP_SESSION_OPENED, resource, body, extra=extra)
+        if session_id and outcome != "ok":  # its id was told to nobody
+            self._sessions.end(self._sessions.open(principal, endpoint.url, session_id))
+        return outcome
 
     async def _pong(self, turn: Turn, endpoint: Endpoint) -> str:
         resource = self._catalog.resource(turn.principal, endpoint)

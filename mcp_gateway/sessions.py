@@ -66,6 +66,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._live)
 
+    @property
+    def kept_bytes(self) -> int:
+        """What all journals keep for clients that may come back, bytes."""
+        return JOURNALS_BYTES - self._budget.left
+
     def start(
         self,
         principal: Principal,

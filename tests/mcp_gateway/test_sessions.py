@@ -16,7 +16,7 @@ from mcp_gateway.sessions import Bounds, Sessions
 from mcp_gateway.settings import Settings
 from tests.mcp_gateway.legacy import LegacyClient, opened
 from tests.mcp_gateway.scripted import as_json, event, fine, head, result, scripted
-from tests.support.kit import principal
+from tests.support.kit import ALLOW, ScriptedEngine, principal
 from tests.support.mcp import PUBLIC, person, running, spec
 
 HERE = "https://fw.example/mcp/demo"
@@ -322,6 +322,31 @@ async def test_every_handshake_revision_is_served_as_asked_and_batches_in_none(v
             {"jsonrpc": "2.0", "id": 1, "method": "ping"}, **{"mcp-protocol-version": "2025-01-01"}
         )
         assert wrong.status_code == 400
+
+
+@pytest.mark.flow
+async def test_a_session_whose_opening_is_refused_leaves_nothing_behind():
+    refuse = True
+
+    def script(asked):
+        if asked["point"] == "mcp.session.opened" and refuse:
+            reason = {"rule": "t.no", "effect": "deny", "code": "x", "owasp": [], "severity": 40}
+            return {**ALLOW, "decision": False, "effect": "deny", "risk": 40, "reasons": [reason]}
+        return ALLOW
+
+    async with scripted(fine) as upstream:
+        async with running(spec("demo", url=upstream.url), engine=ScriptedEngine(script)) as stack:
+            info = {"name": "c", "version": "1"}
+            params = {"protocolVersion": NEWEST, "capabilities": {}, "clientInfo": info}
+            opening = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+            answer = await stack.post("/mcp/demo", opening)
+            assert answer.json()["error"]["code"] == -31403
+            assert "mcp-session-id" not in answer.headers
+            assert len(stack.gateway.sessions) == 0
+            refuse = False
+            assert "mcp-session-id" in (await stack.post("/mcp/demo", opening)).headers
+            assert len(stack.gateway.sessions) == 1
+            assert stack.gateway.sessions.kept_bytes == 0
 
 
 @pytest.mark.flow
