@@ -202,5 +202,8 @@ def test_a_guarded_server_reads_no_lock_from_the_working_directory(
         pins = guarded.core.pins
         assert pins.observe("default", "demo", "tool", "x", "sha256:" + "1" * 64, trust=True) == "approved"
         assert next(pins.list("default")).locked is None
+        before = guarded.core.audit.stats()["appended"]
+        assert pins.observe("default", "demo", "tool", "x", "sha256:" + "2" * 64) == "changed"
+        assert guarded.core.audit.stats()["appended"] == before + 1, "a change that was seen is in the log"
     finally:
         guarded.core.close()
