@@ -81,6 +81,16 @@ def offered(server: JSONObject, extended: JSONObject, era: Era, client: JSONObje
     return out
 
 
+def extended(server: JSONObject, client: JSONObject) -> JSONObject:
+    """Return the extensions to declare with a client's request: those that both sides have and that carry no method.
+
+    server, client: `extensions` of each.
+    """
+    if apps.EXTENSION not in server or apps.EXTENSION not in client:
+        return {}
+    return {apps.EXTENSION: _settings(apps.EXTENSION, client[apps.EXTENSION])}
+
+
 def union(all_of_them: Iterable[JSONObject]) -> JSONObject:
     """Return what any of some `declared` capabilities holds."""
     out: JSONObject = {}

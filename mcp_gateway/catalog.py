@@ -33,7 +33,6 @@ from mcp_gateway.owner import Owners
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.shelf import Index, Shelf, alone, index_of, merged
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.tasks import EXTENSION_ID
 from mcp_gateway.upstream import Credentials, Link, Pool, open_http
 from mcp_gateway.versions import MODERN, NEWEST_MODERN
 
@@ -147,8 +146,8 @@ class Catalog:
             links = await self._gather(principal, endpoint.held(principal), lambda spec: self.link(principal, spec))
             said = capabilities.union(link.opened.capabilities for link in links.values())
             extended: JSONObject = {}
-            if any(EXTENSION_ID in link.opened.extensions for link in links.values()):
-                extended[EXTENSION_ID] = {}
+            for name in sorted(links, reverse=True):
+                extended |= links[name].opened.extensions
             return Opened(NEWEST_MODERN, MODERN, capabilities={"tools": {}, **said}, extensions=extended)
         spec = endpoint.specs[0]
         found = await self.catalogue(principal, spec, spec.ttl_s)

@@ -20,7 +20,6 @@ from mcp_gateway.upstream import Link
 METHOD_UNKNOWN: Final = -32601
 
 
-
 @dataclass(frozen=True, slots=True)
 class Listed:
     """Raw entries of all pages, and the least ``ttlMs`` of them (0 when a page had none)."""

@@ -15,7 +15,7 @@ from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared
 from firewall.core.points import Point
-from mcp_gateway import asking, lists, uris
+from mcp_gateway import asking, capabilities, lists, uris
 from mcp_gateway import headers as h
 from mcp_gateway.action import address_resource, prompt_resource
 from mcp_gateway.catalog import Catalog, Endpoint
@@ -29,7 +29,7 @@ from mcp_gateway.schema import Verdict
 from mcp_gateway.search import OWN, Search
 from mcp_gateway.sessions import Sessions
 from mcp_gateway.settings import UpstreamSpec
-from mcp_gateway.targets import CompletionTarget, PromptTarget, ResourceTarget, Target, ToolTarget, uri_arguments
+from mcp_gateway.targets import CompletionTarget, Ours, PromptTarget, ResourceTarget, ToolTarget, uri_arguments
 from mcp_gateway.versions import MODERN
 from mcp_gateway.views import Views, names_in
 
@@ -237,9 +237,12 @@ class Objects:
 
         return tell
 
-    async def _carry(self, turn: Turn, target: Target) -> str:
+    async def _carry(self, turn: Turn, target: Ours) -> str:
         """Take a request to its upstream over the pooled link of the caller's credential."""
         principal, spec = turn.principal, target.spec
         link = await self._catalog.link(principal, spec, asking.declared(turn, spec))
+        if turn.call.era == MODERN and link.opened.era == MODERN:
+            client = capabilities.extensions(turn.call.capabilities)
+            target.extensions = capabilities.extended(link.opened.extensions, client)
         credentials = self._catalog.credentials(principal, spec)
         return await self._relay.carry(turn, target, link, credentials, self._catalog.key(principal, spec))

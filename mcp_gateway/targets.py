@@ -65,10 +65,10 @@ class ToolTarget:
     """``tools/call`` of one tool.
 
     facts: schema verdict → the tool's Resource with present facts. outward: how the endpoint tells the
-    upstream's URIs; None: as they are.
+    upstream's URIs; None: as they are. extensions: those that this request declares upstream.
     """
 
-    __slots__ = ("_arguments", "_facts", "outward", "tool")
+    __slots__ = ("_arguments", "_facts", "extensions", "outward", "tool")
 
     method: Final = "tools/call"
     asked: Final = Point.MCP_TOOL_CALL
@@ -81,6 +81,7 @@ class ToolTarget:
         self._arguments = arguments
         self._facts = facts
         self.outward = outward
+        self.extensions: JSONObject = {}
 
     @property
     def spec(self) -> UpstreamSpec:
@@ -116,13 +117,17 @@ class ToolTarget:
 
 
 class _Reading:
-    """What the targets of prompts, resources and completions have in common: one entry, nothing mirrored."""
+    """What the targets of prompts, resources and completions have in common: one entry, nothing mirrored.
 
-    __slots__ = ("_facts", "entry")
+    extensions: those that this request declares upstream (`capabilities.extended`).
+    """
+
+    __slots__ = ("_facts", "entry", "extensions")
 
     def __init__(self, entry: Entry, facts: Callable[[Verdict], Resource]) -> None:
         self.entry = entry
         self._facts = facts
+        self.extensions: JSONObject = {}
 
     @property
     def spec(self) -> UpstreamSpec:
@@ -267,3 +272,7 @@ def uri_arguments(uri: str) -> JSONObject:
     """Return what rules read of a URI in normal form: itself, its scheme, its host and its decoded path."""
     parts = uris.check(uri)
     return {"uri": uri, "uri_scheme": parts.scheme, "uri_host": parts.host, "path": parts.path}
+
+
+Ours = ToolTarget | PromptTarget | ResourceTarget | CompletionTarget
+"""The targets of this file."""

@@ -290,3 +290,17 @@ async def test_an_extension_is_offered_only_where_both_sides_have_it():
                 offered = answer.json()["result"]["capabilities"].get("extensions")
                 kept = {UI: {"mimeTypes": ["text/html;profile=mcp-app"]}}
                 assert offered == (kept if upstream_has and client_has else None)
+
+
+@pytest.mark.parametrize(("theirs", "mine", "told"), [(True, True, True), (True, False, False), (False, True, False)])
+async def test_an_extension_is_declared_upstream_only_where_both_sides_have_it(theirs, mine, told):
+    settings = {"mimeTypes": ["text/html;profile=mcp-app"], "other": 1}
+    said = {"capabilities": {"extensions": {UI: {}, "com.example/x": {}}}} if theirs else {}
+    client = {"extensions": {"com.example/x": {}, **({UI: settings} if mine else {})}}
+    async with scripted(fine, answers=answers() | said) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        meta = {"io.modelcontextprotocol/clientCapabilities": client}
+        for method, params in (("resources/read", {"uri": "note://one"}), ("tools/call", {"name": "echo"})):
+            await stack.modern("/mcp/demo", method, {**params, "_meta": meta})
+            (asked,) = upstream.asked(method)
+            declared = asked["_meta"]["io.modelcontextprotocol/clientCapabilities"].get("extensions")
+            assert declared == ({UI: {"mimeTypes": ["text/html;profile=mcp-app"]}} if told else None)
