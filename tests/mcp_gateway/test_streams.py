@@ -15,10 +15,11 @@ from mcp_gateway import out, streams
 from mcp_gateway import pipe as pipes
 from mcp_gateway.pipe import Pipe
 from mcp_gateway.streams import Budget, Journal, Stream
+from tests.conformance.everything_server import application
 from tests.mcp_gateway.legacy import LegacyClient, opened
 from tests.mcp_gateway.scripted import event, fine, head, result, scripted
 from tests.support.kit import ALLOW, ScriptedEngine
-from tests.support.mcp import person, running, spec
+from tests.support.mcp import person, running, served, spec
 
 PROGRESS = {"jsonrpc": "2.0", "method": "notifications/progress"}
 
@@ -324,6 +325,21 @@ async def test_where_the_upstream_lets_us_go_for_a_while_so_do_we_with_our_clien
                 await events.message()
                 go.set()
                 assert "result" in await events.message()
+
+
+@pytest.mark.flow
+async def test_the_official_client_comes_back_by_itself_and_misses_nothing(monkeypatch):
+    monkeypatch.setattr("mcp_gateway.session.RETRY_MS", 20)
+    logs: list[Any] = []
+
+    async def on_log(params: Any) -> None:
+        logs.append(params.data)
+
+    async with served(application()) as origin, running(spec("demo", url=f"{origin}/mcp", era="legacy")) as stack:
+        async with stack.client("/mcp/demo", mode="legacy", logging_callback=on_log) as client:
+            told = await client.call_tool("test_reconnection", {})
+            assert told.content[0].text == "Reconnection test completed"
+        assert logs == ["Before disconnect", "After reconnect"]
 
 
 @pytest.mark.flow
