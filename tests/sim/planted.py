@@ -18,6 +18,7 @@ from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 
 Era = Literal["legacy", "modern"]
+ERAS: tuple[Era, ...] = ("legacy", "modern")
 META = "io.modelcontextprotocol/"
 TASKS = META + "tasks"
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
