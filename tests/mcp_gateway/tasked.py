@@ -32,7 +32,8 @@ RESOURCES = [{"uri": NOTES, "name": "notes"}, {"uri": "note://x/other.txt", "nam
 class Tasked(Scripted):
     """tasks: id → what is added to its state. result: of every task; done: set when ``tasks/result`` may answer.
 
-    ears: one queue per stream on which it can speak unasked.
+    question: what it asks on the stream of ``tasks/result`` before that answers. ears: one queue per stream on
+    which it can speak unasked.
     """
 
     tools: list[dict[str, Any]] = field(default_factory=lambda: [dict(tool) for tool in TOOLS])
@@ -41,6 +42,7 @@ class Tasked(Scripted):
     text: str = ""
     fixed_id: str = ""
     able: bool = True
+    question: dict[str, Any] | None = None
     resources: list[dict[str, Any]] = field(default_factory=lambda: [dict(one) for one in RESOURCES])
     done: asyncio.Event = field(default_factory=asyncio.Event)
     ears: list[tuple[Any, asyncio.Queue[Any]]] = field(default_factory=list)
@@ -96,6 +98,13 @@ class Tasked(Scripted):
             reply = {"task": state} if self.legacy else {"resultType": "task", **state}
         elif method == "tools/call" and self.legacy:
             reply = self.result
+        elif method == "tasks/result" and self.question is not None:
+            await send(head("text/event-stream"))
+            related = {"_meta": {RELATED: {"taskId": params["taskId"]}}}
+            asking = {"jsonrpc": "2.0", "id": "s1", "method": "elicitation/create"}
+            await send(event({**asking, "params": {**self.question, **related}}))
+            await self.done.wait()
+            await send(event({"jsonrpc": "2.0", "id": asked["id"], "result": self.result}))
         elif method == "tasks/result":
             await self.done.wait()
             reply = {**self.result, "_meta": {RELATED: {"taskId": params["taskId"]}}}

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx2
 import pytest
 
 from firewall.core.finding import Finding
@@ -9,7 +10,7 @@ from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
-from tests.mcp_gateway.legacy import opened
+from tests.mcp_gateway.legacy import Events, opened
 from tests.mcp_gateway.scripted import as_json
 from tests.mcp_gateway.tasked import CORE, DONE, EXT, RELATED, Tasked, ask, begin, meta, tasked
 from tests.support.kit import ALLOW, NoScanner, ScriptedEngine
@@ -174,6 +175,30 @@ class TestCore:
                 before = len(upstream.seen)
                 assert (await alice.request("tasks/get", {"taskId": task_id})).json()["result"]["taskId"] == task_id
                 assert len(upstream.seen) == before + 1, "only the owner's question reached the upstream"
+
+    async def test_a_question_on_the_way_to_a_result_names_our_task_and_its_answer_goes_back(self):
+        form = {"type": "object", "properties": {"name": {"type": "string"}}}
+        question = {"message": "Who?", "requestedSchema": form}
+        async with tasked(legacy=True, question=question) as upstream:
+            asks = spec("demo", url=upstream.url, asks=frozenset({"elicitation"}))
+            async with running(asks) as stack:
+                client = await opened(stack)
+                task_id = (await self.call(client))["result"]["task"]["taskId"]
+                body = {"jsonrpc": "2.0", "id": 9, "method": "tasks/result", "params": {"taskId": task_id}}
+                async with httpx2.AsyncClient(timeout=20) as http:
+                    url = stack.url("/mcp/demo")
+                    async with http.stream("POST", url, json=body, headers=client.headers()) as response:
+                        events = Events(response)
+                        asked = await events.message()
+                        assert asked["params"]["_meta"][RELATED] == {"taskId": task_id}
+                        good = {"action": "accept", "content": {"name": "Luca"}}
+                        assert (await client.answer(asked, good)).status_code == 202
+                        async with asyncio.timeout(5):
+                            while upstream.seen[-1][1].get("result") != good:
+                                await asyncio.sleep(0.01)
+                        assert upstream.seen[-1][1]["id"] == "s1"
+                        upstream.finish()
+                        assert (await events.message())["result"]["_meta"] == {RELATED: {"taskId": task_id}}
 
     async def test_an_upstream_that_gives_two_callers_one_task_is_in_error(self):
         async with tasked(legacy=True, fixed_id="same") as upstream:
