@@ -246,16 +246,17 @@ class Inventory:
         for item in read.entries:
             with contextlib.suppress(Malformed):
                 definitions.append(lists.definition(item, kind))
-        fresh = {one.digest: one.value for one in definitions if one.digest not in self._reviewed}
-        if len(self._reviewed) + len(fresh) > 8 * TOOLS_PER_UPSTREAM:
-            self._reviewed.clear()
-            fresh = {one.digest: one.value for one in definitions}
+        reasons = {one.digest: self._reviewed[one.digest] for one in definitions if one.digest in self._reviewed}
+        fresh = {one.digest: one.value for one in definitions if one.digest not in reasons}
         if len(fresh) > REVIEWED_AT_ONCE:
-            self._reviewed |= await asyncio.to_thread(self._judge, fresh)
+            judged = await asyncio.to_thread(self._judge, fresh)
         else:
-            self._reviewed |= self._judge(fresh)
-        reviewed = {one.digest: self._reviewed[one.digest] for one in definitions}
-        return _Found(definitions, reviewed, read.ttl_ms, asked_ns)
+            judged = self._judge(fresh)
+        if len(self._reviewed) + len(judged) > 8 * TOOLS_PER_UPSTREAM:
+            self._reviewed.clear()
+        self._reviewed |= judged
+        reasons |= judged
+        return _Found(definitions, reasons, read.ttl_ms, asked_ns)
 
     async def _meet(self, tenant: str, spec: UpstreamSpec) -> bool:
         """Return whether this is the first contact with a server; waits for another worker's to end.

@@ -3,8 +3,7 @@
 Pure. The revision tuples equal ``mcp_types.version`` (tested), without importing its pydantic
 models on the way to the first answer. Revisions are an enumerated set: never compared as strings.
 
-A method that has no row for its (era, direction) is refused by name; rows for resources, prompts,
-completion, sampling, elicitation, roots, logging, tasks and subscriptions arrive with those methods.
+A method that has no row for its (era, direction) is refused by name.
 """
 
 from __future__ import annotations
