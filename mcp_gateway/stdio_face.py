@@ -136,6 +136,9 @@ class StdioFace:
                 await self._tell(_error(key[1], error.code))
         except OSError:
             self._gone.set()
+        except Exception:  # noqa: BLE001  a client must not wait for ever for what failed here
+            if key is not None:
+                await self._tell(_error(key[1], "internal"))
 
     async def _open(self, line: bytes, key: Key) -> None:
         """``initialize``: keep the session that it opens; what follows waits for it."""

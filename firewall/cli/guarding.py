@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 
 from firewall.core.errors import ConfigFault
 
-# Programs that fetch a package and run it → where they fetch it from. Those hosts and no others are open to them.
+# Programs that fetch a package and run it → the variables that say where from. What one of them names is open to
+# the program; nothing else is, and no index is known to us by heart.
 FETCHERS: Final[Mapping[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("npx", "npm", "pnpm", "pnpx", "bunx", "yarn"), ("registry.npmjs.org",)),
-    **dict.fromkeys(("uvx", "uv", "pipx"), ("pypi.org", "files.pythonhosted.org")),
+    **dict.fromkeys(("npx", "npm", "pnpm", "pnpx", "bunx", "yarn"), ("npm_config_registry", "NPM_CONFIG_REGISTRY")),
+    **dict.fromkeys(("uvx", "uv", "pipx"), ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")),
 }
 _LAUNCHERS: Final = frozenset(
     {*FETCHERS, "node", "bun", "deno", "python", "python3", "docker", "podman", "env", "sh", "bash"}
@@ -107,6 +108,12 @@ def find_program(word: str, environ: Mapping[str, str] = os.environ) -> str:
             "command_missing", f"{word}: not found on PATH", fix=f"{hint}, or name the program by its absolute path"
         )
     return found
+
+
+def fetched_from(program: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables, with their values, that tell a fetching program its package index."""
+    names = FETCHERS.get(os.path.basename(program), ())
+    return {name: environ[name] for name in names if is_url(environ.get(name, ""))}
 
 
 def with_script(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,9 +9,10 @@ import secrets
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from firewall.cli.arguments import Usage
-from firewall.cli.guarding import FETCHERS, find_program, is_url, name_for, program_paths, run_state, with_script
+from firewall.cli.guarding import fetched_from, find_program, is_url, name_for, program_paths, run_state, with_script
 from firewall.core.errors import ConfigFault
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _spec(given: argparse.Namespace) -> UpstreamSpec:
     return UpstreamSpec(
         transport="stdio",
         command=command,
-        env=_environment(given.env),
+        env={**fetched_from(program), **_environment(given.env)},
         read=tuple(dict.fromkeys([*program_paths(program), *script, *_paths(given.read)])),
         write=_paths(given.write),
         network=given.network or "public",
@@ -125,7 +126,8 @@ def _paths(given: list[str]) -> tuple[str, ...]:
 def _hosts(given: argparse.Namespace, command: tuple[str, ...]) -> frozenset[tuple[str, int]] | None:
     if "*" in given.allow_host:
         return None
-    found = {(host, 443) for host in FETCHERS.get(os.path.basename(command[0]), ())} if command else set()
+    indexes = [urlsplit(url) for url in fetched_from(command[0]).values()] if command else []
+    found = {(index.hostname, index.port or 0) for index in indexes if index.hostname}
     for text in given.allow_host:
         host, colon, port = text.rpartition(":")
         if not colon or text.endswith("]"):
@@ -137,8 +139,6 @@ def _hosts(given: argparse.Namespace, command: tuple[str, ...]) -> frozenset[tup
 
 
 def _network(url: str) -> Literal["public", "loopback"]:
-    from urllib.parse import urlsplit
-
     host = urlsplit(url).hostname or ""
     return "loopback" if host in ("localhost", "::1") or host.startswith("127.") else "public"
 

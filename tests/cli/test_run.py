@@ -457,6 +457,13 @@ def test_a_server_is_named_after_what_it_is(target: list[str], name: str) -> Non
     assert guarding.name_for(target) == name
 
 
+def test_an_index_is_open_to_a_fetching_program_where_a_variable_names_it() -> None:
+    environ = {"npm_config_registry": "https://index.example/npm/", "PIP_INDEX_URL": "nonsense"}
+    assert guarding.fetched_from("/usr/bin/npx", environ) == {"npm_config_registry": "https://index.example/npm/"}
+    assert guarding.fetched_from("/usr/bin/uvx", environ) == {}
+    assert guarding.fetched_from("/usr/bin/node", environ) == {}
+
+
 def test_a_program_is_found_on_absolute_entries_of_path_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "bin" / "tool"
     program.parent.mkdir()

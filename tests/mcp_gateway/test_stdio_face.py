@@ -229,6 +229,17 @@ async def test_too_much_at_once_is_refused_and_an_id_in_use_as_well() -> None:
         assert (await client.next())["id"] is None
 
 
+async def test_a_failure_on_our_side_is_an_answer_and_says_nothing_of_itself() -> None:
+    async def answer(headers: Any, value: Any, receive: Any, send: Any) -> None:
+        raise ValueError("precious")
+
+    async with Client(Endpoint(answer)) as client:
+        client.send(call(1, "ping", modern=True))
+        told = await client.next()
+        assert (told["id"], told["error"]["code"]) == (1, -31503)
+        assert "precious" not in json.dumps(told)
+
+
 async def test_a_client_that_no_longer_reads_ends_the_face() -> None:
     async def answer(headers: Any, value: Any, receive: Any, send: Any) -> None:
         await plain(send, result(value))
