@@ -28,6 +28,7 @@ from mcp_gateway.tasks_errand import Errand
 from mcp_gateway.tasks_serve import TaskServer
 from mcp_gateway.tasks_table import TaskTable
 from mcp_gateway.tasks_view import TaskViews
+from mcp_gateway.tasks_wait import TaskWait
 from mcp_gateway.watching import Watching
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Afterwards:
         table = TaskTable(rows, clock, ids)
         views = TaskViews(guard, house, catalog, inventory, table)
         errand = Errand(guard, house)
+        relay.insists = TaskWait(guard, house=house, catalog=catalog, errand=errand).insists
         self.hub = Hub(catalog=catalog, inventory=inventory, house=house, tasks=tasks)
         self.calls = TaskCalls(house=house, catalog=catalog, relay=relay, table=table, views=views, errand=errand)
         self._server = TaskServer(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 from firewall.core.action import Action, Resource
 from firewall.core.errors import FAULTS, AuditUnavailable, Malformed, UpstreamFault, fault_of
 from firewall.core.exchange import Exchange
-from firewall.core.jsonvalue import JSONObject
+from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.principal import Principal
@@ -46,6 +46,7 @@ from mcp_gateway.versions import ERROR, MODERN, point_of
 
 _DECIDED: Final = ("/params/inputResponses/", "/params/requestState")
 WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
+CAPABILITY_MISSING: Final = -32021
 NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream must not buy that by the million
 
 
@@ -96,6 +97,7 @@ class Relay:
         self._tasks = tasks
         self._asking = asking
         self.heard: Callable[[str, UpstreamSpec, str, JSONObject], None] | None = None  # what belongs to no call
+        self.insists: Callable[[Turn, Target, Link, JSON], Awaitable[str | None]] | None = None  # see `tasks_wait`
 
     async def carry(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str:
         """Decide, send, relay and answer one call; return the exchange's outcome.
@@ -291,6 +293,10 @@ class Relay:
                     told = await self._asking.required(turn, target, link, message.data, rounds)
                     if told is not None:
                         return told
+                if message.code == CAPABILITY_MISSING and self.insists is not None:
+                    outcome = await self.insists(turn, target, link, message.data)
+                    if outcome is not None:
+                        return outcome
                 body = bridge.error(call.id, call.era, message.code, message.data)
                 status = bridge.error_status(body, call.era)
                 cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, target), body, "http")

@@ -366,6 +366,51 @@ class TestAcrossEras:
             got = (await client.request("tasks/get", {"taskId": extended})).json()
             assert got["error"]["code"] == -32602, "one owner, another protocol"
 
+    @pytest.mark.parametrize("ends", ["completed", "failed"])
+    async def test_a_server_that_insists_on_tasks_is_waited_for_on_behalf_of_a_legacy_client(self, ends):
+        async with tasked(call=insist) as upstream, running(spec("demo", url=upstream.url)) as stack:
+            client = await opened(stack)
+            waiting = asyncio.create_task(client.request("tools/call", {"name": "slow", "arguments": {}}))
+            async with asyncio.timeout(5):
+                while "tasks/get" not in upstream.methods():
+                    await asyncio.sleep(0.01)
+            assert not waiting.done()
+            if ends == "completed":
+                upstream.finish()
+                assert (await waiting).json()["result"] == DONE
+                assert "tasks/cancel" not in upstream.methods()
+            else:
+                upstream.finish(status="failed", error={"code": -32603, "message": "MARKER"})
+                answer = await waiting
+                assert answer.json()["error"]["code"] == -32603
+                assert "MARKER" not in answer.text
+
+    async def test_a_task_that_nobody_waits_for_any_more_is_cancelled(self):
+        async with tasked(call=insist) as upstream:
+            async with running(spec("demo", url=upstream.url, deadline_s=0.3)) as stack:
+                client = await opened(stack)
+                answer = await client.request("tools/call", {"name": "slow", "arguments": {}})
+                assert answer.json()["error"]["code"] == -31502
+                assert upstream.methods()[-1] == "tasks/cancel"
+
+    async def test_a_task_that_its_server_forgets_meanwhile_ends_the_call_once(self):
+        async with tasked(call=insist) as upstream, running(spec("demo", url=upstream.url)) as stack:
+            client = await opened(stack)
+            waiting = asyncio.create_task(client.request("tools/call", {"name": "slow", "arguments": {}}))
+            async with asyncio.timeout(5):
+                while "tasks/get" not in upstream.methods():
+                    await asyncio.sleep(0.01)
+            upstream.tasks.clear()
+            answer = await waiting
+            assert answer.json()["error"]["code"] == -32602
+            assert "MARKER" not in answer.text
+
+
+async def insist(asked, send):
+    """Answer a plain call as a server that cannot do without tasks."""
+    error = {"code": -32021, "message": "", "data": {"requiredCapabilities": {"extensions": {EXT: {}}}}}
+    await send(as_json({"jsonrpc": "2.0", "id": asked["id"], "error": error}))
+
 
 # (2025-11-25, what shows it, the part that holds it)
 PLACES = [
