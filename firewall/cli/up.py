@@ -207,4 +207,5 @@ def _untried(url: str, name: str) -> list[str]:
         f'                 {{"mcpServers": {{"{name}": {{"url": "{url}/mcp/{name}"}}}}}}',
         "  VS Code        not tried here (.vscode/mcp.json)",
         f'                 {{"servers": {{"{name}": {{"type": "http", "url": "{url}/mcp/{name}"}}}}}}',
+        f"  any of them    written for you, after a look: bartizan connect CLIENT {url}/mcp/{name}",
     ]
