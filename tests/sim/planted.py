@@ -173,7 +173,11 @@ class Planted:
     # -- how it is said ------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
+        """Answer one request; whoever leaves meanwhile is not missed."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         raw = b""
         while (part := await receive()).get("more_body") or part.get("body"):
             raw += part.get("body", b"")
