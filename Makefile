@@ -56,9 +56,10 @@ coverage: setup ## run the tests and report what they reach (build/coverage/html
 	@mkdir -p build/coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "not conformance and not perf" --cov --cov-report=term --cov-report=html $(ARGS)
 
-conformance: setup ## run the official MCP suites, direct and through us; installs Node from PyPI
+conformance: setup ## run the official MCP suites and other people's servers and clients; installs Node from PyPI
 	@requirements/install.sh conformance
-	@exec $(BIN)/python -m tests.conformance.run $(ARGS)
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
+	@exec $(BIN)/python -m pytest -m conformance tests/e2e
 
 bench: setup ## measure cost per request beside direct and nginx; writes benchmarks/results/latest.json
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)

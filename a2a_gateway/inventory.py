@@ -355,7 +355,7 @@ class Inventory:
         home = self.settings.home_tenant
         state = self._registry.state(home, "a2a", name)
         pin = self._pins.status(home, name, PIN_KIND, seen.spec.card_url, seen.digest) if seen.digest else "new"
-        problem = seen.problem or ("" if pin == "approved" else f"card_{pin}")
+        problem = seen.problem or ("" if pin in ("approved", "warned") else f"card_{pin}")
         facts: dict[str, JSON] = {
             "server": name,
             "trust": seen.spec.trust,

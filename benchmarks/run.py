@@ -26,9 +26,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
@@ -37,7 +39,7 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from benchmarks import stages
+from benchmarks import mcp, stages
 from benchmarks.load import Run, rss_mb, wrk
 from firewall import app
 from firewall import config as configuration
@@ -116,15 +118,22 @@ def headers(token: str) -> dict[str, str]:
 class Setting:
     """A configuration with everything on, and a service client that may sign in."""
 
-    def __init__(self, directory: Path, upstream: int, *, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        upstream: int,
+        *,
+        cache: Path | None = None,
+        change: Callable[[dict[str, Any]], dict[str, Any]] = lambda base: base,
+    ) -> None:
         """cache: another one's compiled patterns and policy, so that only the first start pays for them."""
         self.port, self.admin = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.upstream = f"http://127.0.0.1:{upstream}/mcp"
         self.state = directory / "state"
-        self._key = ECKey.generate_key("P-256", {"kid": "bench"})
+        self.key = ECKey.generate_key("P-256", {"kid": "bench"})
         self.path = directory / "bartizan.yaml"
-        self.path.write_text(yaml.safe_dump(self._document()))
+        self.path.write_text(yaml.safe_dump(change(self._document())))
         if cache is not None:
             self.state.mkdir(mode=0o700)
             shutil.copytree(cache, self.state / "cache")
@@ -134,7 +143,7 @@ class Setting:
         client = {
             "grants": ["client_credentials"],
             "scopes": ["bench:read", "bench:write"],
-            "jwks": {"keys": [dict(self._key.as_dict(private=False))]},
+            "jwks": {"keys": [dict(self.key.as_dict(private=False))]},
         }
         server = {
             "url": self.upstream,
@@ -168,7 +177,7 @@ class Setting:
             {
                 "grant_type": "client_credentials",
                 "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-                "client_assertion": jwt.encode({"alg": "ES256", "kid": "bench"}, claims, self._key),
+                "client_assertion": jwt.encode({"alg": "ES256", "kid": "bench"}, claims, self.key),
                 "resource": f"{self.url}/mcp/bench",
                 "scope": "bench:read bench:write",
             }
@@ -268,6 +277,7 @@ def main() -> int:
                 figures.put("rss_mb.after_load", rss_mb(wall.process.pid), "MB", "the same worker after the load")
             wall.stop()  # what follows has the machine for itself
             stage_costs(figures, directory, upstream, setting)
+            mcp.measure(figures, given, directory, children, firewalls, setting)
             if "wrk" not in missing:
                 growth(figures, given, directory, children, firewalls, setting)
         finally:

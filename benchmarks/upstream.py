@@ -30,9 +30,10 @@ def catalogue(count: int) -> list[dict[str, object]]:
 
 
 class Echo(asyncio.Protocol):
-    """One connection."""
+    """One connection. The tool ``stream`` says ``count`` log lines before it answers."""
 
     tools: ClassVar[list[dict[str, object]]] = []
+    legacy: ClassVar[bool] = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -49,8 +50,20 @@ class Echo(asyncio.Protocol):
         self.body += body
 
     def on_message_complete(self) -> None:
+        if not self.body:  # neither a standalone stream nor the end of a session is of interest here
+            self._say(b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n")
+            return
         message = orjson.loads(self.body)
         method, params = message["method"], message.get("params", {})
+        if "id" not in message:
+            self._say(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n")
+            return
+        if method == "tools/call" and params["name"] == "stream":
+            self._stream(message["id"], params["arguments"]["count"])
+            return
+        if self.legacy and method in ("server/discover", "initialize"):
+            self._opening(message["id"], method)
+            return
         if method == "tools/call":
             result = {
                 "resultType": "complete",
@@ -72,12 +85,42 @@ class Echo(asyncio.Protocol):
             result = {"resultType": "complete"}
         body = orjson.dumps({"jsonrpc": "2.0", "id": message.get("id"), "result": result})
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self.transport.write(head + body)  # type: ignore[attr-defined]
+        self._say(head + body)
+
+    def _say(self, data: bytes) -> None:
+        self.transport.write(data)  # type: ignore[attr-defined]
+
+    def _opening(self, rpc_id: object, method: str) -> None:
+        """Begin a session of 2025-11-25; refuse the question for the modern era."""
+        answer: dict[str, object] = {"jsonrpc": "2.0", "id": rpc_id}
+        status, extra = b"200 OK", b"mcp-session-id: s1\r\n"
+        if method == "initialize":
+            info = {"name": "echo", "version": "1"}
+            answer["result"] = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
+        else:
+            status, extra = b"400 Bad Request", b""
+            answer["error"] = {"code": -32000, "message": "Server not initialized"}
+        body = orjson.dumps(answer)
+        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\n%scontent-length: %d\r\n\r\n"
+        self._say(head % (status, extra, len(body)) + body)
+
+    def _stream(self, rpc_id: object, count: int) -> None:
+        """Say log lines, then the result, each as an event and a chunk of its own."""
+        note = {"level": "info", "data": "Everything is well at this step of a long and quiet piece of work. " * 2}
+        line = orjson.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": note})
+        result = {"resultType": "complete", "content": [{"type": "text", "text": "done"}], "isError": False}
+        last = orjson.dumps({"jsonrpc": "2.0", "id": rpc_id, "result": result})
+        parts = [b"event: message\ndata: " + data + b"\n\n" for data in (*[line] * count, last)]
+        body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        self._say(head + body + b"0\r\n\r\n")
 
 
-async def serve(port: int, tools: int) -> None:
+async def serve(port: int, tools: int, *, legacy: bool = False) -> None:
     """Serve on loopback until ended."""
-    Echo.tools = catalogue(tools)
+    stream = {"name": "stream", "description": "Says how it goes.", "inputSchema": {"type": "object"}}
+    Echo.tools = [*catalogue(tools - 1), stream]
+    Echo.legacy = legacy
     server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", port)
     async with server:
         await server.serve_forever()
@@ -87,5 +130,6 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("--port", type=int, required=True)
     options.add_argument("--tools", type=int, default=20)
+    options.add_argument("--era", choices=("modern", "legacy"), default="modern")
     given = options.parse_args()
-    uvloop.run(serve(given.port, given.tools))
+    uvloop.run(serve(given.port, given.tools, legacy=given.era == "legacy"))

@@ -51,11 +51,13 @@ WORDS = {
     "state_dir": "Keys, store, shared memory, audit log and `admin.sock`. Only its owner may read it (0700).",
     "tenant": "The tenant of this installation's own people and upstreams.",
     "node": "This node's name: in records, spans and the audit log's origin.",
-    "workers": "Processes. With more than one, local programs (`command`) and legacy MCP sessions are refused.",
+    "workers": "Processes that share the ports.",
     "trusted_proxies": "Addresses or networks whose `X-Forwarded-For` and `-Proto` count; nobody else's do.",
     "hosts": "Further Host values of the data listener, beside that of `public_url`.",
     "origins": "Browser origins that may call the data listener, beside `public_url`. Never `*`.",
     "demo": "Set by the demonstration alone.",
+    "mcp_catalog": "What `/mcp` lists: `full` all tools, `search` three tools of ours that find, describe and call them. For catalogues that are too large to read.",
+    "lock": "A `bartizan.lock` (`bartizan pins export` writes it), beside this file unless absolute. With it, only definitions that stand in it are approved, whatever a first contact trusted. Read at start.",
     "listeners.data": "Agents connect here.",
     "listeners.admin": "People and metrics: its own port and cookies; keep it off the agents' network.",
     "listeners.*.host": "Address to bind.",
@@ -108,12 +110,21 @@ WORDS = {
     "mcp.NAME.read": "Absolute paths that it may read, beside system libraries and its scratch directory.",
     "mcp.NAME.write": "Absolute paths that it may read and write.",
     "mcp.NAME.era": "Revision it is spoken to with; `auto` asks it.",
+    "mcp.NAME.transport": "`sse` speaks the deprecated HTTP+SSE of 2024-11-05 to `url`; needs `legacy_sse: true`.",
+    "mcp.NAME.legacy_sse": "Must be written down beside `transport: sse`.",
+    "mcp.NAME.asks": "Questions that it may put to its callers: `sampling`, `elicitation`, `roots`. None are declared to it otherwise.",
+    "mcp.NAME.answer_s": "Seconds that such a question waits for its answer.",
+    "mcp.NAME.roots": "Absolute paths; of a client's roots, only those at or below one of them are told to the server.",
+    "mcp.NAME.app_domains": "Origins that its MCP Apps may load from and talk to, such as `https://api.example`; what else they ask for is taken out.",
+    "mcp.NAME.app_permissions": "Devices that its MCP Apps may use.",
     "mcp.NAME.pins": "`tofu` trusts clean definitions at first contact, `strict` waits for a person.",
+    "mcp.NAME.on_change": "What a changed definition means: `block` withholds it until a person approves it, `ask` does the same and puts it first wherever an operator looks, `warn` lets it pass while its review finds nothing, and says so in every record.",
     "mcp.NAME.tools": "Effect class by tool; `write` for the rest.",
     "mcp.NAME.sandbox": "`required` refuses to start it without every wall; `auto` takes what the kernel gives, but at least seccomp.",
     "mcp.NAME.unsandboxed": "Must be written down to run it without seccomp, or with `sandbox: off`.",
     "mcp.NAME.deadline_s": "Seconds for one call.",
     "a2a.NAME.card_url": "Where its agent card stands; its origin is the only one called, but for `origins`.",
+    "a2a.NAME.on_change": "What a changed card means; as `mcp.NAME.on_change`.",
     "a2a.NAME.keys": "JWK Set of public keys, one of which must have signed the card; without, a person approves the card's digest.",
     "a2a.NAME.origins": "Further origins that it may be called at.",
     "a2a.NAME.public_card": "Show our card of it without sign-in.",
@@ -232,7 +243,7 @@ def default_text(found: FieldInfo) -> str:
 
 # -- command line ----------------------------------------------------------------------------------------------
 
-SHARED = {"config", "state_dir", "json", "help"}
+SHARED = {"config", "state_dir", "guarded", "json", "help"}
 
 
 def cli() -> str:
@@ -243,11 +254,12 @@ def cli() -> str:
         MADE,
         "# Command line",
         "",
-        "    bartizan [--config FILE] [--state-dir DIR] [--json] COMMAND …",
+        "    bartizan [--config FILE | --state-dir DIR | --run NAME] [--json] COMMAND …",
         "",
         "- `--config FILE`: bartizan.yaml. Without one, the demonstration of `bartizan up` is meant.",
         "- `--state-dir DIR`: where the node keeps its state.",
-        "- `--json`: print JSON. All three may stand before or after the command.",
+        "- `--run NAME`: the state of `bartizan run` of that name is meant ([run.md](run.md)).",
+        "- `--json`: print JSON. All four may stand before or after the command.",
         "",
         "Exit codes: 0 ok · 1 a check failed or something was denied · 2 usage · 3 not running · 4 configuration.",
         "Errors are one line with a code, and a mend where there is one; `BARTIZAN_DEBUG=1` adds the traceback.",
@@ -278,7 +290,10 @@ def options_of(name: str, parser: argparse.ArgumentParser) -> list[str]:
         for a in actions
         if not a.option_strings
     ]
-    lines = ["", f"    {' '.join([name, *said, *(['[options]'] if any(a.option_strings for a in actions) else [])])}"]
+    options = ["[options]"] if any(a.option_strings for a in actions) else []
+    # Where a command line of somebody else's follows, ours has to end before it.
+    words = [*options, *said] if any("--" in word for word in said) else [*said, *options]
+    lines = ["", f"    {' '.join([name, *words])}"]
     rows = []
     for action in actions:
         value = (

@@ -6,8 +6,9 @@
                                        └─ the rest     front door (exact table, else 404)
     admin listener ─ Edge ─ admin app; the same API on a unix socket that only the owner reaches
 
-`Worker` is one process's share. With ``workers: 1`` it runs in this process; with more, each runs in
-a child of `net.workers.Supervisor`, and they agree through the store and the shared memory.
+`Worker` is one process's share. Each runs in a child of `net.workers.Supervisor`, a single one too, so
+that one that hangs is ended and started again. Several agree through the store and the shared memory, and
+hand each other by private sockets what only one of them can serve (`net.handover`, `mcp_gateway.owner`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any, Final
 
 from joserfc.jwk import ECKey
@@ -30,35 +28,38 @@ from a2a_gateway.inventory import Inventory as AgentInventory
 from a2a_gateway.serve import A2AGateway
 from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
-from firewall import admin
+from firewall import admin, nucleus
 from firewall.config import Config, rooms
 from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
+from firewall.core.upstream_words import upstream_words
 from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
 from firewall.decide.regorus import RegorusEngine
 from firewall.decide.sampler import SampledEngine
-from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
+from firewall.doors import ChildDoors
 from firewall.enforce.egress import EgressGate
 from firewall.enforce.guard import Guard, GuardSettings
 from firewall.enforce.kill_switch import KillSwitch
-from firewall.enforce.labels import FlowLabels
-from firewall.enforce.limits import Limits, LimitSettings
+from firewall.enforce.limits import LimitSettings
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
+from firewall.net.channel import Peers, Seat
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, edge_reply
-from firewall.net.egress_proxy import Door, EgressProxy
-from firewall.net.runtime import RandomIds, SystemClock, Tasks
+from firewall.net.egress_proxy import EgressProxy
+from firewall.net.handover import Handover
+from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
 from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings, until_told
+from firewall.nucleus import VERSION, NucleusSettings, OnFault, Paths
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
@@ -66,6 +67,7 @@ from firewall.record.note import Verifier
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
+from firewall.state.lease import Leases
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
 from firewall.state.vault import Sealer
@@ -73,10 +75,12 @@ from llm_router.meter import Meter
 from llm_router.relay import Relay as LLMRelay
 from llm_router.serve import LLMRouter, RouterSettings
 from mcp_gateway import sandbox
+from mcp_gateway.owner import Neighbours
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
-VERSION: Final = installed_version("bartizan")
+STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
+CONFIG_EXIT: Final = 4  # as documented in docs/cli.md
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
@@ -103,60 +107,6 @@ class DataPlane:
             await self._front_door(scope, receive, send)
         else:
             await write_fixed(send, _NOT_FOUND)
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Where a node keeps what, under its state directory; children live beside it, never inside."""
-
-    state: Path
-
-    @property
-    def keys(self) -> Path:
-        """Signing and sealing keys, 0700."""
-        return self.state / "keys"
-
-    @property
-    def store(self) -> Path:
-        """The SQLite file."""
-        return self.state / "state.db"
-
-    @property
-    def shared(self) -> Path:
-        """The node's shared memory."""
-        return self.state / "shared"
-
-    @property
-    def cache(self) -> Path:
-        """Compiled patterns and policy; may be deleted."""
-        return self.state / "cache"
-
-    @property
-    def metrics(self) -> Path:
-        """Each worker's counters."""
-        return self.state / "metrics"
-
-    @property
-    def admin_socket(self) -> Path:
-        """The operator's socket."""
-        return self.state / "admin.sock"
-
-    @property
-    def children(self) -> Path:
-        """Working directories of local programs."""
-        return self.state.parent / f"{self.state.name}-children"
-
-    def make(self) -> None:
-        """Create the directories, owner only. Raises ConfigFault("state_dir")."""
-        try:
-            for path in (self.state, self.shared, self.cache, self.metrics, self.children):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.state.stat().st_mode & 0o077:
-                self.state.chmod(0o700)
-        except OSError as error:
-            raise ConfigFault(
-                "state_dir", f"{self.state}: {error.strerror}", fix="set state_dir to a directory that you may write"
-            ) from None
 
 
 def audit_settings(config: Config) -> AuditSettings:
@@ -218,24 +168,17 @@ class Worker:
     data_plane: DataPlane
     bundle: policy_bundle.Bundle
     parts: dict[str, Any] = field(default_factory=dict)
+    near: Neighbours | None = None
     server: Server | None = None
-    on_fault: Callable[[str, str], None] = lambda _code, _detail: None
+    on_fault: OnFault = lambda _code, _detail: None
 
     async def start(self) -> dict[str, int]:
         """Bind the listeners; return their ports."""
         config = self.config
         data, admin = config.listeners.data, config.listeners.admin
         several = config.workers > 1
-        listeners = [
-            Listener(
-                "data",
-                data.host,
-                data.port,
-                Edge(self.data_plane, rooms.edge(config, data, data.port, public=True)),
-                rooms.tls(data),
-                reuse_port=several,
-            )
-        ]
+        face = Edge(self.data_plane, rooms.edge(config, data, data.port, public=True))
+        listeners = [Listener("data", data.host, data.port, face, rooms.tls(data), reuse_port=several)]
         if "admin" in self.parts:
             listeners.append(
                 Listener(
@@ -250,6 +193,9 @@ class Worker:
         for part in ("egress", "admin_socket"):
             if part in self.parts:
                 await self.parts[part].start()
+        if self.near is not None:
+            self.near.handover.use(face)
+            await self.near.peers.start()
         self.server = Server(listeners, self.clock, self.tasks)
         await self.server.start()
         self.tasks.spawn(self._follow_registry(), "app.registry")
@@ -260,13 +206,11 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop listening, end children and streams, write the last checkpoint."""
-        if self.server is not None:
-            await self.server.stop()
-        for part in ("egress", "admin_socket"):
-            if part in self.parts:
-                await self.parts[part].stop()
-        await self.mcp.close()
-        await self.tasks.close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._let_go()
+        except TimeoutError:
+            pass  # what is left ends with the process; the log must be whole before the parent's patience ends
         await self.parts["client"].close()
         if "opa" in self.parts:
             await self.parts["opa"].close()
@@ -276,11 +220,25 @@ class Worker:
         self.store.close()
         self.marks.close()
 
+    async def _let_go(self) -> None:
+        if self.server is not None:
+            await self.server.stop()
+        if self.near is not None:
+            await self.near.peers.stop()
+        for part in ("egress", "admin_socket"):
+            if part in self.parts:
+                await self.parts[part].stop()
+        await self.mcp.close()
+        if self.near is not None:
+            self.near.leases.close()
+        await self.tasks.close()
+
     async def _warm(self) -> None:
         """Open the configured upstreams beside the first requests, so that nobody waits for a child to start."""
         for upstream, code in (await self.mcp.warm(self.config.tenant)).items():
             if code:
-                self.on_fault("upstream", f"{upstream}: {code}")
+                what, mend = upstream_words(code)
+                self.on_fault("upstream", f"{upstream}: {what} ({code}); mend: {mend}")
 
     async def _follow_registry(self) -> None:
         """Serve what is registered while we run: look again whenever the node's epoch moved."""
@@ -323,47 +281,31 @@ def mcp_specs(config: Config, registry: Registry) -> tuple[UpstreamSpec, ...]:
     return tuple(specs)
 
 
-def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code, _detail: None) -> Worker:
-    """Return one process's objects. Raises ConfigFault."""
+def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, seat: Seat | None = None) -> Worker:
+    """Return one process's objects. seat: its place among several. Raises ConfigFault."""
     paths = Paths(config.state)
     paths.make()
-    clock, ids, tasks = SystemClock(), RandomIds(), Tasks()
-    keys = KeyRing(paths.keys)
-    store = SQLiteStore(paths.store, clock=clock)
-    marks = SharedMarks(paths.shared, workers=config.workers)
-    audit = AuditWriter(
-        config.audit_dir,
-        keys.ed25519("audit"),
-        clock,
-        ids,
-        hmac_key=keys.secret("audit-hmac"),
-        settings=audit_settings(config),
-        older=tuple(key.public_key() for key in keys.ed25519_keys("audit")[1:]),
+    clock = SystemClock()
+    core = nucleus.build(
+        NucleusSettings(
+            paths,
+            config.audit_dir,
+            audit_settings(config),
+            GuardSettings(config.audit.durability),
+            LimitSettings(config.limits.calls_per_minute),
+            config.workers,
+            config.policy.bundle,
+            rooms.pin_rules(config),
+        ),
+        clock=clock,
+        engine=lambda bundle: _engine(config, bundle, on_fault),
+        telemetry=_telemetry(config, paths, clock),
         on_fault=on_fault,
     )
-    bundle = load_policy(config, paths)
-    telemetry = _telemetry(config, paths, clock)
-    telemetry.watch_audit(audit)
-    telemetry.watch_marks(marks)
-    engine = _engine(config, bundle, on_fault)
-    labels = FlowLabels(marks, store.collection("labels"))
-    labels.restore()
-    guard = Guard(
-        engine=engine,
-        scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
-        labels=labels,
-        limits=Limits(store.collection("limits"), clock, LimitSettings(config.limits.calls_per_minute)),
-        kill_switch=KillSwitch(store.collection("kill"), marks, clock),
-        audit=audit,
-        telemetry=telemetry,
-        clock=clock,
-        ids=ids,
-        settings=GuardSettings(config.audit.durability),
-        on_internal=lambda error: on_fault("internal", type(error).__name__),
-    )
-    registry = Registry(store.collection("registry"), marks, clock, audit.append)
+    ids, tasks, keys, store, marks, audit = core.ids, core.tasks, core.keys, core.store, core.marks, core.audit
+    bundle, engine, telemetry, guard = core.bundle, core.engine, core.telemetry, core.guard
+    registry, pins = core.registry, core.pins
     _configure(config, registry)
-    pins = Pins(store.collection("pins"), marks, clock)
     dialler = Dialler(clock)
     client = PooledClient(dialler)
     specs = mcp_specs(config, registry)
@@ -394,7 +336,8 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         "telemetry": telemetry,
         "keys": keys,
     }
-    doors = _doors(config, paths, guard, clock, dialler)
+    near = _near(paths, tasks, seat)
+    doors = _doors(config, paths, guard, clock, dialler, near)
     if doors is not None:
         parts["egress"] = doors
     definitions = admin.Definitions(store.collection("definitions"))
@@ -411,6 +354,9 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         clock=clock,
         tasks=tasks,
         support=support,
+        near=near,
+        task_rows=store.collection("mcp_tasks"),
+        burnt=store.collection("mcp_request_state"),
     )
     card_key = keys.ec_signing_key("card")
     inventory = AgentInventory(
@@ -497,6 +443,7 @@ def build(config: Config, *, on_fault: Callable[[str, str], None] = lambda _code
         DataPlane(mcp, a2a, llm, identity.front_door),
         bundle,
         parts,
+        near,
         on_fault=on_fault,
     )
 
@@ -521,46 +468,29 @@ def _configure(config: Config, registry: Registry) -> None:
         registry.configure(config.tenant, "a2a", name, rooms.agent_spec(config, agent).to_json())
 
 
-class ChildDoors:
-    """One unix socket per local program: its only way out of its namespace leads to our proxy."""
-
-    def __init__(self, directory: Path, children: tuple[str, ...], proxy: EgressProxy) -> None:
-        self._directory = directory
-        self._children = children
-        self._proxy = proxy
-        self._open: list[Door] = []
-
-    @property
-    def pattern(self) -> str:
-        """The sockets' path with ``{name}`` for the child."""
-        return str(self._directory / "{name}.sock")
-
-    async def start(self) -> None:
-        """Bind every socket, owner only."""
-        for child in self._children:
-            path = self._directory / f"{child}.sock"
-            path.unlink(missing_ok=True)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            sock.bind(str(path))
-            path.chmod(0o600)
-            self._open.append(await self._proxy.open(child, sock))
-
-    async def stop(self) -> None:
-        """Close them with everything that goes through."""
-        for door in self._open:
-            await door.close()
-        for child in self._children:
-            (self._directory / f"{child}.sock").unlink(missing_ok=True)
+def _near(paths: Paths, tasks: Tasks, seat: Seat | None) -> Neighbours | None:
+    """Return how this worker reaches the others, None where it is alone."""
+    if seat is None or seat.workers == 1:
+        return None
+    peers = Peers(seat, tasks)
+    return Neighbours(peers, Handover(peers, tasks), Leases(paths.run / "leases", seat.index))
 
 
-def _doors(config: Config, paths: Paths, guard: Guard, clock: SystemClock, dialler: Dialler) -> ChildDoors | None:
-    """Return the doors of local programs, or None when there are none."""
+def _doors(
+    config: Config,
+    paths: Paths,
+    guard: Guard,
+    clock: SystemClock,
+    dialler: Dialler,
+    near: Neighbours | None,
+) -> ChildDoors | None:
+    """Return the doors of local programs, or None when there are none. Each worker has its own for its own children."""
     networks = {name: given.network for name, given in config.mcp.items() if given.command}
     if not networks:
         return None
     gate = EgressGate(guard, clock, config.tenant, dict(networks))
-    return ChildDoors(paths.children, tuple(networks), EgressProxy(dialler, gate.permits))
+    mark = f".w{near.worker}" if near is not None else ""
+    return ChildDoors(paths.children, tuple(networks), EgressProxy(dialler, gate.permits), mark=mark)
 
 
 # Told once, when every listener is bound: the worker and the ports.
@@ -580,49 +510,62 @@ def check(config: Config) -> None:
     load_policy(config, paths)
 
 
-def run(
-    config: Config,
-    *,
-    on_ready: Ready | None = None,
-    on_fault: Callable[[str, str], None] = lambda _code, _detail: None,
-) -> int:
+def _unheard(_code: str, _detail: str) -> None:
+    pass
+
+
+def run(config: Config, *, on_ready: Ready | None = None, on_fault: OnFault = _unheard) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code. Everything is down within two seconds.
 
-    on_ready: told once the first worker listens; picklable when there are several.
+    on_ready: told once, in the process of one worker, when all of them listen. on_fault: told in every
+    process. Both are picklable. Raises ConfigFault for what is found before a worker starts; for what only
+    a worker finds (an address that is taken), it says so on stderr and the exit code is that of a ConfigFault.
     """
-    if config.workers > 1:
-        check(config)
+    check(config)
 
-        def told(event: str, index: int) -> None:
-            if event in ("died", "stuck"):
-                on_fault(f"worker_{event}", str(index))
+    def told(event: str, index: int) -> None:
+        if event in ("died", "stuck"):
+            on_fault(f"worker_{event}", str(index))
 
-        settings = WorkerSettings(config.workers)
-        return Supervisor(_worker_main, (config, on_ready), settings, SystemClock(), told).run()
-    worker = build(config, on_fault=on_fault)
-    net_server.run(lambda: _serve(worker, on_ready))
-    return 0
+    settings = WorkerSettings(config.workers, hopeless=frozenset({CONFIG_EXIT}))
+    return Supervisor(_worker_main, (config, on_ready, on_fault), settings, SystemClock(), told).run()
 
 
-async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat | None = None) -> None:
+def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
+    """One worker (a module-level function: it is imported again in its process)."""
+    config, on_ready, on_fault = argument
+
+    def fault(code: str, detail: str) -> None:
+        on_fault(code, detail if config.workers == 1 else f"worker {index}: {detail}")
+
+    try:
+        seat = Seat(index, config.workers, Paths(config.state).run, heartbeat.secret)
+        worker = build(config, on_fault=fault, seat=seat)
+        net_server.run(lambda: _serve(worker, on_ready if index == 0 else None, heartbeat))
+    except ConfigFault as error:
+        if heartbeat.first("fault"):  # each of them finds the same
+            print(f"bartizan: {error.diagnostics()}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(CONFIG_EXIT)
+
+
+async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat) -> None:
+    async def announce(ready: Ready, ports: dict[str, int]) -> None:
+        await heartbeat.all_ready()
+        if heartbeat.first("up"):
+            await ready(worker, ports)
+
     try:
         ports = await worker.start()
         # What was built lives as long as the process: the collector need never walk it again.
         gc.collect()
         gc.freeze()
+        heartbeat.ready()
+        until = worker.tasks.spawn(until_told(heartbeat), "app.until")
         if on_ready is not None:
-            await on_ready(worker, ports)
-        await until_told(heartbeat)
+            said = worker.tasks.spawn(announce(on_ready, ports), "app.ready")
+            await asyncio.wait({until, said}, return_when=asyncio.FIRST_COMPLETED)
+            if said.done():
+                said.result()
+        await until
     finally:
         await worker.stop()
-
-
-def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
-    """One of several workers (a module-level function: it is imported again in its process)."""
-
-    def fault(code: str, detail: str) -> None:
-        print(f"worker {index}: {code} {detail}", file=sys.stderr)  # noqa: T201
-
-    config, on_ready = argument
-    worker = build(config, on_fault=fault)
-    net_server.run(lambda: _serve(worker, on_ready if index == 0 else None, heartbeat))

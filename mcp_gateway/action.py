@@ -7,6 +7,7 @@ only what makes us stricter counts (mcp reference §5.9).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,8 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from mcp_gateway import headers as h
+from mcp_gateway.kinds import BY_METHOD, KINDS
+from mcp_gateway.message import NAMED
 from mcp_gateway.versions import MODERN, era_of
 
 READ: Final = "read"
@@ -29,7 +32,7 @@ _PROTOCOLS: dict[tuple[str, str], Protocol] = {}
 class ServerFacts:
     """What configuration says of an upstream.
 
-    effects: tool name → effect class; a tool that is not named is ``write``.
+    effects: tool name → effect class; a tool that is not named is ``write``. asks: what it may ask clients.
     """
 
     name: str
@@ -37,6 +40,7 @@ class ServerFacts:
     network: str = "public"
     tenants: tuple[str, ...] = ()
     effects: Mapping[str, str] | None = None
+    asks: tuple[str, ...] = ()
 
 
 def effect_class(facts: ServerFacts, name: str, annotations: JSON) -> str:
@@ -68,6 +72,7 @@ def server_resource(facts: ServerFacts, state: str) -> Resource:
             "state": state,
             "tenants": list(facts.tenants),
             "scope": f"{facts.name}:read",
+            "asks": list(facts.asks),
         },
     )
 
@@ -95,6 +100,45 @@ def tool_resource(
     )
 
 
+def prompt_resource(facts: ServerFacts, name: str, *, state: str, pin: str, digest: str, schema: str) -> Resource:
+    """Return the Resource of one prompt. Facts as of a tool's; its effect is always ``read``."""
+    return Resource("mcp_prompt", f"{facts.name}/{name}", facts.name, _reading(facts, state, pin, digest, schema))
+
+
+def address_resource(
+    facts: ServerFacts, address: str, *, state: str, pin: str, digest: str, schema: str, host: str = ""
+) -> Resource:
+    """Return the Resource of a listed resource or template.
+
+    address: its URI or template, told by a digest: it may hold what a caller typed. host: the network
+    host of the URI, where its scheme has one.
+    """
+    properties = _reading(facts, state, pin, digest, schema)
+    if host:
+        properties["host"] = host
+    return Resource("mcp_resource", f"{facts.name}/{address_id(address)}", facts.name, properties)
+
+
+def address_id(address: str) -> str:
+    """Return the 16 hex digits by which records and policy name a URI or template."""
+    return hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
+def _reading(facts: ServerFacts, state: str, pin: str, digest: str, schema: str) -> JSONObject:
+    return {
+        "server": facts.name,
+        "trust": facts.trust,
+        "network": facts.network,
+        "state": state,
+        "tenants": list(facts.tenants),
+        "effect_class": READ,
+        "pin": pin,
+        "hash": digest,
+        "scope": scope_of(facts.name, READ),
+        "schema": schema,
+    }
+
+
 def protocol(version: str, transport: str) -> Protocol:
     """Return the Protocol value; one object per revision and transport (both from closed sets)."""
     key = (version, transport)
@@ -118,8 +162,9 @@ def upstream_headers(method: str, version: str, params: h.ParamMap | None = None
         if era_of(version) == MODERN:
             out.append((h.METHOD, method.encode()))
             given = body.get("params") if isinstance(body, dict) else None
-            if method == "tools/call" and isinstance(given, dict):
-                name, arguments = given.get("name"), given.get("arguments")
+            key = NAMED.get(method)
+            if key is not None and isinstance(given, dict):
+                name, arguments = given.get(key), given.get("arguments")
                 out.append((h.NAME, h.encode(name if isinstance(name, str) else "")))
                 if params and isinstance(arguments, dict):
                     out.extend(h.param_headers(params, arguments))
@@ -138,10 +183,12 @@ def request(
     version: str,
     transport: str,
     params: h.ParamMap | None = None,
+    arguments: JSONObject | None = None,
 ) -> Action:
-    """Return the Action of a message on its way to an upstream, ``arguments`` being the call's own object."""
-    given = body.get("params")
-    arguments = given.get("arguments") if isinstance(given, dict) and point is Point.MCP_TOOL_CALL else None
+    """Return the Action of a message on its way to an upstream.
+
+    arguments: what rules read; where it stands for content, the same object as a part of ``body``.
+    """
     return Action(
         point=point,
         principal=principal,
@@ -149,7 +196,7 @@ def request(
         resource=resource,
         protocol=protocol(version, transport),
         body=body,
-        arguments=arguments if isinstance(arguments, dict) else {},
+        arguments=arguments or {},
         headers=upstream_headers(method, version, params) if transport == "http" else no_headers,
         side_effect=point is Point.MCP_TOOL_CALL and resource.properties.get("effect_class") != READ,
     )
@@ -173,6 +220,8 @@ def response(
         arguments = {"is_error": result.get("isError") is True, "structured": "structuredContent" in result}
         if "structuredContent" in result and "content" in result:
             coupled = (("result", "content"), ("result", "structuredContent"))
+    kind = BY_METHOD.get(method)
+    listed = KINDS[kind] if kind is not None and point is KINDS[kind].listed else None
     return Action(
         point=point,
         principal=principal,
@@ -181,7 +230,8 @@ def response(
         protocol=protocol(version, transport),
         body=body,
         arguments=arguments or {},
-        items_at=("result", "tools") if point is Point.MCP_TOOL_LISTED else (),
+        items_at=("result", listed.member) if listed is not None else (),
+        item_key=listed.key if listed is not None else "name",
         coupled=coupled,
         side_effect=False,
     )

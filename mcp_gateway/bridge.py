@@ -16,9 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from firewall.core.bounds import RPC_ID_CHARS
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import jsonrpc
+from mcp_gateway import capabilities
 from mcp_gateway.message import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
@@ -34,7 +36,6 @@ from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, Era, era_of
 OURSELVES: Final[JSONObject] = {"name": "bartizan", "title": "Bartizan", "version": "1"}
 INSTRUCTIONS_CHARS: Final = 16_384
 
-_PARAMS: Final[Mapping[str, tuple[str, ...]]] = {"tools/call": ("name", "arguments"), "tools/list": ("cursor",)}
 # Members of a result that belong to one era, or to exchanges this bridge does not carry.
 _RESULT_OWNED: Final = frozenset(
     {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState", "task", "_meta"}
@@ -45,13 +46,17 @@ _CAPABILITIES: Final = ("sampling", "elicitation", "roots")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What an upstream said of itself when its session was opened; unverified text."""
+    """What an upstream said of itself when its session was opened; unverified text.
+
+    capabilities, extensions: the known members of what it declared (`capabilities`).
+    """
 
     version: str
     era: Era
     server_info: JSONObject = field(default_factory=dict)
     instructions: str = ""
-    tools: bool = True
+    capabilities: JSONObject = field(default_factory=dict)
+    extensions: JSONObject = field(default_factory=dict)
 
 
 # -- towards the upstream ---------------------------------------------------------------------------
@@ -61,32 +66,38 @@ def request(
     call: Call,
     version: str,
     rpc_id: int,
+    params: JSONObject,
     *,
-    name: str = "",
     trace: str = "",
+    declared: JSONObject | None = None,
 ) -> JSONObject:
     """Return a client's request as it goes upstream.
 
     version: the revision spoken with the upstream. rpc_id: our own id there, which is also the
-    progress token when the client asked for progress. name: the tool's own name upstream.
+    progress token when the client asked for progress. params: the target's closed list of members
+    (`targets`), to which ``_meta`` is added.
     """
-    params = {key: call.params[key] for key in _PARAMS.get(call.method, ()) if key in call.params}
-    if name:
-        params["name"] = name
+    params = dict(params)
     token = rpc_id if call.progress_token is not None else None
-    meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace)
+    meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace, declared=declared)
     if meta:
         params["_meta"] = meta
     return jsonrpc.build_request(rpc_id, call.method, params)
 
 
 def envelope(
-    version: str, *, vendor: JSONObject | None = None, token: int | None = None, level: str = "", trace: str = ""
+    version: str,
+    *,
+    vendor: JSONObject | None = None,
+    token: int | None = None,
+    level: str = "",
+    trace: str = "",
+    declared: JSONObject | None = None,
 ) -> JSONObject:
     """Return the ``_meta`` of one of our requests upstream.
 
-    Declared capabilities are the client's ∩ what we bridge, which is none in this slice: a server
-    then must not ask for sampling, elicitation or roots.
+    declared: client capabilities for this request, the client's own ∩ what the operator lets this
+    upstream ask (`questions.declared`); a server must not ask for anything else.
     """
     meta: JSONObject = dict(vendor or {})
     if token is not None:
@@ -95,7 +106,7 @@ def envelope(
         meta["traceparent"] = trace
     if era_of(version) == MODERN:
         meta[PROTOCOL_VERSION] = version
-        meta[CLIENT_CAPABILITIES] = {}
+        meta[CLIENT_CAPABILITIES] = declared or {}
         meta[CLIENT_INFO] = OURSELVES
         if level:
             meta[LOG_LEVEL] = level
@@ -107,19 +118,19 @@ def discover(rpc_id: int, version: str) -> JSONObject:
     return jsonrpc.build_request(rpc_id, "server/discover", {"_meta": envelope(version)})
 
 
-def initialize(rpc_id: int, version: str) -> JSONObject:
-    """Return our legacy ``initialize``."""
-    params: JSONObject = {"protocolVersion": version, "capabilities": {}, "clientInfo": OURSELVES}
+def initialize(rpc_id: int, version: str, declared: JSONObject | None = None) -> JSONObject:
+    """Return our legacy ``initialize``. declared: client capabilities, for a session of one caller."""
+    params: JSONObject = {"protocolVersion": version, "capabilities": declared or {}, "clientInfo": OURSELVES}
     return jsonrpc.build_request(rpc_id, "initialize", params)
 
 
-def list_tools(rpc_id: int, version: str, cursor: str) -> JSONObject:
-    """Return our ``tools/list``; cursor: the upstream's own, "" for the first page."""
+def list_page(rpc_id: int, version: str, method: str, cursor: str) -> JSONObject:
+    """Return our request for one page of a list; cursor: the upstream's own, "" for the first page."""
     params: JSONObject = {"cursor": cursor} if cursor else {}
     meta = envelope(version)
     if meta:
         params["_meta"] = meta
-    return jsonrpc.build_request(rpc_id, "tools/list", params)
+    return jsonrpc.build_request(rpc_id, method, params)
 
 
 def opened(result: JSON, era: Era) -> Opened:
@@ -140,15 +151,20 @@ def opened(result: JSON, era: Era) -> Opened:
     text = instructions if isinstance(instructions, str) else ""
     if len(text) > INSTRUCTIONS_CHARS:
         raise Malformed("result_shape")
-    capabilities = result.get("capabilities", {})
-    return Opened(version, era, info, text, isinstance(capabilities, dict) and "tools" in capabilities)
+    said = result.get("capabilities", {})
+    assert isinstance(said, dict)
+    return Opened(version, era, info, text, capabilities.declared(said), capabilities.extensions(said))
 
 
 # -- towards the client ----------------------------------------------------------------------------------
 
 
-def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONObject:
-    """Return our answer to ``initialize`` (legacy) or ``server/discover`` (modern)."""
+def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened, client: JSONObject | None = None) -> JSONObject:
+    """Return our answer to ``initialize`` (legacy) or ``server/discover`` (modern).
+
+    client: the extensions that the client declared.
+    """
+    offered = capabilities.offered(said.capabilities, said.extensions, era, client or {}, version)
     info: JSONObject = (
         said.server_info if said.server_info.get("name") and said.server_info.get("version") else OURSELVES
     )
@@ -157,7 +173,7 @@ def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONO
         result = {
             "resultType": "complete",
             "supportedVersions": list(MODERN_VERSIONS),
-            "capabilities": {"tools": {}} if said.tools else {},
+            "capabilities": offered,
             "ttlMs": 0,
             "cacheScope": "private",
             "_meta": {SERVER_INFO: info},
@@ -165,7 +181,7 @@ def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONO
     else:
         result = {
             "protocolVersion": version,
-            "capabilities": {"tools": {"listChanged": False}} if said.tools else {},
+            "capabilities": offered,
             "serverInfo": info,
         }
     if said.instructions:
@@ -173,12 +189,12 @@ def session_opened(rpc_id: RpcId, era: Era, version: str, said: Opened) -> JSONO
     return jsonrpc.build_response(rpc_id, result)
 
 
-def tools_listed(rpc_id: RpcId, era: Era, tools: list[JSONObject], cursor: str, ttl_ms: int) -> JSONObject:
-    """Return a page of ``tools/list``.
+def listed(rpc_id: RpcId, era: Era, member: str, entries: list[JSON], cursor: str, ttl_ms: int) -> JSONObject:
+    """Return a page of a list; member: the name of the result's list.
 
     ``cacheScope`` is always ``private``: what a list holds depends on who asks.
     """
-    result: JSONObject = {"tools": list(tools)}
+    result: JSONObject = {member: entries}
     if cursor:
         result["nextCursor"] = cursor
     if era == MODERN:
@@ -221,10 +237,10 @@ def tool_result(rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject) 
 
 
 def notice(value: JSONObject, call: Call) -> JSONObject | None:
-    """Return an upstream's progress or log notification as it goes to the client, or None to drop it.
+    """Return a notification beside an answer as it goes to the client, or None to drop it.
 
     Progress carries the client's own token. A modern client gets logs only if its request asked
-    for a level; every other notification is not part of this slice and is dropped.
+    for a level. The end of an elicitation by address is told to clients of 2025-11-25, which know it.
     """
     method, params = value.get("method"), value.get("params")
     if not isinstance(params, dict):
@@ -247,6 +263,10 @@ def notice(value: JSONObject, call: Call) -> JSONObject | None:
         if isinstance(logger, str):
             out["logger"] = logger
         return jsonrpc.build_notification("notifications/message", out)
+    if method == "notifications/elicitation/complete" and call.version == "2025-11-25":
+        told = params.get("elicitationId")
+        if isinstance(told, str) and 0 < len(told) <= RPC_ID_CHARS:
+            return jsonrpc.build_notification("notifications/elicitation/complete", {"elicitationId": told})
     return None
 
 
@@ -274,7 +294,11 @@ def error(rpc_id: RpcId, era: Era, code: int, data: JSON) -> JSONObject:
     if code == -32021:
         required = data.get("requiredCapabilities") if isinstance(data, dict) else None
         if era == MODERN and isinstance(required, dict):
-            kept = {"requiredCapabilities": {k: {} for k in _CAPABILITIES if k in required}}
+            named: JSONObject = {k: {} for k in _CAPABILITIES if k in required}
+            extended = capabilities.extensions(required)
+            if capabilities.EXTENSIONS & extended.keys():
+                named["extensions"] = {k: {} for k in sorted(capabilities.EXTENSIONS & extended.keys())}
+            kept = {"requiredCapabilities": named}
         else:
             code = -32602
     elif -32099 <= code <= -32020 or -31999 <= code <= -31000 or (era == MODERN and -32019 <= code <= -32000):

@@ -1,42 +1,54 @@
-"""What stands behind us: per (tenant, upstream, credential) the tools, their pins and their facts.
+"""What stands behind us: per (tenant, upstream, credential) tools, prompts and resources, their pins and facts.
 
 A catalogue is read by the house (`house`), page by page with a bound and a cycle check; each
 definition is hashed, reviewed and compared with its pin. It is read again when it is older than the
-caller allows (lists: seconds; calls: ``ttl_s``), single-flight per catalogue.
+caller allows (lists: seconds; calls: ``ttl_s``), single-flight per catalogue; each kind at its first use.
 
-- First contact pins what shows a clean review (``pins: tofu``) or nothing (``strict``).
+- First contact pins what shows a clean review (``pins: tofu``) or nothing (``strict``). It reads every
+  kind that the upstream declares. The set of each kind is pinned as well, so that a definition that
+  disappears leaves a trace.
 - A poisoned or changed definition is quarantined: it has no approved pin, so policy hides it from
   lists and refuses calls. An operator's approval is seen at once (the pins' epoch).
-- A tool that shares its name, or a confusable one, with another of the same upstream is poisoned too
-  (PIN-03); one with an invalid ``x-mcp-header`` or no usable shape is dropped.
+- What shares its name, or a confusable one, with another of the same upstream is poisoned too
+  (PIN-03); a tool with an invalid ``x-mcp-header`` or no usable shape is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final, Literal, Protocol
 
 from firewall.core.action import Headers, Resource
-from firewall.core.bounds import PAGES_PER_LIST, TOOLS_PER_UPSTREAM
+from firewall.core.bounds import TOOLS_PER_UPSTREAM
 from firewall.core.errors import Malformed, UpstreamFault
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
-from firewall.core.points import Point
 from firewall.core.ports import Clock
-from firewall.wire import canonical, jsonrpc
+from firewall.wire import canonical
 from mcp_gateway import bridge, lists
-from mcp_gateway.action import effect_class, scope_of, tool_resource
 from mcp_gateway.bridge import Opened
-from mcp_gateway.house import House, States
+from mcp_gateway.entries import Catalogue, Entry, PinStatus, Tool
+from mcp_gateway.entries import definitions as definitions_of
+from mcp_gateway.entries import entry as entry_of
+from mcp_gateway.house import House, Refused, States
+from mcp_gateway.kinds import KINDS, Kind
+from mcp_gateway.listing import read_all
 from mcp_gateway.lists import Definition
-from mcp_gateway.schema import Schema, Verdict
+from mcp_gateway.schema import Verdict
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.upstream import Credentials, Link, Pool
 
-PinStatus = Literal["approved", "new", "changed"]
+__all__ = ["Catalogue", "Entry", "Inventory", "PinBook", "PinStatus", "Review", "Tool"]
+
+PinKind = Literal["tool", "instructions", "prompt", "resource", "template", "set"]
+PASSING: Final = frozenset({"approved", "warned"})
 CATALOGUES: Final = 1024
+REVIEWED_AT_ONCE: Final = 8  # definitions; more are reviewed in a thread, so that others are served meanwhile
 Review = Callable[[JSON], Sequence[Finding]]
 
 
@@ -44,17 +56,16 @@ class PinBook(Protocol):
     """The part of `enforce.pins.Pins` that the inventory needs."""
 
     def epoch(self) -> int: ...
+    def first_contact(self, tenant: str, upstream: str) -> bool: ...
     def meet(self, tenant: str, upstream: str) -> bool: ...
     def met(self, tenant: str, upstream: str) -> None: ...
     def meeting(self, tenant: str, upstream: str) -> bool: ...
-    def status(
-        self, tenant: str, upstream: str, kind: Literal["tool", "instructions"], name: str, digest: str
-    ) -> PinStatus: ...
+    def status(self, tenant: str, upstream: str, kind: PinKind, name: str, digest: str) -> PinStatus: ...
     def observe(
         self,
         tenant: str,
         upstream: str,
-        kind: Literal["tool", "instructions"],
+        kind: PinKind,
         name: str,
         digest: str,
         *,
@@ -63,48 +74,18 @@ class PinBook(Protocol):
     ) -> PinStatus: ...
 
 
-@dataclass(slots=True)
-class Tool:
-    """One tool with its facts. ``pin`` is as of ``epoch``; resources are kept per (state, pin, schema)."""
-
-    spec: UpstreamSpec
-    definition: Definition
-    effect: str
-    reasons: tuple[str, ...]
-    pin: PinStatus
-    epoch: int
-    resources: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
-    _input: Schema | None = None
-    _output: Schema | None = None
-
-    @property
-    def scope(self) -> str:
-        """The OAuth scope that a call needs."""
-        return scope_of(self.spec.name, self.effect)
-
-    def check_arguments(self, arguments: JSON) -> Verdict:
-        """Return how arguments fit the definition's input schema; compiled at first use."""
-        if self._input is None:
-            self._input = Schema(self.definition.value.get("inputSchema"))
-        return self._input.check(arguments)
-
-    def check_result(self, result: JSON) -> Verdict:
-        """Return how a result's structured content fits the output schema; an error result has none."""
-        if "outputSchema" not in self.definition.value or not isinstance(result, dict) or result.get("isError") is True:
-            return "none"
-        if self._output is None:
-            self._output = Schema(self.definition.value["outputSchema"])
-        return self._output.check(result.get("structuredContent"))
+Slot = tuple[str, str, str, Kind]
+"""(tenant, upstream, credential key, kind)."""
 
 
-@dataclass(slots=True)
-class Catalogue:
-    """All tools of one upstream as one credential sees them."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one reading of one kind gave. reasons: digest → rules of its review."""
 
-    tools: dict[str, Tool]
-    opened: Opened
-    fetched_ns: int
-    stale: bool = False
+    definitions: list[Definition]
+    reasons: Mapping[str, tuple[str, ...]]
+    ttl_ms: int
+    asked_ns: int
 
 
 class Inventory:
@@ -128,44 +109,48 @@ class Inventory:
         self._review = review
         self._severity = review_severity
         self._clock = clock
-        self._catalogues: dict[tuple[str, str, str], Catalogue] = {}
-        self._locks: dict[tuple[str, str, str], asyncio.Lock] = {}
+        self._catalogues: dict[Slot, Catalogue] = {}
+        self._locks: dict[Slot, asyncio.Lock] = {}
         self._reviewed: dict[str, tuple[str, ...]] = {}
         self._words: dict[tuple[str, str], tuple[Opened, int, Opened]] = {}
+        self._serials = count(1)
 
     async def get(
-        self, tenant: str, spec: UpstreamSpec, key: str, credentials: Credentials, max_age_s: float
+        self,
+        tenant: str,
+        spec: UpstreamSpec,
+        key: str,
+        credentials: Credentials,
+        max_age_s: float,
+        kind: Kind = "tool",
     ) -> Catalogue:
-        """Return a catalogue at most ``max_age_s`` old. Raises UpstreamFault, Refused."""
-        slot = (tenant, spec.name, key)
-        found = self._fresh(slot, max_age_s)
+        """Return a catalogue at most ``max_age_s`` old, or one that its upstream said still stands.
+
+        An upstream's ``ttlMs`` counts for ``ttl_s`` at most. Raises UpstreamFault, Refused.
+        """
+        slot = (tenant, spec.name, key, kind)
+        found = self._fresh(slot, spec, max_age_s)
         if found is not None:
             return found
         async with self._locks.setdefault(slot, asyncio.Lock()):
-            found = self._fresh(slot, max_age_s)
-            if found is not None:
-                return found
-            link = await self._pool.get(tenant, spec, key, credentials)
-            headers = await credentials()
-            fetched_ns = self._clock.monotonic_ns()
-            raw = await self._read_all(tenant, spec, link, headers) if link.opened.tools else []
-            old = self._catalogues.pop(slot, None)
-            first = await self._meet(tenant, spec)
-            catalogue = self._take(tenant, spec, raw, link.opened, fetched_ns, old, first and spec.pins == "tofu")
-            if first:
-                self._pins.met(tenant, spec.name)
-            while len(self._catalogues) >= CATALOGUES:
-                dropped = next(iter(self._catalogues))
-                del self._catalogues[dropped]
-                self._locks.pop(dropped, None)
-            self._catalogues[slot] = catalogue
-            return catalogue
+            found = self._fresh(slot, spec, max_age_s)
+            return found if found is not None else await self._read(slot, spec, credentials)
 
-    def spoil(self, tenant: str, name: str, key: str) -> None:
-        """Have a catalogue read again before its next use (the upstream said that its list changed)."""
-        found = self._catalogues.get((tenant, name, key))
-        if found is not None:
-            found.stale = True
+    def peek(self, tenant: str, name: str, key: str, kind: Kind) -> Catalogue | None:
+        """Return what is known of a kind without asking anybody, however old it is."""
+        return self._catalogues.get((tenant, name, key, kind))
+
+    def left_ms(self, catalogues: Iterable[Catalogue]) -> int:
+        """Return for how long all of some catalogues stand, by their upstreams' word."""
+        now = self._clock.monotonic_ns()
+        return min((one.left_ms(now) for one in catalogues), default=0)
+
+    def spoil(self, tenant: str, name: str, key: str, kinds: Iterable[Kind] = tuple(KINDS)) -> None:
+        """Have catalogues read again before their next use (the upstream said that its lists changed)."""
+        for kind in kinds:
+            found = self._catalogues.get((tenant, name, key, kind))
+            if found is not None:
+                found.stale = True
 
     def forget(self, name: str) -> None:
         """Drop the catalogues of an upstream that is gone or changed."""
@@ -184,93 +169,94 @@ class Inventory:
             return known[2]
         digest = canonical.digest(_words_of(opened))
         said = opened
-        if self._pins.status(tenant, spec.name, "instructions", "instructions", digest) != "approved":
+        if self._pins.status(tenant, spec.name, "instructions", "instructions", digest) not in PASSING:
             said = replace(opened, instructions="", server_info={**bridge.OURSELVES, "title": spec.name})
         self._words[tenant, spec.name] = (opened, epoch, said)
         return said
 
-    def pin(self, tenant: str, tool: Tool) -> PinStatus:
-        """Return a tool's pin status now: an approval anywhere on the node counts at once."""
+    def epoch(self) -> int:
+        """Return a number that changes whenever a pin was approved anywhere on the node."""
+        return self._pins.epoch()
+
+    def pin(self, tenant: str, entry: Entry) -> PinStatus:
+        """Return an entry's pin status now: an approval anywhere on the node counts at once."""
         epoch = self._pins.epoch()
-        if tool.epoch != epoch:
-            tool.pin = self._pins.status(tenant, tool.spec.name, "tool", tool.definition.name, tool.definition.digest)
-            tool.epoch = epoch
-        return tool.pin
+        if entry.epoch != epoch:
+            one = entry.definition
+            entry.pin = self._pins.status(tenant, entry.spec.name, one.kind, one.name, one.digest)
+            entry.epoch = epoch
+        return entry.pin
 
-    def resource(self, tenant: str, tool: Tool, schema: Verdict) -> Resource:
-        """Return the Resource of a call or result, with present facts. Raises StateUnavailable."""
-        state = self._registry.state(tenant, "mcp", tool.spec.name)
-        slot = (state, self.pin(tenant, tool), schema)
-        found = tool.resources.get(slot)
-        if found is None:
-            found = tool.resources[slot] = tool_resource(
-                tool.spec.facts,
-                tool.definition.name,
-                state=state,
-                effect=tool.effect,
-                pin=slot[1],
-                digest=tool.definition.digest,
-                schema=schema,
-            )
-        return found
+    def resource(self, tenant: str, entry: Entry, schema: Verdict) -> Resource:
+        """Return the Resource of a request or result, with present facts. Raises StateUnavailable."""
+        return entry.resource(self.state(tenant, entry.spec), self.pin(tenant, entry), schema)
 
-    def item(self, tenant: str, tool: Tool, exposed: str) -> JSONObject:
-        """Return what policy reads about a tool in a list."""
+    def state(self, tenant: str, spec: UpstreamSpec) -> str:
+        """Return an upstream's registry state now. Raises StateUnavailable."""
+        return self._registry.state(tenant, "mcp", spec.name)
+
+    def item(self, tenant: str, entry: Entry, exposed: str) -> JSONObject:
+        """Return what policy reads about an entry of a list."""
         return {
             "id": exposed,
-            "effect_class": tool.effect,
-            "scope": tool.scope,
-            "pin": self.pin(tenant, tool),
-            "state": self._registry.state(tenant, "mcp", tool.spec.name),
+            "effect_class": entry.effect,
+            "scope": entry.scope,
+            "pin": self.pin(tenant, entry),
+            "state": self.state(tenant, entry.spec),
         }
 
     # -- reading ----------------------------------------------------------------------------------------
 
-    def _fresh(self, slot: tuple[str, str, str], max_age_s: float) -> Catalogue | None:
+    def _fresh(self, slot: Slot, spec: UpstreamSpec, max_age_s: float) -> Catalogue | None:
         found = self._catalogues.get(slot)
         if found is None or found.stale:
             return None
-        return found if self._clock.monotonic_ns() - found.fetched_ns <= max_age_s * 1e9 else None
+        allowed_s = max(max_age_s, min(found.ttl_ms / 1000, spec.ttl_s))
+        return found if self._clock.monotonic_ns() - found.fetched_ns <= allowed_s * 1e9 else None
 
-    async def _read_all(self, tenant: str, spec: UpstreamSpec, link: Link, headers: Headers) -> list[JSON]:
-        """Return all pages. Raises UpstreamFault("malformed") on a cursor cycle or a bound, and as the link does."""
-        raw: list[JSON] = []
-        cursors = {""}
-        cursor = ""
-        for _ in range(PAGES_PER_LIST):
-            result = await self._page(tenant, spec, link, headers, cursor)
-            page = result.get("tools")
-            if not isinstance(page, list) or result.get("resultType", "complete") != "complete":
-                raise UpstreamFault("malformed", "a list of tools is no list")
-            raw.extend(page)
-            if len(raw) > TOOLS_PER_UPSTREAM:
-                raise UpstreamFault("too_large", "more tools than the bound")
-            following = result.get("nextCursor")
-            if following is None:
-                return raw
-            if not isinstance(following, str) or following in cursors:
-                raise UpstreamFault("malformed", "the upstream's cursors run in a circle")
-            cursors.add(following)
-            cursor = following
-        raise UpstreamFault("malformed", "more pages than the bound")
+    async def _read(self, slot: Slot, spec: UpstreamSpec, credentials: Credentials) -> Catalogue:
+        """Read one kind; at first contact all kinds, since what a server shows later is new.
 
-    async def _page(self, tenant: str, spec: UpstreamSpec, link: Link, headers: Headers, cursor: str) -> JSONObject:
-        rpc_id = link.next_id()
-        version = link.opened.version
-        body = bridge.list_tools(rpc_id, version, cursor)
-        cleared = await self._house.clear(tenant, spec, "tools/list", body, version=version, point=Point.MCP_TOOL_LIST)
-        async with link.exchange(rpc_id, cleared, headers) as messages:
-            async for value in messages:
-                if "method" in value:
-                    continue
-                try:
-                    answer = jsonrpc.parse(value)
-                except Malformed:
-                    break
-                if isinstance(answer, jsonrpc.Response) and isinstance(answer.result, dict):
-                    return answer.result
-                break
-        raise UpstreamFault("malformed", "the upstream did not list its tools")
+        Everything is read and reviewed before the contact begins, so that it is over at once: other
+        workers wait for it.
+        """
+        tenant, _, key, kind = slot
+        link = await self._pool.get(tenant, spec, key, credentials)
+        headers = await credentials()
+        found = {kind: await self._find(tenant, spec, link, headers, kind)}
+        if self._pins.first_contact(tenant, spec.name):
+            for other in KINDS:
+                # One list that cannot be read keeps nobody from the others; what it shows later is new.
+                with contextlib.suppress(UpstreamFault, Refused):
+                    if other != kind:
+                        found[other] = await self._find(tenant, spec, link, headers, other)
+        first = await self._meet(tenant, spec)
+        for one, given in found.items():
+            if first or one == kind:
+                self._take((tenant, spec.name, key, one), spec, given, link.opened, first and spec.pins == "tofu")
+        if first:
+            self._pins.met(tenant, spec.name)
+        return self._catalogues[slot]
+
+    async def _find(self, tenant: str, spec: UpstreamSpec, link: Link, headers: Headers, kind: Kind) -> _Found:
+        """Read one kind and review what of it was not reviewed before; many definitions beside the loop."""
+        asked_ns = self._clock.monotonic_ns()
+        read = await read_all(self._house, tenant, spec, link, headers, kind)
+        definitions: list[Definition] = []
+        for item in read.entries:
+            with contextlib.suppress(Malformed):
+                definitions.append(lists.definition(item, kind))
+        reasons = {one.digest: self._reviewed[one.digest] for one in definitions if one.digest in self._reviewed}
+        fresh = {one.digest: one.value for one in definitions if one.digest not in reasons}
+        if len(fresh) > REVIEWED_AT_ONCE:
+            judged = await asyncio.to_thread(self._judge, fresh)
+        else:
+            judged = self._judge(fresh)
+        if len(self._reviewed) + len(judged) > 8 * TOOLS_PER_UPSTREAM:
+            self._reviewed.clear()
+        self._reviewed |= judged
+        reasons |= judged
+        return _Found(definitions, reasons, read.ttl_ms, asked_ns)
 
     async def _meet(self, tenant: str, spec: UpstreamSpec) -> bool:
         """Return whether this is the first contact with a server; waits for another worker's to end.
@@ -283,59 +269,60 @@ class Inventory:
             await asyncio.sleep(0.02)
         return False
 
-    def _take(
-        self,
-        tenant: str,
-        spec: UpstreamSpec,
-        raw: list[JSON],
-        opened: Opened,
-        fetched_ns: int,
-        old: Catalogue | None,
-        trust: bool,
-    ) -> Catalogue:
+    def _take(self, slot: Slot, spec: UpstreamSpec, found: _Found, opened: Opened, trust: bool) -> Catalogue:
+        """Make and keep the catalogue of what was read."""
+        tenant, _, _, kind = slot
+        old = self._catalogues.pop(slot, None)
         definitions: dict[str, list[Definition]] = {}
-        for item in raw:
-            try:
-                tool = lists.definition(item)
-            except Malformed:
-                continue
-            definitions.setdefault(lists.skeleton(tool.name), []).append(tool)
-        tools: dict[str, Tool] = {}
+        for one in found.definitions:
+            definitions.setdefault(lists.skeleton(one.name, kind), []).append(one)
+        entries: dict[str, Entry] = {}
         for alike in definitions.values():
-            for tool in alike:
-                if tool.name in tools or sum(t.name == tool.name for t in alike) > 1:
-                    tools.pop(tool.name, None)
-                    continue
-                before = old.tools.get(tool.name) if old else None
-                reasons = self._judge(tool) + (("PIN-03.confusable",) if len(alike) > 1 else ())
-                tools[tool.name] = self._tool(tenant, spec, tool, reasons, trust, before)
+            names = Counter(one.name for one in alike)
+            for one in alike:
+                if names[one.name] == 1:
+                    before = old.entries.get(one.name) if old else None
+                    reasons = found.reasons[one.digest] + (("PIN-03.confusable",) if len(alike) > 1 else ())
+                    entries[one.name] = self._entry(tenant, spec, one, reasons, trust, before)
         self._observe_words(tenant, spec, opened, trust)
-        return Catalogue(tools, opened, fetched_ns)
+        whole = definitions_of(entries)
+        if old is None or definitions_of(old.entries) != whole:
+            listed = lists.set_value(whole)
+            self._review(listed)  # so that it is remembered: what appeared and went can then be shown
+            self._pins.observe(tenant, spec.name, "set", kind, canonical.digest(listed), trust=trust)
+        unchanged = old is not None and old.entries == entries
+        serial = old.serial if old is not None and unchanged else next(self._serials)
+        catalogue = Catalogue(entries, opened, found.asked_ns, serial, kind, found.ttl_ms)
+        while len(self._catalogues) >= CATALOGUES:
+            dropped = next(iter(self._catalogues))
+            del self._catalogues[dropped]
+            self._locks.pop(dropped, None)
+        self._catalogues[slot] = catalogue
+        return catalogue
 
-    def _tool(
+    def _entry(
         self,
         tenant: str,
         spec: UpstreamSpec,
-        tool: Definition,
+        one: Definition,
         reasons: tuple[str, ...],
         trust: bool,
-        before: Tool | None,
-    ) -> Tool:
+        before: Entry | None,
+    ) -> Entry:
         epoch = self._pins.epoch()
-        if before is not None and before.definition.digest == tool.digest and before.reasons == reasons:
+        if before is not None and before.definition.digest == one.digest and before.reasons == reasons:
+            if before.definition.passing != one.passing:
+                before.definition = one
             return before  # its compiled schemas and encoded facts stay good; its pin is read by epoch
-        pin = self._pins.observe(tenant, spec.name, "tool", tool.name, tool.digest, trust=trust, reasons=reasons)
-        effect = effect_class(spec.facts, tool.name, tool.value.get("annotations"))
-        return Tool(spec, tool, effect, reasons, pin, epoch)
+        pin = self._pins.observe(tenant, spec.name, one.kind, one.name, one.digest, trust=trust, reasons=reasons)
+        return entry_of(spec, one, reasons, pin, epoch)
 
-    def _judge(self, tool: Definition) -> tuple[str, ...]:
-        found = self._reviewed.get(tool.digest)
-        if found is None:
-            if len(self._reviewed) >= 8 * TOOLS_PER_UPSTREAM:
-                self._reviewed.clear()
-            serious = {f.rule for f in self._review(tool.value) if f.severity >= self._severity}
-            found = self._reviewed[tool.digest] = tuple(sorted(serious))
-        return found
+    def _judge(self, values: Mapping[str, JSONObject]) -> dict[str, tuple[str, ...]]:
+        """Return the rules of serious findings of some definitions, by digest."""
+        return {
+            digest: tuple(sorted({f.rule for f in self._review(value) if f.severity >= self._severity}))
+            for digest, value in values.items()
+        }
 
     def _observe_words(self, tenant: str, spec: UpstreamSpec, opened: Opened, trust: bool) -> None:
         said = _words_of(opened)

@@ -1,10 +1,11 @@
-"""Received MCP messages: decoded JSON-RPC and headers in, a checked Call or Notice out. Pure.
+"""Received MCP messages: decoded JSON-RPC and headers in, a checked Call, Notice or Answer out. Pure.
 
 The ladder, first failure wins (MCP 2026-07-28 transports; the order of the SDK, so that clients see
 the code they expect): shape → repeated header → ``_meta`` envelope → header = body → revision.
 
 - The era is what header *and* body say together. Servers that route by header alone and servers that
   read the body alone disagree about a mixed message, so a mixed one is refused (-32020).
+- A posted response is an Answer in the legacy era, where we ask clients, and no message in the modern one.
 - ``io.modelcontextprotocol/*`` members of ``_meta`` are read here, checked, and never passed on:
   `bridge` regenerates them.
 """
@@ -15,17 +16,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from firewall.core.bounds import JSON_INTEGER, RPC_ID_CHARS
+from firewall.core.bounds import JSON_INTEGER, KIB, RPC_ID_CHARS
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.wire import jsonrpc
 from mcp_gateway import headers as h
 from mcp_gateway.versions import (
     ASSUMED_VERSION,
     HANDSHAKE_VERSIONS,
+    KNOWN_VERSIONS,
     LEGACY,
     MODERN,
     MODERN_VERSIONS,
     Era,
+    point_of,
 )
 
 RpcId = str | int
@@ -36,14 +40,33 @@ CLIENT_CAPABILITIES: Final = PREFIX + "clientCapabilities"
 CLIENT_INFO: Final = PREFIX + "clientInfo"
 SERVER_INFO: Final = PREFIX + "serverInfo"
 LOG_LEVEL: Final = PREFIX + "logLevel"
+SUBSCRIPTION_ID: Final = PREFIX + "subscriptionId"
 
-LOG_LEVELS: Final = frozenset({"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"})
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")  # by severity
 # `_meta` keys that we own although they carry no prefix (SEP-414, progress).
 OWNED: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
-# Method → the parameter that `Mcp-Name` mirrors. `resources/read` and `prompts/get` arrive with their methods.
-NAMED: Final[Mapping[str, str]] = {"tools/call": "name"}
+# Method → the parameter that `Mcp-Name` mirrors (SEP-2243; of the tasks extension, SEP-2663).
+NAMED: Final[Mapping[str, str]] = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    **dict.fromkeys(("tasks/get", "tasks/result", "tasks/update", "tasks/cancel"), "taskId"),
+}
+# Modern methods that bring answers: those that a server may answer with questions, sent again (SEP-2322), and
+# what a task asked (SEP-2663). Everywhere else these members are dropped unread.
+ANSWERING: Final = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/update"})
+_AGAIN: Final = ("inputResponses", "requestState")
 METHOD_CHARS: Final = 128
 NAME_CHARS: Final = 512
+URI_CHARS: Final = 8 * KIB
+STATE_CHARS: Final = 64 * KIB
+ANSWERS: Final = 64
+TASK_TTL_MS: Final = 2**31
+_CAPABILITIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "roots": ("listChanged",),
+    "sampling": ("tools", "context"),
+    "elicitation": ("form", "url"),
+}
 
 
 class Rejected(Malformed):
@@ -64,8 +87,10 @@ class Rejected(Malformed):
 class Call:
     """A request.
 
-    params: as received, without ``_meta``. meta: vendor members of ``_meta`` only.
-    name: the tool's name as the client spells it, "" for other methods.
+    params: as received, without ``_meta``, and without a retry's members where a method has none. meta: vendor members of ``_meta`` only.
+    name: of the tool, prompt, resource or task as the client spells it, "" for other methods.
+    capabilities: what the client declares: per request (modern), or at ``initialize`` (legacy, a closed list).
+    task: of a request that asks to become a task (legacy, 2025-11-25); None without.
     """
 
     era: Era
@@ -80,6 +105,21 @@ class Call:
     progress_token: RpcId | None = None
     traceparent: str = ""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    task: JSONObject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A legacy client's response to a question of ours.
+
+    result: None for an error, of which ``code`` is kept and its words are not.
+    """
+
+    id: RpcId
+    result: JSONObject | None
+    code: int = 0
+    version: str = ASSUMED_VERSION
+    method: str = "(answer)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +132,7 @@ class Notice:
     params: JSONObject
 
 
-def parse(value: JSON, raw_headers: list[tuple[bytes, bytes]]) -> Call | Notice:
+def parse(value: JSON, raw_headers: list[tuple[bytes, bytes]]) -> Call | Notice | Answer:
     """Return the checked message of one POST.
 
     value: strictly parsed body. raw_headers: the request's header pairs, repeated ones included.
@@ -103,9 +143,10 @@ def parse(value: JSON, raw_headers: list[tuple[bytes, bytes]]) -> Call | Notice:
         raise Rejected("rpc_batch")
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
         raise Rejected("rpc_shape", rpc_id=_readable_id(value))
-    method = value.get("method")
+    if "method" not in value:
+        return _answer(value, raw_headers)
+    method = value["method"]
     if not isinstance(method, str) or not 0 < len(method) <= METHOD_CHARS or "result" in value or "error" in value:
-        # A posted response lands here too: we ask clients nothing, so nothing waits for one.
         raise Rejected("rpc_shape", rpc_id=_readable_id(value))
     if "id" not in value:
         return _notice(value, method, raw_headers)
@@ -138,14 +179,16 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, raw_headers: list[tuple
     level = meta.get(LOG_LEVEL, "") if era == MODERN else ""
     if level and (not isinstance(level, str) or level not in LOG_LEVELS):
         raise Rejected("params_invalid")
-    capabilities = meta.get(CLIENT_CAPABILITIES, {}) if era == MODERN else {}
+    capabilities = meta.get(CLIENT_CAPABILITIES, {}) if era == MODERN else _opening(method, params)
+    again = _again(params) if era == MODERN and method in ANSWERING else ()
+    task = _task(params) if era == LEGACY and method == "tools/call" else None
     trace = meta.get("traceparent", "")
     return Call(
         era=era,
         version=version,
         id=rpc_id,
         method=method,
-        params={k: v for k, v in params.items() if k != "_meta"},
+        params={k: v for k, v in params.items() if k != "_meta" and (k not in _AGAIN or k in again)},
         meta={k: v for k, v in meta.items() if k not in OWNED and not is_reserved(k)},
         name=name,
         capabilities=capabilities if isinstance(capabilities, dict) else {},
@@ -153,7 +196,74 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, raw_headers: list[tuple
         progress_token=token if isinstance(token, (str, int)) else None,
         traceparent=trace if isinstance(trace, str) else "",
         headers=received,
+        task=task,
     )
+
+
+def _answer(value: JSONObject, raw_headers: list[tuple[bytes, bytes]]) -> Answer:
+    """Return a posted response. Its era is the header's alone: it has no params that could say more."""
+    try:
+        told = h.collect(raw_headers).get(h.VERSION, b"").decode("latin-1")
+        message = jsonrpc.parse(value)
+    except Malformed as error:
+        raise Rejected(error.code) from None
+    if told and told not in KNOWN_VERSIONS:
+        raise _unsupported(told)
+    if told in MODERN_VERSIONS:
+        raise Rejected("rpc_shape")  # a modern client is asked nothing on the wire (2026-07-28, transports)
+    if isinstance(message, jsonrpc.ErrorResponse) and message.id is not None:
+        return Answer(message.id, None, message.code, told or ASSUMED_VERSION)
+    if isinstance(message, jsonrpc.Response) and isinstance(message.result, dict):
+        return Answer(message.id, message.result, 0, told or ASSUMED_VERSION)
+    raise Rejected("rpc_shape")
+
+
+def _opening(method: str, params: JSONObject) -> JSONObject:
+    """Return what a client declares at ``initialize``: a closed list of members, so that it stays small."""
+    if method != "initialize":
+        return {}
+    info, given = params.get("clientInfo"), params.get("capabilities")
+    if not isinstance(params.get("protocolVersion"), str) or not isinstance(info, dict) or not isinstance(given, dict):
+        raise Rejected("params_invalid")
+    if not isinstance(info.get("name"), str) or not isinstance(info.get("version"), str):
+        raise Rejected("params_invalid")
+    found: JSONObject = {}
+    for name, members in _CAPABILITIES.items():
+        told = given.get(name)
+        if isinstance(told, dict):
+            kept: JSONObject = {m: {} for m in members if isinstance(told.get(m), dict)}
+            if told.get("listChanged") is True and "listChanged" in members:
+                kept["listChanged"] = True
+            found[name] = kept
+    return found
+
+
+def _again(params: JSONObject) -> tuple[str, ...]:
+    """Return which members of a request bring answers (2026-07-28, multi round-trip requests), all within bounds."""
+    found: JSONObject = {k: params[k] for k in _AGAIN if k in params}
+    answers, state = found.get("inputResponses", {}), found.get("requestState", "")
+    if not isinstance(answers, dict) or not isinstance(state, str):
+        raise Rejected("params_invalid")
+    if len(answers) > ANSWERS or len(state) > STATE_CHARS:
+        raise Rejected("params_invalid")
+    if not all(len(key) <= NAME_CHARS and isinstance(given, dict) for key, given in answers.items()):
+        raise Rejected("params_invalid")
+    return tuple(found)
+
+
+def _task(params: JSONObject) -> JSONObject | None:
+    """Return ``params.task`` (2025-11-25, tasks): its ``ttl`` in milliseconds, where one is wished for."""
+    if "task" not in params:
+        return None
+    task = params["task"]
+    if not isinstance(task, dict):
+        raise Rejected("params_invalid")
+    ttl = task.get("ttl")
+    if ttl is None:
+        return {}
+    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not 0 <= ttl <= TASK_TTL_MS:
+        raise Rejected("params_invalid")
+    return {"ttl": int(ttl)}
 
 
 def _era(told: str, meta: JSONObject) -> Era:
@@ -175,7 +285,8 @@ def _modern(received: Mapping[bytes, bytes], told: str, meta: JSONObject, method
         raise Rejected("params_invalid")
     if told != version or h.decode(received.get(h.METHOD, b"")) != method:
         raise Rejected("header_mismatch")
-    key = NAMED.get(method)
+    # A method that this era does not have is refused as unknown, whatever its headers say.
+    key = NAMED.get(method) if point_of(method, MODERN, "request") is not None else None
     if key is not None and params.get(key) is not None and h.decode(received.get(h.NAME, b"")) != params[key]:
         raise Rejected("header_mismatch")
     if version not in MODERN_VERSIONS:
@@ -192,7 +303,7 @@ def _name(method: str, params: JSONObject) -> str:
     if key is None:
         return ""
     name = params.get(key)
-    if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS:
+    if not isinstance(name, str) or not 0 < len(name) <= (URI_CHARS if key == "uri" else NAME_CHARS):
         raise Rejected("params_invalid")
     if not isinstance(params.get("arguments", {}), dict):
         raise Rejected("params_invalid")

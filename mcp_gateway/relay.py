@@ -1,4 +1,4 @@
-"""One ``tools/call`` on its way: request out, notifications and result back, each through the guard.
+"""One request on its way to an upstream: request out, notifications and result back, each through the guard.
 
 The first notification turns the answer into a stream; an answer without one stays plain JSON and
 keeps its HTTP status. Leaving means different things (mcp reference §3.1, §3.2): a modern client that
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 from typing import Final
 
-from firewall.core.action import Headers, Resource
-from firewall.core.errors import Malformed, UpstreamFault, fault_of
+from firewall.core.action import Action, Resource
+from firewall.core.errors import FAULTS, AuditUnavailable, Malformed, UpstreamFault, fault_of
 from firewall.core.exchange import Exchange
-from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
@@ -28,117 +28,34 @@ from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply
 from mcp_gateway.action import request, response
+from mcp_gateway.asking import URL_REQUIRED, Asking, Retry, declared
+from mcp_gateway.conversation import end
+from mcp_gateway.exchanges import Exchange as UpstreamExchange
+from mcp_gateway.exchanges import HTTPExchange, PumpedExchange
+from mcp_gateway.face import Face
 from mcp_gateway.house import House, Refused
-from mcp_gateway.inventory import Inventory, Tool
+from mcp_gateway.inventory import Inventory
+from mcp_gateway.leash import Leash
 from mcp_gateway.message import Call
+from mcp_gateway.out import Out
+from mcp_gateway.session import Session
+from mcp_gateway.settings import UpstreamSpec
+from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
 from mcp_gateway.versions import ERROR, MODERN, point_of
 
+_DECIDED: Final = ("/params/inputResponses/", "/params/requestState")
 WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
-KEEP_ALIVE_S: Final = 15.0
+CAPABILITY_MISSING: Final = -32021
 NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream must not buy that by the million
-
-
-class Leash:
-    """A block that can be ended from outside, without a task of its own: ``async with leash``, ``leash.pull()``."""
-
-    __slots__ = ("_active", "_timeout", "pulled")
-
-    def __init__(self) -> None:
-        self._timeout = asyncio.timeout(None)
-        self._active = False
-        self.pulled = False
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._active = True
-        if self.pulled:
-            self.pull()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> bool:
-        self._active = False
-        try:
-            await self._timeout.__aexit__(kind, error, where)
-            return False
-        except TimeoutError:
-            if self.pulled:
-                return True
-            raise
-
-    def pull(self) -> None:
-        """End the block at its next wait; the block then ends without an exception."""
-        self.pulled = True
-        if self._active:
-            self._timeout.reschedule(asyncio.get_running_loop().time())
-
-
-class Out:
-    """The answer to one POST: plain JSON, or a stream from the first notification on.
-
-    streams: the client named ``text/event-stream`` first, so a cleared answer is a stream at once.
-    """
-
-    def __init__(self, send: asgi.Send, tasks: Tasks, *, streams: bool = False) -> None:
-        self._send = send
-        self._tasks = tasks
-        self._streams = streams
-        self._stream: asgi.EventStream | None = None
-        self._beat: asyncio.Task[None] | None = None
-        self.done = False
-
-    async def notice(self, cleared: Cleared) -> None:
-        """Write a notification; the first one opens the stream."""
-        if self._stream is None:
-            self._stream = asgi.EventStream(self._send)
-            await self._stream.open()
-            self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
-        await self._stream.event(cleared, event="message")
-
-    async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
-        """Write the response and end. status: of a plain cleared answer; a stream has sent its own by then."""
-        self.done = True
-        if self._stream is None and self._streams and isinstance(answer, Cleared) and status == 200:
-            self._stream = asgi.EventStream(self._send)
-            await self._stream.open(extra)
-        if self._stream is None:
-            if isinstance(answer, Cleared):
-                await asgi.write_cleared(self._send, answer, status=status, extra=extra)
-            else:
-                await asgi.write_fixed(self._send, answer)
-            return
-        if isinstance(answer, Cleared):
-            await self._stream.event(answer, event="message")
-        else:
-            await self._stream.fixed_event(answer, event="message")
-        await self.end()
-
-    async def end(self) -> None:
-        """End without a response: the request was cancelled, and a cancelled request gets none."""
-        self.done = True
-        if self._beat is not None:
-            self._beat.cancel()
-        if self._stream is None:
-            self._stream = asgi.EventStream(self._send)
-        await self._stream.close()
-
-    def stop(self) -> None:
-        """Stop the keep-alive; nobody reads any more."""
-        if self._beat is not None:
-            self._beat.cancel()
-
-    @staticmethod
-    async def _keep_alive(stream: asgi.EventStream) -> None:
-        with contextlib.suppress(RuntimeError, OSError):
-            while True:
-                await asyncio.sleep(KEEP_ALIVE_S)
-                await stream.comment()
 
 
 @dataclass(slots=True)
 class Turn:
-    """One request that is being served."""
+    """One request that is being served. session, face: of a legacy client; a modern one has neither.
+
+    still: whether the caller's token is good now; asked where an answer outlives a moment.
+    """
 
     principal: Principal
     exchange: Exchange
@@ -148,6 +65,9 @@ class Turn:
     leash: Leash
     resource_url: str
     challenge: Callable[[Refusal], bytes]
+    session: Session | None = None
+    face: Face | None = None
+    still: Callable[[], bool] | None = None
     notices: int = 0
     progress: float = float("-inf")
 
@@ -170,52 +90,186 @@ class Turn:
 class Relay:
     """Carries calls; no state of its own."""
 
-    def __init__(self, guard: Guard, house: House, inventory: Inventory, tasks: Tasks) -> None:
+    def __init__(self, guard: Guard, house: House, inventory: Inventory, tasks: Tasks, asking: Asking) -> None:
         self._guard = guard
         self._house = house
         self._inventory = inventory
         self._tasks = tasks
+        self._asking = asking
+        self.heard: Callable[[str, UpstreamSpec, str, JSONObject], None] | None = None  # what belongs to no call
+        self.insists: Callable[[Turn, Target, Link, JSON], Awaitable[str | None]] | None = None  # see `tasks_wait`
 
-    async def carry(self, turn: Turn, tool: Tool, link: Link, credentials: Credentials, key: str) -> str:
-        """Decide, send, relay and answer one call; return the exchange's outcome. Raises UpstreamFault, Refused."""
-        call, principal = turn.call, turn.principal
+    async def carry(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str:
+        """Decide, send, relay and answer one call; return the exchange's outcome.
+
+        Raises UpstreamFault, Refused; Malformed (request_state, answer_invalid) for a retry.
+        """
+        params = turn.call.params
+        if "requestState" in params or "inputResponses" in params:
+            step = await self._resume(turn, target, link, credentials, key)
+        else:
+            step = await self._send(turn, target, link, credentials, key)
+        while not isinstance(step, str):
+            step = await self._send(turn, target, link, credentials, key, step)
+        return step
+
+    async def _send(
+        self,
+        turn: Turn,
+        target: Target,
+        link: Link,
+        credentials: Credentials,
+        key: str,
+        retry: Retry | None = None,
+    ) -> str | Retry:
+        """Decide and send, once; return the outcome, or what the next attempt adds."""
         rpc_id = link.next_id()
-        version = link.opened.version
-        body = bridge.request(call, version, rpc_id, name=tool.definition.name, trace=turn.exchange.traceparent)
-        arguments = call.params.get("arguments", {})
-        resource = self._inventory.resource(principal.tenant, tool, tool.check_arguments(arguments))
-        action = request(
-            Point.MCP_TOOL_CALL,
-            principal,
-            call.method,
-            resource,
+        action = self._request(turn, target, link, rpc_id, retry)
+        if retry is None or not retry.params:
+            cleared = await self._guard.clear(action, turn.exchange)
+        else:
+            cleared = await self._clear_retry(turn, action)
+        if isinstance(cleared, Refusal):
+            return await turn.refuse(cleared, tool_call=target.method == "tools/call")
+        exchange = link.exchange(rpc_id, cleared, await credentials())
+        turn.out.about = target.asking
+        turn.out.begin()
+        if isinstance(exchange, (HTTPExchange, PumpedExchange)):
+            exchange.pausing(turn.out.let_go)
+        rounds = retry.rounds if retry is not None else 1
+        return await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
+
+    async def _clear_retry(self, turn: Turn, action: Action) -> Cleared | Refusal:
+        """Decide about a request that carries answers, leaving out what was found in them.
+
+        Each answer was decided at its own point a moment ago, and these are its bytes; a request's rules
+        are about its arguments, and would take a client's roots for an attack. The upstream's own state
+        goes back to it unread, as it must.
+        """
+        guard, exchange = self._guard, turn.exchange
+        found = await guard.inspect(action, action.body)
+        seen = [f for f in found if not f.pointer.startswith(_DECIDED)]
+        verdict = await guard.check_remote(action, exchange, seen)
+        if isinstance(verdict, Refusal):
+            return verdict
+        cleared = guard.commit_or_refuse(verdict, exchange)
+        if isinstance(cleared, Cleared):
+            try:
+                await guard.settle(cleared)
+            except AuditUnavailable:
+                return Refusal(FAULTS["audit_unavailable"], cleared.decision_id)
+        return cleared
+
+    def _request(self, turn: Turn, target: Target, link: Link, rpc_id: int, retry: Retry | None) -> Action:
+        call, version = turn.call, link.opened.version
+        params = target.upstream_params(call)
+        if retry is not None and retry.params:
+            params = {**params, **retry.params}
+        can = declared(turn, target.spec) if target.spec.asks else None
+        extensions: JSONObject = getattr(target, "extensions", {})
+        if extensions:
+            can = {**(can or {}), "extensions": extensions}
+        body = bridge.request(call, version, rpc_id, params, trace=turn.exchange.traceparent, declared=can)
+        return request(
+            target.asked,
+            turn.principal,
+            target.method,
+            target.asking(),
             body,
             version=version,
             transport=link.transport,
-            params=tool.definition.params,
+            params=target.mirrors,
+            arguments=target.arguments(),
         )
-        cleared = await self._guard.clear(action, turn.exchange)
-        if isinstance(cleared, Refusal):
-            return await turn.refuse(cleared, tool_call=True)
-        headers = await credentials()
-        outcome = "cancelled"
-        with self._watching(turn):
-            async with turn.leash, link.exchange(rpc_id, cleared, headers) as messages:
-                async for value in messages:
-                    if "method" in value:
-                        await self._notice(turn, tool, link, value, key)
-                    else:
-                        outcome = await self._answer(turn, tool, link, value)
-                        break
+
+    async def _follow(
+        self,
+        turn: Turn,
+        target: Target,
+        link: Link,
+        exchange: UpstreamExchange,
+        rpc_id: int,
+        credentials: Credentials,
+        key: str,
+        rounds: int,
+        *,
+        fresh: bool,
+    ) -> str | Retry:
+        """Read what answers a request until it is answered, parked, or nobody waits. fresh: not entered yet."""
+        outcome: str | Retry = "cancelled"
+        ours = True
+        watch = _Watch(turn, self._tasks) if turn.call.era == MODERN else None
+        try:
+            async with turn.leash:
+                try:
+                    messages = await exchange.__aenter__() if fresh else exchange.messages
+                    async for value in messages:
+                        if "method" not in value:
+                            outcome = await self._answer(turn, target, link, value, rounds)
+                            break
+                        if "id" not in value:
+                            await self._notice(turn, target, link, value, key)
+                        elif turn.face is not None:
+                            await self._asking.put(turn, target, link, value, credentials)
+                        else:
+                            ours = False  # parked or ended, whatever happens in there
+                            cancel = partial(self._cancel, turn.principal, target, link, rpc_id, credentials)
+                            outcome = await self._asking.park(
+                                turn, target, link, exchange, rpc_id, [value], cancel, rounds
+                            )
+                            break
+                finally:
+                    if ours:
+                        await exchange.__aexit__(None, None, None)
+        finally:
+            if watch is not None:
+                watch.stop()
         if turn.leash.pulled and outcome == "cancelled":
-            await self._cancel(turn, tool, link, rpc_id, credentials)
+            await self._cancel(turn.principal, target, link, rpc_id, credentials)
             await turn.out.end()
         return outcome
 
-    async def _notice(self, turn: Turn, tool: Tool, link: Link, value: JSONObject, key: str) -> None:
+    async def _resume(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str | Retry:
+        """Go on with a request that brings answers: its state is opened once, and everything is decided anew."""
+        asking = self._asking
+        sealed, parked = asking.open(turn, target)
+        if parked is None:
+            retry = await asking.answered(turn, target, link, sealed)
+            if isinstance(retry, Refusal):
+                return await turn.refuse(retry, tool_call=target.method == "tools/call")
+            return retry
+        try:
+            # The upstream has the request already: it is decided about again all the same, and not sent.
+            action = self._request(turn, target, parked.link, parked.rpc_id, None)
+            verdict = await self._guard.clear(action, turn.exchange)
+            refusal = verdict if isinstance(verdict, Refusal) else None
+            if refusal is None:
+                refusal = await asking.deliver(turn, target, parked, sealed, credentials)
+        except BaseException:
+            await end(parked)
+            raise
+        if refusal is not None:
+            await end(parked)
+            return await turn.refuse(refusal, tool_call=target.method == "tools/call")
+        turn.out.about = target.asking
+        turn.out.begin()
+        return await self._follow(
+            turn,
+            target,
+            parked.link,
+            parked.exchange,
+            parked.rpc_id,
+            credentials,
+            key,
+            parked.rounds,
+            fresh=False,
+        )
+
+    async def _notice(self, turn: Turn, target: Target, link: Link, value: JSONObject, key: str) -> None:
         """Relay a notification. One that the guard refuses is dropped; the call goes on without it."""
-        if value.get("method") == "notifications/tools/list_changed":
-            self._inventory.spoil(turn.principal.tenant, tool.spec.name, key)
+        if value.get("method") not in ("notifications/progress", "notifications/message"):
+            if self.heard is not None:
+                self.heard(turn.principal.tenant, target.spec, key, value)
             return
         body = bridge.notice(value, turn.call)
         method = body["method"] if body else None
@@ -225,31 +279,44 @@ class Relay:
         turn.notices += 1
         if turn.notices > NOTICES_PER_CALL or not _moves_on(turn, body):
             return
-        cleared = await self._clear(turn, point, method, self._server(turn, tool), body, "sse")
+        cleared = await self._clear(turn, point, method, self._server(turn, target), body, "sse")
         if isinstance(cleared, Cleared):
             await turn.out.notice(cleared)
 
-    async def _answer(self, turn: Turn, tool: Tool, link: Link, value: JSONObject) -> str:
+    async def _answer(self, turn: Turn, target: Target, link: Link, value: JSONObject, rounds: int) -> str | Retry:
         call = turn.call
         status = 200
         try:
             message = jsonrpc.parse(value)
             if isinstance(message, jsonrpc.ErrorResponse):
+                if message.code == URL_REQUIRED:
+                    told = await self._asking.required(turn, target, link, message.data, rounds)
+                    if told is not None:
+                        return told
+                if message.code == CAPABILITY_MISSING and self.insists is not None:
+                    outcome = await self.insists(turn, target, link, message.data)
+                    if outcome is not None:
+                        return outcome
                 body = bridge.error(call.id, call.era, message.code, message.data)
                 status = bridge.error_status(body, call.era)
-                cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, tool), body, "http")
+                cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, target), body, "http")
             elif isinstance(message, jsonrpc.Response):
-                said = self._inventory.words(turn.principal.tenant, tool.spec, link.opened)
-                body = bridge.tool_result(call.id, call.era, message.result, said.server_info)
-                schema = tool.check_result(message.result)
-                resource = self._inventory.resource(turn.principal.tenant, tool, schema)
-                cleared = await self._clear(turn, Point.MCP_TOOL_RESULT, call.method, resource, body, "http")
+                result = message.result
+                if isinstance(result, dict) and result.get("resultType") == "input_required":
+                    if link.opened.era != MODERN:
+                        raise Malformed("result_shape")
+                    if turn.face is not None:
+                        return await self._asking.collect(turn, target, link, result, rounds)
+                    return await self._asking.wrap(turn, target, result, rounds)
+                said = self._inventory.words(turn.principal.tenant, target.spec, link.opened)
+                body, resource = target.result(call, message.result, said)
+                cleared = await self._clear(turn, target.answered, target.method, resource, body, "http")
             else:
                 raise Malformed("rpc_shape")
         except Malformed:
             raise UpstreamFault("malformed", "the result has no known shape") from None
         if isinstance(cleared, Refusal):
-            return await turn.refuse(cleared, tool_call=True)
+            return await turn.refuse(cleared, tool_call=target.method == "tools/call")
         await turn.out.final(cleared, status=status)
         return "ok"
 
@@ -259,18 +326,20 @@ class Relay:
         action = response(point, turn.principal, method, resource, body, version=turn.call.version, transport=transport)
         return await self._guard.clear(action, turn.exchange)
 
-    def _server(self, turn: Turn, tool: Tool) -> Resource:
-        return self._house.resource(turn.principal.tenant, tool.spec)
+    def _server(self, turn: Turn, target: Target) -> Resource:
+        return self._house.resource(turn.principal.tenant, target.spec)
 
-    async def _cancel(self, turn: Turn, tool: Tool, link: Link, rpc_id: int, credentials: Credentials) -> None:
+    async def _cancel(
+        self, principal: Principal, target: Target, link: Link, rpc_id: int, credentials: Credentials
+    ) -> None:
         """Tell an upstream that listens to it; a modern HTTP one saw its stream close."""
         if link.transport == "http" and link.opened.era == MODERN:
             return
         note = jsonrpc.build_notification("notifications/cancelled", {"requestId": rpc_id})
         with contextlib.suppress(UpstreamFault, Refused):
             cleared = await self._house.clear(
-                turn.principal.tenant,
-                tool.spec,
+                principal.tenant,
+                target.spec,
                 "notifications/cancelled",
                 note,
                 version=link.opened.version,
@@ -278,27 +347,30 @@ class Relay:
             )
             await link.notify(cleared, await credentials())
 
-    @contextlib.contextmanager
-    def _watching(self, turn: Turn) -> Iterator[None]:
-        """Pull the leash when a modern client leaves. Starts its task only for calls that take a while."""
-        if turn.call.era != MODERN:
-            yield
-            return
-        watcher: list[asyncio.Task[None]] = []
 
-        async def watch() -> None:
-            await asgi.disconnected(turn.receive)
-            turn.leash.pull()
+class _Watch:
+    """Pulls a leash when a modern client leaves. Starts its task only for calls that take a while."""
 
-        timer = asyncio.get_running_loop().call_later(
-            WATCH_AFTER_S, lambda: watcher.append(self._tasks.spawn(watch(), "mcp.watch"))
-        )
-        try:
-            yield
-        finally:
-            timer.cancel()
-            for task in watcher:
-                task.cancel()
+    __slots__ = ("_task", "_tasks", "_timer", "_turn")
+
+    def __init__(self, turn: Turn, tasks: Tasks) -> None:
+        self._turn = turn
+        self._tasks = tasks
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+
+    def stop(self) -> None:
+        """The call is over."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = self._tasks.spawn(self._watch(), "mcp.watch")
+
+    async def _watch(self) -> None:
+        await asgi.disconnected(self._turn.receive)
+        self._turn.leash.pull()
 
 
 def _moves_on(turn: Turn, body: JSONObject) -> bool:

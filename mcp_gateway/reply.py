@@ -22,13 +22,22 @@ from mcp_gateway.versions import MODERN, Era
 JSON_TYPE: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 ALLOW_MODERN: Final = (b"allow", b"POST")
-ALLOW_LEGACY: Final = (b"allow", b"POST, DELETE")
+ALLOW_LEGACY: Final = (b"allow", b"GET, POST, DELETE")
 
 _ON_200: Final = frozenset(
     {"denied", "approval_pending", "killed", "quarantined"}
     | {
         f"upstream_{c}"
-        for c in ("unreachable", "timeout", "malformed", "too_large", "cut_stream", "blocked", "credentials")
+        for c in (
+            "unreachable",
+            "timeout",
+            "malformed",
+            "too_large",
+            "cut_stream",
+            "blocked",
+            "credentials",
+            "unanswered",
+        )
     }
 )
 

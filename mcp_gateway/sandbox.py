@@ -118,7 +118,8 @@ class Cage:
     """What one child gets.
 
     argv, env, cwd: the program. read, write: paths beside SYSTEM_READ. egress_socket: unix socket of
-    the egress proxy, "" for no exit at all. data_bytes: private memory; files: open files.
+    the egress proxy, "" for no exit at all. data_bytes: private memory, locked_bytes: what of it may be
+    locked; file_bytes: the longest file; files: open ones.
     parent: pid of the gateway; a child whose gateway died before the death signal was set ends.
     """
 
@@ -135,6 +136,7 @@ class Cage:
     file_bytes: int = 1024**3
     files: int = 1024
     processes: int = 512
+    locked_bytes: int = 1024**2
     parent: int = 0
 
 
@@ -202,6 +204,9 @@ def _main(fd: int) -> None:
         (resource.RLIMIT_FSIZE, spec["file_bytes"]),
         (resource.RLIMIT_NOFILE, spec["files"]),
         (resource.RLIMIT_NPROC, spec["processes"]),
+        (resource.RLIMIT_MEMLOCK, spec["locked_bytes"]),
+        # POSIX message queues reach other programs of this user past every wall but the network's.
+        (getattr(resource, "RLIMIT_MSGQUEUE", resource.RLIMIT_CORE), 0),
     ):
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -1,46 +1,58 @@
 """The MCP endpoint in front: ``/mcp/<name>`` for one upstream, ``/mcp`` for all; both eras (raw ASGI).
 
 Order of a POST: path → method → authenticate → Accept → Content-Type → body → strict parse → the
-ladder of `message` → method. ``/mcp/x`` and ``/mcp/x/`` are the same endpoint; nothing redirects.
-Each endpoint is a protected resource of its own: a token for one is worth nothing at another.
+ladder of `message` → method. A legacy client also has GET (a session's standalone stream, or one taken
+up again) and DELETE (the end of its session); in the modern era both are 405. ``/mcp/x`` and ``/mcp/x/``
+are the same endpoint; nothing redirects. Each endpoint is a protected resource of its own: a token for
+one is worth nothing at another.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final, Literal
+from functools import partial
+from typing import Literal
 
-from firewall.core.action import Headers, Resource
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
-from firewall.core.errors import BartizanError, Malformed, StateUnavailable, Unauthenticated, UpstreamFault, fault
-from firewall.core.exchange import Exchange
+from firewall.core.errors import BartizanError, Malformed, Unauthenticated
 from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.permit import FixedReply, Refusal
 from firewall.core.points import Point
-from firewall.core.ports import Clock, ResourceServer, UpstreamCredentials
-from firewall.core.principal import Principal
+from firewall.core.ports import Clock, Collection, Ids, ResourceServer, UpstreamCredentials
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
-from firewall.net.runtime import Tasks
+from firewall.net.runtime import RandomIds, Tasks
 from firewall.net.upstream import UpstreamClient
+from firewall.state.memory import MemoryStore
 from firewall.state.vault import Sealer
 from firewall.wire import jsonrpc, strict_json
-from mcp_gateway import bridge, lists, reply
-from mcp_gateway import headers as h
-from mcp_gateway.action import request, response
-from mcp_gateway.catalog import Catalog, Endpoint
-from mcp_gateway.house import House, Refused, States
+from mcp_gateway import reply
+from mcp_gateway.action import request as request_action
+from mcp_gateway.afterwards import Afterwards
+from mcp_gateway.asking import Asking
+from mcp_gateway.catalog import Catalog
+from mcp_gateway.conversation import Conversations
+from mcp_gateway.dispatch import Dispatch
+from mcp_gateway.elsewhere import Elsewhere
+from mcp_gateway.endpoints import Endpoint
+from mcp_gateway.face import LegacyFace
+from mcp_gateway.hearsay import Hearsay
+from mcp_gateway.house import House, States
+from mcp_gateway.incoming import Request, check_media, not_allowed, says_legacy
 from mcp_gateway.inventory import Inventory, PinBook, Review
-from mcp_gateway.message import Call, Notice, Rejected, RpcId, parse
-from mcp_gateway.relay import Leash, Out, Relay, Turn
+from mcp_gateway.leash import Leash
+from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
+from mcp_gateway.out import LegacyOut, Out
+from mcp_gateway.owner import Neighbours, Owners
+from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sandbox import Support
-from mcp_gateway.sessions import Session, Sessions
+from mcp_gateway.session import Session
+from mcp_gateway.sessions import Bounds, Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
+from mcp_gateway.standing import Standing
+from mcp_gateway.state_seal import StateSeal
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, negotiated, point_of
-
-CLIENT_INFO_MEMBERS: Final = ("name", "title", "version")
+from mcp_gateway.versions import LEGACY, point_of
 
 
 class MCPGateway:
@@ -61,18 +73,29 @@ class MCPGateway:
         clock: Clock,
         tasks: Tasks,
         support: Support,
+        near: Neighbours | None = None,
+        burnt: Collection | None = None,
+        task_rows: Collection | None = None,
+        ids: Ids = RandomIds(),  # noqa: B008  has no state
     ) -> None:
         self._guard = guard
         self._auth = auth
         self._tasks = tasks
-        self._workers = settings.workers
-        self._page = settings.page
-        self._sessions = Sessions(sealer, clock, settings.session_ttl_s)
+        self._near = near
+        self._ids = ids
+        self.sessions = Sessions(
+            sealer,
+            clock,
+            Bounds(settings.session_ttl_s, settings.session_idle_s, settings.sessions),
+            tasks=tasks,
+            worker=near.worker if near is not None else 0,
+        )
         house = House(guard, registry, settings.public_url)
+        launcher = Launcher(settings, support, house, tasks, clock)
         self._catalog = Catalog(
             settings,
             house=house,
-            launcher=Launcher(settings, support, house, tasks, clock),
+            launcher=launcher if near is None else Owners(launcher, near, self._spec_of),
             client=client,
             credentials=credentials,
             tasks=tasks,
@@ -87,8 +110,43 @@ class MCPGateway:
             clock=clock,
         )
         self._catalog.use(self.inventory)
-        self._relay = Relay(guard, house, self.inventory, tasks)
-        self._running: dict[tuple[bytes, RpcId, bool], Leash] = {}
+        spent = burnt if burnt is not None else MemoryStore(clock).collection("mcp_request_state")
+        self._seal = StateSeal(sealer, spent, clock)
+        self._asking = Asking(
+            guard,
+            house,
+            self._seal,
+            Conversations(tasks, ids),
+            ids,
+            worker=near.worker if near is not None else 0,
+        )
+        relay = Relay(guard, house, self.inventory, tasks, self._asking)
+        self._dispatch = Dispatch(
+            guard,
+            catalog=self._catalog,
+            inventory=self.inventory,
+            relay=relay,
+            sessions=self.sessions,
+            page=settings.page,
+        )
+        self._later = Afterwards(
+            guard,
+            house=house,
+            catalog=self._catalog,
+            inventory=self.inventory,
+            relay=relay,
+            sessions=self.sessions,
+            rows=task_rows if task_rows is not None else MemoryStore(clock).collection("mcp_tasks"),
+            digest=self._dispatch.views.digest,
+            clock=clock,
+            ids=ids,
+            tasks=tasks,
+        )
+        self._dispatch.use(self._later)
+        self._standing = Standing(guard, auth, self.sessions, tasks, self._later.subscriptions.attach)
+        self._elsewhere = Elsewhere(near, self.sessions, self._seal)
+        heard = self._later.hub.heard
+        relay.heard = heard if near is None else Hearsay(near, heard, self._spec_of, tasks).heard
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -100,9 +158,14 @@ class MCPGateway:
         """Stdio upstream → the walls that its child lacks on this kernel."""
         return self._catalog.missing_walls
 
+    def _spec_of(self, name: str) -> UpstreamSpec | None:
+        endpoint = self._catalog.endpoints.get(f"/mcp/{name}")
+        return endpoint.specs[0] if endpoint is not None else None
+
     def serve_only(self, specs: tuple[UpstreamSpec, ...]) -> None:
         """Serve exactly these upstreams from now on. Raises ConfigFault, and then changes nothing."""
         self._catalog.serve_only(specs)
+        self._later.subscriptions.renew()
 
     async def warm(self, tenant: str) -> dict[str, str]:
         """Open and read every upstream for a tenant; return what failed, by fault code."""
@@ -110,6 +173,9 @@ class MCPGateway:
 
     async def close(self) -> None:
         """End every link and child, within a second."""
+        self._later.subscriptions.close()
+        self.sessions.close()
+        await self._asking.conversations.close()
         await self._catalog.pool.close()
 
     # -- HTTP ------------------------------------------------------------------------------------------
@@ -127,8 +193,9 @@ class MCPGateway:
         except Malformed as error:
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
-        if scope["method"] not in ("POST", "DELETE"):
-            await asgi.write_fixed(send, _not_allowed(raw))
+        method = scope["method"]
+        if method != "POST" and (method not in ("GET", "DELETE") or not says_legacy(raw)):
+            await asgi.write_fixed(send, not_allowed(raw))
             return
         try:
             principal = self._auth.authenticate(headers, endpoint.url, default_scope=endpoint.scope)
@@ -142,50 +209,57 @@ class MCPGateway:
         except BartizanError as error:  # state that does not answer: nobody is let in
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
-        if scope["method"] == "DELETE":
-            await asgi.write_fixed(send, self._end_session(principal, endpoint, raw))
-            return
         client = scope.get("client")
-        exchange = self._guard.new_exchange(
-            principal,
+        request = Request(scope, receive, send, raw, headers, endpoint, principal, client[0] if client else "")
+        if await self._elsewhere.session(request):
+            return
+        if method == "DELETE":
+            await asgi.write_fixed(send, self._end_session(request))
+        elif method == "GET":
+            await self._standing.serve(request)
+        else:
+            await self._exchange(request)
+
+    async def _exchange(self, request: Request) -> None:
+        """Serve one POST; close its exchange whatever happens."""
+        exchange = request.exchange = self._guard.new_exchange(
+            request.principal,
             "mcp",
-            client_ip=client[0] if client else "",
-            traceparent=headers.get(b"traceparent", b""),
+            client_ip=request.client_ip,
+            traceparent=request.headers.get(b"traceparent", b""),
         )
-        out = Out(send, self._tasks, streams=_prefers_stream(headers))
+        request.out = Out(request.send, self._tasks, streams=request.prefers_stream)
         outcome = "internal"
         try:
-            outcome = await self._post(scope, receive, out, raw, headers, endpoint, principal, exchange)
+            outcome = await self._post(request)
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except Exception as error:  # noqa: BLE001  the room's one blanket: nothing of an error's text leaves
             code = error.code if isinstance(error, BartizanError) else "internal"
-            if not out.done:
-                await out.final(reply.failed(code, None, exchange.id))
+            if not request.out.done:
+                await request.out.final(reply.failed(code, None, exchange.id))
         finally:
-            out.stop()
+            request.out.stop()
             self._guard.close(exchange, outcome=outcome, error=exchange.outcome)
 
-    async def _post(
-        self,
-        scope: asgi.Scope,
-        receive: asgi.Receive,
-        out: Out,
-        raw: list[tuple[bytes, bytes]],
-        headers: Mapping[bytes, bytes],
-        endpoint: Endpoint,
-        principal: Principal,
-        exchange: Exchange,
-    ) -> str:
+    async def _post(self, request: Request) -> str:
         """Read, parse and dispatch; return the exchange's outcome."""
+        exchange, out = request.exchange, request.out
         try:
-            _check_media(headers)
-            data = await asgi.read_body(scope, receive, BODY_BYTES, REQUEST_READ_S)
+            check_media(request.headers)
+            data = await asgi.read_body(request.scope, request.receive, BODY_BYTES, REQUEST_READ_S)
             exchange.bytes_in = len(data)
             if not data:
                 raise Malformed("body_missing")
-            message = parse(strict_json.loads(data), raw)
+            message = parse(strict_json.loads(data), request.raw)
+            exchange.verb = message.method
+            if isinstance(message, Notice):
+                return await self._notice(message, request)
+            if isinstance(message, Answer):
+                return await self._answer(message, request)
+            if (owner := self._elsewhere.parked_at(message, request)) is not None:
+                return await self._elsewhere.hand_on(owner, data, message, request)
         except Rejected as error:
             await out.final(reply.rejected(error, exchange.id))
             return "refused"
@@ -193,167 +267,61 @@ class MCPGateway:
             if error.code != "client_gone":
                 await out.final(reply.failed(error.code, None, exchange.id))
             return "refused"
-        exchange.verb = message.method
-        if isinstance(message, Notice):
-            return await self._notice(message, raw, out, endpoint, principal, exchange)
-        return await self._call(message, raw, receive, out, endpoint, principal, exchange)
+        return await self._call(message, request)
 
-    async def _call(
-        self,
-        call: Call,
-        raw: list[tuple[bytes, bytes]],
-        receive: asgi.Receive,
-        out: Out,
-        endpoint: Endpoint,
-        principal: Principal,
-        exchange: Exchange,
-    ) -> str:
+    async def _call(self, call: Call, request: Request) -> str:
+        exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
         if point_of(call.method, call.era, "request") is None:
             exchange.verb = "unknown"
-            await out.final(reply.unknown_method(call.id, call.era, exchange.id))
+            await request.out.final(reply.unknown_method(call.id, call.era, exchange.id))
             return "refused"
         if call.traceparent and not exchange.trace_id:
             fresh = self._guard.new_exchange(principal, "mcp", traceparent=call.traceparent.encode("ascii", "ignore"))
             exchange.trace_id, exchange.parent_span, exchange.sampled = fresh.trace_id, fresh.parent_span, fresh.sampled
-        session: Session | None = None
-        try:
-            if call.era == LEGACY and call.method != "initialize":
-                session = self._session(principal, endpoint, raw)
-        except Malformed as error:
-            await out.final(reply.failed(error.code, call.id, exchange.id))
-            return "refused"
 
         def challenge(refusal: Refusal) -> bytes:
             if not refusal.challenge:
                 return b""
             return self._auth.challenge(endpoint.url, "scope_missing", " ".join(sorted(refusal.challenge)))
 
-        turn = Turn(principal, exchange, call, out, receive, Leash(), endpoint.url, challenge)
+        leash = Leash()
+        turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)
+        turn.still = partial(self._standing.still, request.headers, endpoint, principal)
+        if call.era != LEGACY or call.method == "initialize":
+            return await self._dispatch.serve(turn, endpoint)
         try:
-            match call.method:
-                case "tools/call":
-                    return await self._tools_call(turn, endpoint, session)
-                case "tools/list":
-                    return await self._tools_list(turn, endpoint)
-                case "ping":
-                    return await self._pong(turn, endpoint)
-                case _:
-                    return await self._open_session(turn, endpoint)
-        except UpstreamFault as error:
-            return await turn.fail(error)
-        except Refused as error:
-            return await turn.refuse(error.refusal, tool_call=call.method == "tools/call")
-        except StateUnavailable:
-            await out.final(reply.failed("policy_unavailable", call.id, exchange.id))
-            return "refused"
-        except Rejected as error:
-            error.rpc_id = call.id
-            await out.final(reply.rejected(error, exchange.id))
-            return "refused"
+            session = self._session(request)
+            ended = session.begin(call.id, leash)
         except Malformed as error:
-            await out.final(reply.failed(error.code, call.id, exchange.id))
+            await request.out.final(reply.failed(error.code, call.id, exchange.id))
             return "refused"
-
-    # -- methods ---------------------------------------------------------------------------------------------
-
-    async def _open_session(self, turn: Turn, endpoint: Endpoint) -> str:
-        """``initialize`` and ``server/discover``: answered here, from what the upstream said of itself."""
-        call, principal = turn.call, turn.principal
-        if call.era == LEGACY and self._workers > 1:
-            await turn.out.final(reply.failed("legacy_unavailable", call.id, turn.exchange.id))
-            return "refused"
-        asked = _open_params(call)
-        resource = self._catalog.resource(principal, endpoint)
-        refusal = await self._ask(turn, Point.MCP_SESSION_OPEN, resource, asked)
-        if refusal is not None:
-            return await turn.refuse(refusal)
-        opened = await self._catalog.opened(principal, endpoint)
-        version = call.version
-        extra: Headers = ()
-        if call.era == LEGACY:
-            wanted = call.params.get("protocolVersion")
-            version = negotiated(wanted if isinstance(wanted, str) else "")
-            extra = ((h.SESSION, self._sessions.start(principal, endpoint.url, version)),)
-        body = bridge.session_opened(call.id, call.era, version, opened)
-        return await self._tell(turn, Point.MCP_SESSION_OPENED, resource, body, extra=extra)
-
-    async def _pong(self, turn: Turn, endpoint: Endpoint) -> str:
-        resource = self._catalog.resource(turn.principal, endpoint)
-        return await self._tell(turn, Point.MCP_PONG, resource, jsonrpc.build_response(turn.call.id, {}))
-
-    async def _tools_list(self, turn: Turn, endpoint: Endpoint) -> str:
-        call, principal = turn.call, turn.principal
-        after = self._sessions.open_cursor(principal, endpoint.url, call.params.get("cursor"))
-        resource = self._catalog.resource(principal, endpoint)
-        refusal = await self._ask(turn, Point.MCP_TOOL_LIST, resource, {})
-        if refusal is not None:
-            return await turn.refuse(refusal)
-        shown = await self._catalog.visible(principal, endpoint)
-        names, following = lists.page(sorted(shown), after, self._page)
-        tools = [lists.shown(shown[name].definition, call.era, name) for name in names]
-        items: JSONObject = {"items": [self.inventory.item(principal.tenant, shown[name], name) for name in names]}
-        cursor = self._sessions.seal_cursor(principal, endpoint.url, following)
-        body = bridge.tools_listed(call.id, call.era, tools, cursor, 0)
-        return await self._tell(turn, Point.MCP_TOOL_LISTED, resource, body, arguments=items)
-
-    async def _tools_call(self, turn: Turn, endpoint: Endpoint, session: Session | None) -> str:
-        call, principal = turn.call, turn.principal
-        tool = await self._catalog.find(principal, endpoint, call.name)
-        if tool is None:
-            return await self._unknown_tool(turn, endpoint)
-        arguments = call.params.get("arguments", {})
-        if call.era == MODERN and isinstance(arguments, dict):
-            h.check_params(tool.definition.params, arguments, call.headers)
-        credentials = self._catalog.credentials(principal, tool.spec)
-        key = self._catalog.key(principal, tool.spec)
-        link = await self._catalog.link(principal, tool.spec)
-        if session is None:
-            return await self._relay.carry(turn, tool, link, credentials, key)
-        slot = (session.key, call.id, isinstance(call.id, str))
-        if slot in self._running:
-            raise Malformed("rpc_id")
-        self._running[slot] = turn.leash
         try:
-            return await self._relay.carry(turn, tool, link, credentials, key)
+            turn.session, turn.face = session, LegacyFace(session, self._guard, self._ids)
+            turn.call = session.speaks(call)
+            turn.out = request.out = LegacyOut(request.send, self._tasks, session, streams=request.prefers_stream)
+            return await self._dispatch.serve(turn, endpoint)
         finally:
-            del self._running[slot]
+            ended()
 
-    async def _unknown_tool(self, turn: Turn, endpoint: Endpoint) -> str:
-        """Decide about a tool that nobody lists, so that the attempt is recorded; never forward it."""
-        resource = self._catalog.unknown(turn.principal, endpoint, turn.call.name)
-        refusal = await self._ask(turn, Point.MCP_TOOL_CALL, resource, {})
-        if refusal is not None:
-            return await turn.refuse(refusal, tool_call=True)
-        raise Malformed("params_invalid")
+    # -- what is no request ------------------------------------------------------------------------------------------
 
-    async def _notice(
-        self,
-        notice: Notice,
-        raw: list[tuple[bytes, bytes]],
-        out: Out,
-        endpoint: Endpoint,
-        principal: Principal,
-        exchange: Exchange,
-    ) -> str:
-        """Notifications are answered 202; those without a row in the table end here, unread."""
+    async def _notice(self, notice: Notice, request: Request) -> str:
+        """Notifications are answered 202; those without a row in the table end here, unread. Raises Malformed."""
+        exchange, principal, out = request.exchange, request.principal, request.out
         if point_of(notice.method, notice.era, "request") is None:
             exchange.verb = "unknown"
             await out.final(reply.accepted())
             return "ok"
-        try:
-            session = self._session(principal, endpoint, raw)
-        except Malformed as error:
-            await out.final(reply.failed(error.code, None, exchange.id))
-            return "refused"
+        session = self._session(request)
         params: JSONObject = {}
         target = notice.params.get("requestId")
         if notice.method == "notifications/cancelled" and isinstance(target, (str, int)):
             params = {"requestId": target}
-        action = request(
+        action = request_action(
             Point.MCP_NOTIFY_CLIENT,
             principal,
             notice.method,
-            self._catalog.resource(principal, endpoint),
+            self._catalog.resource(principal, request.endpoint),
             jsonrpc.build_notification(notice.method, params),
             version=session.version,
             transport="http",
@@ -362,108 +330,27 @@ class MCPGateway:
         if isinstance(verdict, Refusal):
             await out.final(reply.failed(verdict.fault.code, None, verdict.decision_id))
             return "refused"
-        if isinstance(target, (str, int)) and not isinstance(target, bool):
-            leash = self._running.get((session.key, target, isinstance(target, str)))
-            if leash is not None:
-                leash.pull()
+        if notice.method == "notifications/initialized":
+            session.initialized = True
+        elif isinstance(target, (str, int)) and not isinstance(target, bool):
+            session.cancel(target)
         await out.final(reply.accepted())
         return "ok"
 
-    # -- decisions ---------------------------------------------------------------------------------------------
+    async def _answer(self, answer: Answer, request: Request) -> str:
+        """Deliver a client's answer to whoever asked; it is decided about there. Raises Malformed."""
+        if not self._session(request).answered(answer):
+            self.sessions.unasked += 1
+        await request.out.final(reply.accepted())
+        return "ok"
 
-    async def _ask(self, turn: Turn, point: Point, resource: Resource, params: JSONObject) -> Refusal | None:
-        """Decide about a request that ends here: nothing of it is forwarded."""
-        body = jsonrpc.build_request(turn.call.id, turn.call.method, params)
-        action = request(
-            point, turn.principal, turn.call.method, resource, body, version=turn.call.version, transport="http"
-        )
-        verdict = await self._guard.clear(action, turn.exchange)
-        return verdict if isinstance(verdict, Refusal) else None
-
-    async def _tell(
-        self,
-        turn: Turn,
-        point: Point,
-        resource: Resource,
-        body: JSONObject,
-        *,
-        arguments: JSONObject | None = None,
-        extra: Headers = (),
-    ) -> str:
-        action = response(
-            point,
-            turn.principal,
-            turn.call.method,
-            resource,
-            body,
-            version=turn.call.version,
-            arguments=arguments,
-        )
-        verdict = await self._guard.clear(action, turn.exchange)
-        if isinstance(verdict, Cleared):
-            await turn.out.final(verdict, extra=extra)
-            return "ok"
-        return await turn.refuse(verdict)
-
-    # -- sessions --------------------------------------------------------------------------------------------------
-
-    def _session(self, principal: Principal, endpoint: Endpoint, raw: list[tuple[bytes, bytes]]) -> Session:
+    def _session(self, request: Request) -> Session:
         """Return the legacy session of a request. Raises Malformed: session_missing, session_unknown."""
-        token = h.collect(raw).get(h.SESSION, b"")
-        if not token:
-            raise Malformed("session_missing")
-        return self._sessions.open(principal, endpoint.url, token)
+        return self.sessions.open(request.principal, request.endpoint.url, request.session_id)
 
-    def _end_session(self, principal: Principal, endpoint: Endpoint, raw: list[tuple[bytes, bytes]]) -> FixedReply:
+    def _end_session(self, request: Request) -> FixedReply:
         try:
-            if _says_modern(raw):
-                return _not_allowed(raw)
-            session = self._session(principal, endpoint, raw)
+            self.sessions.end(self._session(request))
         except Malformed as error:
             return reply.failed(error.code, None, "")
-        self._sessions.end(session)
-        for slot, leash in list(self._running.items()):
-            if slot[0] == session.key:
-                leash.pull()
         return reply.ended()
-
-
-def _open_params(call: Call) -> JSONObject:
-    """Return what is inspected of a session's opening: the asked revision and the client's name for itself."""
-    params: JSONObject = {}
-    wanted = call.params.get("protocolVersion")
-    if isinstance(wanted, str):
-        params["protocolVersion"] = wanted
-    info = call.params.get("clientInfo")
-    if isinstance(info, dict):
-        params["clientInfo"] = {k: info[k] for k in CLIENT_INFO_MEMBERS if isinstance(info.get(k), str)}
-    return params
-
-
-def _check_media(headers: Mapping[bytes, bytes]) -> None:
-    """Raise Malformed: not_acceptable, media_type. A wildcard accepts both forms of answer."""
-    accepted = {part.partition(b";")[0].strip().lower() for part in headers.get(b"accept", b"").split(b",")}
-    if b"*/*" not in accepted and not {b"application/json", b"text/event-stream"} <= accepted:
-        raise Malformed("not_acceptable")
-    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
-        raise Malformed("media_type")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise Malformed("media_type")  # whoever unpacks it on the way would read another message
-
-
-def _prefers_stream(headers: Mapping[bytes, bytes]) -> bool:
-    accepted = headers.get(b"accept", b"").lower()
-    return b"application/json" in accepted.partition(b"text/event-stream")[2]
-
-
-def _says_modern(raw: list[tuple[bytes, bytes]]) -> bool:
-    return h.collect(raw).get(h.VERSION, b"").decode("latin-1") in MODERN_VERSIONS
-
-
-def _not_allowed(raw: list[tuple[bytes, bytes]]) -> FixedReply:
-    try:
-        modern = _says_modern(raw)
-    except Malformed:
-        modern = True
-    allow = reply.ALLOW_MODERN if modern else reply.ALLOW_LEGACY
-    return reply.failed(fault("method_not_allowed").code, None, "", headers=(allow,))

@@ -9,7 +9,10 @@ from typing import Final, Literal
 from firewall.core.bounds import LIST_CHUNK, UPSTREAM_IDLE_S, UPSTREAM_TOTAL_S
 from firewall.core.errors import ConfigFault
 from mcp_gateway.action import EFFECT_CLASSES, ServerFacts
+from mcp_gateway.apps import NONE as NO_RIGHTS
+from mcp_gateway.apps import Rights
 
+ASKS: Final = frozenset({"sampling", "elicitation", "roots"})
 NAME_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -27,10 +30,15 @@ class UpstreamSpec:
     effects: tool → effect class (default ``write``). pins: ``tofu`` pins what first contact shows;
     ``strict`` waits for an operator. era: ``auto`` asks the upstream.
     ttl_s: how old a catalogue may be at a call; list_age_s: at a list. Seconds.
+    asks: which questions a server may put to its callers (`ASKS`); none are declared to it otherwise, and
+    one that it puts all the same is answered with method-not-found. answer_s: how long one waits.
+    roots: absolute paths; of a client's roots only what lies at or below one of them is told to the server.
+    apps: the origins and devices that its MCP Apps may use (`apps.Rights`); none by default.
+    transport ``sse`` is HTTP+SSE of 2024-11-05, deprecated: it needs ``legacy_sse=True`` written down.
     """
 
     name: str
-    transport: Literal["http", "stdio"] = "http"
+    transport: Literal["http", "stdio", "sse"] = "http"
     url: str = ""
     network: Literal["public", "private", "loopback"] = "public"
     ca_file: str = ""
@@ -52,9 +60,14 @@ class UpstreamSpec:
     open_s: float = 15.0
     ttl_s: float = 60.0
     list_age_s: float = 2.0
+    asks: frozenset[str] = frozenset()
+    answer_s: float = 300.0
+    roots: tuple[str, ...] = ()
+    legacy_sse: bool = False
+    apps: Rights = NO_RIGHTS
 
     def __post_init__(self) -> None:
-        """Raise ConfigFault: upstream_name, upstream_address, upstream_effect, upstream_unsandboxed."""
+        """Raise ConfigFault: upstream_name, upstream_address, upstream_effect, upstream_unsandboxed, upstream_asks, upstream_sse."""
         name = self.name
         if (
             not 1 <= len(name) <= 40
@@ -66,7 +79,7 @@ class UpstreamSpec:
             raise ConfigFault(
                 "upstream_name", f"mcp upstream {name[:40]!r}", fix="lower-case letters, digits, single hyphens"
             )
-        if (self.transport == "http") != bool(self.url) or (self.transport == "stdio") != bool(self.command):
+        if (self.transport != "stdio") != bool(self.url) or (self.transport == "stdio") != bool(self.command):
             raise ConfigFault(
                 "upstream_address", f"mcp upstream {name}", fix="give a url for http, a command for stdio"
             )
@@ -80,19 +93,36 @@ class UpstreamSpec:
                 "upstream_unsandboxed", f"mcp upstream {name}", fix="write unsandboxed: true beside sandbox: off"
             )
 
+        if not self.asks <= ASKS or not all(_is_absolute(root) for root in self.roots):
+            raise ConfigFault(
+                "upstream_asks",
+                f"mcp upstream {name}",
+                fix=f"asks: some of {', '.join(sorted(ASKS))}; roots: absolute paths without . and ..",
+            )
+        if (self.transport == "sse") != self.legacy_sse:
+            raise ConfigFault(
+                "upstream_sse",
+                f"mcp upstream {name}",
+                fix="write legacy_sse: true beside transport: sse, and only there",
+            )
+
     @property
     def facts(self) -> ServerFacts:
         """The part that policy may read."""
-        return ServerFacts(self.name, self.trust, self.network, self.tenants, self.effects)
+        return ServerFacts(self.name, self.trust, self.network, self.tenants, self.effects, tuple(sorted(self.asks)))
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """public_url: scheme and authority that clients use, no trailing slash.
 
-    workers: with more than one, legacy sessions and stdio upstreams are refused.
+    workers: processes of this node.
     scratch: directory under which children get their working directories; outside keys, state, policy.
+    catalog: what the aggregate lists: ``full`` all tools, ``search`` three tools of ours that find, describe
+    and call them.
     private: absolute paths that no child may be given (keys, state, policy).
+    session_ttl_s: of a legacy session's id; session_idle_s: after which one ends that runs nothing and
+    holds no stream open; sessions: at the same time.
     egress_socket: path of the unix socket of our egress proxy, or "" when there is none; ``{name}``
     in it is replaced by the upstream's name.
     """
@@ -100,9 +130,12 @@ class Settings:
     public_url: str
     upstreams: tuple[UpstreamSpec, ...]
     aggregated: bool = True
+    catalog: Literal["full", "search"] = "full"
     workers: int = 1
     page: int = LIST_CHUNK
     session_ttl_s: int = 8 * 3600
+    session_idle_s: int = 1800
+    sessions: int = 10_000
     scratch: str = ""
     private: tuple[str, ...] = ()
     egress_socket: str = ""
@@ -110,13 +143,11 @@ class Settings:
     review_severity: int = 60
 
     def __post_init__(self) -> None:
-        """Raise ConfigFault: upstream_twice, workers_stdio."""
+        """Raise ConfigFault: upstream_twice."""
         names = [spec.name for spec in self.upstreams]
         if len(set(names)) != len(names):
             raise ConfigFault("upstream_twice", fix="give each mcp upstream a name of its own")
-        if self.workers > 1 and any(spec.transport == "stdio" for spec in self.upstreams):
-            raise ConfigFault(
-                "workers_stdio",
-                "a stdio server has one pipe, and several workers cannot share it yet",
-                fix="set workers: 1, or put the server behind Streamable HTTP",
-            )
+
+
+def _is_absolute(path: str) -> bool:
+    return path == "/" or (path.startswith("/") and not {"", ".", ".."} & set(path[1:].removesuffix("/").split("/")))

@@ -4,10 +4,10 @@
   environment and a scratch directory, inside the cage of `sandbox`.
 - One JSON message per line, bounded and strictly parsed; a line that is none ends the child, since
   what follows cannot be trusted to be framed.
-- stderr is untrusted text: it is drained and counted, never logged.
-- Requests are told apart by ids of our own. A notification goes to the request whose progress token
-  it names; a log line names none, so it is relayed only while exactly one request is open: with two
-  it could be another principal's.
+- stderr is untrusted text: it is drained and counted, never logged. Its first lines are kept, escaped
+  and cut, for an operator who asks why a child does not start.
+- `mux` says which message belongs to which request. A child that may ask its callers is started per
+  caller, in a scratch directory of that caller: on a pipe nothing else says whom a question is for.
 - A child that died is started again after a back-off; its end is SIGTERM, then SIGKILL, within a
   second, to the whole process group, and it is always reaped.
 """
@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from firewall.core.action import Headers
-from firewall.core.bounds import MIB, UPSTREAM_BODY_BYTES
+from firewall.core.bounds import MIB, STREAM_TOTAL_S, UPSTREAM_BODY_BYTES
 from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared
@@ -34,10 +35,12 @@ from firewall.net.runtime import Tasks
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, sandbox
 from mcp_gateway.bridge import Opened
+from mcp_gateway.exchanges import Messages, lasts, parsed
 from mcp_gateway.house import House, Refused
+from mcp_gateway.mux import Mux, MuxExchange
 from mcp_gateway.sandbox import Cage, Support
 from mcp_gateway.settings import Settings, UpstreamSpec
-from mcp_gateway.upstream import Messages, Patience, answer_server, parsed
+from mcp_gateway.upstream import Patience, answer_server
 from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
 
 TERM_S: Final = 0.7
@@ -46,8 +49,10 @@ PROBE_S: Final = 5.0
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 30.0
 HEALTHY_S: Final = 30.0
+STARTS: Final = 4096  # remembered starts, for the back-off
 PATIENCE_S: Final = 1.0  # how long a caller waits for a back-off to end
-QUEUE_MESSAGES: Final = 256
+STDERR_LINES: Final = 20
+STDERR_LINE_CHARS: Final = 200
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -60,7 +65,8 @@ class Launcher:
         self._house = house
         self._tasks = tasks
         self._clock = clock
-        self._starts: dict[tuple[str, str], tuple[int, int]] = {}
+        self._starts: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._said: dict[str, tuple[str, ...]] = {}
 
     def check(self, spec: UpstreamSpec) -> tuple[str, ...]:
         """Return the walls that this child will lack.
@@ -94,9 +100,19 @@ class Launcher:
             )
         return missing
 
-    async def open(self, tenant: str, spec: UpstreamSpec) -> StdioLink:
-        """Start the child and open its session. Raises UpstreamFault, Refused."""
-        slot = (tenant, spec.name)
+    def stderr(self, name: str) -> tuple[str, ...]:
+        """Return the first stderr lines of an upstream's last child: untrusted, escaped to ASCII, cut."""
+        return self._said.get(name, ())
+
+    async def open(
+        self, tenant: str, spec: UpstreamSpec, *, declared: JSONObject | None = None, caller: str = ""
+    ) -> StdioLink:
+        """Start the child and open its session. Raises UpstreamFault, Refused.
+
+        declared: client capabilities of the one caller that the child is for; caller: who that is.
+        """
+        place = hashlib.sha256(caller.encode()).hexdigest()[:32] if caller else ""
+        slot = (tenant, spec.name, place)
         failures, until_ns = self._starts.get(slot, (0, 0))
         wait_s = (until_ns - self._clock.monotonic_ns()) / 1e9
         if wait_s > PATIENCE_S:
@@ -108,17 +124,25 @@ class Launcher:
         recent = bool(until_ns) and now - until_ns < HEALTHY_S * 1e9
         failures = min(failures + 1, 16) if recent else 0
         backoff_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**failures)
+        while len(self._starts) >= STARTS:
+            del self._starts[next(iter(self._starts))]
         self._starts[slot] = (failures, now + int(backoff_s * 1e9))
-        link = StdioLink(self._house, tenant, spec, self._tasks)
+        link = StdioLink(self._house, tenant, spec, self._tasks, declared=declared, keep=self._keep)
         try:
-            await link.start(self._cage(tenant, spec))
+            await link.start(self._cage(tenant, spec, place))
         except BaseException:
             await link.close()
             raise
         return link
 
-    def _cage(self, tenant: str, spec: UpstreamSpec) -> Cage:
+    def _keep(self, name: str, lines: tuple[str, ...]) -> None:
+        self._said[name] = lines
+
+    def _cage(self, tenant: str, spec: UpstreamSpec, place: str) -> Cage:
         cwd = os.path.join(self._settings.scratch, _slug(tenant), spec.name)
+        if place:
+            # Beside the shared child's directory, not below it: one caller's child must not read another's.
+            cwd = os.path.join(self._settings.scratch, _slug(tenant), f"{spec.name}.{place}")
         os.makedirs(cwd, mode=0o700, exist_ok=True)
         env = {"PATH": _path(spec.command[0]), "HOME": cwd, "TMPDIR": cwd, "LANG": "C.UTF-8", **spec.env}
         walls = spec.sandbox != "off"
@@ -142,20 +166,32 @@ class StdioLink:
 
     transport = "stdio"
 
-    def __init__(self, house: House, tenant: str, spec: UpstreamSpec, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        house: House,
+        tenant: str,
+        spec: UpstreamSpec,
+        tasks: Tasks,
+        *,
+        declared: JSONObject | None = None,
+        keep: Callable[[str, tuple[str, ...]], None] = lambda _name, _lines: None,
+    ) -> None:
         self._house = house
         self._tenant = tenant
         self._spec = spec
         self._tasks = tasks
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
-        self._open: dict[int, asyncio.Queue[JSONObject | None]] = {}
+        self._keep = keep
         self._writing = asyncio.Lock()
         self._ids = 0
         self._dead = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard_s = 0.0
         self._patience = Patience()
         self.stderr_bytes = 0
+        self.declared = dict(declared or {})
+        self._mux = Mux(self.declared, self._answer)
         self.opened = Opened(NEWEST_MODERN, MODERN)
 
     @property
@@ -196,22 +232,24 @@ class StdioLink:
             self._tasks.spawn(self._read(), f"mcp.stdio.{self._spec.name}.out"),
             self._tasks.spawn(self._drain(), f"mcp.stdio.{self._spec.name}.err"),
         ]
-        if self._spec.era == LEGACY or not await self._discover():
+        if self.declared or self._spec.era == LEGACY or not await self._discover():
             if self._spec.era == MODERN:
                 raise UpstreamFault("malformed", "the program does not speak a modern revision")
             await self._initialize()
 
-    @asynccontextmanager
-    async def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> AsyncGenerator[Messages]:
+    def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> MuxExchange:
         """See Link.exchange. Leaving early does not cancel by itself: cancellation here is a notification."""
-        queue: asyncio.Queue[JSONObject | None] = asyncio.Queue(QUEUE_MESSAGES)
-        self._open[rpc_id] = queue
-        try:
-            await self._write(cleared)
-            async with aclosing(self._answers(queue)) as messages:
-                yield messages
-        finally:
-            self._open.pop(rpc_id, None)
+        del credentials
+        more_s = self._spec.answer_s if self.declared else 0.0
+        deadline_s = self._spec.deadline_s + more_s
+        if lasts(cleared):  # silence is no sign of a child that hangs
+            return MuxExchange(self._mux, rpc_id, cleared, STREAM_TOTAL_S, self._write)
+        return MuxExchange(self._mux, rpc_id, cleared, deadline_s, self._write, self._late)
+
+    def listen(self, credentials: Headers) -> AbstractAsyncContextManager[Messages]:
+        """See Link.listen."""
+        del credentials
+        return self._mux.listen()
 
     async def notify(self, cleared: Cleared, credentials: Headers) -> None:
         """See Link.notify."""
@@ -257,7 +295,7 @@ class StdioLink:
         return True
 
     async def _initialize(self) -> None:
-        body = bridge.initialize(self.next_id(), NEWEST_HANDSHAKE)
+        body = bridge.initialize(self.next_id(), NEWEST_HANDSHAKE, self.declared)
         message = await self._ask("initialize", body, NEWEST_HANDSHAKE)
         if not isinstance(message, jsonrpc.Response):
             raise UpstreamFault("malformed", "the program refused to open a session")
@@ -303,24 +341,6 @@ class StdioLink:
                 self._fail()
                 raise UpstreamFault("cut_stream", "the child closed its input") from None
 
-    async def _answers(self, queue: asyncio.Queue[JSONObject | None]) -> Messages:
-        began = asyncio.get_running_loop().time()
-        ends_at = began + self._spec.deadline_s
-        while True:
-            # The time-out stands around the wait alone: a yield inside it would let it cancel the consumer.
-            try:
-                async with asyncio.timeout_at(ends_at):
-                    value = await queue.get()
-            except TimeoutError:
-                if self._heard_s < began:
-                    self._abandon()
-                raise UpstreamFault("timeout") from None
-            if value is None:
-                raise UpstreamFault("cut_stream", "the child ended")
-            yield value
-            if "method" not in value:
-                return
-
     async def _read(self) -> None:
         process = self._process
         assert process is not None
@@ -328,7 +348,7 @@ class StdioLink:
         try:
             while line := await process.stdout.readline():
                 self._heard_s = asyncio.get_running_loop().time()
-                await self._route(parsed(line))
+                await self._mux.route(parsed(line))
         except (UpstreamFault, ValueError):  # ValueError: a line beyond the bound
             pass
         except Refused:
@@ -338,38 +358,29 @@ class StdioLink:
             _signal(process.pid, signal.SIGKILL)
             await process.wait()
 
-    async def _route(self, value: JSONObject) -> None:
-        if "method" in value and "id" in value:
-            reply = answer_server(value)
-            if reply is not None and self._patience.left():
-                point = Point.MCP_PONG if "result" in reply else Point.MCP_NOTIFY_CLIENT
-                await self._write(await self._clear("ping" if "result" in reply else "error", reply, point))
-            return
-        rpc_id = value.get("id") if "method" not in value else self._owner(value)
-        queue = self._open.get(rpc_id) if isinstance(rpc_id, int) and not isinstance(rpc_id, bool) else None
-        if queue is None:
-            return  # an answer to nothing we asked, or a notification without an owner
-        if queue.full() and "method" in value:
-            return  # a reader that is too slow loses notifications, never its response
-        if queue.full():
-            queue.get_nowait()
-        queue.put_nowait(value)
-
-    def _owner(self, value: JSONObject) -> int | None:
-        params = value.get("params")
-        token = params.get("progressToken") if isinstance(params, dict) else None
-        if isinstance(token, int) and not isinstance(token, bool):
-            return token
-        if value.get("method") == "notifications/message" and len(self._open) == 1:
-            return next(iter(self._open))
-        return None
+    async def _answer(self, asked: JSONObject) -> None:
+        """Answer a server's request that no caller of ours can be asked."""
+        reply = answer_server(asked)
+        if reply is not None and self._patience.left():
+            point = Point.MCP_PONG if "result" in reply else Point.MCP_NOTIFY_CLIENT
+            await self._write(await self._clear("ping" if "result" in reply else "error", reply, point))
 
     async def _drain(self) -> None:
         process = self._process
         assert process is not None
         assert process.stderr is not None
+        first = bytearray()
         while data := await process.stderr.read(64 * 1024):
             self.stderr_bytes = min(self.stderr_bytes + len(data), 1024 * MIB)
+            room = STDERR_LINES * STDERR_LINE_CHARS - len(first)
+            if room > 0:
+                first += data[:room]
+                self._keep(self._spec.name, _escaped(bytes(first)))
+
+    def _late(self, began_s: float) -> None:
+        """Look at a child that let a deadline pass."""
+        if self._heard_s < began_s:
+            self._abandon()
 
     def _abandon(self) -> None:
         """End a child that said nothing at all within a whole deadline: one that hangs would hang every later call."""
@@ -380,10 +391,17 @@ class StdioLink:
     def _fail(self) -> None:
         """Mark the child dead and wake everyone who waits for it."""
         self._dead = True
-        for queue in self._open.values():
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
+        self._mux.end(UpstreamFault("cut_stream", "the child ended"))
+
+
+def _escaped(data: bytes) -> tuple[str, ...]:
+    """Return the lines of untrusted text as ASCII without controls, each cut."""
+    lines = data.decode("ascii", "backslashreplace").splitlines()[:STDERR_LINES]
+    return tuple(
+        "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in line)[:STDERR_LINE_CHARS] for line in lines
+    )
 
 
 def _signal(group: int, number: int) -> None:

@@ -3,8 +3,7 @@
 Pure. The revision tuples equal ``mcp_types.version`` (tested), without importing its pydantic
 models on the way to the first answer. Revisions are an enumerated set: never compared as strings.
 
-A method that has no row for its (era, direction) is refused by name; rows for resources, prompts,
-completion, sampling, elicitation, roots, logging, tasks and subscriptions arrive with those methods.
+A method that has no row for its (era, direction) is refused by name.
 """
 
 from __future__ import annotations
@@ -44,12 +43,50 @@ def _rows() -> Mapping[tuple[str, Era, Flow], Point]:
         # We answer every ping ourselves, so the one decision is about our own answer.
         ("ping", LEGACY, "request"): Point.MCP_PONG,
         ("ping", LEGACY, "response"): Point.MCP_PONG,
+        ("resources/subscribe", LEGACY, "request"): Point.MCP_RESOURCE_WATCH,
+        ("resources/unsubscribe", LEGACY, "request"): Point.MCP_RESOURCE_WATCH,
+        ("resources/subscribe", LEGACY, "response"): Point.MCP_NOTIFY_SERVER,
+        ("resources/unsubscribe", LEGACY, "response"): Point.MCP_NOTIFY_SERVER,
+        ("subscriptions/listen", MODERN, "request"): Point.MCP_RESOURCE_WATCH,
+        ("subscriptions/listen", MODERN, "response"): Point.MCP_NOTIFY_SERVER,
+        ("notifications/subscriptions/acknowledged", MODERN, "response"): Point.MCP_NOTIFY_SERVER,
+        # A task's state; where it holds the result, the whole is judged as that (`tasks_view`).
+        ("notifications/tasks/status", LEGACY, "response"): Point.MCP_TASK_STATUS,
+        ("notifications/tasks", MODERN, "response"): Point.MCP_TASK_STATUS,
+        ("tasks/result", LEGACY, "request"): Point.MCP_TASK_GET,
+        ("tasks/result", LEGACY, "response"): Point.MCP_TOOL_RESULT,
+        ("tasks/list", LEGACY, "request"): Point.MCP_TASK_GET,
+        ("tasks/list", LEGACY, "response"): Point.MCP_TASK_STATUS,
+        ("tasks/update", MODERN, "request"): Point.MCP_TASK_GET,
+        ("tasks/update", MODERN, "response"): Point.MCP_TASK_STATUS,
+        ("notifications/elicitation/complete", LEGACY, "response"): Point.MCP_NOTIFY_SERVER,
+        # Kept by the session and answered by us: a notice from the client, and an empty answer of ours.
+        ("logging/setLevel", LEGACY, "request"): Point.MCP_NOTIFY_CLIENT,
+        ("logging/setLevel", LEGACY, "response"): Point.MCP_PONG,
     }
     for era in (LEGACY, MODERN):
         rows["tools/list", era, "request"] = Point.MCP_TOOL_LIST
         rows["tools/list", era, "response"] = Point.MCP_TOOL_LISTED
         rows["tools/call", era, "request"] = Point.MCP_TOOL_CALL
         rows["tools/call", era, "response"] = Point.MCP_TOOL_RESULT
+        rows["prompts/list", era, "request"] = Point.MCP_PROMPT_LIST
+        rows["prompts/list", era, "response"] = Point.MCP_PROMPT_LISTED
+        rows["prompts/get", era, "request"] = Point.MCP_PROMPT_GET
+        rows["prompts/get", era, "response"] = Point.MCP_PROMPT_RESULT
+        for method in ("resources/list", "resources/templates/list"):
+            rows[method, era, "request"] = Point.MCP_RESOURCE_LIST
+            rows[method, era, "response"] = Point.MCP_RESOURCE_LISTED
+        rows["resources/read", era, "request"] = Point.MCP_RESOURCE_READ
+        rows["resources/read", era, "response"] = Point.MCP_RESOURCE_RESULT
+        rows["completion/complete", era, "request"] = Point.MCP_COMPLETION_ASK
+        rows["completion/complete", era, "response"] = Point.MCP_COMPLETION_RESULT
+        rows["tasks/get", era, "request"] = Point.MCP_TASK_GET
+        rows["tasks/get", era, "response"] = Point.MCP_TASK_STATUS
+        rows["tasks/cancel", era, "request"] = Point.MCP_TASK_CANCEL
+        rows["tasks/cancel", era, "response"] = Point.MCP_TASK_STATUS
+        for what in ("tools", "prompts", "resources"):
+            rows[f"notifications/{what}/list_changed", era, "response"] = Point.MCP_NOTIFY_SERVER
+        rows["notifications/resources/updated", era, "response"] = Point.MCP_NOTIFY_SERVER
         rows["notifications/progress", era, "response"] = Point.MCP_NOTIFY_SERVER
         rows["notifications/message", era, "response"] = Point.MCP_NOTIFY_SERVER
         rows[ERROR, era, "response"] = Point.MCP_ERROR

@@ -213,6 +213,12 @@ async def pin(caller: Viewer, desk: Verbs, upstream: str, kind: str, name: str) 
     return reply(desk.pin(caller, upstream, kind, name))
 
 
+@router.get("/pins/lock")
+async def lock(caller: Viewer, desk: Verbs) -> Response:
+    """Return the text of a lock file with everything that is approved now."""
+    return reply({"lock": desk.lock(caller)})
+
+
 @router.post("/pins/approve")
 async def approve_pin(request: Request, caller: Operator, desk: Verbs) -> Response:
     """Approve exactly the digest that was shown."""

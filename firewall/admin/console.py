@@ -151,6 +151,7 @@ async def live(
     wanted = Wanted(effect, upstream, subject, rule, 0, until, PAGE)
     rows = await reader.latest(caller.tenant, wanted)
     desk = _desk(request)
+    waiting = desk.pins(caller)
     return page(
         request,
         "live",
@@ -161,7 +162,8 @@ async def live(
         newest=until == LATEST_US,
         more=len(rows) == PAGE,
         node=desk.status(caller),
-        waiting=sum(p.status != "approved" for p in desk.pins(caller)),
+        waiting=sum(p.status != "approved" for p in waiting),
+        asking=sum(p.asks for p in waiting),
         upstreams=sorted({e.name for e in desk.registry(caller)} | {"llm"}),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Final, get_args
 
 from pydantic import ValidationError
@@ -20,8 +21,11 @@ from firewall.admin.parts import AdminParts
 from firewall.config.model import MCPUpstream
 from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.detect.visible import visible
+from firewall.enforce.changes import changes
 from firewall.enforce.kill_switch import GLOBAL, Stop
 from firewall.enforce.kill_switch import Scope as StopScope
+from firewall.enforce.lock import Locked, render
 from firewall.enforce.pins import OF_A_SERVER, OF_AN_AGENT, Pin
 from firewall.enforce.pins import Kind as PinKind
 from firewall.enforce.registry import Kind, RegistryEntry, Verb, check_name
@@ -144,9 +148,9 @@ class Desk:
     # -- pins ----------------------------------------------------------------------------------------
 
     def pins(self, caller: Caller, upstream: str = "", status: str = "") -> list[Pin]:
-        """Return pins, those that wait for a person first."""
+        """Return pins: those that ask for a person first, then those that wait for one."""
         found = [p for p in self._parts.pins.list(caller.tenant, upstream) if status in ("", p.status)]
-        return sorted(found, key=lambda p: (p.status == "approved", p.upstream, p.kind, p.name))
+        return sorted(found, key=lambda p: (not p.asks, p.status == "approved", p.upstream, p.kind, p.name))
 
     def pin(self, caller: Caller, upstream: str, kind: str, name: str) -> JSONObject:
         """Return a pin with the definitions behind its digests, where they are remembered.
@@ -156,9 +160,14 @@ class Desk:
         for found in self._parts.pins.list(caller.tenant, upstream):
             if found.kind == kind and found.name == name:
                 definitions = self._parts.definitions
-                approved = definitions.get(found.approved)
-                seen = approved if found.seen == found.approved else definitions.get(found.seen)
-                return {**pin_json(found), "definition": {"approved": approved, "seen": seen}}
+                approved = definitions.get(found.in_force)
+                seen = approved if found.seen == found.in_force else definitions.get(found.seen)
+                known = approved is not None and seen is not None
+                return {
+                    **pin_json(found),
+                    "definition": {"approved": approved, "seen": seen},
+                    "changes": [c.to_json() for c in changes(approved, seen)] if known else None,
+                }
         raise Malformed("pin_unknown", fix="see `bartizan pins status`")
 
     def approve_pin(self, caller: Caller, upstream: str, kind: PinKind, name: str, digest: str) -> Pin:
@@ -167,6 +176,27 @@ class Desk:
             raise Malformed("pin_unknown")
         self._record(caller, "pins.approve", f"{upstream}/{kind}/{name}", digest)
         return self._parts.pins.approve(caller.tenant, upstream, kind, name, digest, by=caller.name)
+
+    def lock(self, caller: Caller) -> str:
+        """Return the text of a lock file with everything that is approved now (`enforce.lock`)."""
+        entries = []
+        for pin in self._parts.pins.list(caller.tenant):
+            if pin.approved:
+                at = datetime.fromtimestamp(pin.since_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                locked = Locked(pin.approved, self._title(pin), pin.by, at)
+                entries.append(((pin.upstream, pin.kind, pin.name), locked))
+        return render(entries)
+
+    def _title(self, pin: Pin) -> str:
+        """Return what a definition calls itself; a set, how many it holds."""
+        value = self._parts.definitions.get(pin.approved)
+        if not isinstance(value, dict):
+            return ""
+        if pin.kind == "set":
+            return f"{len(value)} definitions"
+        words = value.get("serverInfo") if pin.kind == "instructions" else value
+        title = words.get("title") or words.get("name") if isinstance(words, dict) else ""
+        return visible(title) if isinstance(title, str) else ""
 
     # -- kill switch -----------------------------------------------------------------------------------
 
@@ -305,7 +335,14 @@ def _shown(text: str) -> str:
 
 def pin_json(pin: Pin) -> JSONObject:
     """Return a pin as the API shows it."""
-    return {**asdict(pin), "reasons": list(pin.reasons), "status": pin.status}
+    return {**asdict(pin), "reasons": list(pin.reasons), "status": pin.status, "asks": pin.asks, "label": label_of(pin)}
+
+
+def label_of(pin: Pin) -> str:
+    """Return what a pin is about, as people say it."""
+    if pin.kind == "instructions":
+        return "instructions"
+    return f"set of {pin.name}s" if pin.kind == "set" else f"{pin.kind} {visible(pin.name)}"
 
 
 def entry_json(entry: RegistryEntry) -> JSONObject:

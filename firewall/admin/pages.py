@@ -9,6 +9,8 @@ from typing import Final
 import jinja2
 import orjson
 
+from firewall.detect.visible import visible
+
 HERE = Path(__file__).parent
 
 # What a person is told, by code. Fixed words: nothing that was typed comes back but the user name.
@@ -57,8 +59,3 @@ def when(time_us: int) -> str:
 def pretty(value: object) -> str:
     """Return JSON over several lines, for a <pre>; invisible characters are shown as escapes."""
     return visible(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode(), keep="\n")
-
-
-def visible(text: str, keep: str = "") -> str:
-    """Return text in which nothing hides: what does not print is written as ``\\u{…}`` (UI-04)."""
-    return "".join(c if c.isprintable() or c in keep else f"\\u{{{ord(c):x}}}" for c in text)

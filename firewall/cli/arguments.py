@@ -1,4 +1,4 @@
-"""What every command shares on its command line: ``--config``, ``--state-dir``, ``--json``, before or after its name."""
+"""What every command shares on its command line: ``--config``, ``--state-dir``, ``--run``, ``--json``, before or after its name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ def common() -> argparse.ArgumentParser:
     group = parent.add_argument_group("everywhere")
     group.add_argument("--config", type=Path, help="bartizan.yaml; without one, the demonstration is meant")
     group.add_argument("--state-dir", type=Path, help="where the node keeps its state")
+    group.add_argument(
+        "--run", dest="guarded", metavar="NAME", help="the state of `bartizan run` of that name is meant"
+    )
     group.add_argument("--json", action="store_true", help="print JSON")
     return parent
 

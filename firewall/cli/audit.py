@@ -10,6 +10,7 @@ from pathlib import Path
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import load_config
 from firewall.cli.output import emit, table, when
+from firewall.core.decision import EFFECTS
 from firewall.core.errors import ConfigFault
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -57,6 +58,8 @@ def show(given: argparse.Namespace) -> int:
     """List records, newest first; filters must all fit."""
     from firewall.record.show import show as find
 
+    if given.effect and given.effect not in EFFECTS:
+        raise Usage("audit_effect", f"there is no effect {given.effect}", fix=f"one of {', '.join(EFFECTS)}")
     equals = {name: getattr(given, name) for name in FILTERS if getattr(given, name)}
     since_us = time.time_ns() // 1000 - _age_us(given.since) if given.since else 0
     found = list(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import load_config
 from firewall.cli.output import emit
+
+if TYPE_CHECKING:
+    from firewall.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs."""
     verbs = Verbs(parser)
     verbs.add("schema", schema)
-    verbs.add("check", check)
+    checked = verbs.add("check", check)
+    checked.add_argument("--shape-only", action="store_true", help="look at the file alone, not at this machine")
     verbs.add("show", show)
 
 
@@ -27,17 +34,43 @@ def schema(given: argparse.Namespace) -> int:
 
 
 def check(given: argparse.Namespace) -> int:
-    """Check the file named by --config; exit 4 with every problem and its place."""
+    """Check the file named by --config; exit 4 with every problem and its place, 1 when this machine lacks what it names."""
     if given.config is None:
         raise Usage("config_path", "name a file", fix="bartizan config check --config bartizan.yaml")
     found = load_config(given)
     counts = {"mcp": len(found.mcp), "a2a": len(found.a2a), "models": len(found.llm.models)}
-    emit(
-        given,
-        {"ok": True, **counts},
-        f"{given.config} is well formed: {counts['mcp']} MCP servers, {counts['a2a']} agents, {counts['models']} models.",
-    )
-    return 0
+    lacks = [] if given.shape_only else list(_lacks(found))
+    told = f"{given.config} is well formed: {counts['mcp']} MCP servers, {counts['a2a']} agents, {counts['models']} models."
+    emit(given, {"ok": not lacks, **counts, "lacks": lacks}, [told, *(f"  lacks  {line}" for line in lacks)])
+    return 1 if lacks else 0
+
+
+def _lacks(config: Config) -> Iterator[str]:
+    """Yield what the file names and this machine has not: programs, paths, policy, certificates, secrets."""
+    from firewall.admin.doctor.node import program_fault
+
+    for name, server in config.mcp.items():
+        if server.command and (wrong := program_fault(server.command[0])):
+            yield f"mcp.{name}.command: {wrong}"
+        for key, paths in (("read", server.read), ("write", server.write)):
+            for path in paths:
+                if not os.path.isabs(path):
+                    yield f"mcp.{name}.{key}: {path} is not absolute"
+                elif not os.path.exists(path):
+                    yield f"mcp.{name}.{key}: there is no {path}"
+    bundle = config.policy.bundle
+    if bundle is not None and not bundle.expanduser().is_dir():
+        yield f"policy.bundle: {bundle} is not a directory"
+    for name, listener in (("data", config.listeners.data), ("admin", config.listeners.admin)):
+        for key, file in (("cert", listener.tls.cert), ("key", listener.tls.key)) if listener.tls else ():
+            if not file.expanduser().is_file():
+                yield f"listeners.{name}.tls.{key}: there is no {file}"
+    for name, upstream in {**config.mcp, **config.a2a, **config.llm.providers}.items():
+        own = upstream.credential
+        if own is not None and own.env and not os.environ.get(own.env):
+            yield f"{name}: its credential's variable {own.env} is not set here"
+        if own is not None and own.file is not None and not own.file.expanduser().is_file():
+            yield f"{name}: its credential's file {own.file} is not there"
 
 
 def show(given: argparse.Namespace) -> int:

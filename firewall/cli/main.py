@@ -18,6 +18,7 @@ from firewall.cli import (
     audit,
     backup,
     config,
+    connect,
     doctor,
     explain,
     init,
@@ -25,6 +26,7 @@ from firewall.cli import (
     pins,
     policy,
     restore,
+    run,
     servers,
     token,
     tour,
@@ -41,9 +43,17 @@ from firewall.core.errors import BartizanError, ConfigFault
 GROUPS: Final[tuple[tuple[str, tuple[tuple[str, ModuleType], ...]], ...]] = (
     (
         "Start",
-        (("up", up), ("tour", tour), ("init", init), ("config", config), ("doctor", doctor), ("version", version)),
+        (
+            ("up", up),
+            ("run", run),
+            ("tour", tour),
+            ("init", init),
+            ("config", config),
+            ("doctor", doctor),
+            ("version", version),
+        ),
     ),
-    ("Connect", (("token", token), ("servers", servers), ("agents", agents), ("users", users))),
+    ("Connect", (("connect", connect), ("token", token), ("servers", servers), ("agents", agents), ("users", users))),
     ("Decide", (("pins", pins), ("kill", kill), ("policy", policy))),
     ("Look back", (("explain", explain), ("audit", audit), ("backup", backup), ("restore", restore))),
 )
@@ -69,10 +79,13 @@ def parser() -> argparse.ArgumentParser:
         description="The firewall between AI agents and what they can reach.",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="bartizan [--config FILE] [--state-dir DIR] [--json] COMMAND …",
+        usage="bartizan [--config FILE | --state-dir DIR | --run NAME] [--json] COMMAND …",
     )
     top.add_argument("--config", type=Path, default=None, help="bartizan.yaml; without one, the demonstration is meant")
     top.add_argument("--state-dir", type=Path, default=None, help="where the node keeps its state")
+    top.add_argument(
+        "--run", dest="guarded", default=None, metavar="NAME", help="the state of `bartizan run` of that name"
+    )
     top.add_argument("--json", action="store_true", help="print JSON")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     for _, members in GROUPS:

@@ -13,10 +13,19 @@ import orjson
 def emit(given: argparse.Namespace, value: object, text: str | Iterable[str]) -> None:
     """Print ``value`` with --json, else ``text`` (lines)."""
     if given.json:
-        sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+        text_of = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+        sys.stdout.write("".join(map(_json_safe, text_of)) + "\n")
         return
     for line in text.splitlines() if isinstance(text, str) else text:
         sys.stdout.write(safe(line) + "\n")
+
+
+def _json_safe(char: str) -> str:
+    """Return a character of JSON text; what does not print stands in strings only, where it may be escaped."""
+    if char.isprintable() or char == "\n":
+        return char
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
 def note(text: str) -> None:

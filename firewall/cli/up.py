@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +64,9 @@ def run(given: argparse.Namespace) -> int:
         say("loading policy and patterns")
         from firewall import app
 
-        ready = partial(_ready, settings, given, demo, say)
+        # It is called in a worker's process: what belongs to this one (children, a directory) stays here.
+        told = replace(demo, children=[], scratch=None) if demo is not None else None
+        ready = partial(_ready, settings, given, told, say)
         return app.run(settings, on_ready=ready, on_fault=_fault)
     finally:
         if demo is not None:
@@ -82,7 +85,7 @@ async def _ready(
     worker: Worker,
     ports: dict[str, int],
 ) -> None:
-    """Show the screen. A module-level function: with several workers the first one's process calls it."""
+    """Show the screen, once all workers listen. A module-level function: the first worker's process calls it."""
     say("listening")
     if demo is not None:
         await _demo_user(worker, demo)
@@ -204,4 +207,5 @@ def _untried(url: str, name: str) -> list[str]:
         f'                 {{"mcpServers": {{"{name}": {{"url": "{url}/mcp/{name}"}}}}}}',
         "  VS Code        not tried here (.vscode/mcp.json)",
         f'                 {{"servers": {{"{name}": {{"type": "http", "url": "{url}/mcp/{name}"}}}}}}',
+        f"  any of them    written for you, after a look: bartizan connect CLIENT {url}/mcp/{name}",
     ]

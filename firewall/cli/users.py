@@ -9,6 +9,7 @@ import sys
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import Node
 from firewall.cli.output import emit, note, table, when
+from firewall.core.errors import BartizanError
 
 ROLES = ("viewer", "operator", "admin")
 
@@ -59,7 +60,16 @@ def add(given: argparse.Namespace) -> int:
         "roles": given.role,
         "scopes": [scope for text in given.scope for scope in text.split()] or ["*"],
     }
-    made = Node(given).post("users", body)
+    try:
+        made = Node(given).post("users", body)
+    except BartizanError as error:
+        if error.code != "state_conflict":
+            raise
+        raise BartizanError(
+            "user_exists",
+            f"{given.name} is there already",
+            fix="see `bartizan users list`; `users enable` lets one in again",
+        ) from None
     emit(given, made, f"{made['name']} can sign in now.")
     return 0
 

@@ -33,6 +33,9 @@ def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
     raw: dict[str, Any] = {}
     if path is not None:
         raw = _read(path)
+        if isinstance(raw.get("lock"), str):
+            # Beside the file that names it, wherever the command is run.
+            raw["lock"] = str(path.resolve().parent / Path(raw["lock"]).expanduser())
     for variable, key in ENVIRONMENT.items():
         if variable in environ:
             raw[key] = environ[variable]

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from firewall.core.errors import Malformed
+from firewall.enforce.pins import OnChange
 from firewall.enforce.registry import check_name
 
 EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
@@ -153,17 +154,26 @@ class MCPUpstream(_Upstream):
     """An MCP server: ``url`` for Streamable HTTP, or ``command`` for a local program.
 
     tools: effect class of each tool, ``write`` for the rest. pins ``tofu`` trusts clean definitions
-    at first contact, ``strict`` waits for a person. read, write: absolute paths that a local program
-    may read, or read and write, beside system libraries and its scratch directory.
+    at first contact, ``strict`` waits for a person; on_change says what a later change means. read, write: absolute paths that a local program
+    may read, or read and write, beside system libraries and its scratch directory. asks: which
+    questions it may put to its callers, none by default. transport ``sse`` is the deprecated HTTP+SSE.
     """
 
     url: str = ""
+    transport: Literal["auto", "sse"] = "auto"
+    legacy_sse: bool = False
+    asks: tuple[Literal["sampling", "elicitation", "roots"], ...] = ()
+    answer_s: float = Field(default=300.0, gt=0, le=3600)
+    roots: tuple[str, ...] = ()
+    app_domains: tuple[str, ...] = ()
+    app_permissions: tuple[Literal["camera", "microphone", "geolocation", "clipboardWrite"], ...] = ()
     command: tuple[str, ...] = ()
     env: dict[str, str] = {}
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     era: Literal["auto", "modern", "legacy"] = "auto"
     pins: Literal["tofu", "strict"] = "tofu"
+    on_change: OnChange = "block"
     tools: dict[str, EffectClass] = {}
     sandbox: Literal["auto", "required", "off"] = "auto"
     unsandboxed: bool = False
@@ -175,6 +185,8 @@ class MCPUpstream(_Upstream):
             raise ValueError("give exactly one of url and command")
         if self.sandbox == "off" and not self.unsandboxed:
             raise ValueError("sandbox: off needs unsandboxed: true beside it")
+        if (self.transport == "sse") != self.legacy_sse or (self.legacy_sse and not self.url):
+            raise ValueError("transport: sse needs a url and legacy_sse: true beside it")
         _not_in_clear(self.url, self.network)
         return self
 
@@ -183,6 +195,7 @@ class A2AUpstream(_Upstream):
     """A remote agent: where its card is, and the JWK Set whose keys may have signed it."""
 
     card_url: str
+    on_change: OnChange = "block"
     keys: dict[str, Any] | None = None
     origins: tuple[str, ...] = ()
     public_card: bool = False
@@ -244,9 +257,11 @@ class Config(_Model):
     limits: LimitsConfig = LimitsConfig()
     identity: IdentityConfig = IdentityConfig()
     mcp: dict[Name, MCPUpstream] = {}
+    mcp_catalog: Literal["full", "search"] = "full"
     a2a: dict[Name, A2AUpstream] = {}
     llm: LLMConfig = LLMConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    lock: Path | None = None
     demo: bool = False
 
     @field_validator("public_url")

@@ -9,6 +9,8 @@ from a2a_gateway.inventory import AgentSpec, InventorySettings
 from firewall.config.model import A2AUpstream, Config, ListenerConfig, MCPUpstream
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSONObject
+from firewall.enforce import lock
+from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
 from firewall.identity.settings import CIMD_HOSTS, ClientSettings, IdentitySettings, ProtectedResource
 from firewall.identity.upstream_credentials import CredentialSettings
@@ -16,6 +18,7 @@ from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
 from llm_router.choose import Model, Models, Provider
 from llm_router.meter import Budget, Price
+from mcp_gateway.apps import Rights
 from mcp_gateway.settings import Settings as MCPSettings
 from mcp_gateway.settings import UpstreamSpec
 
@@ -51,6 +54,13 @@ def tenants(config: Config, given: tuple[str, ...]) -> tuple[str, ...]:
     return given or (config.tenant,)
 
 
+def pin_rules(config: Config) -> PinRules:
+    """Return what a changed definition means, and the lock in force. Raises ConfigFault: lock_missing, lock_invalid."""
+    on_change = {name: given.on_change for name, given in config.mcp.items()}
+    on_change |= {name: given.on_change for name, given in config.a2a.items()}
+    return PinRules(on_change, lock.read(config.lock.expanduser()) if config.lock is not None else None)
+
+
 # -- MCP ------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +68,7 @@ def mcp_spec(config: Config, name: str, given: MCPUpstream) -> UpstreamSpec:
     """Return one MCP upstream's settings. Raises ConfigFault."""
     return UpstreamSpec(
         name=name,
-        transport="http" if given.url else "stdio",
+        transport="stdio" if not given.url else "sse" if given.legacy_sse else "http",
         url=given.url,
         network=given.network,
         ca_file=given.tls.ca_file,
@@ -76,6 +86,11 @@ def mcp_spec(config: Config, name: str, given: MCPUpstream) -> UpstreamSpec:
         pins=given.pins,
         era=given.era,
         deadline_s=given.deadline_s,
+        asks=frozenset(given.asks),
+        answer_s=given.answer_s,
+        roots=given.roots,
+        apps=Rights(frozenset(given.app_domains), frozenset(given.app_permissions)),
+        legacy_sse=given.legacy_sse,
     )
 
 
@@ -107,6 +122,10 @@ def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
         pins=given.pins,
         era=given.era,
         deadline_s=given.deadline_s,
+        asks=frozenset(given.asks),
+        answer_s=given.answer_s,
+        roots=given.roots,
+        apps=Rights(frozenset(given.app_domains), frozenset(given.app_permissions)),
     )
 
 
@@ -115,6 +134,7 @@ def mcp_settings(config: Config, specs: tuple[UpstreamSpec, ...], *, scratch: st
     return MCPSettings(
         public_url=config.public_url,
         upstreams=specs,
+        catalog=config.mcp_catalog,
         workers=config.workers,
         scratch=scratch,
         private=(str(config.state.resolve()),),

@@ -32,7 +32,8 @@ def no_headers(_body: JSON) -> Headers:
 class Resource:
     """The object of an Action, with the facts that policy may read.
 
-    type: ``mcp_server | mcp_tool | a2a_agent | a2a_card | llm_model | llm_provider | host``.
+    type: ``mcp_server | mcp_tool | mcp_resource | mcp_prompt | a2a_agent | a2a_card | llm_model |
+        llm_provider | host``.
     id: ``<upstream>/<name>`` or ``<upstream>``.
     properties: facts from configuration, inventory and pins; never from the message. The closed
         list of names is in `decide.contract`; gateways build one Resource per inventory entry and

@@ -9,18 +9,23 @@ A Permit or Cleared can be made only with the mint that this module hands out on
 not type-check (`Mint` has no public constructor), fails at run time, and is named by
 `tests/enforce/test_choke_point.py`.
 
+A Cleared stays sendable when another worker of the node has to send it: `Border.seal` vouches for one that
+this process holds, `Border.admit` makes it again from its bytes where that proof holds. The key is the node's,
+so no bytes become Cleared that no guard of the node cleared, for the very purpose they were cleared for.
+
 FixedReply is the other thing a writer accepts: our own words, rendered from the closed table of
 faults by a gateway's `reply.py`; it has no room for a peer's text.
 """
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from typing import Final, final
 
 from firewall.core.action import Action, Headers
 from firewall.core.decision import Decision
-from firewall.core.errors import Fault
+from firewall.core.errors import Fault, Malformed
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON
 from firewall.core.label import Label
@@ -66,12 +71,21 @@ class Cleared:
     payload: the canonical JSON to send, exactly; framing (SSE, a line, HTTP) is the writer's.
     body: the value that payload encodes; for routing and bookkeeping, never to be sent again.
     headers: regenerated from the final body.
+    action: what was decided about, so that bytes which were kept can be decided about again before
+        they move a second time (DESIGN §6b-4); None for a piece of a stream.
     """
 
-    __slots__ = ("body", "decision_id", "headers", "payload", "record_uid")
+    __slots__ = ("action", "body", "decision_id", "headers", "payload", "record_uid")
 
     def __init__(
-        self, seal: object, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str
+        self,
+        seal: object,
+        body: JSON,
+        payload: bytes,
+        headers: Headers,
+        decision_id: str,
+        record_uid: str,
+        action: Action | None = None,
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("a Cleared comes from enforce.guard only")
@@ -80,6 +94,7 @@ class Cleared:
         self.headers = headers
         self.decision_id = decision_id
         self.record_uid = record_uid
+        self.action = action
 
 
 @final
@@ -101,9 +116,53 @@ class Mint:
         """Return a Permit."""
         return Permit(_SEAL, action, body, payload, decision, decision_id, findings, label)
 
-    def clear(self, body: JSON, payload: bytes, headers: Headers, decision_id: str, record_uid: str) -> Cleared:
+    def clear(
+        self,
+        body: JSON,
+        payload: bytes,
+        headers: Headers,
+        decision_id: str,
+        record_uid: str,
+        action: Action | None = None,
+    ) -> Cleared:
         """Return a Cleared."""
-        return Cleared(_SEAL, body, payload, headers, decision_id, record_uid)
+        return Cleared(_SEAL, body, payload, headers, decision_id, record_uid, action)
+
+
+@final
+class Border:
+    """Carries Cleareds between the workers of one node, without a second decision.
+
+    key: 32 secret bytes that the workers of one node share and nobody else knows.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != 32:
+            raise ValueError("a border key has 32 bytes")
+        self._key = key
+
+    def seal(self, cleared: Cleared, purpose: str) -> bytes:
+        """Return the proof that travels beside a Cleared's payload; purpose: where it may be sent, exactly."""
+        if not isinstance(cleared, Cleared):
+            raise TypeError("only what the guard cleared may leave")
+        return self._proof(cleared.payload, purpose, cleared.decision_id, cleared.record_uid)
+
+    def admit(
+        self, proof: bytes, payload: bytes, body: JSON, *, purpose: str, decision_id: str, record_uid: str
+    ) -> Cleared:
+        """Return what another worker's guard cleared; body: the value that payload encodes.
+
+        Raises Malformed("cleared_foreign"): no guard of this node cleared these bytes for this purpose.
+        """
+        if not hmac.compare_digest(proof, self._proof(payload, purpose, decision_id, record_uid)):
+            raise Malformed("cleared_foreign")
+        return Cleared(_SEAL, body, payload, (), decision_id, record_uid)
+
+    def _proof(self, payload: bytes, purpose: str, decision_id: str, record_uid: str) -> bytes:
+        parts = [part.encode() for part in ("bartizan cleared 1", purpose, decision_id, record_uid)]
+        return hmac.digest(self._key, b"".join(b"%d:%b" % (len(p), p) for p in (*parts, payload)), "sha256")
 
 
 _taken: list[bool] = []

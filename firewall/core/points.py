@@ -21,11 +21,33 @@ class Point(StrEnum):
     MCP_NOTIFY_CLIENT = "mcp.notify.client"  # notifications/initialized, /cancelled
     MCP_TOOL_LIST = "mcp.tool.list"
     MCP_TOOL_CALL = "mcp.tool.call"
+    MCP_RESOURCE_LIST = "mcp.resource.list"  # resources/list, resources/templates/list
+    MCP_RESOURCE_READ = "mcp.resource.read"
+    MCP_RESOURCE_WATCH = "mcp.resource.watch"  # resources/subscribe, /unsubscribe, subscriptions/listen
+    MCP_PROMPT_LIST = "mcp.prompt.list"
+    MCP_PROMPT_GET = "mcp.prompt.get"
+    MCP_COMPLETION_ASK = "mcp.completion.ask"
+    MCP_TASK_GET = "mcp.task.get"  # tasks/get, tasks/result, tasks/list, tasks/update
+    MCP_TASK_CANCEL = "mcp.task.cancel"
+    # MCP, a client's answer to what a server asked it
+    MCP_SAMPLING_ANSWER = "mcp.sampling.answer"
+    MCP_ELICITATION_ANSWER = "mcp.elicitation.answer"
+    MCP_ROOTS_ANSWER = "mcp.roots.answer"
     # MCP, server → client
     MCP_PONG = "mcp.pong"  # our own answer to ping
     MCP_SESSION_OPENED = "mcp.session.opened"  # instructions and capabilities
     MCP_TOOL_LISTED = "mcp.tool.listed"
     MCP_TOOL_RESULT = "mcp.tool.result"
+    MCP_RESOURCE_LISTED = "mcp.resource.listed"
+    MCP_RESOURCE_RESULT = "mcp.resource.result"
+    MCP_PROMPT_LISTED = "mcp.prompt.listed"
+    MCP_PROMPT_RESULT = "mcp.prompt.result"
+    MCP_COMPLETION_RESULT = "mcp.completion.result"
+    MCP_TASK_STATUS = "mcp.task.status"  # a task without its result; the result has the point of its method
+    # MCP, what a server asks of the client: a request (legacy), an inputRequests entry (modern), -32042 data
+    MCP_SAMPLING_ASK = "mcp.sampling.ask"
+    MCP_ELICITATION_ASK = "mcp.elicitation.ask"
+    MCP_ROOTS_ASK = "mcp.roots.ask"
     MCP_NOTIFY_SERVER = "mcp.notify.server"  # progress, message, list_changed
     MCP_ERROR = "mcp.error"  # an upstream's JSON-RPC error
     # A2A
@@ -63,10 +85,30 @@ INFO: Final[dict[Point, PointInfo]] = {
     Point.MCP_NOTIFY_CLIENT: PointInfo("mcp", "request", True),
     Point.MCP_TOOL_LIST: PointInfo("mcp", "request", True),
     Point.MCP_TOOL_CALL: PointInfo("mcp", "request", True),
+    Point.MCP_RESOURCE_LIST: PointInfo("mcp", "request", True),
+    Point.MCP_RESOURCE_READ: PointInfo("mcp", "request", True),
+    Point.MCP_RESOURCE_WATCH: PointInfo("mcp", "request", True),
+    Point.MCP_PROMPT_LIST: PointInfo("mcp", "request", True),
+    Point.MCP_PROMPT_GET: PointInfo("mcp", "request", True),
+    Point.MCP_COMPLETION_ASK: PointInfo("mcp", "request", True),
+    Point.MCP_TASK_GET: PointInfo("mcp", "request", True),
+    Point.MCP_TASK_CANCEL: PointInfo("mcp", "request", True),
+    Point.MCP_SAMPLING_ANSWER: PointInfo("mcp", "request", True),
+    Point.MCP_ELICITATION_ANSWER: PointInfo("mcp", "request", True),
+    Point.MCP_ROOTS_ANSWER: PointInfo("mcp", "request", True),
     Point.MCP_PONG: PointInfo("mcp", "response", False),
     Point.MCP_SESSION_OPENED: PointInfo("mcp", "response", True),
     Point.MCP_TOOL_LISTED: PointInfo("mcp", "response", True),
     Point.MCP_TOOL_RESULT: PointInfo("mcp", "response", True),
+    Point.MCP_RESOURCE_LISTED: PointInfo("mcp", "response", True),
+    Point.MCP_RESOURCE_RESULT: PointInfo("mcp", "response", True),
+    Point.MCP_PROMPT_LISTED: PointInfo("mcp", "response", True),
+    Point.MCP_PROMPT_RESULT: PointInfo("mcp", "response", True),
+    Point.MCP_COMPLETION_RESULT: PointInfo("mcp", "response", True),
+    Point.MCP_TASK_STATUS: PointInfo("mcp", "response", True),
+    Point.MCP_SAMPLING_ASK: PointInfo("mcp", "response", True),
+    Point.MCP_ELICITATION_ASK: PointInfo("mcp", "response", True),
+    Point.MCP_ROOTS_ASK: PointInfo("mcp", "response", True),
     Point.MCP_NOTIFY_SERVER: PointInfo("mcp", "response", True),
     Point.MCP_ERROR: PointInfo("mcp", "response", True),
     Point.A2A_MESSAGE_SEND: PointInfo("a2a", "request", True),

@@ -32,7 +32,7 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.core.protected_paths import PATH_ARGUMENTS, PROTECTED_NAMES, PROTECTED_PREFIXES
 from firewall.decide import cases as case_file
-from firewall.decide import contract, profile, program, selftest, specialise
+from firewall.decide import contract, places, profile, program, selftest, specialise
 from firewall.decide.cases import Case
 from firewall.decide.profile import Rule
 
@@ -125,7 +125,8 @@ def read(path: Path | str | None = None) -> Bundle:
     data_json = orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()
     report = profile.examine(modules, tests, manifest)
     if report.faults:
-        raise ConfigFault("policy_profile", "\n".join(map(str, report.faults[:50])), fix="run `bartizan policy check`")
+        faults = places.placed(report.faults, {**modules, **tests})
+        raise ConfigFault("policy_profile", "\n".join(map(str, faults[:50])), fix="run `bartizan policy check`")
     packages = tuple(
         sorted(
             specialise.package_of(source).removeprefix("firewall.rules.")

@@ -32,7 +32,17 @@ from firewall.core.points import INFO, Point
 from firewall.core.principal import Principal
 
 RESOURCE_TYPES: Final = frozenset(
-    {"mcp_server", "mcp_tool", "a2a_agent", "a2a_card", "llm_model", "llm_provider", "host"}
+    {
+        "mcp_server",
+        "mcp_tool",
+        "mcp_resource",
+        "mcp_prompt",
+        "a2a_agent",
+        "a2a_card",
+        "llm_model",
+        "llm_provider",
+        "host",
+    }
 )
 
 # Property name → the values it may have: a closed set of words, or a type.
@@ -43,10 +53,12 @@ RESOURCE_PROPERTIES: Final[dict[str, frozenset[str] | type]] = {
     "state": frozenset({"approved", "pending", "suspended", "revoked"}),
     "tenants": list,
     "effect_class": frozenset({"read", "write", "destroy", "send", "pay", "exec", "admin"}),
-    "pin": frozenset({"approved", "new", "changed", "none"}),
+    # warned: changed, at an upstream whose operator wrote `on_change: warn`.
+    "pin": frozenset({"approved", "new", "changed", "warned", "none"}),
     "hash": str,
     "scope": str,
     "schema": frozenset({"ok", "mismatch", "none"}),
+    "asks": list,  # what its server may ask of a client: sampling, elicitation, roots
     "provider": str,
     "model": str,
     "priced": bool,
@@ -84,6 +96,8 @@ INPUT_SHAPE: Final[dict[str, Shape]] = {
 RESOURCE_DEFAULTS: Final[dict[str, dict[str, JSON]]] = {
     "mcp_server": {"trust": "untrusted"},
     "mcp_tool": {"trust": "untrusted", "schema": "none"},
+    "mcp_resource": {"trust": "untrusted"},
+    "mcp_prompt": {"trust": "untrusted"},
     "a2a_agent": {"trust": "untrusted", "signed": "none"},
     "a2a_card": {"trust": "untrusted", "signed": "none"},
     "llm_model": {"tenants": ["*"], "scope": "llm:invoke", "state": "approved"},
@@ -270,7 +284,15 @@ def _context(
     return _dumps(facts)[:-1]
 
 
-_LIST_POINTS: Final = frozenset({Point.MCP_TOOL_LISTED, Point.A2A_CARD_SERVE, Point.LLM_MODELS})
+_LIST_POINTS: Final = frozenset(
+    {
+        Point.MCP_TOOL_LISTED,
+        Point.MCP_RESOURCE_LISTED,
+        Point.MCP_PROMPT_LISTED,
+        Point.A2A_CARD_SERVE,
+        Point.LLM_MODELS,
+    }
+)
 
 
 def _entry_of(action: Action, where: str) -> str:

@@ -39,7 +39,7 @@ _STRANGERS: Final[tuple[JSON, ...]] = (None, True, 0, "", [], {})
 _ARGUMENTS: Final[Path] = ("action", "properties", "arguments")
 _FREE: Final = pointer(_ARGUMENTS) + "/"
 _FIXED: Final = frozenset({"contract", "point"})
-_ITEM_POINTS: Final = frozenset({Point.MCP_TOOL_LISTED})
+_ITEM_POINTS: Final = frozenset({Point.MCP_TOOL_LISTED, Point.MCP_RESOURCE_LISTED, Point.MCP_PROMPT_LISTED})
 
 
 @dataclass(frozen=True, slots=True)

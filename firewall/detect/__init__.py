@@ -11,5 +11,6 @@ deny-by-default, pins, flow labels, egress rules and approval; no text detector 
     views.py     what disguised text says: folded, decoded once
     scan.py      the Scanner port; stream.py the ScanStream port
     tool_review.py   definitions: tools, prompts, cards
+    form_review.py   forms of an elicitation that ask for secrets
     report.py    recall and false alarms per source on a corpus
 """

@@ -22,7 +22,7 @@ from firewall.core.bounds import POLICY_FINDINGS
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, Path, pointer
 from firewall.core.points import INFO, Point
-from firewall.detect import hygiene, tool_review
+from firewall.detect import form_review, hygiene, tool_review
 from firewall.detect.match import Budget, Buffer, Match, Overflow, matches
 from firewall.detect.patterns import RULES, Database, open_database
 from firewall.detect.rule import Family
@@ -83,9 +83,29 @@ ENABLED: Final[dict[Point, frozenset[Family]]] = {
     Point.MCP_NOTIFY_CLIENT: _with("injection"),
     Point.MCP_TOOL_LIST: _EVERYWHERE,
     Point.MCP_TOOL_CALL: _ARGUMENTS,
+    Point.MCP_RESOURCE_LIST: _EVERYWHERE,
+    Point.MCP_RESOURCE_READ: _ARGUMENTS,
+    Point.MCP_RESOURCE_WATCH: _ARGUMENTS,
+    Point.MCP_PROMPT_LIST: _EVERYWHERE,
+    Point.MCP_PROMPT_GET: _ARGUMENTS,
+    Point.MCP_COMPLETION_ASK: _ARGUMENTS,
+    Point.MCP_TASK_GET: _EVERYWHERE,
+    Point.MCP_TASK_CANCEL: _EVERYWHERE,
+    Point.MCP_SAMPLING_ANSWER: _with("pii", "injection", "egress"),
+    Point.MCP_ELICITATION_ANSWER: _ARGUMENTS,
+    Point.MCP_ROOTS_ANSWER: _EVERYWHERE,
     Point.MCP_SESSION_OPENED: _DEFINITION,
     Point.MCP_TOOL_LISTED: _DEFINITION,
     Point.MCP_TOOL_RESULT: _RESULT,
+    Point.MCP_RESOURCE_LISTED: _DEFINITION,
+    Point.MCP_RESOURCE_RESULT: _RESULT,
+    Point.MCP_PROMPT_LISTED: _DEFINITION,
+    Point.MCP_PROMPT_RESULT: _RESULT,
+    Point.MCP_COMPLETION_RESULT: _RESULT,
+    Point.MCP_TASK_STATUS: _RESULT,
+    Point.MCP_SAMPLING_ASK: _RESULT,
+    Point.MCP_ELICITATION_ASK: _RESULT,
+    Point.MCP_ROOTS_ASK: _EVERYWHERE,
     Point.MCP_NOTIFY_SERVER: _RESULT,
     Point.MCP_ERROR: _RESULT,
     Point.A2A_MESSAGE_SEND: _ARGUMENTS,
@@ -103,6 +123,8 @@ ENABLED: Final[dict[Point, frozenset[Family]]] = {
 }
 # What a stream's text is inspected for: what is judged by its neighbourhood alone.
 STREAMED: Final[frozenset[Family]] = frozenset({"hygiene", "secret", "pii", "injection", "markup"})
+# Where the shape of a message is judged as well, whatever its strings say.
+_REVIEWED: Final = frozenset({Point.MCP_TOOL_LISTED, Point.MCP_ELICITATION_ASK, Point.MCP_ELICITATION_ANSWER})
 _VIEWED: Final[frozenset[Family]] = frozenset({"secret", "injection", "review"})
 
 
@@ -222,7 +244,7 @@ class PatternScanner:
         text = "\n".join(strings)
         data = text.encode("utf-8", "replace")
         nominated = enabled.intersection(self._nominate(data))
-        if not nominated and (len(data) == len(text) or text.isascii()) and point is not Point.MCP_TOOL_LISTED:
+        if not nominated and (len(data) == len(text) or text.isascii()) and point not in _REVIEWED:
             return []
         return self._locate(body, point, tenant, strings, data, nominated, enabled)
 
@@ -280,6 +302,8 @@ class PatternScanner:
         findings = self._findings(found, buffer, strings, places or places_of(body), tenant) if found else []
         if point is Point.MCP_TOOL_LISTED:
             findings += _structure(body)
+        elif point in _REVIEWED:
+            findings += form_review.review(body, point)
         return _bounded(findings, overflow)
 
     def _disguised(

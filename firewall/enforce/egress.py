@@ -7,6 +7,9 @@ The proxy connects only after ``permits`` said yes, and to the address that was 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from firewall.core.action import Action, Protocol, Resource
 from firewall.core.permit import Cleared
 from firewall.core.points import Point
@@ -14,16 +17,30 @@ from firewall.core.ports import Clock
 from firewall.core.principal import Actor, Principal
 from firewall.enforce.guard import Guard
 
+Hosts = frozenset[tuple[str, int]]
+
 
 class EgressGate:
     """Decides connections of the children of one tenant's upstreams."""
 
-    def __init__(self, guard: Guard, clock: Clock, tenant: str, networks: dict[str, str]) -> None:
-        """networks: upstream name → the one network it may use besides public addresses."""
+    def __init__(
+        self,
+        guard: Guard,
+        clock: Clock,
+        tenant: str,
+        networks: dict[str, str],
+        hosts: Mapping[str, Hosts] = MappingProxyType({}),
+    ) -> None:
+        """networks: upstream name → the one network it may use besides public addresses.
+
+        hosts: upstream name → the only hosts it may name, as (host, port) in lower case, port 0 for any. An
+        upstream that is not named there may name every host.
+        """
         self._guard = guard
         self._clock = clock
         self._tenant = tenant
         self._networks = networks
+        self._hosts = hosts
 
     async def permits(self, child: str, host: str, port: int, address_class: str) -> bool:
         """Return whether a child may connect.
@@ -35,6 +52,9 @@ class EgressGate:
         if network is None:
             return False
         scope = f"{child}:egress"
+        given = self._hosts.get(child)
+        name = host.lower().rstrip(".")
+        listed = given is None or (name, port) in given or (name, 0) in given
         principal = Principal(
             tenant=self._tenant,
             issuer="local",
@@ -54,7 +74,7 @@ class EgressGate:
             {
                 "server": child,
                 "state": "approved",
-                "tenants": [self._tenant],
+                "tenants": [self._tenant] if listed else [],  # a host that was not given serves nobody
                 "network": network,
                 "scope": scope,
                 "host": host,

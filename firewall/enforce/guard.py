@@ -160,6 +160,10 @@ class Guard:
             # The intent stands without an outcome, and `audit verify` reports it: never guess one.
             return
 
+    def standing(self, principal: Principal) -> tuple[str, Label]:
+        """Return the policy revision and the caller's label now: an answer that is kept depends on both."""
+        return self._engine.revision, self._labels.current(principal)
+
     # -- one decision -------------------------------------------------------------------------------
 
     async def clear(self, action: Action, exchange: Exchange) -> Cleared | Refusal:
@@ -404,7 +408,7 @@ class Guard:
         if phase == "intent" and not exchange.intent_uid:
             exchange.intent_uid = uid
         exchange.decisions.append(permit.decision_id)
-        return _MINT.clear(permit.body, permit.payload, action.headers(permit.body), permit.decision_id, uid)
+        return _MINT.clear(permit.body, permit.payload, action.headers(permit.body), permit.decision_id, uid, action)
 
     def commit_or_refuse(self, permit: Permit, exchange: Exchange) -> Cleared | Refusal:
         """As `commit`; an unwritable record, or a header that cannot be made, is a Refusal."""

@@ -203,11 +203,15 @@ class EventStream:
             raise TypeError("only what the guard cleared may leave")
         await self._write(sse.encode(cleared.payload, event=event, id=id))
 
-    async def fixed_event(self, reply: FixedReply, *, event: str = "") -> None:
+    async def fixed_event(self, reply: FixedReply, *, event: str = "", id: str = "") -> None:
         """Send our own words as an event."""
         if not isinstance(reply, FixedReply):
             raise TypeError("only a fixed reply may be written here")
-        await self._write(sse.encode(reply.body, event=event))
+        await self._write(sse.encode(reply.body, event=event, id=id))
+
+    async def prime(self, id: str, retry_ms: int) -> None:
+        """Send an id without data: where a client that leaves takes the stream up again, and when (SEP-1699)."""
+        await self._write(sse.encode(b"", id=id, retry_ms=retry_ms))
 
     async def comment(self) -> None:
         """Send a keep-alive."""

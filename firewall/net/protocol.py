@@ -109,6 +109,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._header_total = 0
         self._reading_since = 0.0  # loop time at which the request under way began; 0 when none is
         self._timer: asyncio.TimerHandle | None = None
+        self._dying = False
         self._tls: dict[object, object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -229,6 +230,12 @@ class StrictProtocol(HttpToolsProtocol):
         """Cut a request that takes too long to arrive; one timer per connection, moved when it fires."""
         self._timer = None
         if self.transport.is_closing():
+            # Told to close, and still not lost: somebody reads nothing of what is left. One more period, then cut.
+            if self._dying:
+                self.transport.abort()
+            else:
+                self._dying = True
+                self._timer = self.loop.call_later(self.settings.head_s, self._watch)
             return
         now = self.loop.time()
         wait = self.settings.head_s

@@ -1,9 +1,13 @@
-"""Several worker processes on the same ports, and the parent that keeps them honest.
+"""Worker processes on the same ports, and the parent that keeps them honest.
 
 The parent never touches a request. It starts N workers (each opens its listeners with SO_REUSEPORT),
 starts a dead one again with growing pauses, kills one whose event loop no longer turns (DESIGN §6b-11:
-a stuck engine holds the interpreter lock, so only another process can end it), passes SIGTERM and
-SIGINT on, and is gone within two seconds. A worker whose parent is gone ends itself.
+a stuck engine holds the interpreter lock, so only another process can end it; so a single worker has a
+parent too), passes SIGTERM and SIGINT on, and is gone within two seconds. A worker whose parent is gone
+ends itself.
+
+What the parent gives its workers is memory that they share with it (signs of life, who is ready) and a
+secret by which they know each other (`net.channel`); neither is a file, and the secret is in no environment.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from firewall.core.ports import Clock
 
 _NANOSECONDS: Final = 1_000_000_000
 _POLL_S: Final = 0.1
+_ASLEEP_S: Final = 1.0  # a turn of the parent's own loop that took longer: the machine or the job was stopped
+_READY_LOOK_S: Final = 0.05
+_SECRET_BYTES: Final = 32
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -32,7 +39,8 @@ class WorkerSettings:
     """workers: processes. stuck_s: longest silence of a worker's loop before it is killed.
 
     start_s: the same, before its first beat. stop_s: time between SIGTERM and SIGKILL at the end.
-    steady_s: a worker that lived this long starts again without a pause.
+    steady_s: a worker that lived this long starts again without a pause. hopeless: exit codes of a worker
+    that no new start would mend; before it was ever ready, such an end is the end of all.
     """
 
     workers: int
@@ -40,21 +48,64 @@ class WorkerSettings:
     start_s: float = 60.0
     stop_s: float = 1.6
     steady_s: float = 10.0
+    hopeless: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What parent and workers share. beats: monotonic nanoseconds of each worker's last turn, 0 before the first.
+
+    ready: 1 for each worker that listens. said: marks of what is told once in the life of the parent.
+    """
+
+    beats: Any
+    ready: Any
+    said: Any
+    secret: bytes = field(repr=False)
+
+
+SAID: Final = ("up", "fault")
 
 
 class Heartbeat:
-    """A worker's sign of life: monotonic nanoseconds in memory shared with the parent."""
+    """A worker's line to its parent: its sign of life, and what it knows of the other workers."""
 
-    def __init__(self, cell: Any, index: int, clock: Clock, parent: int) -> None:
-        self._cell = cell
+    def __init__(self, shared: Shared, index: int, clock: Clock, parent: int) -> None:
+        self._shared = shared
         self._index = index
         self._clock = clock
         self._parent = parent
 
+    @property
+    def secret(self) -> bytes:
+        """32 bytes that the workers of one parent share and nobody else knows."""
+        return self._shared.secret
+
     def beat(self) -> bool:
         """Say that the loop turns; False when the parent is gone and the worker should end."""
-        self._cell[self._index] = self._clock.monotonic_ns()
+        self._shared.beats[self._index] = self._clock.monotonic_ns()
         return os.getppid() == self._parent
+
+    def ready(self) -> None:
+        """Say that this worker listens."""
+        self._shared.ready[self._index] = 1
+
+    async def all_ready(self) -> None:
+        """Return when every worker listens."""
+        while not all(self._shared.ready):  # noqa: ASYNC110  other processes: nothing here to wait on
+            await asyncio.sleep(_READY_LOOK_S)
+
+    def first(self, what: str) -> bool:
+        """Return whether nobody said this before (one of `SAID`); whoever asks says it now."""
+        said, at = self._shared.said, SAID.index(what)
+        lock = said.get_lock()
+        if not lock.acquire(timeout=_READY_LOOK_S):
+            return False  # somebody says something now, or was killed while saying it
+        try:
+            before, said[at] = said[at], 1
+        finally:
+            lock.release()
+        return not before
 
 
 class WorkerMain(Protocol):
@@ -71,6 +122,7 @@ class _Worker:
     started_ns: int = 0
     failures: int = 0
     start_at_ns: int = 0
+    was_ready: bool = False
 
 
 @dataclass(slots=True)
@@ -89,25 +141,37 @@ class Supervisor:
     _workers: list[_Worker] = field(default_factory=list)
     _wake: tuple[Connection, Connection] | None = None
     _stopping: bool = False
+    _code: int = 0
+    _awake_ns: int = 0
 
     def run(self) -> int:
         """Supervise until told to stop. Call it from the main thread (signals)."""
         context = multiprocessing.get_context("spawn")
-        beats = context.RawArray(ctypes.c_uint64, self.settings.workers)
+        count = self.settings.workers
+        shared = Shared(
+            context.RawArray(ctypes.c_uint64, count),
+            context.RawArray(ctypes.c_uint8, count),
+            context.Array(ctypes.c_uint8, len(SAID)),
+            os.urandom(_SECRET_BYTES),
+        )
         self._workers = [_Worker(index) for index in range(self.settings.workers)]
         self._wake = context.Pipe(duplex=False)
         before = {number: signal.signal(number, self._signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        looked = 0
         try:
             while not self._stopping:
                 now = self.clock.monotonic_ns()
+                if now - (looked or now) > _ASLEEP_S * _NANOSECONDS:
+                    self._awake_ns = now  # after a suspend nobody has beaten; that is no silence
+                looked = now
                 for worker in self._workers:
-                    self._tend(worker, beats, now, context)
+                    self._tend(worker, shared, now, context)
                 self._pause()
         finally:
             self._end()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return 0
+        return self._code
 
     def stop(self) -> None:
         """End all workers; safe from a signal handler or another thread."""
@@ -124,31 +188,34 @@ class Supervisor:
     def _signal(self, _number: int, _frame: object) -> None:
         self.stop()
 
-    def _tend(self, worker: _Worker, beats: Any, now: int, context: Any) -> None:
+    def _tend(self, worker: _Worker, shared: Shared, now: int, context: Any) -> None:
         process = worker.process
         if process is None:
             if now >= worker.start_at_ns:
-                self._start(worker, beats, now, context)
+                self._start(worker, shared, now, context)
             return
+        worker.was_ready = worker.was_ready or bool(shared.ready[worker.index])
         if not process.is_alive():
             process.join()
+            if process.exitcode in self.settings.hopeless and not worker.was_ready:
+                self._code, self._stopping = process.exitcode or 0, True
             lived_s = (now - worker.started_ns) / _NANOSECONDS
             worker.failures = 0 if lived_s >= self.settings.steady_s else worker.failures + 1
             pause_s = _BACKOFF_S[min(worker.failures, len(_BACKOFF_S) - 1)]
             worker.process, worker.start_at_ns = None, now + int(pause_s * _NANOSECONDS)
             self.on_event("died", worker.index)
             return
-        beat = beats[worker.index]
-        silent_s = (now - (beat or worker.started_ns)) / _NANOSECONDS
+        beat = shared.beats[worker.index]
+        silent_s = (now - max(beat or worker.started_ns, self._awake_ns)) / _NANOSECONDS
         if silent_s > (self.settings.stuck_s if beat else self.settings.start_s):
             self.on_event("stuck", worker.index)
             process.kill()  # SIGTERM would wait for the loop that does not turn
 
-    def _start(self, worker: _Worker, beats: Any, now: int, context: Any) -> None:
-        beats[worker.index] = 0
+    def _start(self, worker: _Worker, shared: Shared, now: int, context: Any) -> None:
+        shared.beats[worker.index] = shared.ready[worker.index] = 0
         process = context.Process(
             target=_run_worker,
-            args=(self.main, worker.index, beats, self.clock, os.getpid(), self.argument),
+            args=(self.main, worker.index, shared, self.clock, os.getpid(), self.argument),
             name=f"bartizan-worker-{worker.index}",
         )
         process.start()
@@ -217,7 +284,7 @@ async def until_told(heartbeat: Heartbeat | None = None, *, beat_s: float = 0.25
             continue
 
 
-def _run_worker(main: WorkerMain, index: int, beats: Any, clock: Clock, parent: int, argument: Any) -> None:
+def _run_worker(main: WorkerMain, index: int, shared: Shared, clock: Clock, parent: int, argument: Any) -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides, and says SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    main(index, Heartbeat(beats, index, clock, parent), argument)
+    main(index, Heartbeat(shared, index, clock, parent), argument)

@@ -152,7 +152,7 @@ METRICS: Final = (
 )
 
 EFFECTS: Final = frozenset({"allow", "transform", "approve", "deny", "error"})
-OUTCOMES: Final = frozenset({"ok", "refused", "upstream_fault", "cancelled", "internal"})
+OUTCOMES: Final = frozenset({"ok", "refused", "upstream_fault", "cancelled", "internal", "handed_over"})
 # The methods that our gateways know; anything else is `other`.
 METHODS: Final = frozenset(
     {

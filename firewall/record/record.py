@@ -29,6 +29,7 @@ OUTCOME: Final = "outcome"
 ADMIN: Final = "admin"  # what an operator changed: pins, registry, policy, kill switch, approvals
 AUTH: Final = "auth"  # tokens issued and refused, clients, sign-ins
 REGISTRY: Final = "registry"
+PINS: Final = "pins"  # a definition that changed, as it was seen: verb is changed, asks or warned
 LOG_OPEN: Final = "log.open"
 LOG_CHECKPOINT: Final = "log.checkpoint"
 LOG_CLOSE: Final = "log.close"
@@ -43,6 +44,7 @@ KINDS: Final = frozenset(
         ADMIN,
         AUTH,
         REGISTRY,
+        PINS,
         LOG_OPEN,
         LOG_CHECKPOINT,
         LOG_CLOSE,
@@ -86,6 +88,7 @@ _REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     ADMIN: ("tenant", "by", "verb", "object"),
     AUTH: ("event",),
     REGISTRY: ("tenant", "by", "verb", "object", "state"),
+    PINS: ("tenant", "by", "verb", "object", "from", "to"),
 }
 
 

@@ -136,8 +136,10 @@ class Parser:
         self._size = 0
 
 
-def encode(data: bytes, *, event: str = "", id: str = "") -> bytes:
+def encode(data: bytes, *, event: str = "", id: str = "", retry_ms: int | None = None) -> bytes:
     """Return one event. data: UTF-8; CR, LF and CRLF in it become separate data lines.
+
+    retry_ms: how long a client waits before it connects again, milliseconds.
 
     Raises Malformed: sse_field (a line end or NUL in event or id).
     """
@@ -147,6 +149,8 @@ def encode(data: bytes, *, event: str = "", id: str = "") -> bytes:
             if "\n" in value or "\r" in value or "\0" in value:
                 raise Malformed("sse_field")
             head += name + value.encode() + b"\n"
+    if retry_ms is not None:
+        head += b"retry: %d\n" % retry_ms
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
     return b"%bdata: %b\n\n" % (head, data)

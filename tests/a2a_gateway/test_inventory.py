@@ -10,7 +10,8 @@ from a2a_gateway.inventory import AgentSpec, CardKey, Inventory, InventorySettin
 from examples.demo_a2a_agent import DemoAgent
 from firewall.core.errors import ConfigFault, UpstreamFault
 from firewall.core.finding import Finding
-from firewall.enforce.pins import Pins
+from firewall.enforce.lock import Lock, Locked
+from firewall.enforce.pins import PinRules, Pins
 from firewall.enforce.registry import Registry
 from firewall.net.dial import Fetched
 from firewall.net.runtime import FakeClock
@@ -40,11 +41,11 @@ class Web:
 
 
 class Shelf:
-    def __init__(self, review=lambda _definition: [], **spec):
+    def __init__(self, review=lambda _definition: [], rules=PinRules(), **spec):  # noqa: B008  frozen
         self.clock, self.marks, self.web = FakeClock(), LocalMarks(), Web()
         self.store = MemoryStore(self.clock)
         self.registry = Registry(self.store.collection("r"), self.marks, self.clock, lambda _r: None)
-        self.pins = Pins(self.store.collection("p"), self.marks, self.clock)
+        self.pins = Pins(self.store.collection("p"), self.marks, self.clock, rules)
         self.spec = AgentSpec(CARD_URL, AGENT.jwks(), network="loopback", **spec)
         self.registry.register("default", "a2a", "echo", self.spec.to_json(), by="t")
         self.registry.approve("default", "a2a", "echo", by="t")
@@ -134,6 +135,26 @@ async def test_a_grave_finding_keeps_first_contact_from_pinning_and_a_slight_one
 
     assert (await Shelf(seen(40)).get()).problem == "card_new"
     assert (await Shelf(seen(39)).get()).problem == ""
+
+
+async def test_a_changed_card_is_refused_unless_its_operator_only_warns():
+    for rules, pin, problem in (
+        (PinRules(), "changed", "card_changed"),
+        (PinRules({"echo": "ask"}), "changed", "card_changed"),
+        (PinRules({"echo": "warn"}), "warned", ""),
+    ):
+        shelf = Shelf(rules=rules)
+        await shelf.get()
+        shelf.web.answer = AGENT.cards["change"]
+        changed = await shelf.inventory.refresh("echo")
+        assert (changed.resource.properties["pin"], changed.problem) == (pin, problem)
+
+
+async def test_with_a_lock_only_the_card_that_it_holds_is_approved():
+    digest = (await Shelf().get()).resource.properties["hash"]
+    assert (await Shelf(rules=PinRules(lock=Lock())).get()).problem == "card_new"
+    held = PinRules(lock=Lock({("echo", "card", CARD_URL): Locked(digest)}))
+    assert (await Shelf(rules=held).get()).problem == ""
 
 
 async def test_an_unknown_name_asks_nobody():

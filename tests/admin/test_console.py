@@ -8,6 +8,9 @@ import pytest
 
 from firewall.admin import pages
 from firewall.admin.serve import HERE, SECURITY
+from firewall.enforce.lock import parse
+from firewall.enforce.pins import PinRules
+from firewall.wire import canonical
 from tests.admin.rig import HOST, OWN, TENANT, Browser, Room, make_room
 from tests.support.door import PASSWORD, inputs_of
 
@@ -336,3 +339,45 @@ async def test_a_bug_of_ours_tells_nothing(tmp_path: Path) -> None:
 async def test_a_foreign_host_is_misdirected_before_anything_else(room: Room) -> None:
     async with room.http() as http:
         assert (await http.get("/sign-in", headers={"Host": "evil.example"})).status_code == 421
+
+
+async def test_every_kind_of_pin_goes_by_a_name_that_people_say_and_what_asks_stands_first(room: Room) -> None:
+    pins = room.parts.pins
+    pins._rules = PinRules({"time": "ask"})
+    for kind, name in (("instructions", "instructions"), ("set", "tool"), ("template", "time://{zone}")):
+        pins.observe(TENANT, "time", kind, name, "sha256:" + "1" * 64, trust=True)
+    pins.observe(TENANT, "time", "set", "tool", "sha256:" + "2" * 64)
+    browser = await room.person("viewer")
+    page = (await browser.http.get("/pins")).text
+    assert "instructions instructions" not in page
+    assert ">instructions</a>" in page
+    assert ">template time://{zone}</a>" in page
+    assert page.index(">set of tools</a>") < page.index(">instructions</a>")
+    assert "changed, asks" in page
+    assert "1 changed and ask for you" in (await browser.http.get("/")).text
+    pins._rules = PinRules({"time": "block"})  # the twin: it waits, and asks nobody
+    assert "ask for you" not in (await browser.http.get("/")).text
+
+
+async def test_a_change_is_shown_place_by_place_with_nothing_in_it_hidden(room: Room) -> None:
+    old, new = {"name": "plan", "description": "Plans."}, {"name": "plan", "description": "Pl\u0430ns.\u200b <b>"}
+    for value in (old, new):
+        room.parts.definitions.note(value)
+        room.parts.pins.observe(TENANT, "time", "prompt", "plan", canonical.digest(value), trust=value is old)
+    browser = await room.person("viewer")
+    page = (await browser.http.get("/pins/one?upstream=time&kind=prompt&name=plan")).text
+    assert "<code>/description</code>" in page
+    assert "<pre>Plans.</pre>" in page
+    assert "<pre>Pl\\u{430}ns.\\u{200b} &lt;b&gt;</pre>" in page
+    shown = (await browser.http.get("/api/v1/pins/one?upstream=time&kind=prompt&name=plan")).json()
+    assert [c["path"] for c in shown["changes"]] == ["/description"]
+
+
+async def test_the_lock_that_is_exported_holds_what_is_approved_here_and_nothing_of_other_tenants(room: Room) -> None:
+    digest = "sha256:" + "1" * 64
+    room.parts.pins.observe(TENANT, "time", "tool", "now", digest, trust=True)
+    room.parts.pins.observe(TENANT, "time", "tool", "late", digest)
+    room.parts.pins.observe("other", "secret", "tool", "now", digest, trust=True)
+    browser = await room.person("viewer")
+    lock = parse((await browser.http.get("/api/v1/pins/lock")).json()["lock"].encode())
+    assert list(lock.entries) == [("time", "tool", "now")]

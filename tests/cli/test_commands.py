@@ -158,7 +158,7 @@ def test_pins_are_shown_compared_and_approved_by_digest(node: Node) -> None:
     assert digest in out
     code, out, _ = node.run("pins", "diff", "time")
     assert code == 1
-    assert '-  "description": "Tells the time."' in out.replace('",', '"')
+    assert "/description\n  - Tells the time.\n" in out
     assert "\x1b" not in out
     assert node.run("pins", "approve", "time", "now")[0] == 2  # nobody to ask, no digest
     assert node.run("pins", "approve", "time", "now", "--digest", "sha256:" + "0" * 64)[0] == 1
@@ -303,20 +303,9 @@ def test_init_writes_a_file_that_is_well_formed_and_replaces_none(
     assert run(capsys, "init", path)[0] == 0
     assert run(capsys, "init", path)[0] == 4
     assert run(capsys, "config", "check", "--config", path)[0] == 0
-    code, out, _ = run(capsys, "config", "show", "--json", "--config", path)
+    _, out, _ = run(capsys, "config", "show", "--json", "--config", path)
     assert orjson.loads(out)["limits"]["calls_per_minute"] == 600
     assert run(capsys, "config", "check")[0] == 2
-    # What is commented out is well formed as well.
-    lines = [
-        line.replace("# ", "", 1)
-        if line in ("# mcp:", "# a2a:", "# llm:") or line.lstrip(" ").startswith("#  ")
-        else line
-        for line in Path(path).read_text().splitlines()
-    ]
-    Path(path).write_text("\n".join(lines))
-    code, out, err = run(capsys, "config", "check", "--config", path)
-    assert code == 0, err
-    assert "2 MCP servers, 1 agents, 1 models" in out
 
 
 def test_a_wrong_file_is_told_with_every_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

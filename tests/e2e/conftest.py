@@ -83,14 +83,17 @@ def firewall(
     """A running command, kept for the tests that leave it as it was."""
     directory: Path = tmp_path_factory.mktemp("up")
     config = settings(directory / "state", workers=request.param, **upstreams.config())
-    if request.param == 1:
-        command = [sys.executable, "-m", "mcp_server_time"]
-        paths = sorted({sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)})
-        time = {"command": command, "read": paths, "trust": "trusted", "unsandboxed": True}
-        config["mcp"]["time"] = {**time, "tools": {"get_current_time": "read", "convert_time": "read"}}
+    config["mcp"]["time"] = program("mcp_server_time", get_current_time="read", convert_time="read")
     with started(config, directory) as run:
         run.workers = request.param  # type: ignore[attr-defined]
         yield run
+
+
+def program(module: str, **tools: str) -> dict[str, Any]:
+    """The configuration of a Python program of this environment as a local server."""
+    paths = sorted({sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)})
+    command = [sys.executable, "-m", module]
+    return {"command": command, "read": paths, "trust": "trusted", "unsandboxed": True, "tools": tools}
 
 
 def bartizan(run: Started, *arguments: str) -> subprocess.CompletedProcess[str]:

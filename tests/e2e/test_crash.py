@@ -9,17 +9,19 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from firewall.record.verify import verify
+from tests.e2e.conftest import program
 from tests.support.composed import Started, modern, request_bytes, settings, started
 from tests.support.world import World, tool, world
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-def config_for(upstreams: World, directory: Path, workers: int = 1) -> dict[str, object]:
+def config_for(upstreams: World, directory: Path, workers: int = 1) -> dict[str, Any]:
     count = {"url": upstreams.add_mcp("count", tools=[tool("note", "mark")]), "network": "loopback"}
     return settings(directory / "state", workers=workers, mcp={"count": {**count, "tools": {"note": "read"}}})
 
@@ -100,6 +102,70 @@ async def test_an_interrupt_with_open_streams_ends_everything_within_two_seconds
             keys = vkeys(run)
         report = verify(run.audit, keys)
         assert report.ok, report.text()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_an_interrupt_under_load_ends_programs_and_sessions_too(tmp_path: Path, workers: int) -> None:
+    async with world() as upstreams:
+        config = config_for(upstreams, tmp_path, workers)
+        config["mcp"]["time"] = program("mcp_server_time", get_current_time="read")
+        with started(config, tmp_path) as run:
+            tokens = {name: await run.sign_in(f"/mcp/{name}", f"{name}:read") for name in ("count", "time")}
+            zone = {"timezone": "Europe/Vienna"}
+            assert (await run.call("time", "get_current_time", zone, token=tokens["time"])).json["result"]
+            stop, done = asyncio.Event(), 0
+
+            async def load(lane: int) -> None:
+                nonlocal done
+                while not stop.is_set():
+                    with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError, TimeoutError):
+                        if lane % 2:
+                            await run.call("time", "get_current_time", zone, token=tokens["time"])
+                        else:
+                            await run.call("count", "note", {"mark": "x"}, token=tokens["count"])
+                        done += 1
+
+            lanes = [asyncio.create_task(load(lane)) for lane in range(8)]
+            while done < 40:
+                await asyncio.sleep(0.01)
+            below = run.children()
+            took = await asyncio.to_thread(run.interrupt)
+            stop.set()
+            await asyncio.gather(*lanes)
+            assert took < 2.0, f"{took:.2f} s"
+            until = time.monotonic() + 0.5
+            while any(alive(pid) for pid in below) and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+            assert not [pid for pid in below if alive(pid)]
+            assert run.process.returncode == 0
+            keys = vkeys(run)
+        report = verify(run.audit, keys)
+        assert report.ok, report.text()
+
+
+async def test_a_single_worker_that_stands_still_is_killed_and_replaced(tmp_path: Path) -> None:
+    async with world() as upstreams:
+        with started(config_for(upstreams, tmp_path), tmp_path) as run:
+            token = await run.sign_in("/mcp/count", "count:read")
+            (worker,) = workers_of(run)
+            os.kill(worker, signal.SIGSTOP)  # as an engine that does not come back: its loop turns no more
+            until = time.monotonic() + 20
+            while alive(worker) and time.monotonic() < until:
+                await asyncio.sleep(0.1)
+            assert not alive(worker)
+            answer = None
+            while answer is None and time.monotonic() < until:
+                with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError, TimeoutError):
+                    answer = await run.call("count", "note", {"mark": "x"}, token=token)
+            assert answer is not None
+            assert answer.status == 200
+            assert workers_of(run) != [worker]
+            assert "worker_stuck" in run.log.read_text()
+
+
+def workers_of(run: Started) -> list[int]:
+    """Return the worker processes."""
+    return [pid for pid in run.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def alive(pid: int) -> bool:

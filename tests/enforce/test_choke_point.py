@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from firewall.core.permit import Cleared, Permit, take_mint
+from firewall.core.errors import Malformed
+from firewall.core.permit import Border, Cleared, Permit, take_mint
 from firewall.core.points import INFO, Point
+from tests.support.kit import call, kit, principal
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("firewall", "mcp_gateway", "a2a_gateway", "llm_router")
@@ -49,7 +51,34 @@ def test_only_the_guard_names_the_mint_and_only_the_stream_guard_relays():
     assert users_of("take_mint") == {"firewall/enforce/guard.py"}
     assert users_of("_SEAL") == {"firewall/core/permit.py"}
     assert users_of("_MINT") == {"firewall/enforce/guard.py"}
+    # `core.permit` defines it; the two ends of a stdio link use it.
+    assert users_of("Border") == {"mcp_gateway/owner.py", "mcp_gateway/remote.py"}
     assert users_of("_clear_piece") == {"firewall/enforce/stream_guard.py"}
+
+
+async def test_what_another_worker_cleared_is_admitted_for_its_purpose_and_nothing_else_is():
+    k = kit()
+    cleared = await k.guard.clear(call({"a": 1}), k.guard.new_exchange(principal(), "mcp"))
+    border = Border(b"k" * 32)
+    proof = border.seal(cleared, "default/demo")
+    told = {"purpose": "default/demo", "decision_id": cleared.decision_id, "record_uid": cleared.record_uid}
+    again = Border(b"k" * 32).admit(proof, cleared.payload, cleared.body, **told)
+    assert (again.payload, again.decision_id, again.record_uid) == (
+        cleared.payload,
+        cleared.decision_id,
+        cleared.record_uid,
+    )
+    for key, payload, changes in (
+        (b"x" * 32, cleared.payload, {}),
+        (b"k" * 32, cleared.payload + b" ", {}),
+        (b"k" * 32, cleared.payload, {"purpose": "default/other"}),
+        (b"k" * 32, cleared.payload, {"decision_id": "d_other"}),
+        (b"k" * 32, cleared.payload, {"record_uid": "r_other"}),
+    ):
+        with pytest.raises(Malformed):
+            Border(key).admit(proof, payload, cleared.body, **{**told, **changes})
+    with pytest.raises(TypeError):
+        border.seal(b"bytes that nobody cleared", "default/demo")
 
 
 def test_no_gateway_writes_to_the_wire_but_through_the_writers():

@@ -46,8 +46,12 @@ def decision_of(answer: Answer) -> str:
     return text.partition("(decision ")[2].rstrip(")")
 
 
-async def test_a_person_lets_an_agent_in_and_can_read_later_what_it_did(tmp_path: Path) -> None:
-    async with world() as upstreams, composed(config_with_client(upstreams, tmp_path / "state")) as wall:
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_a_person_lets_an_agent_in_and_can_read_later_what_it_did(tmp_path: Path, workers: int) -> None:
+    async with (
+        world() as upstreams,
+        composed(config_with_client(upstreams, tmp_path / "state"), workers=workers) as wall,
+    ):
         user = await wall.worker.identity.users.create("ada", PASSWORD, tenant="default", scopes=("*",), roles=("dev",))
         async with httpx2.AsyncClient(base_url=wall.url, timeout=20) as http:
             browser = Browser(http, wall.url)

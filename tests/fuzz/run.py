@@ -18,9 +18,11 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+from tests.fuzz.mcp import fuzz_mcp
 from tests.fuzz.mutate import mutated
 from tests.fuzz.targets import TARGETS, Target, attempt
 from tests.fuzz.whole import fuzz_whole
+from tests.sim.planted import ERAS
 
 OUT = Path(__file__).resolve().parents[2] / "build" / "fuzz"
 SLOW_S = 0.5
@@ -72,7 +74,7 @@ def main() -> int:
     given = options.parse_args()
     chosen = [TARGETS[given.target]] if given.target else list(TARGETS.values())
     whole = not given.no_whole and not given.target
-    share = given.seconds / (len(chosen) + (6 if whole else 0))
+    share = given.seconds / (len(chosen) + (10 if whole else 0))
     print(f"seed {given.seed}, {share:.1f} s for each of {len(chosen)} parsers", flush=True)
     findings = sum(fuzz(target, share, given.seed) for target in chosen)
     if whole:
@@ -82,6 +84,14 @@ def main() -> int:
         for number, (data, told) in enumerate(made.findings, 1):
             report("whole", number, data, told)
         findings += len(made.findings)
+        for era in ERAS:
+            seen = asyncio.run(fuzz_mcp(era, seconds=2 * share, seed=given.seed))
+            print(
+                f"  mcp {era:<11} {seen.sent:>8} requests, statuses {dict(sorted(seen.statuses.items()))}", flush=True
+            )
+            for number, told in enumerate(seen.findings, 1):
+                report(f"mcp-{era}", number, told.encode("utf-8", "replace"), told)
+            findings += len(seen.findings)
     print("no findings" if not findings else f"{findings} findings")
     return 1 if findings else 0
 

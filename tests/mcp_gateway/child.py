@@ -69,6 +69,14 @@ def call(asked: dict) -> None:
     if name == "ask":
         say({"jsonrpc": "2.0", "id": "q1", "method": "sampling/createMessage", "params": {}})
         text = sys.stdin.readline()
+    if name == "sample":
+        message = {"role": "user", "content": {"type": "text", "text": "hello"}}
+        asking = {"messages": [message], "maxTokens": 10}
+        say({"jsonrpc": "2.0", "id": "q1", "method": "sampling/createMessage", "params": asking})
+        text = sys.stdin.readline()
+    if name == "roots":
+        say({"jsonrpc": "2.0", "id": "q2", "method": "roots/list"})
+        text = f"{os.getpid()} {os.getcwd()} {sys.stdin.readline()}"
     if name == "report":
         text = json.dumps(report())
     if name == "fork" and os.fork() == 0:
@@ -77,7 +85,7 @@ def call(asked: dict) -> None:
     say({"jsonrpc": "2.0", "id": rpc_id, "result": {"content": [{"type": "text", "text": text}]}})
 
 
-NAMES = ("die", "hang", "rubbish", "huge", "noise", "progress", "ask", "report", "fine", "fork")
+NAMES = ("die", "hang", "rubbish", "huge", "noise", "progress", "ask", "sample", "report", "fine", "fork", "roots")
 for line in sys.stdin:
     message = json.loads(line)
     method, rpc_id = message.get("method"), message.get("id")

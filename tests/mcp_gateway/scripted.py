@@ -42,7 +42,10 @@ def result(asked: dict[str, Any], **members: Any) -> dict[str, Any]:
 
 @dataclass
 class Scripted:
-    """The server. ``call`` answers tools/call; ``seen`` keeps every request with its headers."""
+    """The server. ``call`` answers tools/call; ``seen`` keeps every request with its headers.
+
+    answers: method → its result, or a function of its params; what it answers here it declares as well.
+    """
 
     call: Script
     tools: list[dict[str, Any]] = field(default_factory=lambda: list(TOOLS))
@@ -51,12 +54,28 @@ class Scripted:
     legacy: bool = False
     port: int = 0
     session: str = "s1"
+    resumed: Callable[[Send], Awaitable[None]] | None = None
+    later: Any = None
     seen: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    get: Callable[[dict[str, str], Send], Awaitable[None]] | None = None  # answers GET; 405 without one
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/mcp"
+
+    def capabilities(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"tools": {}, **self.answers.get("capabilities", {})}
+        named = {method.partition("/")[0] for method in self.answers}
+        return (
+            said
+            | {c: {} for c in ("prompts", "resources") if c in named}
+            | ({"completions": {}} if "completion" in named else {})
+        )
+
+    def asked(self, method: str) -> list[dict[str, Any]]:
+        return [body["params"] for _, body in self.seen if body.get("method") == method]
 
     def methods(self) -> list[str]:
         return [body.get("method", "(response)") for _, body in self.seen]
@@ -72,8 +91,9 @@ class Scripted:
                 first = await ahead if ahead else b""
                 text = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 fields = dict(line.split(": ", 1) for line in text.split("\r\n")[1:] if ": " in line)
-                headers = {k.lower(): v for k, v in fields.items()}
-                asked = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
+                headers = {":method": text.split(" ", 1)[0]} | {k.lower(): v for k, v in fields.items()}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                asked = json.loads(body) if body else {}  # a DELETE or GET has none
                 self.seen.append((headers, asked))
                 answer = asyncio.ensure_future(self.answer(headers, asked, send))
                 ahead = asyncio.ensure_future(reader.read(1))  # sees the client leave while a script runs
@@ -92,6 +112,15 @@ class Scripted:
 
     async def answer(self, headers: dict[str, str], asked: dict[str, Any], send: Send) -> None:
         method = asked.get("method", "")
+        if headers.get("last-event-id") and self.resumed is not None:
+            await self.resumed(send)
+            return
+        if headers[":method"] == "GET":
+            if self.get is not None:
+                await self.get(headers, send)
+                raise ConnectionError
+            await send(head("text/plain", status="405 Method Not Allowed", length=0))
+            return
         if (
             self.legacy
             and method not in ("initialize", "server/discover")
@@ -109,7 +138,7 @@ class Scripted:
         elif method == "server/discover":
             said = {
                 "supportedVersions": ["2026-07-28"],
-                "capabilities": {"tools": {}},
+                "capabilities": self.capabilities(),
                 "instructions": self.instructions,
                 **({"_meta": {"io.modelcontextprotocol/serverInfo": self.info}} if self.info else {}),
             }
@@ -117,7 +146,7 @@ class Scripted:
         elif method == "initialize":
             said = {
                 "protocolVersion": "2025-11-25",
-                "capabilities": {"tools": {}},
+                "capabilities": self.capabilities(),
                 "serverInfo": {"name": "s", "version": "1"},
             }
             await send(
@@ -125,6 +154,11 @@ class Scripted:
                     {"jsonrpc": "2.0", "id": asked["id"], "result": said}, extra=f"mcp-session-id: {self.session}\r\n"
                 )
             )
+        elif method in self.answers:
+            given = self.answers[method]
+            given = given(asked.get("params", {})) if callable(given) else given
+            member = given if "error" in given else {"result": {"resultType": "complete", **given}}
+            await send(as_json({"jsonrpc": "2.0", "id": asked["id"], **member}))
         elif method == "tools/list":
             await send(
                 as_json(

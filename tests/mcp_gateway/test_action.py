@@ -59,7 +59,14 @@ def test_arguments_are_the_very_object_of_the_body():
     body = {"params": {"name": "t", "arguments": arguments}}
     server = action.server_resource(FACTS, "approved")
     made = action.request(
-        Point.MCP_TOOL_CALL, principal(), "tools/call", server, body, version="2026-07-28", transport="stdio"
+        Point.MCP_TOOL_CALL,
+        principal(),
+        "tools/call",
+        server,
+        body,
+        version="2026-07-28",
+        transport="stdio",
+        arguments=arguments,
     )
     assert made.arguments is arguments
     assert made.headers(body) == ()

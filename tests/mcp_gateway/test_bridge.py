@@ -1,5 +1,7 @@
 """The era bridge, value by value."""
 
+from dataclasses import replace
+
 import mcp_types.methods as official
 import pytest
 
@@ -21,7 +23,7 @@ def call(method="tools/call", era=MODERN, **changes) -> Call:
 @pytest.mark.parametrize("front", [MODERN, LEGACY])
 @pytest.mark.parametrize("version", [NEW, OLD])
 def test_a_call_in_either_era_becomes_a_valid_call_in_either(front, version):
-    body = bridge.request(call(era=front, progress_token="p"), version, 7, name="echo")
+    body = bridge.request(call(era=front, progress_token="p"), version, 7, {"name": "echo", "arguments": {"a": 1}})
     assert (body["id"], body["params"]["name"], body["params"]["arguments"]) == (7, "echo", {"a": 1})
     meta = body["params"]["_meta"]
     assert (meta["progressToken"], meta["com.example/k"]) == (7, 1)
@@ -30,17 +32,20 @@ def test_a_call_in_either_era_becomes_a_valid_call_in_either(front, version):
 
 
 def test_no_progress_is_asked_for_that_the_client_did_not_want():
-    assert "progressToken" not in bridge.request(call(), NEW, 7)["params"]["_meta"]
+    assert "progressToken" not in bridge.request(call(), NEW, 7, {})["params"]["_meta"]
 
 
 def test_the_log_level_travels_in_the_modern_envelope_only():
     assert (
-        bridge.request(call(log_level="info"), NEW, 1)["params"]["_meta"]["io.modelcontextprotocol/logLevel"] == "info"
+        bridge.request(call(log_level="info"), NEW, 1, {})["params"]["_meta"]["io.modelcontextprotocol/logLevel"]
+        == "info"
     )
-    assert "io.modelcontextprotocol/logLevel" not in bridge.request(call(log_level="info"), OLD, 1)["params"]["_meta"]
+    assert (
+        "io.modelcontextprotocol/logLevel" not in bridge.request(call(log_level="info"), OLD, 1, {})["params"]["_meta"]
+    )
 
 
-@pytest.mark.parametrize("make", [lambda: bridge.discover(1, NEW), lambda: bridge.list_tools(1, NEW, "c")])
+@pytest.mark.parametrize("make", [lambda: bridge.discover(1, NEW), lambda: bridge.list_page(1, NEW, "tools/list", "c")])
 def test_our_own_modern_requests_are_valid(make):
     body = make()
     official.validate_client_request(body["method"], NEW, body["params"])
@@ -49,7 +54,7 @@ def test_our_own_modern_requests_are_valid(make):
 def test_our_own_legacy_requests_are_valid():
     body = bridge.initialize(1, OLD)
     official.validate_client_request("initialize", OLD, body["params"])
-    assert "_meta" not in bridge.list_tools(1, OLD, "")["params"]
+    assert "_meta" not in bridge.list_page(1, OLD, "tools/list", "")["params"]
 
 
 def test_what_an_upstream_says_of_itself_is_read_in_both_eras():
@@ -57,9 +62,9 @@ def test_what_an_upstream_says_of_itself_is_read_in_both_eras():
     new = bridge.opened(
         {"supportedVersions": [NEW], "capabilities": {"tools": {}}, "_meta": meta, "instructions": "i"}, MODERN
     )
-    assert (new.version, new.server_info, new.instructions, new.tools) == (NEW, INFO, "i", True)
+    assert (new.version, new.server_info, new.instructions, "tools" in new.capabilities) == (NEW, INFO, "i", True)
     old = bridge.opened({"protocolVersion": OLD, "capabilities": {}, "serverInfo": INFO}, LEGACY)
-    assert (old.version, old.server_info, old.tools) == (OLD, INFO, False)
+    assert (old.version, old.server_info, old.capabilities) == (OLD, INFO, {})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +99,7 @@ def test_results_are_valid_in_the_era_of_the_client(era):
     assert "ttlMs" not in result
     assert result["vendor"] == 1
     assert "io.modelcontextprotocol/evil" not in result["_meta"]
-    official.validate_server_result("tools/list", version, bridge.tools_listed(1, era, [], "c", 0)["result"])
+    official.validate_server_result("tools/list", version, bridge.listed(1, era, "tools", [], "c", 0)["result"])
 
 
 def test_structured_content_of_any_kind_is_for_modern_clients_only():
@@ -120,7 +125,9 @@ def test_our_own_opening_answers_are_valid():
     said = bridge.Opened(NEW, MODERN, INFO, "i")
     official.validate_server_result("server/discover", NEW, bridge.session_opened(1, MODERN, NEW, said)["result"])
     official.validate_server_result("initialize", OLD, bridge.session_opened(1, LEGACY, OLD, said)["result"])
-    nameless = bridge.session_opened(1, LEGACY, OLD, bridge.Opened(OLD, LEGACY, {"name": "x"}))["result"]
+    nameless = bridge.session_opened(
+        1, LEGACY, OLD, bridge.Opened(OLD, LEGACY, {"name": "x"}, capabilities={"tools": {}})
+    )["result"]
     assert nameless["serverInfo"]["name"] == "bartizan"
     assert nameless["capabilities"] == {"tools": {"listChanged": False}}
 
@@ -158,3 +165,13 @@ class TestNotices:
     )
     def test_everything_else_is_dropped(self, value):
         assert bridge.notice(value, call(progress_token=1, log_level="info")) is None
+
+
+def test_the_end_of_an_elicitation_is_told_to_clients_that_know_it():
+    told = {"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": "e1", "x": 1}}
+    heard = bridge.notice(told, call(era=LEGACY))
+    assert heard is not None
+    assert heard["params"] == {"elicitationId": "e1"}
+    assert bridge.notice(told, replace(call(era=LEGACY), version="2025-06-18")) is None
+    assert bridge.notice(told, call()) is None
+    assert bridge.notice({**told, "params": {"elicitationId": 7}}, call(era=LEGACY)) is None

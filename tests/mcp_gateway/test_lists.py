@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from firewall.core.errors import Malformed
 from mcp_gateway import lists
+from mcp_gateway.kinds import KINDS
 from mcp_gateway.versions import LEGACY, MODERN
 
 FULL = {
@@ -18,7 +19,7 @@ FULL = {
 
 def test_a_definition_keeps_exactly_the_pinned_members():
     tool = lists.definition(FULL)
-    assert set(tool.value) == set(lists.PINNED)
+    assert set(tool.value) == set(KINDS["tool"].pinned)
     assert tool.digest.startswith("sha256:")
 
 
@@ -80,3 +81,64 @@ def test_a_page_after_a_name_that_is_gone_starts_at_the_next_one():
 @pytest.mark.parametrize(("a", "b"), [("send_mail", "send-mail"), ("List", "list"), ("tool1", "tooll"), ("a.b", "a_b")])
 def test_confusable_names_share_a_skeleton(a, b):
     assert lists.skeleton(a) == lists.skeleton(b)
+
+
+PROMPT = {"name": "p", "arguments": [{"name": "a", "required": True}, {"name": "b"}]}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {}, {"name": ""}, {"name": "a\nb"}, {"name": "p", "arguments": {}}, {"name": "p", "arguments": [1]}, {"name": "p", "arguments": [{}]},
+        {"name": "p", "arguments": [{"name": "a"}, {"name": "a"}]}, {"name": "p", "arguments": [{"name": "a", "required": 1}]},
+        {"name": "p", "arguments": [{"name": str(i)} for i in range(65)]}, {"name": "p", "description": 1},
+    ],
+)  # fmt: skip
+def test_a_prompt_without_a_usable_shape_is_dropped(raw):
+    lists.definition(PROMPT, "prompt")
+    with pytest.raises(Malformed, match="prompt_shape"):
+        lists.definition(raw, "prompt")
+
+
+@pytest.mark.parametrize(
+    "raw", [{}, {"uri": "a:b"}, {"uri": 1, "name": "n"}, {"uri": "a b", "name": "n"}, {"uri": "A:b", "name": "n"}]
+)
+def test_a_resource_without_a_name_and_a_uri_in_normal_form_is_dropped(raw):
+    lists.definition({"uri": "a:b", "name": "n"}, "resource")
+    with pytest.raises(Malformed):
+        lists.definition(raw, "resource")
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_pinned_member_changes_the_digest_and_no_other_does(kind):
+    base = {"name": "n", "inputSchema": {"type": "object"}, "uri": "a:b", "uriTemplate": "a:{b}"}
+    digest = lists.definition(base, kind).digest
+    for member in KINDS[kind].pinned:
+        value = {
+            "arguments": [],
+            "inputSchema": {"type": "object", "title": "x"},
+            "uri": "a:c",
+            "uriTemplate": "a:{c}",
+        }.get(member, "x")
+        value = {"a.b/c": 1} if member == "_meta" else value
+        assert lists.definition({**base, member: value}, kind).digest != digest, member
+    assert lists.definition({**base, "size": 5, "other": 1}, kind).digest == digest
+
+
+def test_the_set_has_another_digest_when_one_definition_goes():
+    one, two = lists.definition(PROMPT, "prompt"), lists.definition({"name": "q"}, "prompt")
+    assert lists.set_digest({"p": one, "q": two}) == lists.set_digest({"q": two, "p": one})
+    assert lists.set_digest({"p": one}) != lists.set_digest({"p": one, "q": two})
+
+
+def test_a_page_ends_early_when_its_names_are_long_and_loses_none():
+    names = [f"{i:03}" + "x" * 2000 for i in range(100)]
+    found, after = [], ""
+    while True:
+        part, after = lists.page(names, after, 200)
+        assert sum(map(len, part)) <= lists.PAGE_CHARS
+        found += part
+        if not after:
+            break
+    assert found == names
+    assert len(lists.page(["x" * 100_000], "", 1)[0]) == 1

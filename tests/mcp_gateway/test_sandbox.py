@@ -118,10 +118,11 @@ async def test_threads_and_programs_still_work_in_the_cage(tmp_path: Path):
 async def test_limits_hold(tmp_path: Path):
     code = (
         "import resource, json\n"
-        "print(json.dumps([resource.getrlimit(r)[0] for r in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE, resource.RLIMIT_DATA)]))\n"
+        "names = 'CORE NOFILE DATA MEMLOCK MSGQUEUE'.split()\n"
+        "print(json.dumps([resource.getrlimit(getattr(resource, f'RLIMIT_{n}'))[0] for n in names]))\n"
     )
     _, said = await run(code, tmp_path, files=99, data_bytes=1 << 30)
-    assert json.loads(said) == [0, 99, 1 << 30]
+    assert json.loads(said) == [0, 99, 1 << 30, 1 << 20, 0]
 
 
 async def test_a_program_that_does_not_exist_ends_with_127(tmp_path: Path):

@@ -382,3 +382,141 @@ async def test_a_refused_notification_is_dropped_and_the_call_goes_on():
         async with running(spec("demo", url=upstream.url), engine=ScriptedEngine(script)) as stack:
             answer = await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": {"progressToken": 1}})
             assert answer.json()["result"]["content"][0]["text"] == "fine"
+
+
+def seen(upstream, method):
+    return [headers for headers, body in upstream.seen if headers[":method"] == method and body.get("method") is None]
+
+
+class TestResumption:
+    """A legacy stream that is cut after an event with an id is taken up by GET (MCP 2025-11-25, SEP-1699)."""
+
+    @staticmethod
+    async def cuts(asked, send):
+        await send(head("text/event-stream") + b"id: s1-0\nretry: 10\ndata:\n\n" + progress(asked, 1))
+        TestResumption.asked = asked
+        raise ConnectionError
+
+    async def test_it_goes_on_after_the_last_event_and_the_client_sees_one_answer(self):
+        async def rest(headers, send):
+            await send(head("text/event-stream") + b"id: s1-2\n" + progress(self.asked, 2) + event(result(self.asked)))
+
+        async with scripted(self.cuts, legacy=True, get=rest) as upstream:
+            async with running(spec("demo", url=upstream.url)) as stack:
+                answer = await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": {"progressToken": 1}})
+                events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+                assert [e["params"]["progress"] for e in events if "params" in e] == [1, 2]
+                assert events[-1]["result"]["content"][0]["text"] == "fine"
+                (taken,) = seen(upstream, "GET")
+                assert taken["last-event-id"] == "s1-0"
+                assert taken["mcp-session-id"] == "s1"
+                assert taken["accept"] == "text/event-stream"
+                assert upstream.methods().count("tools/call") == 1
+
+    async def test_a_server_that_polls_by_closing_is_followed(self):
+        rounds = 0
+
+        async def again(headers, send):
+            nonlocal rounds
+            rounds += 1
+            await send(head("text/event-stream") + b"id: s1-%d\nretry: 1\ndata:\n\n" % rounds)
+            if rounds == 4:
+                await send(event(result(self.asked)))
+
+        async with scripted(self.cuts, legacy=True, get=again) as upstream:
+            async with running(spec("demo", url=upstream.url)) as stack:
+                answer = await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": {"progressToken": 1}})
+                assert "fine" in answer.text.splitlines()[-2]
+                assert [h["last-event-id"] for h in seen(upstream, "GET")] == ["s1-0", "s1-1", "s1-2", "s1-3"]
+
+    @pytest.mark.parametrize("legacy", [True, False], ids=["without an id", "in the modern era"])
+    async def test_a_stream_that_cannot_be_taken_up_is_a_fault(self, legacy: bool):
+        async def cut(asked, send):
+            await send(head("text/event-stream") + (b"" if legacy else b"id: 1\ndata:\n\n") + b":\n\n")
+            raise ConnectionError
+
+        async with scripted(cut, legacy=legacy, get=hang) as upstream, running(spec("demo", url=upstream.url)) as stack:
+            assert (await stack.modern("/mcp/demo", "tools/call", ECHO)).json()["error"]["code"] == -31502
+            assert seen(upstream, "GET") == []
+
+    @pytest.mark.parametrize("status", ["405 Method Not Allowed", "404 Not Found", "200 OK"])
+    async def test_a_server_that_does_not_let_it_be_taken_up_is_a_fault(self, status: str):
+        async def refuses(headers, send):
+            await send(head("text/plain", status=status, length=0))
+
+        async with scripted(self.cuts, legacy=True, get=refuses) as upstream:
+            async with running(spec("demo", url=upstream.url)) as stack:
+                answer = await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": {"progressToken": 1}})
+                assert '"code":-31502' in answer.text
+
+    async def test_an_event_id_that_is_no_header_value_is_not_sent_back(self):
+        async def cut(asked, send):
+            await send(head("text/event-stream") + "id: ünsichtbar\ndata:\n\n".encode() + b":\n\n")
+            raise ConnectionError
+
+        async with scripted(cut, legacy=True, get=hang) as upstream, running(spec("demo", url=upstream.url)) as stack:
+            assert (await stack.modern("/mcp/demo", "tools/call", ECHO)).json()["error"]["code"] == -31502
+            assert seen(upstream, "GET") == []
+
+
+class TestListening:
+    async def link(self, stack):
+        gateway = stack.gateway._catalog
+        (endpoint,) = {id(e): e for e in gateway.endpoints.values() if e.name}.values()
+        who = next(iter(stack.auth.people.values()))
+        return await gateway.link(who, endpoint.specs[0])
+
+    async def test_what_belongs_to_no_request_is_heard_and_the_stream_taken_up_again(self):
+        rounds = 0
+
+        async def talks(headers, send):
+            nonlocal rounds
+            rounds += 1
+            note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+            ask = {"jsonrpc": "2.0", "id": "q", "method": "roots/list"}
+            await send(head("text/event-stream") + b"id: g-%d\nretry: 1\n" % rounds + event(note) + event(ask))
+
+        async with scripted(fine, legacy=True, get=talks) as upstream, running(spec("demo", url=upstream.url)) as stack:
+            link = await self.link(stack)
+            async with link.listen(()) as messages:
+                heard = [await anext(messages) for _ in range(3)]
+            assert [m["method"] for m in heard] == ["notifications/tools/list_changed"] * 3
+            assert [h.get("last-event-id") for h in seen(upstream, "GET")] == [None, "g-1", "g-2"]
+            # nobody declared roots: the question was answered here
+            assert [b for _, b in upstream.seen if b.get("error", {}).get("code") == -32601]
+
+    async def test_a_server_without_such_a_stream_says_so(self):
+        from firewall.core.errors import UpstreamFault
+
+        for legacy in (True, False):
+            async with scripted(fine, legacy=legacy) as upstream, running(spec("demo", url=upstream.url)) as stack:
+                link = await self.link(stack)
+                with pytest.raises(UpstreamFault, match="unsupported"):
+                    async with link.listen(()) as messages:
+                        await anext(messages)
+
+
+async def test_a_session_that_is_no_longer_used_is_ended_at_the_server():
+    class Ours(Credentials):
+        async def headers_for(self, who: Principal, upstream: str):
+            return ((b"authorization", b"Bearer upstream-secret"),)
+
+    async with scripted(fine, legacy=True) as upstream:
+        async with running(spec("demo", url=upstream.url), credentials=Ours()) as stack:
+            assert (await stack.modern("/mcp/demo", "tools/call", ECHO)).json()["result"]
+        (told,) = seen(upstream, "DELETE")
+        assert told["mcp-session-id"] == "s1"
+        assert told["authorization"] == "Bearer upstream-secret"
+
+
+async def test_a_server_that_does_not_answer_the_end_is_not_waited_for():
+    async with scripted(fine, legacy=True) as upstream:
+        async with running(spec("demo", url=upstream.url)) as stack:
+            assert (await stack.modern("/mcp/demo", "tools/call", ECHO)).json()["result"]
+
+            async def stuck(*_):
+                await asyncio.sleep(30)
+
+            upstream.answer = stuck
+            async with asyncio.timeout(2):
+                await stack.gateway.close()

@@ -1,6 +1,7 @@
 """Listeners on real sockets: ports, streams at shutdown, vanished clients, slow heads, TLS and mTLS."""
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -169,6 +170,23 @@ async def test_a_client_that_leaves_mid_stream_leaves_no_task_behind() -> None:
         for _, writer in clients:
             writer.transport.abort()
         await eventually(lambda: running == 0 and server.connections == 0)
+
+
+async def test_a_reader_that_takes_nothing_of_an_ended_answer_is_cut() -> None:
+    async def gives_up(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                while True:
+                    await send({"type": "http.response.body", "body": b"x" * (1 << 20), "more_body": True})
+
+    async with serving(gives_up, protocol=ProtocolSettings(head_s=0.1)) as server:
+        _, stuck = await connect(server)
+        stuck.transport.pause_reading()  # type: ignore[attr-defined]
+        stuck.write(GET)
+        await eventually(lambda: server.connections == 1)
+        await eventually(lambda: server.connections == 0)
+        stuck.transport.abort()
 
 
 async def test_without_watching_for_the_disconnect_the_task_would_stay() -> None:

@@ -1,6 +1,7 @@
 """Workers: one port for all, a dead one comes back, a stuck one is killed, everything is down in two seconds."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from firewall.net.runtime import SystemClock
 from firewall.net.workers import Supervisor, WorkerSettings, reserve_port
-from tests.net.worker_main import serve
+from tests.net.worker_main import hopeless, serve, slow_last
 
 PROGRAM = """
 import sys
@@ -125,6 +126,41 @@ def test_a_worker_that_dies_at_once_is_started_with_growing_pauses() -> None:
     supervisor.run()
     assert len(starts) == 3
     assert supervisor.pids() == []
+
+
+def test_one_worker_says_once_that_all_are_ready_and_all_know_one_secret(tmp_path: Path) -> None:
+    supervisor = Supervisor(slow_last, tmp_path, WorkerSettings(3), SystemClock())
+    said = threading.Thread(
+        target=lambda: (eventually(lambda: len(list(tmp_path.glob("second*"))) == 2), supervisor.stop())
+    )
+    said.start()
+    assert supervisor.run() == 0
+    said.join()
+    late, secret = (tmp_path / "up").read_text().split()
+    assert late == "True", "it was said before the last one was ready"
+    assert len(bytes.fromhex(secret)) == 32
+    assert {path.read_text() for path in tmp_path.glob("second*")} == {secret}
+
+
+def test_what_no_new_start_would_mend_ends_all_with_its_own_code_and_is_told_once(tmp_path: Path) -> None:
+    settings = WorkerSettings(2, hopeless=frozenset({4}))
+    assert Supervisor(hopeless, tmp_path, settings, SystemClock()).run() == 4
+    assert (tmp_path / "fault").read_text() == "x"
+
+
+def test_a_stop_of_the_whole_job_is_no_silence_of_its_workers(root: Path) -> None:
+    with program(root) as (process, port, events):  # stuck_s is 0.6 there
+        eventually(lambda: len(pids(port)) == 2)
+        first = pids(port)
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in (process.pid, *first):
+                os.kill(pid, number)
+            if number == signal.SIGSTOP:
+                time.sleep(1.6)  # the twin of a suspend: longer than any silence allowed
+        assert pids(port) == first
+        time.sleep(0.3)
+        assert not any(event.startswith("stuck") for event in events)
+        assert pids(port) == first
 
 
 def test_a_reserved_port_is_held_without_being_served() -> None:

@@ -30,6 +30,31 @@ def serve(index: int, heartbeat: Heartbeat, argument: Any) -> None:
     run(lambda: _main(heartbeat, argument))
 
 
+def slow_last(index: int, heartbeat: Heartbeat, argument: Any) -> None:
+    """Be ready; the last worker a moment later. Whoever is first writes once, when all are, with the secret."""
+
+    async def main() -> None:
+        if index == 2:
+            await asyncio.sleep(0.1)
+            (argument / "late").write_text("")
+        heartbeat.ready()
+        await heartbeat.all_ready()
+        if heartbeat.first("up"):
+            (argument / "up").write_text(f"{(argument / 'late').exists()} {heartbeat.secret.hex()}")
+        else:
+            (argument / f"second{index}").write_text(heartbeat.secret.hex())
+        await until_told(heartbeat, beat_s=0.05)
+
+    run(main)
+
+
+def hopeless(index: int, heartbeat: Heartbeat, argument: Any) -> None:
+    """End as a worker does that cannot read its configuration."""
+    if heartbeat.first("fault"):
+        (argument / "fault").open("a").write("x")
+    os._exit(4)
+
+
 async def _main(heartbeat: Heartbeat, port: int) -> None:
     tasks = Tasks()
     server = Server([Listener("data", "127.0.0.1", port, application, reuse_port=True)], SystemClock(), tasks)

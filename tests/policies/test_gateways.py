@@ -33,9 +33,23 @@ AGGREGATE = Resource(
         "scope": "git:read",
     },
 )
+ASKING = {"asks": ["elicitation", "roots", "sampling"]}
+PINNED = {"pin": "approved", "hash": "sha256:00"}
+RESOURCE = Resource("mcp_resource", "git/file:///srv/readme", "git", {**SERVER.properties, **PINNED})
+PROMPT = Resource("mcp_prompt", "git/review", "git", {**SERVER.properties, **PINNED})
 ITEM: JSON = {"id": "git_status", "effect_class": "read", "scope": "git:read", "pin": "approved", "state": "approved"}
 TOOL_POINTS = (Point.MCP_TOOL_CALL, Point.MCP_TOOL_RESULT)
+PROMPT_POINTS = (Point.MCP_PROMPT_GET, Point.MCP_PROMPT_RESULT, Point.MCP_COMPLETION_ASK)
+RESOURCE_POINTS = (Point.MCP_RESOURCE_READ, Point.MCP_RESOURCE_RESULT)
+LIST_POINTS = (Point.MCP_TOOL_LISTED, Point.MCP_RESOURCE_LISTED, Point.MCP_PROMPT_LISTED)
+OWN_POINTS = (*TOOL_POINTS, *PROMPT_POINTS, *RESOURCE_POINTS)
 MCP = [point for point in Point if INFO[point].protocol == "mcp"]
+ARGUMENTS: dict[Point, dict[str, JSON]] = {
+    **dict.fromkeys(LIST_POINTS, {"items": [ITEM]}),
+    Point.MCP_SAMPLING_ASK: {"max_tokens": 100, "tools": 0, "include_context": "none", "messages": 1},
+    Point.MCP_ELICITATION_ASK: {"mode": "form", "fields": ["branch"]},
+    Point.MCP_ELICITATION_ANSWER: {"action": "accept", "fields": ["branch"]},
+}
 
 
 def decide(bundle: Bundle, action: Action) -> tuple[str, list[str]]:
@@ -44,16 +58,26 @@ def decide(bundle: Bundle, action: Action) -> tuple[str, list[str]]:
 
 
 def action(point: Point, resource: Resource) -> Action:
-    arguments: dict[str, JSON] = {"items": [ITEM]} if point is Point.MCP_TOOL_LISTED else {}
-    return replace(call(), point=point, resource=resource, arguments=arguments)
+    if point.value.endswith((".ask", ".answer")) and resource.type == "mcp_server":
+        resource = Resource(resource.type, resource.id, resource.upstream, {**resource.properties, **ASKING})
+    return replace(call(), point=point, resource=resource, arguments=ARGUMENTS.get(point, {}))
+
+
+def own(point: Point) -> Resource:
+    """Return the resource that a gateway names at a point."""
+    if point in TOOL_POINTS:
+        return TOOL
+    if point in PROMPT_POINTS:
+        return PROMPT
+    return RESOURCE if point in RESOURCE_POINTS else SERVER
 
 
 @pytest.mark.parametrize("point", MCP)
 def test_an_mcp_server_s_traffic_passes(shipped: Bundle, point: Point) -> None:
-    assert decide(shipped, action(point, TOOL if point in TOOL_POINTS else SERVER)) == ("allow", [])
+    assert decide(shipped, action(point, own(point))) == ("allow", [])
 
 
-@pytest.mark.parametrize("point", [p for p in MCP if p not in TOOL_POINTS])
+@pytest.mark.parametrize("point", [p for p in MCP if p not in OWN_POINTS])
 def test_the_aggregated_endpoint_s_traffic_passes(shipped: Bundle, point: Point) -> None:
     who = replace(ALICE, audience="https://fw.example/mcp")
     assert decide(shipped, replace(action(point, AGGREGATE), principal=who)) == ("allow", [])
@@ -63,7 +87,6 @@ def test_the_aggregated_endpoint_s_traffic_passes(shipped: Bundle, point: Point)
 def test_a_stranger_s_does_not(shipped: Bundle, point: Point) -> None:
     """The twin: the same traffic without any scope of the server."""
     stranger = replace(ALICE, scopes=frozenset({"time:read"}))
-    resource = TOOL if point in TOOL_POINTS else SERVER
-    effect, rules = decide(shipped, replace(action(point, resource), principal=stranger))
+    effect, rules = decide(shipped, replace(action(point, own(point)), principal=stranger))
     assert effect == "deny"
     assert set(rules) <= {"identity.scope_missing", "core.default_deny", "tools.visibility"}

@@ -32,6 +32,8 @@ from firewall import app as composition
 from firewall import config as configuration
 from firewall.app import Worker
 from firewall.identity.tokens import SigningKeys
+from firewall.net.channel import Seat
+from firewall.nucleus import Paths
 from firewall.record.log import iter_bundles
 from firewall.record.tiles import WIDTH
 from firewall.wire import jwt
@@ -70,7 +72,7 @@ def settings(state: Path, **changes: Any) -> dict[str, Any]:
             "admin": {"host": "127.0.0.1", "port": free_port()},
         },
         "limits": {"calls_per_minute": 10_000_000, "tokens_per_day": 100_000_000, "usd_per_day": 10_000},
-        "identity": {"clients": {"svc": client, "other": client}},
+        "identity": {"clients": {"svc": client, "other": client, "third": client}},
     }
     return {**given, **changes}
 
@@ -305,20 +307,30 @@ class Composed(Face):
 
 
 @contextlib.asynccontextmanager
-async def composed(config: dict[str, Any]) -> AsyncIterator[Composed]:
-    """Run a worker on a configuration document (see `settings`)."""
+async def composed(config: dict[str, Any], *, workers: int = 0) -> AsyncIterator[Composed]:
+    """Run a worker on a configuration document (see `settings`).
+
+    workers: so many of one node, all in this process and on the same ports; the kernel spreads connections.
+    """
+    if workers:
+        config = {**config, "workers": workers}
     made = configuration.build(config)
     faults: list[tuple[str, str]] = []
+    everyone: list[Worker] = []
     with warm_cache(made.state):
-        worker = composition.build(made, on_fault=lambda code, detail: faults.append((code, detail)))
-    ports = await worker.start()
+        for index in range(workers or 1):
+            seat = Seat(index, workers, Paths(made.state).run, b"c" * 32) if workers else None
+            worker = composition.build(made, on_fault=lambda code, detail: faults.append((code, detail)), seat=seat)
+            everyone.append(worker)
+    ports = [await worker.start() for worker in everyone]
     try:
-        yield Composed(worker, ports["data"], made.public_url, made.audit_dir, faults)
+        yield Composed(everyone[0], ports[0]["data"], made.public_url, made.audit_dir, faults)
     finally:
-        await worker.stop()
-        # Compiled programs may be dropped by the thread that made them only: not by a collection in some other one.
-        worker.guard._engine = None  # type: ignore[assignment]
-        worker.parts.clear()
+        for worker in everyone:
+            await worker.stop()
+            # Compiled programs may be dropped by the thread that made them only: not by a collection in some other one.
+            worker.guard._engine = None  # type: ignore[assignment]
+            worker.parts.clear()
 
 
 @contextlib.contextmanager
@@ -405,6 +417,7 @@ def started(config: dict[str, Any], directory: Path, *, environ: Mapping[str, st
     path.write_text(yaml.safe_dump(config))
     made = configuration.build(config)
     log = directory / "up.log"
+    since = log.stat().st_size if log.exists() else 0
     with warm_cache(made.state):
         with log.open("ab") as out:
             process = subprocess.Popen(
@@ -419,7 +432,7 @@ def started(config: dict[str, Any], directory: Path, *, environ: Mapping[str, st
         port = made.listeners.data.port
         run = Started(process, port, made.public_url, made.audit_dir, made.state, log)
         try:
-            _wait(run)
+            _wait(run, since)
         except BaseException:
             run.kill()
             raise
@@ -433,12 +446,12 @@ def started(config: dict[str, Any], directory: Path, *, environ: Mapping[str, st
                 run.kill()
 
 
-def _wait(run: Started) -> None:
+def _wait(run: Started, since: int) -> None:
     until = time.monotonic() + 50
     while time.monotonic() < until:
         if run.process.poll() is not None:
             break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", run.port), timeout=0.2):
+        if b"Bartizan is up" in run.log.read_bytes()[since:]:  # said when every worker listens
             return
         time.sleep(0.02)
     raise AssertionError(f"bartizan up did not start: {run.log.read_text()[-2000:]}")

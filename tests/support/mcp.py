@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,9 +19,9 @@ from mcp.client.streamable_http import streamable_http_client
 
 from firewall.core.errors import Unauthenticated
 from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSON
+from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.principal import Principal
-from firewall.enforce.pins import Pins
+from firewall.enforce.pins import PinRules, Pins
 from firewall.enforce.registry import Registry
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
@@ -28,12 +29,16 @@ from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
 from firewall.state.vault import Sealer
+from mcp_gateway.owner import Neighbours
 from mcp_gateway.sandbox import Support
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import Settings, UpstreamSpec
 from tests.support.kit import Kit, kit, principal
+from tests.support.node import Spread, begin, neighbours
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loopback in clear: nobody reads all authorities for each request
 NO_WALLS = Support(0, False, False)
+WORKERS = 1  # of `running`; `tests/mcp_gateway/conftest.py` runs the suites that touch state with several
 PUBLIC = "http://127.0.0.1:8700"
 BIN = Path(sys.executable).parent
 MODERN_META = {
@@ -87,6 +92,13 @@ class Stack:
     auth: TokenTable
     port: int = 0
     sdk_errors: list[str] = field(default_factory=list)
+    changes: list[JSONObject] = field(default_factory=list)
+    others: list[MCPGateway] = field(default_factory=list)
+
+    @property
+    def workers(self) -> list[MCPGateway]:
+        """Every gateway of the node; the first is ``gateway``, where sessions live."""
+        return [self.gateway, *self.others]
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -95,7 +107,7 @@ class Stack:
     async def client(
         self, path: str, *, mode: str = "auto", token: str = "alice", **options: Any
     ) -> AsyncIterator[Client]:
-        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=20) as http:
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=20, verify=NO_TLS) as http:
             transport = streamable_http_client(self.url(path), http_client=http)
             async with Client(transport, mode=mode, read_timeout_seconds=15, **options) as client:
                 yield client
@@ -111,7 +123,7 @@ class Stack:
         ]
         extra = list(headers.items()) if isinstance(headers, Mapping) else list(headers or [])
         named = {name.lower() for name, _ in extra}
-        async with httpx2.AsyncClient(timeout=20) as http:
+        async with httpx2.AsyncClient(timeout=20, verify=NO_TLS) as http:
             content = body if isinstance(body, bytes) else None
             return await http.post(
                 self.url(path),
@@ -134,8 +146,8 @@ class Stack:
         given["_meta"] = {**MODERN_META, **given.get("_meta", {})}
         body = {"jsonrpc": "2.0", "id": rpc_id, "method": method, "params": given}
         routed = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
-        if "name" in given:
-            routed["mcp-name"] = given["name"]
+        if "name" in given or method == "resources/read":
+            routed["mcp-name"] = given["uri" if method == "resources/read" else "name"]
         return await self.post(path, body, token=token, headers={**routed, **headers})
 
 
@@ -163,6 +175,8 @@ async def running(
     origins: frozenset[str] = frozenset(),
     approved: bool = True,
     settings: Mapping[str, Any] | None = None,
+    near: Neighbours | None = None,
+    rules: PinRules = PinRules(),  # noqa: B008  frozen
     **guard: Any,
 ) -> AsyncIterator[Stack]:
     """Run a gateway in front of upstreams on a free port."""
@@ -174,36 +188,49 @@ async def running(
             registry.register(tenant, "mcp", one.name, {}, by="test")
             if approved:
                 registry.approve(tenant, "mcp", one.name, by="test")
-    pins = Pins(parts.store.collection("pins"), parts.marks, parts.clock)
+    changes: list[JSONObject] = []
+    pins = Pins(parts.store.collection("pins"), parts.marks, parts.clock, rules, changes.append)
     tasks = Tasks()
     everyone = people or {"alice": person(*(f"{s.name}:{right}" for s in specs for right in ("read", "write")))}
     client = PooledClient(Dialler(SystemClock()))
     auth = TokenTable(everyone)
-    gateway = MCPGateway(
-        Settings(PUBLIC, specs, scratch=scratch, **(settings or {})),
-        guard=parts.guard,
-        auth=auth,
-        credentials=credentials or Credentials(),
-        client=client,
-        pins=pins,
-        registry=registry,
-        review=review,
-        sealer=Sealer(b"k" * 32, SystemClock()),
-        clock=SystemClock(),
-        tasks=tasks,
-        support=support,
-    )
-    app = Edge(gateway, EdgeSettings(frozenset({"127.0.0.1", "localhost"}), origins)) if edge else gateway
-    server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
-    await server.start()
-    stack = Stack(gateway, parts, pins, registry, tasks, auth, server.ports["mcp"])
-    try:
-        yield stack
-    finally:
-        await gateway.close()
-        await server.stop(grace_s=0.2)
-        await client.close()
-        await tasks.close()
+
+    def worker(beside: Neighbours | None) -> MCPGateway:
+        return MCPGateway(
+            Settings(PUBLIC, specs, scratch=scratch, **(settings or {})),
+            guard=parts.guard,
+            auth=auth,
+            credentials=credentials or Credentials(),
+            client=client,
+            pins=pins,
+            registry=registry,
+            review=review,
+            sealer=Sealer(b"k" * 32, SystemClock()),
+            clock=SystemClock(),
+            tasks=tasks,
+            support=support,
+            near=beside,
+            burnt=parts.store.collection("mcp_request_state"),
+            task_rows=parts.store.collection("mcp_tasks"),
+        )
+
+    async with contextlib.AsyncExitStack() as ends:
+        ends.push_async_callback(tasks.close)
+        ends.push_async_callback(client.close)
+        several = await ends.enter_async_context(neighbours(WORKERS, tasks)) if WORKERS > 1 and near is None else []
+        gateways = [worker(one) for one in several] or [worker(near)]
+        gateway: Any = Spread(gateways) if several else gateways[0]
+        await begin(several, gateways if several else [])
+        app = Edge(gateway, EdgeSettings(frozenset({"127.0.0.1", "localhost"}), origins)) if edge else gateway
+        server = Server([Listener("mcp", "127.0.0.1", 0, app)], SystemClock(), tasks)
+        await server.start()
+        try:
+            port = server.ports["mcp"]
+            yield Stack(gateways[0], parts, pins, registry, tasks, auth, port, changes=changes, others=gateways[1:])
+        finally:
+            for one in gateways:
+                await one.close()
+            await server.stop(grace_s=0.2)
 
 
 @contextlib.asynccontextmanager

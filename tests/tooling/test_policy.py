@@ -55,7 +55,7 @@ class TestCheck:
             ("crosswalk_missing", "crosswalk/owasp.yaml", "editions:", "editors:"),
             ("config_rule_unknown", "config/data.yaml", "shadow_rules: []", "shadow_rules: [tools.nothing]"),
             ("config_exception_open", "config/data.yaml", "exceptions: []", "exceptions: [{rule: tools.pin_new}]"),
-            ("rule_untested", "replay/20-tools.jsonl", "tools.pin_new", "tools.pin_newer"),
+            ("rule_untested", "replay/20-tools.jsonl", "tools.schema_mismatch", "tools.schema_mismatched"),
         ],
     )
     def test_a_note_is_made(self, changed: Changed, code: str, name: str, old: str, new: str) -> None:

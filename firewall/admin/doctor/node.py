@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient
 from firewall.config import Config, rooms
+from firewall.config.commands import remarks
 from firewall.config.model import Credential, ListenerConfig
 from firewall.core.errors import ConfigFault, PolicyFault, UpstreamFault
 from firewall.decide import bundle as bundles
@@ -26,6 +27,7 @@ from firewall.state.sqlite import SQLiteStore
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
 
+CAGE_PATH: Final = "/usr/local/bin:/usr/bin:/bin"  # the PATH that local programs get (mcp_gateway.stdio)
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 DAY_US: Final = 86_400_000_000
 EXPIRES_DAYS: Final = 14
@@ -205,20 +207,11 @@ def upstreams(patient: Patient) -> Iterator[Check]:
         else:
             count += 1
     for name, given in config.mcp.items():
-        if given.command and shutil.which(given.command[0]) is None:
-            yield Check(
-                "upstreams", "fail", f"{name}: there is no program {given.command[0]}", "install it, or mend command"
-            )
+        if given.command and (wrong := program_fault(given.command[0])):
+            yield Check("upstreams", "fail", f"{name}: {wrong}", "install it, or write its absolute path into command")
         elif given.command:
             count += 1
     local = [name for name, given in config.mcp.items() if given.command]
-    if config.workers > 1 and local:
-        yield Check(
-            "upstreams",
-            "fail",
-            f"workers is {config.workers}, and {', '.join(local)} are local programs",
-            "set workers: 1, or put them behind Streamable HTTP",
-        )
     if not urls and not local and not config.demo:
         yield Check(
             "upstreams", "warn", "nothing is configured to be guarded", "add mcp, a2a or llm; see bartizan init"
@@ -227,6 +220,25 @@ def upstreams(patient: Patient) -> Iterator[Check]:
         yield Check(
             "upstreams", "ok", f"{count} as configured" + ("" if patient.reach else " (not called; --reach does)")
         )
+
+
+def commands(patient: Patient) -> Iterator[Check]:
+    """Local programs whose command has a shape that hides something (MCP security best practices, LO-3)."""
+    for name, given in patient.config.mcp.items():
+        for remark in remarks(given.command, (*given.read, *given.write)):
+            yield Check(
+                "commands", "warn", f"{name}: {remark}", "read the command word by word; narrow what it is given"
+            )
+
+
+def program_fault(word: str) -> str:
+    """Return why a configured program cannot be started, "" when it can: a bare name is looked up as its cage does."""
+    if not os.path.isabs(word) and os.sep in word:
+        return f"{word} is a relative path"
+    if shutil.which(word, path=CAGE_PATH) is None:
+        where = "" if os.path.isabs(word) else f" in {CAGE_PATH}"
+        return f"there is no program {word}{where}"
+    return ""
 
 
 def clock(patient: Patient) -> Iterator[Check]:
@@ -331,5 +343,6 @@ EXAMINATIONS: Final[tuple[tuple[str, Examination], ...]] = (
     ("policy", policy),
     ("credentials", credentials),
     ("upstreams", upstreams),
+    ("commands", commands),
     ("clock", clock),
 )

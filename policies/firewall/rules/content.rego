@@ -292,11 +292,30 @@ finding contains {
 	"rule": "content.private_address", "effect": "deny", "code": "private_address",
 	"owasp": ["ASI02", "ASI05", "MCP05:2025"], "severity": 85, "obligations": [],
 } if {
-	input.point in {"mcp.tool.call", "a2a.message.send", "llm.tool_call"}
+	input.point in {
+		"mcp.tool.call", "mcp.resource.read", "mcp.resource.watch", "mcp.prompt.get",
+		"mcp.elicitation.answer", "mcp.sampling.answer",
+		"a2a.message.send", "llm.tool_call",
+	}
 	some f in seen
 	f.category == "egress"
 	not below(f, "egress")
+	not own_file(f)
 	not private_allowed
+}
+
+# A resource may be a file of its server: which ones there are is listed and pinned.
+own_file(f) if {
+	input.point in {"mcp.resource.read", "mcp.resource.watch"}
+	f.rule == "egress.local_scheme"
+	f.pointer == "/params/uri"
+}
+
+# A root is a file of the client: its answer was decided at a point of its own.
+own_file(f) if {
+	f.rule == "egress.local_scheme"
+	is_string(f.pointer)
+	startswith(f.pointer, "/params/inputResponses/")
 }
 
 # METADATA
@@ -334,6 +353,8 @@ finding contains {
 } if {
 	input.point in {
 		"mcp.tool.result", "mcp.notify.server", "mcp.error",
+		"mcp.resource.result", "mcp.prompt.result", "mcp.completion.result", "mcp.task.status",
+		"mcp.sampling.ask", "mcp.elicitation.ask",
 		"a2a.message.receive", "a2a.task.update", "a2a.error",
 	}
 	not trusted
@@ -378,6 +399,12 @@ outward if {
 }
 
 outward if input.point == "a2a.message.send"
+
+# What a person or a model answers to a server that nobody vouches for has left the house.
+outward if {
+	input.point in {"mcp.sampling.answer", "mcp.elicitation.answer"}
+	not trusted
+}
 
 # METADATA
 # title: Untrusted data before a consequential action

@@ -1,6 +1,6 @@
 # METADATA
 # scope: package
-# title: Tools, agents, models and hosts
+# title: Tools, resources, prompts, agents, models and hosts
 # description: |
 #   What may be reached at all: registered, approved, unchanged since its approval, called as its
 #   schema says. Facts come from the registry, the pins and the configuration, never from a message.
@@ -19,7 +19,11 @@ facts := input.resource.properties
 
 registered if facts.state == "approved"
 
-pinned if facts.pin == "approved"
+# A changed definition passes where the operator wrote `on_change: warn`; a rule below says so each time.
+pinned if facts.pin in {"approved", "warned"}
+
+# What a template or another reply named, and no list showed, has no definition that could be pinned.
+pinned_or_unlisted if facts.pin in {"approved", "warned", "none"}
 
 classes := {"read", "write", "destroy", "send", "pay", "exec", "admin"}
 
@@ -35,20 +39,62 @@ grant contains "tools.call" if {
 grant contains "tools.server" if {
 	input.point in {
 		"mcp.session.open", "mcp.notify.client", "mcp.tool.list",
+		"mcp.resource.list", "mcp.resource.watch", "mcp.prompt.list",
 		"mcp.pong", "mcp.session.opened", "mcp.notify.server", "mcp.error",
 	}
 	registered
 }
 
+grant contains "tools.read" if {
+	input.point in {"mcp.resource.read", "mcp.completion.ask"}
+	input.resource.type == "mcp_resource"
+	registered
+	pinned_or_unlisted
+}
+
+grant contains "tools.prompt" if {
+	input.point in {"mcp.prompt.get", "mcp.completion.ask"}
+	input.resource.type == "mcp_prompt"
+	registered
+	pinned
+}
+
 grant contains "tools.result" if {
-	input.point == "mcp.tool.result"
+	input.point in {
+		"mcp.tool.result", "mcp.resource.result", "mcp.prompt.result", "mcp.completion.result",
+		"mcp.task.get", "mcp.task.cancel", "mcp.task.status",
+	}
 	registered
 }
 
 grant contains "tools.listed" if {
-	input.point == "mcp.tool.listed"
+	points.lists
 	registered
 	list_readable
+}
+
+# A server asks its client only for what its operator named; an answer follows the same word.
+grant contains "tools.sampling" if {
+	points.sampling
+	registered
+	asks_for("sampling")
+}
+
+grant contains "tools.elicitation" if {
+	points.elicitation
+	registered
+	asks_for("elicitation")
+}
+
+grant contains "tools.roots" if {
+	points.roots
+	registered
+	asks_for("roots")
+}
+
+asks_for(what) if {
+	is_array(facts.asks)
+	what in facts.asks
 }
 
 grant contains "tools.agent" if {
@@ -119,8 +165,30 @@ finding contains {
 } if facts.pin == "changed"
 
 # METADATA
+# title: The definition changed, and its operator lets it through
+# description: The upstream is set to warn on change. The call goes on and the record says what it went on with.
+# custom:
+#   owasp: [ASI04, "MCP03:2025"]
+#   severity: 60
+#   message_user: ""
+finding contains {
+	"rule": "tools.pin_warned", "effect": "allow", "code": "definition_changed",
+	"owasp": ["ASI04", "MCP03:2025"], "severity": 60,
+	"obligations": [{"type": "notify", "channel": "audit"}],
+} if changed_and_warned
+
+changed_and_warned if facts.pin == "warned"
+
+changed_and_warned if {
+	points.lists
+	some item in items
+	item.pin == "warned"
+	usable(item)
+}
+
+# METADATA
 # title: The definition was never approved
-# description: A tool or agent that appeared after the first contact waits for an operator.
+# description: A tool, prompt, resource or agent that appeared after the first contact waits for an operator.
 # custom:
 #   owasp: [ASI04, "MCP03:2025"]
 #   severity: 70
@@ -192,7 +260,7 @@ list_readable if {
 
 usable(item) if {
 	item.state == "approved"
-	item.pin == "approved"
+	item.pin in {"approved", "warned"}
 	item.scope in input.subject.properties.scopes
 }
 
@@ -207,7 +275,7 @@ finding contains {
 	"rule": "tools.visibility", "effect": "transform", "code": "items_hidden",
 	"owasp": ["ASI02", "ASI04", "LLM08:2026"], "severity": 10, "obligations": hidden,
 } if {
-	input.point == "mcp.tool.listed"
+	points.lists
 	count(hidden) > 0
 }
 
@@ -302,7 +370,7 @@ finding contains {
 	"rule": "tools.protected_path", "effect": "deny", "code": "protected_path",
 	"owasp": ["ASI05", "ASI02", "MCP05:2025"], "severity": 85, "obligations": [],
 } if {
-	input.point == "mcp.tool.call"
+	input.point in {"mcp.tool.call", "mcp.resource.read", "mcp.resource.watch"}
 	leads_astray
 }
 
@@ -315,6 +383,22 @@ leads_astray if {
 leads_astray if {
 	some f in input.context.findings
 	f.rule == "path.protected"
+}
+
+# METADATA
+# title: The address of a resource is of a kind that carries its own content
+# description: Schemes that no server needs to be asked for, and that clients run or show as their own.
+# custom:
+#   owasp: [ASI05, ASI02, "MCP05:2025"]
+#   severity: 70
+#   message_user: The parameters are not valid.
+finding contains {
+	"rule": "tools.resource_scheme", "effect": "deny", "code": "resource_scheme",
+	"owasp": ["ASI05", "ASI02", "MCP05:2025"], "severity": 70, "obligations": [],
+} if {
+	input.point in {"mcp.resource.read", "mcp.resource.watch"}
+	some scheme in data.config.refused_uri_schemes
+	input.action.properties.arguments.uri_scheme == scheme
 }
 
 # -- findings: egress of local programs -------------------------------------------------------------

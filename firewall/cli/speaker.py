@@ -1,0 +1,108 @@
+"""What `bartizan run` says to people, on stderr; never a word of the server's own, and nothing on stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from firewall.cli.guarding import program_paths, run_state
+from firewall.cli.output import safe
+from firewall.core.upstream_words import upstream_words
+
+if TYPE_CHECKING:
+    from firewall.guarded import GuardedSettings, Met
+
+
+class Speaker:
+    """What a run says to people, on stderr: a few lines, or JSON lines. Never a word of the server's own."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def say(self, event: str, *lines: str, **facts: Any) -> None:
+        """Say one thing; the first line is the sentence."""
+        try:
+            if self.as_json:
+                sys.stderr.write(orjson.dumps({"event": event, **facts}).decode() + "\n")
+            else:
+                first, *rest = [safe(line) for line in lines]
+                sys.stderr.write("\n".join([f"bartizan: {first}", *(f"  {line}" for line in rest)]) + "\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # nobody listens; the protocol goes on
+
+    def met(self, settings: GuardedSettings, met: Met) -> None:
+        """Say what the server turned out to be: at first contact what was pinned, later what waits."""
+        spec, name = settings.spec, settings.spec.name
+        counts: dict[str, int] = {}
+        for pin in met.pins:
+            counts[pin.kind] = counts.get(pin.kind, 0) + 1
+        waiting = [pin for pin in met.pins if pin.status != "approved"]
+        facts = {
+            "name": name, "fresh": met.fresh, "pins": counts, "waiting": len(waiting), "fault": met.code,
+            "state": str(settings.paths.state), "missing_walls": list(met.missing),
+        }  # fmt: skip
+        if met.code:
+            what, mend = upstream_words(met.code)
+            self.say("met", f"{name}: {what} ({met.code})", f"mend: {mend}", **facts)
+            return
+        told = _counted(counts)
+        own = (
+            f"bartizan --run {name}"
+            if settings.paths.state == run_state(name)
+            else f"bartizan --state-dir {settings.paths.state}"
+        )
+        if met.fresh:
+            lines = [
+                f"{name}: first contact; pinned as they are now: {told or 'nothing yet'}. A change is stopped until you agree.",
+                f"{own} pins status     what is pinned, what waits",
+                f"{own} audit show      what was called, what was decided",
+                f"{own} explain ID      why (the id stands in every refusal)",
+                _cage_words(settings),
+            ]
+        else:
+            lines = [f"{name}: guarded; {told or 'nothing is pinned'}"]
+        if waiting:
+            names = ", ".join(f"{pin.kind} {pin.name}".strip() for pin in waiting[:5])
+            lines.append(f"{len(waiting)} wait for you and are not served: {names}{' …' if len(waiting) > 5 else ''}")
+            lines.append(f"look and agree: {own} pins diff {name}, then: {own} pins approve {name}")
+        if met.missing and spec.sandbox != "off":
+            lines.append(f"this kernel lacks: {', '.join(met.missing)}; the server runs without")
+        self.say("met", *(line for line in lines if line), **facts)
+
+    def refused(self, settings: GuardedSettings, host: str, port: int) -> None:
+        """Say that the child wanted to connect somewhere, and what would allow it."""
+        shown = host[:120]
+        self.say(
+            "egress_refused",
+            f"{settings.spec.name}: it wanted {shown}:{port}, which was refused",
+            f"if that is right: --allow-host {shown}" + ("" if port in (80, 443) else f":{port}"),
+            name=settings.spec.name, host=shown, port=port,
+        )  # fmt: skip
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """Return "2 tools, its instructions"."""
+    single = {"instructions": "its instructions", "set": "the set of them", "server": "what it says of itself"}
+    return ", ".join(
+        single.get(kind) or f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(counts.items(), reverse=True)
+    )
+
+
+def _cage_words(settings: GuardedSettings) -> str:
+    spec = settings.spec
+    if not spec.command:
+        return f"it is reached at {spec.url}, on a {spec.network} address only"
+    if spec.sandbox == "off":
+        return "it runs WITHOUT a sandbox: it can do what you can"
+    hosts = (
+        "any public host" if settings.hosts is None else ", ".join(sorted(h for h, _ in settings.hosts)) or "no host"
+    )
+    writes = ", ".join(spec.write) or "nothing of yours"
+    return f"it may write {writes}, connect to {hosts}, and reads its own installation" + (
+        f" and {', '.join(path for path in spec.read if path not in program_paths(spec.command[0]))}"
+        if set(spec.read) - set(program_paths(spec.command[0]))
+        else ""
+    )

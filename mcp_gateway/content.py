@@ -1,0 +1,199 @@
+"""Results that carry content: resources, prompts, completions, and the URIs inside tool results. Pure.
+
+- A resource's contents are a closed list of members, each with exactly one of ``text`` and ``blob``. A
+  blob that says it is text goes on as text: inspection then reads what a host would show.
+- A prompt's messages are blocks of the known kinds, since they become turns of a conversation.
+- URIs are told as the endpoint tells them (`shelf`), wherever they stand.
+
+Source: MCP 2025-11-25 and 2026-07-28, server/{resources,prompts,utilities/completion}.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Final
+
+from firewall.core.bounds import JSON_INTEGER
+from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.wire import jsonrpc
+from mcp_gateway import apps
+from mcp_gateway.bridge import kept_meta
+from mcp_gateway.message import SERVER_INFO, RpcId
+from mcp_gateway.versions import MODERN, Era
+
+Outward = Callable[[str], str] | None
+
+CONTENTS: Final = 1_000
+TTL_MS: Final = 24 * 3600 * 1000  # the longest that an upstream's ttlMs is believed
+MESSAGES: Final = 1_000
+COMPLETIONS: Final = 100  # MCP, completion: at most 100 values
+ROLES: Final = frozenset({"user", "assistant"})
+_TEXTUAL: Final = ("text/", "application/json", "application/xml", "application/javascript", "application/xhtml")
+
+
+def read_result(
+    rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject, outward: Outward, rights: apps.Rights, ttl_ms: int
+) -> JSONObject:
+    """Return a ``resources/read`` result as it goes to the client. Raises Malformed("result_shape").
+
+    ttl_ms: for how long the client may keep it; 0 where the upstream does not say.
+    """
+    given = _complete(result)
+    contents = given.get("contents")
+    if not isinstance(contents, list) or len(contents) > CONTENTS:
+        raise Malformed("result_shape")
+    out: JSONObject = {"contents": [_content(one, outward, rights) for one in contents]}
+    if era == MODERN:
+        out |= {"ttlMs": ttl_ms, "cacheScope": "private"}
+    return _message(rpc_id, era, out, given, server_info)
+
+
+def prompt_result(
+    rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject, outward: Outward, rights: apps.Rights
+) -> JSONObject:
+    """Return a ``prompts/get`` result as it goes to the client. Raises Malformed("result_shape")."""
+    given = _complete(result)
+    messages = given.get("messages")
+    if not isinstance(messages, list) or len(messages) > MESSAGES or not isinstance(given.get("description", ""), str):
+        raise Malformed("result_shape")
+    told: list[JSON] = []
+    for one in messages:
+        role = one.get("role") if isinstance(one, dict) else None
+        if not isinstance(one, dict) or role not in ROLES:
+            raise Malformed("result_shape")
+        told.append({"role": role, "content": block(one.get("content"), outward, rights)})
+    out: JSONObject = {"messages": told}
+    if "description" in given:
+        out["description"] = given["description"]
+    return _message(rpc_id, era, out, given, server_info)
+
+
+def completion_result(rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject) -> JSONObject:
+    """Return a ``completion/complete`` result as it goes to the client. Raises Malformed("result_shape")."""
+    given = _complete(result)
+    told = given.get("completion")
+    values = told.get("values") if isinstance(told, dict) else None
+    if not isinstance(told, dict) or not isinstance(values, list) or len(values) > COMPLETIONS:
+        raise Malformed("result_shape")
+    if not all(isinstance(value, str) for value in values):
+        raise Malformed("result_shape")
+    out: JSONObject = {"values": values}
+    total = told.get("total")
+    if isinstance(total, int) and not isinstance(total, bool) and 0 <= total <= JSON_INTEGER:
+        out["total"] = total
+    if isinstance(told.get("hasMore"), bool):
+        out["hasMore"] = told["hasMore"]
+    return _message(rpc_id, era, {"completion": out}, given, server_info)
+
+
+def tool_content(message: JSONObject, outward: Outward, rights: apps.Rights) -> JSONObject:
+    """Return a tool result's message with the URIs of its blocks told as the endpoint tells them.
+
+    What else a block holds stays as it is. Raises Malformed("result_shape") for a block of a known
+    kind without its members.
+    """
+    result = message.get("result")
+    blocks = result.get("content") if isinstance(result, dict) else None
+    if not isinstance(result, dict) or not isinstance(blocks, list):
+        return message
+    told = [_addressed(one, outward, rights) for one in blocks]
+    return message if all(a is b for a, b in zip(told, blocks, strict=True)) else {
+        **message, "result": {**result, "content": told}
+    }  # fmt: skip
+
+
+def block(value: JSON, outward: Outward, rights: apps.Rights) -> JSONObject:
+    """Return a content block of a known kind. Raises Malformed("result_shape")."""
+    if not isinstance(value, dict):
+        raise Malformed("result_shape")
+    kind = value.get("type")
+    needed = {"text": ("text",), "image": ("data", "mimeType"), "audio": ("data", "mimeType")}.get(str(kind))
+    if needed is None:
+        if kind not in ("resource_link", "resource"):
+            raise Malformed("result_shape")
+    elif not all(isinstance(value.get(key), str) for key in needed):
+        raise Malformed("result_shape")
+    out = _addressed(value, outward, rights)
+    assert isinstance(out, dict)
+    if "_meta" not in out:
+        return out
+    out = dict(out)
+    meta = kept_meta(out.pop("_meta"))
+    return {**out, "_meta": meta} if meta else out
+
+
+def _addressed(value: JSON, outward: Outward, rights: apps.Rights) -> JSON:
+    """Return a block with its URI told; the same object when nothing changes."""
+    if not isinstance(value, dict):
+        return value
+    if value.get("type") == "resource_link":
+        uri = value.get("uri")
+        if not isinstance(uri, str):
+            raise Malformed("result_shape")
+        return value if outward is None else {**value, "uri": outward(uri)}
+    if value.get("type") == "resource":
+        return {**value, "resource": _content(value.get("resource"), outward, rights)}
+    return value
+
+
+def _content(value: JSON, outward: Outward, rights: apps.Rights) -> JSONObject:
+    """Return one entry of ``contents``, or an embedded resource: a closed list of members."""
+    if not isinstance(value, dict):
+        raise Malformed("result_shape")
+    uri, kind, text, blob = (value.get(key) for key in ("uri", "mimeType", "text", "blob"))
+    if (
+        not isinstance(uri, str)
+        or (kind is not None and not isinstance(kind, str))
+        or ("text" in value) == ("blob" in value)
+    ):
+        raise Malformed("result_shape")
+    out: JSONObject = {"uri": outward(uri) if outward is not None else uri}
+    if isinstance(kind, str):
+        out["mimeType"] = kind
+    if isinstance(text, str):
+        out["text"] = text
+    elif isinstance(blob, str):
+        out |= _blob(blob, kind if isinstance(kind, str) else "")
+    else:
+        raise Malformed("result_shape")
+    if isinstance(value.get("annotations"), dict):
+        out["annotations"] = value["annotations"]
+    meta = apps.shown(kept_meta(value.get("_meta")), rights, outward)
+    if meta:
+        out["_meta"] = meta
+    return out
+
+
+def _blob(blob: str, kind: str) -> JSONObject:
+    """Return a blob, as text when its type says that it is some. Raises Malformed for other than RFC 4648 §4."""
+    try:
+        data = base64.b64decode(blob, validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed("result_shape") from None
+    plain = kind.partition(";")[0].strip().lower()
+    if plain.startswith(_TEXTUAL) or plain.endswith(("+json", "+xml")):
+        try:
+            return {"text": data.decode("utf-8")}
+        except UnicodeDecodeError:
+            raise Malformed("result_shape") from None
+    return {"blob": blob}
+
+
+def _complete(result: JSON) -> JSONObject:
+    if not isinstance(result, dict) or result.get("resultType", "complete") != "complete":
+        raise Malformed("result_shape")
+    return result
+
+
+def _message(rpc_id: RpcId, era: Era, out: JSONObject, given: JSONObject, server_info: JSONObject) -> JSONObject:
+    meta = kept_meta(given.get("_meta"))
+    if era == MODERN:
+        out["resultType"] = "complete"
+        if server_info.get("name") and server_info.get("version"):
+            meta[SERVER_INFO] = server_info
+    if meta:
+        out["_meta"] = meta
+    return jsonrpc.build_response(rpc_id, out)
