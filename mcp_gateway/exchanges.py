@@ -96,13 +96,13 @@ class HTTPExchange:
         "_events",
         "_last_id",
         "_link",
+        "_on_pause",
         "_parser",
         "_resumes",
         "_retry_ms",
         "_rpc_id",
         "_sse",
         "_stream",
-        "_on_pause",
     )
 
     def __init__(self, link: Opener, rpc_id: int, cleared: Cleared, credentials: Headers, deadline_s: float) -> None:
