@@ -7,35 +7,54 @@ from types import TracebackType
 
 
 class Leash:
-    """A block that can be ended from outside, without a task of its own: ``async with leash``, ``leash.pull()``."""
+    """A block that can be ended from outside, without a task of its own: ``async with leash``, ``leash.pull()``.
 
-    __slots__ = ("_active", "_timeout", "pulled")
+    What `asyncio.timeout` does with a deadline, at the price of a request that never needs it: the task
+    is cancelled and the cancellation is taken back at the block's end. One from elsewhere goes through.
+    """
+
+    __slots__ = ("_before", "_sent", "_soon", "_task", "pulled")
 
     def __init__(self) -> None:
-        self._timeout = asyncio.timeout(None)
-        self._active = False
+        self._task: asyncio.Task[object] | None = None
+        self._before = 0
+        self._sent = False
+        self._soon: asyncio.Handle | None = None
         self.pulled = False
 
     async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._active = True
+        task = self._task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a leash is held by a task")
+        self._before = task.cancelling()
         if self.pulled:
             self.pull()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> bool:
-        self._active = False
-        try:
-            await self._timeout.__aexit__(kind, error, where)
+        task, self._task = self._task, None
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if not self._sent or task is None:
             return False
-        except TimeoutError:
-            if self.pulled:
-                return True
-            raise
+        self._sent = False
+        # Somebody else may want the task to end as well: then it ends.
+        return task.uncancel() <= self._before and (kind is None or issubclass(kind, asyncio.CancelledError))
 
     def pull(self) -> None:
         """End the block at its next wait; the block then ends without an exception."""
         self.pulled = True
-        if self._active:
-            self._timeout.reschedule(asyncio.get_running_loop().time())
+        if self._task is None or self._sent or self._soon is not None:
+            return
+        if asyncio.current_task() is self._task:
+            # A task that cancels itself keeps the cancellation for later if it waits for nothing any more.
+            self._soon = asyncio.get_running_loop().call_soon(self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._sent:
+            self._sent = True
+            self._task.cancel()

@@ -19,6 +19,7 @@ from typing import Final
 from firewall.core.bounds import JSON_INTEGER, KIB, RPC_ID_CHARS
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.value import value
 from firewall.wire import jsonrpc
 from mcp_gateway import headers as h
 from mcp_gateway.versions import (
@@ -83,7 +84,7 @@ class Rejected(Malformed):
         self.data = data or {}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """A request.
 

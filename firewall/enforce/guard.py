@@ -62,7 +62,15 @@ from firewall.wire import strict_json
 _MINT: Final = take_mint()
 ASIDE_BYTES: Final = 64 * KIB  # a body beyond it is inspected in a thread, so that others are served meanwhile
 # The points of whole answers: one of these is the end of its exchange, if nothing goes wrong after it.
-SETTLING: Final = frozenset({Point.MCP_TOOL_RESULT, Point.MCP_ERROR})
+SETTLING: Final = frozenset(
+    {
+        Point.MCP_TOOL_RESULT,
+        Point.MCP_RESOURCE_RESULT,
+        Point.MCP_PROMPT_RESULT,
+        Point.MCP_COMPLETION_RESULT,
+        Point.MCP_ERROR,
+    }
+)
 ROUNDS: Final = 3  # decisions about one message; one that still changes then is refused
 
 

@@ -41,7 +41,7 @@ def decision_record(
         "v": 1,
         "kind": "decision",
         "phase": phase,
-        "point": action.point.value,
+        "point": str(action.point),
         "tenant": principal.tenant,
         "exchange": exchange.id,
         "decision_id": decision_id,

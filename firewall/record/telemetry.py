@@ -65,9 +65,9 @@ class GuardTelemetry:
     def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int) -> None:
         """Count one decision; eval_us: microseconds, 0 when nothing was evaluated."""
         metrics = self.metrics
-        metrics.add(names.M_DECISIONS, (point.value, effect if effect in names.EFFECTS else OTHER))
+        metrics.add(names.M_DECISIONS, (str(point), effect if effect in names.EFFECTS else OTHER))
         if eval_us:
-            metrics.observe(names.M_DECISION_TIME, (point.value,), eval_us)
+            metrics.observe(names.M_DECISION_TIME, (str(point),), eval_us)
         for rule in rules:
             metrics.add(names.M_RULES, (self._rule(rule),))
 

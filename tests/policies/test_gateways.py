@@ -45,7 +45,7 @@ LIST_POINTS = (Point.MCP_TOOL_LISTED, Point.MCP_RESOURCE_LISTED, Point.MCP_PROMP
 OWN_POINTS = (*TOOL_POINTS, *PROMPT_POINTS, *RESOURCE_POINTS)
 MCP = [point for point in Point if INFO[point].protocol == "mcp"]
 ARGUMENTS: dict[Point, dict[str, JSON]] = {
-    **dict.fromkeys(LIST_POINTS, {"items": [ITEM]}),
+    **{point: {"items": [ITEM]} for point in LIST_POINTS},
     Point.MCP_SAMPLING_ASK: {"max_tokens": 100, "tools": 0, "include_context": "none", "messages": 1},
     Point.MCP_ELICITATION_ASK: {"mode": "form", "fields": ["branch"]},
     Point.MCP_ELICITATION_ANSWER: {"action": "accept", "fields": ["branch"]},
