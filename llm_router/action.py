@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from firewall.core.action import Action, Headers, Protocol, Resource, no_headers
@@ -12,10 +13,11 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from llm_router.assemble import ToolCall
-from llm_router.chat import Request
 from llm_router.choose import UPSTREAM, Model
+from llm_router.request import Request
 
 CHAT: Final = "chat/completions"
+MESSAGES: Final = "messages"
 MODELS: Final = "models"
 
 # (verb, what moves) → its point.
@@ -24,26 +26,63 @@ METHODS: Final[dict[tuple[str, str], Point]] = {
     (CHAT, "response"): Point.LLM_RESPONSE,
     (CHAT, "tool_call"): Point.LLM_TOOL_CALL,
     (CHAT, "error"): Point.LLM_ERROR,
+    (MESSAGES, "request"): Point.LLM_REQUEST,
+    (MESSAGES, "response"): Point.LLM_RESPONSE,
+    (MESSAGES, "tool_call"): Point.LLM_TOOL_CALL,
+    (MESSAGES, "error"): Point.LLM_ERROR,
     (MODELS, "response"): Point.LLM_MODELS,
 }
 
-_VERSION: Final = "openai-chat-1"
-HTTP: Final = Protocol("llm", _VERSION, "http")
-SSE: Final = Protocol("llm", _VERSION, "sse")
-_WHOLE: Final[Headers] = ((b"content-type", b"application/json"), (b"accept", b"application/json"))
-_STREAMED: Final[Headers] = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
-# What a provider's refusal is called towards the client: HTTP status → error type.
-ERROR_TYPES: Final = {400: "invalid_request_error", 429: "rate_limit_error", 502: "server_error"}
+# The one revision of the Messages API that is read here, whatever a caller or a provider names.
+ANTHROPIC_VERSION: Final = "2023-06-01"
+_JSON_TYPE: Final = (b"content-type", b"application/json")
+_WHOLE: Final[Headers] = (_JSON_TYPE, (b"accept", b"application/json"))
+_STREAMED: Final[Headers] = (_JSON_TYPE, (b"accept", b"text/event-stream"))
 
 
-def request_action(principal: Principal, model: Model, request: Request, body: JSONObject, limit: int) -> Action:
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What all Actions of one operation share. own: headers that its providers want beside the credential."""
+
+    verb: str
+    version: str
+    own: Headers = ()
+    http: Protocol = field(init=False)
+    sse: Protocol = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "http", Protocol("llm", self.version, "http"))
+        object.__setattr__(self, "sse", Protocol("llm", self.version, "sse"))
+
+    def protocol(self, *, stream: bool) -> Protocol:
+        """Return the protocol of a whole answer or of a stream."""
+        return self.sse if stream else self.http
+
+    def whole(self, _body: JSON) -> Headers:
+        """Return the headers of a request for a whole answer."""
+        return (*_WHOLE, *self.own)
+
+    def streamed(self, _body: JSON) -> Headers:
+        """Return the headers of a request for a stream."""
+        return (*_STREAMED, *self.own)
+
+
+CHAT_ROUTE: Final = Route(CHAT, "openai-chat-1")
+MESSAGES_ROUTE: Final = Route(
+    MESSAGES, f"anthropic-{ANTHROPIC_VERSION}", ((b"anthropic-version", ANTHROPIC_VERSION.encode()),)
+)
+
+
+def request_action(
+    route: Route, principal: Principal, model: Model, request: Request, body: JSONObject, limit: int
+) -> Action:
     """Return the Action of a request on its way to a provider. limit: tokens of output that it may use."""
     return Action(
-        point=METHODS[(CHAT, "request")],
+        point=METHODS[(route.verb, "request")],
         principal=principal,
-        verb=CHAT,
+        verb=route.verb,
         resource=model.resource,
-        protocol=SSE if request.stream else HTTP,
+        protocol=route.protocol(stream=request.stream),
         body=body,
         arguments={
             "model": model.alias,
@@ -55,32 +94,32 @@ def request_action(principal: Principal, model: Model, request: Request, body: J
             "tool_outputs": request.tool_outputs,
             "images": request.images,
         },
-        headers=_streamed if request.stream else _whole,
+        headers=route.streamed if request.stream else route.whole,
     )
 
 
-def response_action(principal: Principal, model: Model, body: JSONObject, *, stream: bool) -> Action:
+def response_action(route: Route, principal: Principal, model: Model, body: JSONObject, *, stream: bool) -> Action:
     """Return the Action of a whole answer, or of one stream's text (body {})."""
-    return _inwards("response", principal, model.resource, body, SSE if stream else HTTP, {})
+    return _inwards(route, "response", principal, model.resource, body, {}, stream=stream)
 
 
-def call_action(principal: Principal, model: Model, call: ToolCall, *, stream: bool) -> Action:
+def call_action(
+    route: Route, principal: Principal, model: Model, call: ToolCall, body: JSONObject, *, stream: bool
+) -> Action:
     """Return the Action of one whole tool call; policy reads the very arguments that are in the body."""
     arguments: JSONObject = {"name": call.name, "arguments": call.arguments}
-    return _inwards("tool_call", principal, model.resource, call.document(), SSE if stream else HTTP, arguments)
+    return _inwards(route, "tool_call", principal, model.resource, body, arguments, stream=stream)
 
 
-def error_action(principal: Principal, model: Model, status: int, message: str, code: str, *, stream: bool) -> Action:
-    """Return the Action of a provider's error text. status: of `ERROR_TYPES`."""
-    body: JSONObject = {"error": {"message": message, "type": ERROR_TYPES[status], "code": code or None, "param": None}}
-    return _inwards("error", principal, model.resource, body, SSE if stream else HTTP, {"status": status})
+def error_action(
+    route: Route, principal: Principal, model: Model, status: int, body: JSONObject, *, stream: bool
+) -> Action:
+    """Return the Action of a provider's error text, already in our own shape."""
+    return _inwards(route, "error", principal, model.resource, body, {"status": status}, stream=stream)
 
 
-def models_action(principal: Principal, models: list[Model]) -> Action:
-    """Return the Action of the list of models that a caller may name."""
-    entries: list[JSON] = [
-        {"id": m.alias, "object": "model", "created": 0, "owned_by": m.provider.name} for m in models
-    ]
+def models_action(principal: Principal, models: list[Model], *, anthropic: bool = False) -> Action:
+    """Return the Action of the list of models that a caller may name. anthropic: in that protocol's shape."""
     items: list[JSON] = [
         {"id": m.alias, "effect_class": "read", "scope": "llm:invoke", "pin": "approved", "state": "approved"}
         for m in models
@@ -95,8 +134,8 @@ def models_action(principal: Principal, models: list[Model]) -> Action:
             UPSTREAM,
             {"tenants": [principal.tenant], "state": "approved", "scope": "llm:invoke", "trust": "trusted"},
         ),
-        protocol=HTTP,
-        body={"object": "list", "data": entries},
+        protocol=(MESSAGES_ROUTE if anthropic else CHAT_ROUTE).http,
+        body=_anthropic_list(models) if anthropic else _openai_list(models),
         arguments={"items": items},
         items_at=("data",),
         item_key="id",
@@ -104,25 +143,46 @@ def models_action(principal: Principal, models: list[Model]) -> Action:
     )
 
 
+def _openai_list(models: list[Model]) -> JSONObject:
+    return {
+        "object": "list",
+        "data": [{"id": m.alias, "object": "model", "created": 0, "owned_by": m.provider.name} for m in models],
+    }
+
+
+def _anthropic_list(models: list[Model]) -> JSONObject:
+    entries: list[JSON] = [
+        {
+            "type": "model",
+            "id": m.alias,
+            "display_name": m.alias,
+            "created_at": "1970-01-01T00:00:00Z",
+            "lifecycle": "active",
+        }
+        for m in models
+    ]
+    # One page. The ids of its ends stay out: an entry that policy drops would be named by them.
+    return {"data": entries, "has_more": False, "first_id": None, "last_id": None}
+
+
 def _inwards(
-    what: str, principal: Principal, resource: Resource, body: JSONObject, protocol: Protocol, arguments: JSONObject
+    route: Route,
+    what: str,
+    principal: Principal,
+    resource: Resource,
+    body: JSONObject,
+    arguments: JSONObject,
+    *,
+    stream: bool,
 ) -> Action:
     return Action(
-        point=METHODS[(CHAT, what)],
+        point=METHODS[(route.verb, what)],
         principal=principal,
-        verb=CHAT,
+        verb=route.verb,
         resource=resource,
-        protocol=protocol,
+        protocol=route.protocol(stream=stream),
         body=body,
         arguments=arguments,
         headers=no_headers,
         side_effect=what == "tool_call",
     )
-
-
-def _whole(_body: JSON) -> Headers:
-    return _WHOLE
-
-
-def _streamed(_body: JSON) -> Headers:
-    return _STREAMED

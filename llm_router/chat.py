@@ -19,8 +19,9 @@ from typing import Final
 
 from firewall.core.bounds import JSON_INTEGER
 from firewall.core.jsonvalue import JSON, JSONObject
+from llm_router import request as checked
 from llm_router.shape import Rejected, integer, is_name, number, short, text, whole
-from llm_router.turns import Counts
+from llm_router.turns import Counts, without_images
 from llm_router.turns import parse as parse_messages
 
 TOOLS: Final = 512
@@ -47,36 +48,26 @@ REFUSED: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A checked request.
+class Request(checked.Request):
+    """A checked request; see `llm_router.request`.
 
-    model: the alias as the caller wrote it. limit: tokens of output asked for, 0 when it named none;
     limit_member: which of `LIMITS` it used, or "". include_usage: whether it asked for a usage event.
-    image_chars: characters of all data URLs. members: what goes on, without model, stream and limit.
     """
 
-    model: str
-    members: JSONObject
-    stream: bool = False
     include_usage: bool = False
-    limit: int = 0
     limit_member: str = ""
-    tools: tuple[str, ...] = ()
-    messages: int = 0
-    tool_outputs: int = 0
-    images: int = 0
-    image_chars: int = 0
 
     def outgoing(self, *, model: str, limit: int, limit_member: str) -> JSONObject:
-        """Return the body for the provider: its own model name, a limit always, usage always asked for.
-
-        limit: tokens. limit_member: how this provider spells the limit, used where the caller said none.
-        """
+        """Return the body for the provider; usage is always asked for. limit_member: used where the caller said none."""
         body: JSONObject = {"model": model, **self.members, self.limit_member or limit_member: limit}
         if self.stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
         return body
+
+    def readable(self, body: JSONObject) -> JSONObject:
+        """Return an outgoing body without the bytes of its pictures."""
+        return {**body, "messages": without_images(body.get("messages"))}
 
 
 def parse(value: JSON) -> Request:

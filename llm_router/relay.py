@@ -23,7 +23,8 @@ from firewall.wire import http, sse, strict_json
 from llm_router import answer as ans
 from llm_router.choose import Provider
 
-PATH: Final = "/chat/completions"
+# Where a provider takes requests, by the protocol that it speaks.
+PATHS: Final = {"openai": "/chat/completions", "anthropic": "/messages"}
 ERROR_BYTES: Final = 64 * KIB
 DRAIN_S: Final = 0.05
 # A provider's refusals that are about the prompt or the pace: their text helps the caller. All others
@@ -61,7 +62,7 @@ class Chunks:
         self._parser = sse.Parser(settings.event_bytes)
 
     async def values(self) -> AsyncGenerator[JSON]:
-        """Yield the chunks up to ``[DONE]`` or the end of the body. Close it when leaving early.
+        """Yield the chunks up to ``[DONE]``, a ``message_stop`` or the end of the body. Close it when leaving early.
 
         Raises UpstreamFault: malformed, too_large, cut_stream, timeout.
         """
@@ -79,6 +80,9 @@ class Chunks:
                     except Malformed as error:
                         raise _fault(error) from None
                     yield value
+                    if isinstance(value, dict) and value.get("type") == "message_stop":
+                        await _drain(arriving)
+                        return
         finally:
             # A generator that is left behind would be closed by the loop in a task of nobody.
             if isinstance(arriving, AsyncGenerator):
@@ -136,8 +140,8 @@ class Relay:
 
 
 def target(provider: Provider) -> Target:
-    """Return where a provider takes chat completions."""
-    return Target(provider.base_url.rstrip("/") + PATH, provider.network)
+    """Return where a provider takes requests."""
+    return Target(provider.base_url.rstrip("/") + PATHS[provider.protocol], provider.network)
 
 
 def problem(status: int, headers: dict[str, str], body: bytes) -> Problem:

@@ -1,10 +1,11 @@
-"""The LLM face: raw ASGI for ``/v1/chat/completions`` and ``/v1/models``.
+"""The LLM face: raw ASGI for ``/v1/chat/completions``, ``/v1/messages`` and ``/v1/models``.
 
     authenticate ─▶ read ─▶ choose ─▶ guard ─▶ reserve ─▶ provider ─▶ guard, per call and text ─▶ reply
                                                   └────────────── settle, in any case ──────────────┘
 
 - ``/v1`` is a resource of its own: a token for it says nothing anywhere else (DESIGN §6b-8). Clients
   that can only send a key send that token as the key.
+- A route speaks one protocol and reaches providers of that protocol alone (`llm_router.dialect`).
 - Nothing of a request is read before its caller is known.
 - One watcher stands beside every call: a caller that leaves cancels the provider's work, what was used
   is charged, and no task stays behind.
@@ -30,16 +31,15 @@ from firewall.net.runtime import Tasks
 from firewall.wire import http, strict_json
 from llm_router import action as act
 from llm_router import answer as ans
-from llm_router import chat, reply
+from llm_router import reply
 from llm_router.answer import Head, Usage
 from llm_router.choose import Model, Models
+from llm_router.dialect import MODELS_PATH, PATHS, Dialect, authorization, check_version, dialect_of
 from llm_router.meter import Meter, Tally, prompt_tokens
 from llm_router.relay import Problem, Relay
-from llm_router.release import Answer, clear_request, open_answer
+from llm_router.release import Answer, clear_request
+from llm_router.request import Request
 
-CHAT_PATH: Final = "/v1/chat/completions"
-MODELS_PATH: Final = "/v1/models"
-PATHS: Final = {CHAT_PATH: "POST", MODELS_PATH: "GET"}
 RESOURCE_PATH: Final = "/v1"
 SCOPE: Final = "llm:invoke"
 Outcome = tuple[Literal["ok", "refused", "upstream_fault", "cancelled", "internal"], str]
@@ -73,10 +73,11 @@ class Spent:
 
 @dataclass(slots=True)
 class _Call:
-    """One chat request on its way."""
+    """One request for an answer on its way."""
 
+    dialect: Dialect
     model: Model
-    request: chat.Request
+    request: Request
     answer: Answer
     out: asgi.EventStream
     send: asgi.Send
@@ -116,22 +117,21 @@ class LLMRouter:
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Answer one HTTP request."""
         path = str(scope["path"])
-        verb = PATHS.get(path)
-        if verb is None:
-            await asgi.write_fixed(send, reply.fixed(FAULTS["path_unknown"]))
-            return
-        if scope["method"] != verb:
-            allow = ((b"allow", verb.encode()),)
-            await asgi.write_fixed(send, reply.fixed(FAULTS["method_not_allowed"], extra=allow))
-            return
+        dialect = dialect_of(path, {})
         try:
             headers = asgi.header_map(scope)
-            principal = self._resource_server.authenticate(headers, self._resource, default_scope=SCOPE)
+            dialect = dialect_of(path, headers)
+            verb = PATHS.get(path)
+            if verb is None or scope["method"] != verb:
+                await asgi.write_fixed(send, _not_here(dialect, verb))
+                return
+            given = authorization(dialect, headers)
+            principal = self._resource_server.authenticate(given, self._resource, default_scope=SCOPE)
         except Unauthenticated as error:
-            await asgi.write_fixed(send, self._unauthenticated(error))
+            await asgi.write_fixed(send, self._unauthenticated(error, dialect))
             return
         except BartizanError as error:
-            await asgi.write_fixed(send, reply.failed(error))
+            await asgi.write_fixed(send, reply.failed(error, words=dialect.words))
             return
         client = scope.get("client")
         exchange = self._guard.new_exchange(
@@ -140,34 +140,36 @@ class LLMRouter:
             client_ip=str(client[0]) if client else "",
             traceparent=headers.get(b"traceparent", b""),
         )
-        exchange.verb = act.CHAT if path == CHAT_PATH else act.MODELS
+        exchange.verb = act.MODELS if path == MODELS_PATH else dialect.route.verb
         outcome: Outcome = ("cancelled", "")
         try:
+            check_version(dialect, headers)
             if path == MODELS_PATH:
-                outcome = await self._list(principal, exchange, send)
+                outcome = await self._list(principal, exchange, send, dialect)
             else:
-                outcome = await self._chat(scope, receive, send, headers, principal, exchange)
+                outcome = await self._ask(scope, receive, send, headers, principal, exchange, dialect)
         except Malformed as error:
             if error.code != "client_gone":
                 outcome = ("refused", error.code)
-                await asgi.write_fixed(send, reply.failed(error, exchange.id))
+                await asgi.write_fixed(send, reply.failed(error, exchange.id, words=dialect.words))
         finally:
             self._guard.close(exchange, outcome=outcome[0], error=outcome[1])
 
     # -- models ---------------------------------------------------------------------------------------
 
-    async def _list(self, principal: Principal, exchange: Exchange, send: asgi.Send) -> Outcome:
-        action = act.models_action(principal, self._models.listed(principal.tenant))
+    async def _list(self, principal: Principal, exchange: Exchange, send: asgi.Send, dialect: Dialect) -> Outcome:
+        anthropic = dialect.protocol == "anthropic"
+        action = act.models_action(principal, self._models.listed(principal.tenant), anthropic=anthropic)
         verdict = await self._guard.clear(action, exchange)
         if isinstance(verdict, Refusal):
-            await asgi.write_fixed(send, self._refused(verdict))
+            await asgi.write_fixed(send, self._refused(verdict, dialect))
             return ("refused", verdict.fault.code)
         await asgi.write_cleared(send, verdict)
         return ("ok", "")
 
-    # -- chat -----------------------------------------------------------------------------------------
+    # -- answers --------------------------------------------------------------------------------------
 
-    async def _chat(
+    async def _ask(
         self,
         scope: asgi.Scope,
         receive: asgi.Receive,
@@ -175,6 +177,7 @@ class LLMRouter:
         headers: dict[bytes, bytes],
         principal: Principal,
         exchange: Exchange,
+        dialect: Dialect,
     ) -> Outcome:
         if http.media_type(headers.get(b"content-type", b"")) != "application/json":
             raise Malformed("media_type")
@@ -182,29 +185,29 @@ class LLMRouter:
             raise Malformed("media_type")
         body = await asgi.read_body(scope, receive, self._settings.body_bytes, self._settings.read_s)
         exchange.bytes_in = len(body)
-        request = chat.parse(strict_json.loads(body))
+        request = dialect.parse(strict_json.loads(body))
         del body
         model = self._models.find(request.model, principal.tenant)
         if model is None:
             raise Malformed("model_unknown")
-        if model.provider.protocol != "openai":
+        if model.provider.protocol != dialect.protocol:
             # Its own protocol is relayed on its own route; translation has a room of its own to come.
             raise Malformed("operation_unsupported")
         tally = Tally(0)
         seconds = self._clock.now_us() // 1_000_000
-        head = Head(f"chatcmpl-{exchange.id.removeprefix('x_')}", seconds, model.alias)
-        answer = Answer(self._guard, exchange, principal, model, head, offered=frozenset(request.tools), tally=tally)
-        call = _Call(model, request, answer, asgi.EventStream(send), send)
+        head = Head(dialect.id_prefix + exchange.id.removeprefix("x_"), seconds, model.alias)
+        answer = dialect.answer(self._guard, exchange, principal, model, head, request, tally, dialect.route)
+        call = _Call(dialect, model, request, answer, asgi.EventStream(send), send)
         return await asgi.while_connected(self._tasks, receive, self._forward(call), gone=GONE, name="llm")
 
     async def _forward(self, call: _Call) -> Outcome:
         try:
             return await self._metered(call)
         except BartizanError as error:
-            await self._tell(call, reply.failed(error, call.exchange.id))
+            await self._tell(call, reply.failed(error, call.exchange.id, words=call.dialect.words))
             return ("upstream_fault" if isinstance(error, UpstreamFault) else "refused", error.code)
         except Exception:  # noqa: BLE001  the one blanket of this room: a caller is told `internal`, nothing else
-            await self._tell(call, reply.fixed(FAULTS["internal"], call.exchange.id))
+            await self._tell(call, reply.fixed(FAULTS["internal"], call.exchange.id, words=call.dialect.words))
             return ("internal", "internal")
         finally:
             call.exchange.bytes_out += call.out.bytes_out
@@ -213,10 +216,10 @@ class LLMRouter:
         model, request, principal = call.model, call.request, call.answer.principal
         limit = min(request.limit or model.max_output_tokens, model.max_output_tokens)
         body = request.outgoing(model=model.name, limit=limit, limit_member=model.provider.limit_member)
-        action = act.request_action(principal, model, request, body, limit)
-        verdict = await clear_request(self._guard, action, call.exchange, request.images)
+        action = act.request_action(call.dialect.route, principal, model, request, body, limit)
+        verdict = await clear_request(self._guard, action, call.exchange, request)
         if isinstance(verdict, Refusal):
-            await self._tell(call, self._refused(verdict))
+            await self._tell(call, self._refused(verdict, call.dialect))
             return ("refused", verdict.fault.code)
         tally = call.answer.tally
         tally.input_tokens = prompt_tokens(len(verdict.payload), request.images, request.image_chars)
@@ -241,7 +244,7 @@ class LLMRouter:
             return await self._problem(call, got)
         verdict = await call.answer.whole(got)
         if isinstance(verdict, Refusal):
-            await self._tell(call, self._refused(verdict))
+            await self._tell(call, self._refused(verdict, call.dialect))
             return ("refused", verdict.fault.code)
         call.exchange.bytes_out += len(verdict.payload)
         await asgi.write_cleared(call.send, verdict, extra=_request_id(call))
@@ -253,7 +256,7 @@ class LLMRouter:
         async with self._relay.stream(cleared, call.model.provider, call.answer.principal) as chunks:
             if isinstance(chunks, Problem):
                 return await self._problem(call, chunks)
-            stream = await open_answer(call.answer, include_usage=call.request.include_usage)
+            stream = await call.answer.open()
             if isinstance(stream, Refusal):
                 refusal = stream
             else:
@@ -276,9 +279,10 @@ class LLMRouter:
         if trouble is not None:
             return await self._problem(call, trouble)
         if refusal is not None:
-            await self._tell(call, self._refused(refusal))
+            await self._tell(call, self._refused(refusal, call.dialect))
             return ("refused", refusal.fault.code)
-        await call.out.fixed_event(reply.DONE)
+        if call.dialect.words.done is not None:
+            await call.out.fixed_event(call.dialect.words.done)
         await call.out.close()
         return ("ok", "")
 
@@ -287,15 +291,16 @@ class LLMRouter:
     async def _problem(self, call: _Call, found: Problem) -> Outcome:
         """Tell a provider's refusal: its text passes the guard like anything else that it says."""
         call.answer.tally.reached = found.status == 502
+        body = call.dialect.words.problem(found.status, found.message, found.code, call.exchange.id)
         action = act.error_action(
-            call.answer.principal, call.model, found.status, found.message, found.code, stream=call.request.stream
+            call.dialect.route, call.answer.principal, call.model, found.status, body, stream=call.request.stream
         )
         verdict = await self._guard.clear(action, call.exchange)
         if isinstance(verdict, Refusal):
-            await self._tell(call, self._refused(verdict))
+            await self._tell(call, self._refused(verdict, call.dialect))
             return ("refused", verdict.fault.code)
         if call.out.opened:
-            await call.out.event(verdict)
+            await call.out.event(verdict, event=call.dialect.words.error_event)
             await call.out.close()
         else:
             retry = ((b"retry-after", b"%d" % found.retry_after_s),) if found.retry_after_s else ()
@@ -305,31 +310,36 @@ class LLMRouter:
     async def _tell(self, call: _Call, told: FixedReply) -> None:
         """Say it where the caller reads: as the reply, or as the last event of an open stream."""
         if call.out.opened:
-            await call.out.fixed_event(told)
+            await call.out.fixed_event(told, event=call.dialect.words.error_event)
             await call.out.close()
         else:
             await asgi.write_fixed(call.send, told)
 
-    def _refused(self, refusal: Refusal) -> FixedReply:
-        if not refusal.challenge:
-            return reply.refused(refusal)
+    def _refused(self, refusal: Refusal, dialect: Dialect) -> FixedReply:
         scope = " ".join(refusal.challenge)
-        return reply.refused(refusal, self._resource_server.challenge(self._resource, "scope_missing", scope))
+        challenge = self._resource_server.challenge(self._resource, "scope_missing", scope) if scope else b""
+        return reply.refused(refusal, challenge, words=dialect.words)
 
-    def _unauthenticated(self, error: Unauthenticated) -> FixedReply:
+    def _unauthenticated(self, error: Unauthenticated, dialect: Dialect) -> FixedReply:
         code: Literal["token_missing", "token_invalid"] = (
             "token_missing" if error.code == "token_missing" else "token_invalid"
         )
         challenge = self._resource_server.challenge(self._resource, code, error.scope or SCOPE)
-        return reply.fixed(FAULTS[code], extra=((b"www-authenticate", challenge),))
+        return reply.fixed(FAULTS[code], extra=((b"www-authenticate", challenge),), words=dialect.words)
+
+
+def _not_here(dialect: Dialect, verb: str | None) -> FixedReply:
+    """Answer an unknown path (no verb) or another verb than the path's."""
+    allow = ((b"allow", verb.encode()),) if verb else ()
+    return reply.fixed(FAULTS["method_not_allowed" if verb else "path_unknown"], extra=allow, words=dialect.words)
 
 
 async def _send(call: _Call, events: list[Cleared]) -> None:
     for cleared in events:
         if not call.out.opened:
             await call.out.open(_request_id(call))
-        await call.out.event(cleared)
+        await call.out.event(cleared, event=call.dialect.event_name(cleared.body))
 
 
 def _request_id(call: _Call) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"x-request-id", call.exchange.id.encode()),)
+    return ((call.dialect.words.id_header, call.exchange.id.encode()),)

@@ -21,11 +21,11 @@ class Rejected(Malformed):
         self.param = param
 
 
-def is_name(value: object) -> bool:
-    """Return whether a value can be a function's name: 1–64 of ``A-Z a-z 0-9 _ -``."""
+def is_name(value: object, chars: int = NAME_CHARS) -> bool:
+    """Return whether a value can be a tool's name: 1 to ``chars`` of ``A-Z a-z 0-9 _ -``."""
     return (
         isinstance(value, str)
-        and 0 < len(value) <= NAME_CHARS
+        and 0 < len(value) <= chars
         and value.isascii()
         and value.replace("_", "a").replace("-", "a").isalnum()
     )

@@ -163,8 +163,15 @@ def _part(value: JSON, kinds: tuple[str, ...], counts: Counts) -> JSONObject:
 
 def _is_image(url: str) -> bool:
     head, comma, data = url.partition(",")
-    begins = IMAGES.get(head.removeprefix("data:").removesuffix(";base64"))
-    if not comma or begins is None or not (head.startswith("data:") and head.endswith(";base64")):
+    if not comma or not (head.startswith("data:") and head.endswith(";base64")):
+        return False
+    return is_picture(head.removeprefix("data:").removesuffix(";base64"), data)
+
+
+def is_picture(kind: str, data: str) -> bool:
+    """Return whether base64 ``data`` begins as a picture of the media type ``kind`` does."""
+    begins = IMAGES.get(kind)
+    if begins is None:
         return False
     try:
         return binascii.a2b_base64(data, strict_mode=True).startswith(begins)

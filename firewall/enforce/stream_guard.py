@@ -50,6 +50,7 @@ class StreamGuard:
         self._guard = guard
         self._action = action
         self._exchange = exchange
+        self._opening = opening
         self._decision_id = opening.decision_id
         self._inspector = guard.scanner.open_stream(action.point, action.principal.tenant)
         self._waiting: deque[_Piece] = deque()
@@ -103,6 +104,16 @@ class StreamGuard:
             return self._stopped
         refusal = await self._judge(self._inspector.close())
         return refusal if refusal is not None else self._release(self._fed)
+
+    def follow(self) -> StreamGuard:
+        """Return the guard of a further text of the same stream, under the same opening decision.
+
+        To be called when this one is finished: what a place holds apart (a model's thinking and its
+        answer) is not read as one text. A stream that was stopped stays stopped.
+        """
+        made = StreamGuard(self._guard, self._action, self._exchange, self._opening)
+        made._stopped = self._stopped
+        return made
 
     async def _judge(self, findings: list[Finding]) -> Refusal | None:
         if not findings:
