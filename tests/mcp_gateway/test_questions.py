@@ -214,7 +214,12 @@ class TestAnswers:
     form = ask("elicitation/create", FORM)
 
     def test_a_forms_answer_fits_the_asked_schema(self):
-        given = {"action": "accept", "content": {"name": "Ada", "age": 3, "colours": ["red"]}, "_meta": {"x": 1}, "y": 1}
+        given = {
+            "action": "accept",
+            "content": {"name": "Ada", "age": 3, "colours": ["red"]},
+            "_meta": {"x": 1},
+            "y": 1,
+        }
         told = questions.answer(self.form, given)
         assert told.result == {"action": "accept", "content": {"name": "Ada", "age": 3, "colours": ["red"]}}
         assert told.facts == {"action": "accept", "fields": ["name", "age", "colours"]}
@@ -244,7 +249,13 @@ class TestAnswers:
 
     def test_a_sampled_message_is_closed_and_uses_tools_only_where_they_were_offered(self):
         plain = ask("sampling/createMessage", SAMPLE)
-        text = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m", "stopReason": "endTurn", "x": 1}
+        text = {
+            "role": "assistant",
+            "content": {"type": "text", "text": "hi"},
+            "model": "m",
+            "stopReason": "endTurn",
+            "x": 1,
+        }
         assert questions.answer(plain, text).result == {k: v for k, v in text.items() if k != "x"}
         use = {**text, "content": [{"type": "tool_use", "id": "1", "name": "t", "input": {}, "y": 1}]}
         with pytest.raises(Malformed, match="answer_invalid"):
