@@ -64,6 +64,7 @@ class Kind(IntEnum):
     FAULT = 6
     HEAD = 7
     DATA = 8
+    LAST = 9
 
 
 class WorkerGone(BartizanError):

@@ -131,8 +131,8 @@ class _Answer:
                 return
             body = message.get("body", b"")
             self.complete = not message.get("more_body", False)
-            if body:
-                await self._channel.send(Kind.DATA, body)
+            if body or self.complete:
+                await self._channel.send(Kind.LAST if self.complete else Kind.DATA, body)
             if self.complete and not self.over.done():
                 self.over.set_result(None)
         except WorkerGone:
@@ -175,14 +175,19 @@ async def _copy(channel: Channel, send: Send) -> bool:
     try:
         while True:
             kind, payload = await channel.receive()
-            if kind == Kind.END:
-                break
-            if kind != Kind.DATA:
+            if kind not in (Kind.DATA, Kind.LAST):
                 raise WorkerGone("a frame out of order")
-            await send({"type": "http.response.body", "body": payload, "more_body": True})
+            # INVARIANT: the last bytes and the end of the answer are one message. A client that has read the whole
+            # length may send its next request at once; an answer that still lacked its end would make that pipelining.
+            await send({"type": "http.response.body", "body": payload, "more_body": kind == Kind.DATA})
+            if kind == Kind.LAST:
+                break
     except WorkerGone:
         raise CutAnswer from None
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    try:
+        await channel.expect(Kind.END)
+    except WorkerGone:
+        return False  # the answer is whole; the channel carries no other
     return True
 
 

@@ -131,6 +131,20 @@ async def test_a_channel_serves_one_request_after_another_and_many_at_once(tmp_p
         assert len(made.peers[1]._serving) <= 20
 
 
+async def test_the_last_bytes_of_an_answer_are_its_end(tmp_path: Path) -> None:
+    """Else a client that has its whole length sends the next request too early, and the server hangs up on it."""
+
+    async def plain(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async with node(tmp_path, nothing, plain) as made:
+        client = Client()
+        await made.over[0].to(1, scope(), b"", client.receive, client.send)
+        assert client.sent[1:] == [{"type": "http.response.body", "body": b"done", "more_body": False}]
+
+
 async def test_a_request_is_handed_over_once(tmp_path: Path) -> None:
     outcome: list[str] = []
     client = Client()
