@@ -77,6 +77,8 @@ async def test_the_provider_gets_its_own_key_model_limit_and_version_and_nothing
         }
         await r.message("ok")  # names no version
         assert r.provider.seen[1][0][b"anthropic-version"] == b"2023-06-01"
+        await r.post(body, path="/v1/messages", **{"anthropic-version": "2026-10-21"})
+        assert r.provider.seen[2][0][b"anthropic-version"] == b"2026-10-21"
 
 
 # -- who asks -------------------------------------------------------------------------------------------

@@ -143,7 +143,10 @@ def test_tools_of_the_provider_are_refused(kind):
         ("user", {"type": "text", "text": "x", "citations": [{"cited_text": "y"}]}),
         ("user", {"type": "tool_result", "content": "x"}),
         ("user", {"type": "tool_result", "tool_use_id": "t", "is_error": 1}),
-        ("user", {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "x"}]}),
+        (
+            "user",
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "x"}]},
+        ),
         ("user", {"type": "tool_result", "tool_use_id": "t", "content": {"x": 1}}),
         ("assistant", {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}),
         ("assistant", {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}),

@@ -193,7 +193,9 @@ class Provider:
                 "huge": b'"' + b"x" * 400_000 + b'"',
                 "duplicate": b'{"choices":[],"choices":[]}',
             }
-            await send({"type": "http.response.body", "body": payload.get(how) or json.dumps(self.wholes[how]).encode()})
+            await send(
+                {"type": "http.response.body", "body": payload.get(how) or json.dumps(self.wholes[how]).encode()}
+            )
 
     async def _stream(self, how, receive, send) -> None:
         await start(send, 200, b"text/event-stream")
