@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,27 @@ Run = Callable[[argparse.Namespace], int]
 
 class Usage(BartizanError):
     """The command line does not say enough: exit 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes options between arguments too, where some of those may be left out: ``pins diff notes --kind set tool``.
+
+    argparse by itself gives an argument that may be left out its empty value before the first option.
+    """
+
+    _mixing = False
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """Return what was given and what nobody knows."""
+        optional = any(not a.option_strings and a.nargs == argparse.OPTIONAL for a in self._actions)
+        if self._mixing or not optional:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+        return found, unknown
 
 
 def common() -> argparse.ArgumentParser:

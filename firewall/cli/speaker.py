@@ -67,7 +67,9 @@ class Speaker:
         if waiting:
             names = ", ".join(f"{pin.kind} {pin.name}".strip() for pin in waiting[:5])
             lines.append(f"{len(waiting)} wait for you and are not served: {names}{' …' if len(waiting) > 5 else ''}")
-            lines.append(f"look and agree: {own} pins diff {name}, then: {own} pins approve {name}")
+            every = " --all" if len(waiting) > 1 else ""
+            lines.append(f"look: {own} pins diff {name}")
+            lines.append(f"agree: {own} pins approve {name}{every}     (shows it again, and asks)")
         if met.missing and spec.sandbox != "off":
             lines.append(f"this kernel lacks: {', '.join(met.missing)}; the server runs without")
         self.say("met", *(line for line in lines if line), **facts)

@@ -172,6 +172,7 @@ def test_a_definition_that_changed_since_the_last_run_is_stopped_and_told(tmp_pa
         pipe.open()
         told = pipe.said("wait for you")
         assert "pins diff child" in told
+        assert "pins approve child --all" in told
         assert "fine" not in [tool["name"] for tool in pipe.ask("tools/list")["result"]["tools"]]
         assert pipe.call("fine").get("result", {}).get("isError") is not False
     changing.write_text(source)
