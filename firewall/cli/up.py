@@ -62,12 +62,12 @@ def run(given: argparse.Namespace) -> int:
         if given.workers:
             settings = settings.model_copy(update={"workers": given.workers})
         say("loading policy and patterns")
-        from firewall import app
+        from firewall import parent
 
         # It is called in a worker's process: what belongs to this one (children, a directory) stays here.
         told = replace(demo, children=[], scratch=None) if demo is not None else None
         ready = partial(_ready, settings, given, told, say)
-        return app.run(settings, on_ready=ready, on_fault=_fault)
+        return parent.run(settings, on_ready=ready, on_fault=_fault)
     finally:
         if demo is not None:
             demo.stop()

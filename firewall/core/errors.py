@@ -22,6 +22,9 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+CONFIG_EXIT: Final = 4  # a process that ends for a ConfigFault, as documented in docs/cli.md
 
 
 class BartizanError(Exception):
