@@ -295,7 +295,7 @@ def main() -> int:
             "cpu": cpu_model(),
             "cores": cores,
             "python": platform.python_version(),
-            "python_build": " ".join(platform.python_build() + (platform.python_compiler(),)),
+            "python_build": " ".join((*platform.python_build(), platform.python_compiler())),
             "load_before": round(load_before, 2),
             "load_after": round(load_after, 2),
             "noisy": load_before > 0.5 * cores,
