@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from firewall.cli.guarding import program_paths, run_state
+from firewall.cli.guarding import closed_paths, closed_words, program_paths, run_state
 from firewall.cli.output import safe
 from firewall.core.upstream_words import upstream_words
 
@@ -46,7 +46,8 @@ class Speaker:
         }  # fmt: skip
         if met.code:
             what, mend = upstream_words(met.code)
-            self.say("met", f"{name}: {what} ({met.code})", f"mend: {mend}", **facts)
+            lines = [f"{name}: {what} ({met.code})", f"mend: {mend}", _closed_to(settings)]
+            self.say("met", *(line for line in lines if line), **facts)
             return
         told = _counted(counts)
         own = (
@@ -61,6 +62,7 @@ class Speaker:
                 f"{own} audit show      what was called, what was decided",
                 f"{own} explain ID      why (the id stands in every refusal)",
                 _cage_words(settings),
+                _closed_to(settings),
             ]
         else:
             lines = [f"{name}: guarded; {told or 'nothing is pinned'}"]
@@ -91,6 +93,13 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(
         single.get(kind) or f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(counts.items(), reverse=True)
     )
+
+
+def _closed_to(settings: GuardedSettings) -> str:
+    spec = settings.spec
+    if not spec.command or spec.sandbox == "off":
+        return ""
+    return closed_words(closed_paths(spec.command[1:], (*spec.read, *spec.write)))
 
 
 def _cage_words(settings: GuardedSettings) -> str:

@@ -428,6 +428,25 @@ def test_a_path_that_reaches_our_state_is_refused(tmp_path: Path) -> None:
     done = bartizan(tmp_path, "run", "--write", str(tmp_path), "--", sys.executable, str(CHILD))
     assert done.returncode == 4
     assert "sandbox_private" in done.stderr
+    assert "is Bartizan's own" in done.stderr
+
+
+def test_paths_among_the_arguments_that_the_cage_hides_are_found(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    (inside / "deep").mkdir(parents=True)
+    outside.mkdir()
+    words = [
+        "/usr/bin/env",
+        str(inside / "deep"),
+        f"--root={outside}",
+        str(outside),
+        str(tmp_path / "none"),
+        "plain",
+        ".",
+    ]
+    assert guarding.closed_paths(words, [str(inside)]) == (str(outside),)
+    assert guarding.closed_words(()) == ""
+    assert f"--read {outside}" in guarding.closed_words((str(outside),))
 
 
 def test_a_server_that_never_answers_is_exit_1_and_told_in_words(tmp_path: Path) -> None:
