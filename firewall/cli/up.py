@@ -186,6 +186,11 @@ def _tried(url: str, own: str, state: Path) -> list[str]:
         'print(OpenAI().chat.completions.create(model="demo", messages=[{"role": "user", "content": "hello"}])'
         ".choices[0].message.content)"
     )
+    message = (
+        "from anthropic import Anthropic; "
+        'print(Anthropic().messages.create(model="demo-messages", max_tokens=200, '
+        'messages=[{"role": "user", "content": "hello"}]).content[0].text)'
+    )
     return [
         "  mcp (Python)   tried by `bartizan tour`",
         f"                 .venv/bin/python examples/client.py {url}/mcp/time get_current_time "
@@ -195,6 +200,9 @@ def _tried(url: str, own: str, state: Path) -> list[str]:
         "  openai         tried by `bartizan tour`",
         f"                 OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=$({own} token --resource /v1) \\",
         f"                   .venv/bin/python -c '{ask}'",
+        "  anthropic      tried by `bartizan tour`",
+        f"                 ANTHROPIC_BASE_URL={url} ANTHROPIC_API_KEY=$({own} token --resource /v1) \\",
+        f"                   .venv/bin/python -c '{message}'",
     ]
 
 
