@@ -76,14 +76,21 @@ class Speaker:
             lines.append(f"this kernel lacks: {', '.join(met.missing)}; the server runs without")
         self.say("met", *(line for line in lines if line), **facts)
 
-    def refused(self, settings: GuardedSettings, host: str, port: int) -> None:
+    def refused(self, settings: GuardedSettings, host: str, port: int, address_class: str) -> None:
         """Say that the child wanted to connect somewhere, and what would allow it."""
         shown = host[:120]
+        name, given = host.lower().rstrip("."), settings.hosts
+        if given is not None and not {(name, port), (name, 0)} & given:
+            mend = f"if that is right: --allow-host {shown}" + ("" if port in (80, 443) else f":{port}")
+        elif address_class in ("private", "loopback") and address_class != settings.spec.network:
+            mend = f"it stands at a {address_class} address; if that is right: --network {address_class}"
+        else:
+            mend = f"that address ({address_class}) or port is open to no server; see: bartizan --run {settings.spec.name} audit show"
         self.say(
             "egress_refused",
             f"{settings.spec.name}: it wanted {shown}:{port}, which was refused",
-            f"if that is right: --allow-host {shown}" + ("" if port in (80, 443) else f":{port}"),
-            name=settings.spec.name, host=shown, port=port,
+            mend,
+            name=settings.spec.name, host=shown, port=port, address_class=address_class,
         )  # fmt: skip
 
 

@@ -226,6 +226,10 @@ def test_where_it_may_connect_is_told_and_nothing_else_is_reached(tmp_path: Path
             pipe.open()
             assert "reached" not in pipe.text("fine")
             assert f"--allow-host 127.0.0.1:{port}" in pipe.said("which was refused")
+        with piped(tmp_path, target, "--env", place, "--allow-host", f"127.0.0.1:{port}") as pipe:
+            pipe.open()
+            assert "reached" not in pipe.text("fine")
+            assert "loopback address; if that is right: --network loopback" in pipe.said("which was refused")
         with piped(
             tmp_path, target, "--network", "loopback", "--env", place, "--allow-host", f"127.0.0.1:{port}"
         ) as pipe:
