@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from firewall.core.errors import Malformed
+from firewall.core.errors import RPC_DENIED, Malformed
 from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
@@ -114,6 +114,19 @@ async def test_what_no_list_shows_or_has_another_spelling_reaches_nobody(uri, re
         # A URI in its normal form is told back to who sent it (SEP-2164); other text of a stranger is not.
         assert told["error"]["data"].get("uri") == (uri if _normal(uri) else None)
         assert upstream.asked("resources/read") == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///etc/shadow", "file:///proc/self/environ", "file:///proc%2Fself/environ", "fs:/root/x"]
+)
+async def test_a_template_opens_no_protected_path(uri, real):
+    listed = answers(
+        templates=({"uriTemplate": "file:///{+path}", "name": "a"}, {"uriTemplate": "fs:{+path}", "name": "b"})
+    )
+    async with scripted(fine, answers=listed) as upstream, running(spec("demo", url=upstream.url), **real) as stack:
+        assert (await read(stack, uri))["error"]["code"] == RPC_DENIED
+        assert upstream.asked("resources/read") == []
+        assert "result" in await read(stack, "file:///srv/proc/x")  # the twin: a place of that name elsewhere
 
 
 def _normal(uri):
