@@ -32,6 +32,19 @@ def result(text, **more) -> list[dict]:
     ]
 
 
+def replacing(point, pointer, value):
+    """A script that puts a value into every body at a point."""
+
+    def script(asked):
+        if asked["point"] != point:
+            return ALLOW
+        reason = {"rule": "t.set", "effect": "transform", "code": "set", "owasp": [], "severity": 5}
+        duty = {"type": "replace", "pointer": pointer, "value": value}
+        return {**ALLOW, "effect": "transform", "reasons": [reason], "obligations": [duty]}
+
+    return script
+
+
 async def test_an_answer_is_rebuilt_from_known_members_in_our_own_words(scanner):
     async with rig(scanner) as r:
         got = await r.message("ok")
@@ -363,16 +376,25 @@ async def test_markup_in_an_input_is_judged_as_an_input_not_as_an_answer(scanner
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_obligation_on_a_calls_input_is_what_leaves(stream):
-    def script(asked):
-        if asked["point"] != "llm.tool_call":
-            return ALLOW
-        reason = {"rule": "t.set", "effect": "transform", "code": "set", "owasp": [], "severity": 5}
-        duty = {"type": "replace", "pointer": "/input/zone", "value": "Europe/Paris"}
-        return {**ALLOW, "effect": "transform", "reasons": [reason], "obligations": [duty]}
-
+    script = replacing("llm.tool_call", "/input/zone", "Europe/Paris")
     async with rig(Blind(), engine=ScriptedEngine(script)) as r:
         got = await r.message("call", stream=stream, tools=ANTHROPIC_TOOLS)
         assert got.used[0]["input"] == {"zone": "Europe/Paris"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("pointer", "value"), [("/type", "text"), ("/input", "[redacted]")])
+async def test_a_call_that_an_obligation_made_something_else_of_does_not_leave(pointer, value, stream):
+    async with rig(Blind(), engine=ScriptedEngine(replacing("llm.tool_call", pointer, value))) as r:
+        got = await r.message("call", stream=stream, tools=ANTHROPIC_TOOLS)
+        assert got.error["code"] in ("upstream_malformed", "denied")  # by us, or by the guard before
+        assert b"tool_use" not in got.body
+
+
+async def test_what_an_answers_own_rules_do_may_not_change_a_decided_call():
+    for pointer, status in (("/content/1/input/zone", 403), ("/content/1/name", 403), ("/content/0/text", 200)):
+        async with rig(Blind(), engine=ScriptedEngine(replacing("llm.response", pointer, "read_file"))) as r:
+            assert (await r.message("call", tools=ANTHROPIC_TOOLS)).status == status
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,20 @@ async def test_blocks_behind_a_call_keep_their_order(scanner):
         assert [block["type"] for block in got.blocks] == ["tool_use", "thinking", "tool_use"]
         assert got.blocks[1]["signature"] == sim.SIGNATURE
         assert [call["id"] for call in got.used] == ["toolu_1", "toolu_2"]
+        got = await r.message("call-redacted", stream=True, tools=ANTHROPIC_TOOLS)
+        assert [block["type"] for block in got.blocks] == ["tool_use", "redacted_thinking", "tool_use"]
+        assert got.blocks[1]["data"] == sim.REDACTED
         got = await r.message("call-late-text", stream=True, tools=ANTHROPIC_TOOLS)
         assert [block["type"] for block in got.blocks] == ["tool_use", "text"]
         assert got.said == "And so."
+
+
+async def test_thinking_behind_a_call_is_judged_as_well(scanner):
+    async with rig(scanner) as r:
+        got = await r.message("call-late-secret", stream=True, tools=ANTHROPIC_TOOLS)
+        assert (got.kinds[-1], got.error["code"]) == ("error", "denied")
+        assert SECRET.encode() not in got.body
+        assert "message_stop" not in got.kinds
 
 
 @pytest.mark.parametrize("model", ["call-secret", "call-address"])
