@@ -37,9 +37,9 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
-def common() -> argparse.ArgumentParser:
+def common() -> Parser:
     """Return a parent parser; it leaves alone what was said before the command's name."""
-    parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parent = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parent.add_argument_group("everywhere")
     group.add_argument("--config", type=Path, help="bartizan.yaml; without one, the demonstration is meant")
     group.add_argument("--state-dir", type=Path, help="where the node keeps its state")
