@@ -216,7 +216,7 @@ CHAT = {
 THOUGHT = {"type": "thinking", "thinking": "t", "signature": "s"}
 USE = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}
 PROMPT = {
-    "model": "m",
+    "model": "m-messages",
     "max_tokens": 5,
     "system": [{"type": "text", "text": "s"}],
     "messages": [
