@@ -21,7 +21,7 @@ from firewall.core.principal import Principal
 from firewall.net.runtime import Tasks
 from firewall.net.upstream import UpstreamClient
 from mcp_gateway import capabilities, uris
-from mcp_gateway.action import tool_resource
+from mcp_gateway.action import READ, tool_resource
 from mcp_gateway.bridge import Opened
 from mcp_gateway.endpoints import Endpoint, endpoints
 from mcp_gateway.entries import Catalogue, Entry
@@ -226,10 +226,13 @@ class Catalog:
         return endpoint.route(exposed)[0] or endpoint.specs[0]
 
     def unknown(self, principal: Principal, endpoint: Endpoint, exposed: str) -> Resource:
-        """Return the Resource of a tool that nobody lists; the asked name is not part of it."""
+        """Return the Resource of a tool that nobody lists; the asked name is not part of it.
+
+        It reads nothing and has no pin, so it is refused for that: no scope would cure it, and none is asked for.
+        """
         spec = self.spec_of(endpoint, exposed)
         state = str(self._house.resource(principal.tenant, spec).properties["state"])
-        return tool_resource(spec.facts, "?", state=state, effect="write", pin="none", digest="", schema="none")
+        return tool_resource(spec.facts, "?", state=state, effect=READ, pin="none", digest="", schema="none")
 
     async def link(self, principal: Principal, spec: UpstreamSpec, declared: JSONObject | None = None) -> Link:
         """Return the pooled link of a caller's credential. Raises UpstreamFault, Refused.

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from firewall import app
+from firewall import parent
 from firewall.cli import context, demo
 from firewall.cli import main as command
 from firewall.config.model import Config
@@ -69,7 +69,7 @@ def test_a_state_directory_that_is_named_is_used_instead_of_the_files(
 ) -> None:
     (tmp_path / "bartizan.yaml").write_text("version: 1\nstate_dir: /nowhere\n")
     served = []
-    monkeypatch.setattr(app, "run", lambda config, **_: served.append(config.state) or 0)
+    monkeypatch.setattr(parent, "run", lambda config, **_: served.append(config.state) or 0)
     there = str(tmp_path / "state")
     assert command.main(["--config", str(tmp_path / "bartizan.yaml"), "--state-dir", there, "up"]) == 0
     assert served == [tmp_path / "state"]
