@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from tests.support import once
 
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # `make opa` builds the reference engine here; tests look programs up on PATH only.
 os.environ["PATH"] = os.pathsep.join([str(ROOT / "build" / "bin"), os.environ.get("PATH", os.defpath)])
 
+set_hypothesis_home_dir(ROOT / "build" / "hypothesis")
 # Deadlines measure the neighbours of a shared machine, not the code.
 settings.register_profile("dev", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
