@@ -21,7 +21,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -99,8 +98,9 @@ def call_body(size: int) -> bytes:
             },
         },
     }
-    room = size - len(orjson.dumps(message))
-    message["params"]["arguments"]["text"] = (PROSE * (room // len(PROSE) + 1))[:room]  # type: ignore[index]
+    room = size - len(orjson.dumps(message)) - 9
+    text = (PROSE * (room // len(PROSE) + 1))[:room]
+    message["params"]["arguments"]["text"] = f"{{serial}} {text}"  # type: ignore[index]  # `load.wrk` numbers it
     return orjson.dumps(message)
 
 
@@ -271,10 +271,12 @@ def main() -> int:
             firewalls.append(wall)
             warm = wall.first_answer_ms(call_body(1024))
             figures.put("start_ms", warm, "ms", f"exec to the first enforced answer, caches warm; cold {cold:.0f} ms")
-            figures.put("rss_mb", rss_mb(wall.process.pid), "MB", "one worker at rest")
+            figures.put(
+                "rss_mb", rss_mb(wall.process.pid), "MB", "parent and one worker at rest, shared pages in parts (PSS)"
+            )
             if "wrk" not in missing:
                 measure(figures, given, wall, upstream, children[0].pid, nginx)
-                figures.put("rss_mb.after_load", rss_mb(wall.process.pid), "MB", "the same worker after the load")
+                figures.put("rss_mb.after_load", rss_mb(wall.process.pid), "MB", "the same processes after the load")
             wall.stop()  # what follows has the machine for itself
             stage_costs(figures, directory, upstream, setting)
             mcp.measure(figures, given, directory, children, firewalls, setting)
@@ -293,7 +295,7 @@ def main() -> int:
             "cpu": cpu_model(),
             "cores": cores,
             "python": platform.python_version(),
-            "python_optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+            "python_build": " ".join((*platform.python_build(), platform.python_compiler())),
             "load_before": round(load_before, 2),
             "load_after": round(load_after, 2),
             "noisy": load_before > 0.5 * cores,

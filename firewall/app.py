@@ -30,7 +30,7 @@ from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
 from firewall import admin, nucleus
 from firewall.config import Config, rooms
-from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
+from firewall.core.errors import CONFIG_EXIT, FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
 from firewall.core.upstream_words import upstream_words
@@ -55,10 +55,10 @@ from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
-from firewall.net.runtime import SystemClock, Tasks
+from firewall.net.runtime import SystemClock, Tasks, trim
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
-from firewall.net.workers import Heartbeat, Supervisor, WorkerSettings, until_told
+from firewall.net.workers import Heartbeat, until_told
 from firewall.nucleus import VERSION, NucleusSettings, OnFault, Paths
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
@@ -80,7 +80,6 @@ from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
 STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
-CONFIG_EXIT: Final = 4  # as documented in docs/cli.md
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
@@ -510,29 +509,8 @@ def check(config: Config) -> None:
     load_policy(config, paths)
 
 
-def _unheard(_code: str, _detail: str) -> None:
-    pass
-
-
-def run(config: Config, *, on_ready: Ready | None = None, on_fault: OnFault = _unheard) -> int:
-    """Serve until SIGINT or SIGTERM; return the exit code. Everything is down within two seconds.
-
-    on_ready: told once, in the process of one worker, when all of them listen. on_fault: told in every
-    process. Both are picklable. Raises ConfigFault for what is found before a worker starts; for what only
-    a worker finds (an address that is taken), it says so on stderr and the exit code is that of a ConfigFault.
-    """
-    check(config)
-
-    def told(event: str, index: int) -> None:
-        if event in ("died", "stuck"):
-            on_fault(f"worker_{event}", str(index))
-
-    settings = WorkerSettings(config.workers, hopeless=frozenset({CONFIG_EXIT}))
-    return Supervisor(_worker_main, (config, on_ready, on_fault), settings, SystemClock(), told).run()
-
-
-def _worker_main(index: int, heartbeat: Heartbeat, argument: Any) -> None:
-    """One worker (a module-level function: it is imported again in its process)."""
+def work(index: int, heartbeat: Heartbeat, argument: Any) -> None:
+    """Be one worker until told to end: what `parent` starts in a process of its own."""
     config, on_ready, on_fault = argument
 
     def fault(code: str, detail: str) -> None:
@@ -559,6 +537,7 @@ async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat) -
         # What was built lives as long as the process: the collector need never walk it again.
         gc.collect()
         gc.freeze()
+        trim()
         heartbeat.ready()
         until = worker.tasks.spawn(until_told(heartbeat), "app.until")
         if on_ready is not None:

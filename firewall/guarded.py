@@ -106,9 +106,9 @@ class Guarded:
         token: str,
         *,
         on_fault: OnFault,
-        on_refused: Callable[[str, int], None],
+        on_refused: Callable[[str, int, str], None],
     ) -> None:
-        """on_refused: told the host and port that the child was refused. Raises ConfigFault."""
+        """on_refused: told host, port and class of address that the child was refused. Raises ConfigFault."""
         self.settings = settings
         self.core = core
         self._token = token
@@ -236,7 +236,7 @@ class Guarded:
             permitted = await gate.permits(child, host, port, address_class)
             if not permitted and (host, port) not in self._told_hosts and len(self._told_hosts) < 100:
                 self._told_hosts.add((host, port))
-                self._on_refused(host, port)
+                self._on_refused(host, port, address_class)
             return permitted
 
         return ChildDoors(self._run_dir, (spec.name,), EgressProxy(self._dialler, permits))
@@ -247,7 +247,7 @@ def build(
     token: str,
     *,
     on_fault: OnFault = lambda _code, _detail: None,
-    on_refused: Callable[[str, int], None] = lambda _host, _port: None,
+    on_refused: Callable[[str, int, str], None] = lambda _host, _port, _class: None,
 ) -> Guarded:
     """Return a run's objects. token: what a client of our endpoint must present. Raises ConfigFault."""
     core = open_state(settings.paths, settings.spec.name, on_fault)

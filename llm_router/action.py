@@ -33,8 +33,8 @@ METHODS: Final[dict[tuple[str, str], Point]] = {
     (MODELS, "response"): Point.LLM_MODELS,
 }
 
-# The one revision of the Messages API that is read here, whatever a caller or a provider names.
-ANTHROPIC_VERSION: Final = "2023-06-01"
+# The revisions of the Messages API that are read here; a caller that names none gets the first.
+ANTHROPIC_VERSIONS: Final = ("2023-06-01", "2026-10-21")
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _WHOLE: Final[Headers] = (_JSON_TYPE, (b"accept", b"application/json"))
 _STREAMED: Final[Headers] = (_JSON_TYPE, (b"accept", b"text/event-stream"))
@@ -68,9 +68,11 @@ class Route:
 
 
 CHAT_ROUTE: Final = Route(CHAT, "openai-chat-1")
-MESSAGES_ROUTE: Final = Route(
-    MESSAGES, f"anthropic-{ANTHROPIC_VERSION}", ((b"anthropic-version", ANTHROPIC_VERSION.encode()),)
-)
+MESSAGES_ROUTES: Final = {
+    version.encode(): Route(MESSAGES, f"anthropic-{version}", ((b"anthropic-version", version.encode()),))
+    for version in ANTHROPIC_VERSIONS
+}
+MESSAGES_ROUTE: Final = MESSAGES_ROUTES[ANTHROPIC_VERSIONS[0].encode()]
 
 
 def request_action(

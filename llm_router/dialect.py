@@ -71,8 +71,15 @@ def authorization(dialect: Dialect, headers: Mapping[bytes, bytes]) -> Mapping[b
     return {**headers, b"authorization": b"Bearer " + key}
 
 
-def check_version(dialect: Dialect, headers: Mapping[bytes, bytes]) -> None:
-    """Refuse a revision of the Messages API that we do not read; none means ours. Raises Rejected."""
-    asked = headers.get(b"anthropic-version", act.ANTHROPIC_VERSION.encode())
-    if dialect is MESSAGES and asked != act.ANTHROPIC_VERSION.encode():
+def route_of(dialect: Dialect, headers: Mapping[bytes, bytes]) -> Route:
+    """Return the route with the revision that the caller speaks; none named means the first of ours.
+
+    Raises Rejected for a revision of the Messages API that is not read here.
+    """
+    asked = headers.get(b"anthropic-version")
+    if dialect is not MESSAGES or asked is None:
+        return dialect.route
+    route = act.MESSAGES_ROUTES.get(asked)
+    if route is None:
         raise Rejected("anthropic-version")
+    return route

@@ -32,9 +32,10 @@ from firewall.wire import http, strict_json
 from llm_router import action as act
 from llm_router import answer as ans
 from llm_router import reply
+from llm_router.action import Route
 from llm_router.answer import Head, Usage
 from llm_router.choose import Model, Models
-from llm_router.dialect import MODELS_PATH, PATHS, Dialect, authorization, check_version, dialect_of
+from llm_router.dialect import MODELS_PATH, PATHS, Dialect, authorization, dialect_of, route_of
 from llm_router.meter import Meter, Tally, prompt_tokens
 from llm_router.relay import Problem, Relay
 from llm_router.release import Answer, clear_request
@@ -143,11 +144,11 @@ class LLMRouter:
         exchange.verb = act.MODELS if path == MODELS_PATH else dialect.route.verb
         outcome: Outcome = ("cancelled", "")
         try:
-            check_version(dialect, headers)
+            route = route_of(dialect, headers)
             if path == MODELS_PATH:
                 outcome = await self._list(principal, exchange, send, dialect)
             else:
-                outcome = await self._ask(scope, receive, send, headers, principal, exchange, dialect)
+                outcome = await self._ask(scope, receive, send, headers, principal, exchange, dialect, route)
         except Malformed as error:
             if error.code != "client_gone":
                 outcome = ("refused", error.code)
@@ -178,6 +179,7 @@ class LLMRouter:
         principal: Principal,
         exchange: Exchange,
         dialect: Dialect,
+        route: Route,
     ) -> Outcome:
         if http.media_type(headers.get(b"content-type", b"")) != "application/json":
             raise Malformed("media_type")
@@ -196,7 +198,7 @@ class LLMRouter:
         tally = Tally(0)
         seconds = self._clock.now_us() // 1_000_000
         head = Head(dialect.id_prefix + exchange.id.removeprefix("x_"), seconds, model.alias)
-        answer = dialect.answer(self._guard, exchange, principal, model, head, request, tally, dialect.route)
+        answer = dialect.answer(self._guard, exchange, principal, model, head, request, tally, route)
         call = _Call(dialect, model, request, answer, asgi.EventStream(send), send)
         return await asgi.while_connected(self._tasks, receive, self._forward(call), gone=GONE, name="llm")
 
@@ -216,7 +218,7 @@ class LLMRouter:
         model, request, principal = call.model, call.request, call.answer.principal
         limit = min(request.limit or model.max_output_tokens, model.max_output_tokens)
         body = request.outgoing(model=model.name, limit=limit, limit_member=model.provider.limit_member)
-        action = act.request_action(call.dialect.route, principal, model, request, body, limit)
+        action = act.request_action(call.answer.route, principal, model, request, body, limit)
         verdict = await clear_request(self._guard, action, call.exchange, request)
         if isinstance(verdict, Refusal):
             await self._tell(call, self._refused(verdict, call.dialect))
@@ -293,7 +295,7 @@ class LLMRouter:
         call.answer.tally.reached = found.status == 502
         body = call.dialect.words.problem(found.status, found.message, found.code, call.exchange.id)
         action = act.error_action(
-            call.dialect.route, call.answer.principal, call.model, found.status, body, stream=call.request.stream
+            call.answer.route, call.answer.principal, call.model, found.status, body, stream=call.request.stream
         )
         verdict = await self._guard.clear(action, call.exchange)
         if isinstance(verdict, Refusal):

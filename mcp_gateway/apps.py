@@ -19,6 +19,13 @@ MIME: Final = "text/html;profile=mcp-app"
 PERMISSIONS: Final = frozenset({"camera", "microphone", "geolocation", "clipboardWrite"})
 _DOMAINS: Final = ("connectDomains", "resourceDomains", "frameDomains", "baseUriDomains")
 _LEGACY_URI: Final = "ui/resourceUri"  # the flat key of early drafts of SEP-1865
+_SCHEME: Final = "ui://"  # of an app's resource, always: a host must not be sent to any other address
+# The same wish as another host reads it (OpenAI Apps SDK), in its own spelling.
+_OTHER_CSP: Final = "openai/widgetCSP"
+_OTHER_DOMAINS: Final = ("connect_domains", "resource_domains", "frame_domains", "redirect_domains")
+_OTHER_URI: Final = "openai/outputTemplate"
+_ADDRESSES: Final = (_LEGACY_URI, _OTHER_URI)
+_READ: Final = frozenset({*_ADDRESSES, "ui", _OTHER_CSP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,16 @@ NONE: Final = Rights()
 
 def shown(meta: JSONObject, rights: Rights, outward: Callable[[str], str] | None = None) -> JSONObject:
     """Return the vendor members of a ``_meta`` with its app's wishes cut to its rights, and its URI translated."""
-    if _LEGACY_URI not in meta and "ui" not in meta:
+    if not _READ & meta.keys():
         return meta
     out = dict(meta)
-    flat = out.pop(_LEGACY_URI, None)
-    if isinstance(flat, str):
-        out[_LEGACY_URI] = _uri(flat, outward)
+    for name in _ADDRESSES:
+        flat = out.pop(name, None)
+        if isinstance(flat, str) and flat.startswith(_SCHEME):
+            out[name] = _uri(flat, outward)
+    other = out.pop(_OTHER_CSP, None)
+    if isinstance(other, dict):
+        out[_OTHER_CSP] = {key: _allowed(other[key], rights.domains) for key in _OTHER_DOMAINS if key in other}
     asked = out.pop("ui", None)
     if isinstance(asked, dict):
         ui = _ui(asked, rights, outward)
@@ -51,7 +62,7 @@ def shown(meta: JSONObject, rights: Rights, outward: Callable[[str], str] | None
 def _ui(asked: JSONObject, rights: Rights, outward: Callable[[str], str] | None) -> JSONObject:
     ui: JSONObject = {}
     address = asked.get("resourceUri")
-    if isinstance(address, str):
+    if isinstance(address, str) and address.startswith(_SCHEME):
         ui["resourceUri"] = _uri(address, outward)
     seen = asked.get("visibility")
     if isinstance(seen, list):

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 METHODS: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 URL_REQUIRED: Final = -32042
 TOKEN_TRIES: Final = 8
+QUESTIONS_PER_CALL: Final = (
+    ROUNDS * questions.QUESTIONS
+)  # as many as a modern upstream can ask; each is decided and recorded
 _URL_REQUIRED_TEXT: Final = "The upstream needs something to be done at an address first."
 # What a server is told when nobody answers: never a peer's words.
 _DECLINED: Final = {
@@ -89,8 +92,11 @@ class Asking:
     async def put(self, turn: Turn, target: Target, link: Link, value: JSONObject, credentials: Credentials) -> None:
         """Ask a legacy client what a legacy upstream asks, and bring the answer. Raises UpstreamFault, Refused."""
         asked = _request(value)
-        if asked is None:
+        if asked is None or turn.face is None:
             return
+        turn.face.asked += 1
+        if turn.face.asked > QUESTIONS_PER_CALL:
+            raise UpstreamFault("too_large", "one call brought too many questions")
         try:
             question = self._parse(turn, target, asked.method, asked.params, link.declared)
         except Malformed:

@@ -51,7 +51,9 @@ class Declined(Exception):
 
 
 class Face(Protocol):
-    """A client that can be asked while its request runs."""
+    """A client that can be asked while its request runs. asked: how many questions this request has brought."""
+
+    asked: int
 
     @property
     def capabilities(self) -> JSONObject:
@@ -77,12 +79,13 @@ class Face(Protocol):
 
 
 class LegacyFace:
-    """A Face over one session."""
+    """A Face over one session, for one request."""
 
     def __init__(self, session: Session, guard: Guard, ids: Ids) -> None:
         self._session = session
         self._guard = guard
         self._ids = ids
+        self.asked = 0
 
     @property
     def capabilities(self) -> JSONObject:

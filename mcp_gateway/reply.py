@@ -24,8 +24,10 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 ALLOW_MODERN: Final = (b"allow", b"POST")
 ALLOW_LEGACY: Final = (b"allow", b"GET, POST, DELETE")
 
+# Denials of a call that are a tool's result, so that the model can adapt.
+_TOLD_TO_MODELS: Final = frozenset({"denied", "arguments_mismatch", "approval_pending", "killed", "quarantined"})
 _ON_200: Final = frozenset(
-    {"denied", "approval_pending", "killed", "quarantined"}
+    _TOLD_TO_MODELS
     | {
         f"upstream_{c}"
         for c in (
@@ -53,7 +55,7 @@ def refused(refusal: Refusal, rpc_id: RpcId | None, *, era: Era, tool_call: bool
         data: JSONObject = {"decision_id": refusal.decision_id, "required": list[JSON](sorted(refusal.challenge))}
         body = jsonrpc.build_error(rpc_id, told.rpc_code, told.text, data)
         return FixedReply(403, (JSON_TYPE, NO_STORE, (b"www-authenticate", challenge)), strict_json.dumps(body))
-    if tool_call and rpc_id is not None and told.code in ("denied", "killed", "quarantined", "approval_pending"):
+    if tool_call and rpc_id is not None and told.code in _TOLD_TO_MODELS:
         return FixedReply(200, (JSON_TYPE, NO_STORE), strict_json.dumps(_error_result(rpc_id, era, refusal)))
     extra: Headers = ((b"retry-after", str(refusal.retry_after_s).encode()),) if refusal.retry_after_s else ()
     return _error(told, rpc_id, {"decision_id": refusal.decision_id}, extra)

@@ -77,11 +77,12 @@ class Launcher:
         if not self._settings.scratch:
             raise ConfigFault("scratch_missing", f"mcp upstream {spec.name}", fix="set a scratch directory")
         for granted in (*spec.read, *spec.write, self._settings.scratch):
-            if any(_overlap(granted, private) for private in self._settings.private):
+            held = next((private for private in self._settings.private if _overlap(granted, private)), "")
+            if held:
                 raise ConfigFault(
                     "sandbox_private",
-                    f"{spec.name} may not be given {granted}",
-                    fix="keep keys, state and policy out of every child's paths",
+                    f"{spec.name} may not be given {granted}: {held} is Bartizan's own",
+                    fix="give it a narrower path; keys, state and policy stay out of every child's reach",
                 )
         if spec.sandbox == "off":
             return ("landlock", "seccomp", "network namespace")

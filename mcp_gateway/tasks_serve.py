@@ -207,8 +207,8 @@ class TaskServer:
             refusal = await self._decide(turn, resource)
             return await turn.refuse(refusal) if refusal else await self._acknowledge(turn, spec)
         # Each question is answered once: it is closed here before the answer leaves.
-        left = {key: kept for key, kept in entry.asks.items() if key not in answers}
-        self._table.update(turn.principal.tenant, entry, entry.task, asks=left)
+        if not self._table.close(turn.principal.tenant, entry, answers):
+            return await self._acknowledge(turn, spec)  # answered meanwhile
         answer = await self._ask(turn, spec, entry, {"inputResponses": answers}, Point.MCP_TASK_GET)
         return answer if isinstance(answer, str) else await self._acknowledge(turn, spec)
 

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -159,6 +159,24 @@ class TaskTable:
             self._put(tenant, fresh)
         return fresh
 
+    def close(self, tenant: str, entry: Entry, keys: Iterable[str]) -> bool:
+        """Close open questions of a task, all of them or none; return whether they were open.
+
+        Of two answers to one question, here or in another worker, at most one gets True.
+        """
+        row = self._rows.get(tenant, f"is/{entry.owner}/{entry.id}")
+        if row is None:
+            return False
+        now, spent = _decoded(entry.owner, entry.id, row.value), set(keys)
+        if not spent <= now.asks.keys():
+            return False
+        left = {key: kept for key, kept in now.asks.items() if key not in spent}
+        try:
+            self._put(tenant, replace(now, asks=left), if_version=row.version)
+        except Conflict:
+            return False
+        return True
+
     def of(self, principal: Principal, endpoint: str, after: str, size: int) -> tuple[Sequence[Entry], str]:
         """Return a page of a caller's core tasks by id, and the id after which the next page starts ("" at the end)."""
         owner = owner_of(principal, endpoint)
@@ -183,10 +201,10 @@ class TaskTable:
             raise Malformed("handle_invalid")
         return _decoded(owner, ours, row.value)
 
-    def _put(self, tenant: str, entry: Entry) -> None:
+    def _put(self, tenant: str, entry: Entry, *, if_version: int | None = None) -> None:
         value: JSONObject = {name: getattr(entry, name) for name in _STORED}
         key = f"is/{entry.owner}/{entry.id}"
-        self._rows.put(tenant, key, strict_json.dumps(value), expires_us=entry.expires_us)
+        self._rows.put(tenant, key, strict_json.dumps(value), expires_us=entry.expires_us, if_version=if_version)
 
 
 _STORED: Final = (

@@ -50,7 +50,8 @@ def check(uri: str) -> Parts:
 
     Refused: more than `URI_CHARS`, characters outside RFC 3986, a scheme that is not lower case, user
     information, a default or empty port, an upper-case network host, triplets that are lower case or
-    stand for unreserved characters, dot segments and control characters at any depth of encoding.
+    stand for unreserved characters, dot segments and control characters at any depth of encoding; of a
+    file also ``file:/x``, ``file://localhost/x`` and empty segments (RFC 8089 appendix B).
     """
     scheme, colon, rest = uri.partition(":")
     if len(uri) > URI_CHARS or not colon or not rest or scheme[0:1] not in _LOWER or not set(scheme) <= _SCHEME:
@@ -64,7 +65,10 @@ def check(uri: str) -> Parts:
         raise Malformed("uri")
     else:
         _check_path(authority)  # elsewhere it is a name, and some servers join it to a path
-    _check_path(path.partition("#")[0].partition("?")[0])
+    bare = path.partition("#")[0].partition("?")[0]
+    _check_path(bare)
+    if scheme == "file" and (not rest.startswith("//") or host == "localhost" or "//" in bare):
+        raise Malformed("uri")
     _check_controls(uri)
     return Parts(scheme, host, unquote_to_bytes(path).decode("utf-8", "replace"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,30 @@ class Usage(BartizanError):
     """The command line does not say enough: exit 2."""
 
 
-def common() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Takes options between arguments too, where some of those may be left out: ``pins diff notes --kind set tool``.
+
+    argparse by itself gives an argument that may be left out its empty value before the first option.
+    """
+
+    _mixing = False
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """Return what was given and what nobody knows."""
+        optional = any(not a.option_strings and a.nargs == argparse.OPTIONAL for a in self._actions)
+        if self._mixing or not optional:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+        return found, unknown
+
+
+def common() -> Parser:
     """Return a parent parser; it leaves alone what was said before the command's name."""
-    parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parent = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parent.add_argument_group("everywhere")
     group.add_argument("--config", type=Path, help="bartizan.yaml; without one, the demonstration is meant")
     group.add_argument("--state-dir", type=Path, help="where the node keeps its state")

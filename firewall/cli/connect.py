@@ -18,7 +18,7 @@ from firewall.cli import json_edit
 from firewall.cli.arguments import Usage
 from firewall.cli.clients import CLIENTS, Client, Entry
 from firewall.cli.context import load_config
-from firewall.cli.guarding import is_url, name_for
+from firewall.cli.guarding import closed_paths, closed_words, find_program, is_url, name_for, program_paths, with_script
 from firewall.cli.output import emit, note, table
 from firewall.core.errors import ConfigFault, Malformed
 
@@ -80,7 +80,9 @@ def run(given: argparse.Namespace) -> int:
     for line in _diff(change):
         note(line)
     note("")
-    note(f"{change.says} ({client.title}: {NOT_TRIED})")
+    for line in change.says.splitlines():
+        note(line)
+    note(f"{client.title}: {NOT_TRIED}")
     if given.dry_run:
         emit(given, {**facts, "changed": False, "after": change.after}, "Nothing was written (--dry-run).")
         return 0
@@ -115,9 +117,10 @@ def _change(given: argparse.Namespace, client: Client, path: Path) -> Change:
             after = json_edit.set_member(
                 before or "", (client.key, name), wrapped(name, entry, _program(given), _cage(given))
             )
-            return Change(
-                path, before, after, f"{name} will be started by `bartizan run`; its state: --run {run_name(name)}"
-            )
+            says = f"{name} will be started by `bartizan run`; its state: --run {run_name(name)}"
+            if closed := closed_words(_closed(given, entry)):
+                says += f"\n{name}: {closed}"
+            return Change(path, before, after, says)
         plain = unwrapped(entry, client)
         if plain is not None:
             after = json_edit.set_member(before or "", (client.key, name), plain)
@@ -247,6 +250,19 @@ def _cage(given: argparse.Namespace) -> list[str]:
     for host in given.allow_host:
         made += ["--allow-host", host]
     return [*made, *(["--no-sandbox"] if given.no_sandbox else [])]
+
+
+def _closed(given: argparse.Namespace, entry: Entry) -> tuple[str, ...]:
+    """Return the paths among a wrapped command's arguments that its cage will not open."""
+    command, arguments = entry.get("command"), entry.get("args", [])
+    if given.no_sandbox or not isinstance(command, str):
+        return ()
+    try:
+        told, script = with_script((find_program(command), *arguments))
+    except ConfigFault:
+        return ()  # it is not here; `run` says so
+    granted = [os.path.realpath(os.path.expanduser(path)) for path in (*given.read, *given.write)]
+    return closed_paths(told[1:], (*program_paths(told[0]), *script, *granted))
 
 
 def _url(given: argparse.Namespace) -> str:

@@ -173,28 +173,55 @@ def start(state: Path, *, host: str, port: int, admin_port: int, say: Callable[[
         "agent_control": agent["control_url"],
         "agent_keys": demo.config["a2a"]["echo"]["keys"],
         "model": "demo",
+        "messages_model": "demo-messages",
     }
     return demo
 
 
 def _provider(demo: Demo, say: Callable[[str], None]) -> dict[str, Any]:
-    if os.environ.get("OPENAI_API_KEY"):
-        say("using the OpenAI API with the key of the environment")
-        return {
-            "providers": {
-                "openai": {
-                    "base_url": "https://api.openai.com/v1",
-                    "trust": "untrusted",
-                    "credential": {"env": "OPENAI_API_KEY"},
-                }
-            },
-            "models": {"demo": {"provider": "openai", "model": "gpt-4o-mini", "input_usd": 0.15, "output_usd": 0.6}},
-        }
-    provider = _child(demo, "demo_provider.py")
-    return {
-        "providers": {"demo": {"base_url": provider["url"], "network": "loopback"}},
-        "models": {"demo": {"provider": "demo", "model": "demo-small", "input_usd": 0.15, "output_usd": 0.6}},
-    }
+    """Return the models by both protocols: each the real provider's where its key is set, else the local one's."""
+    providers: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+    local: dict[str, Any] = {}
+    for alias, (title, variable, provider, model) in _MODELS.items():
+        protocol = provider["protocol"]
+        name = protocol if os.environ.get(variable) else f"demo-{protocol}"
+        if os.environ.get(variable):
+            say(f"using the {title} API with the key of the environment")
+        else:
+            local = local or _child(demo, "demo_provider.py")
+            provider = {"base_url": local["url"], "protocol": protocol, "network": "loopback"}
+            model = {**model, "model": "demo-small"}
+        providers[name] = provider
+        models[alias] = {"provider": name, **model}
+    return {"providers": providers, "models": models}
+
+
+# Alias → whose API, the variable with its key, the provider, its model.
+_MODELS: Final[dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]]] = {
+    "demo": (
+        "OpenAI",
+        "OPENAI_API_KEY",
+        {
+            "base_url": "https://api.openai.com/v1",
+            "protocol": "openai",
+            "trust": "untrusted",
+            "credential": {"env": "OPENAI_API_KEY"},
+        },
+        {"model": "gpt-4o-mini", "input_usd": 0.15, "output_usd": 0.6},
+    ),
+    "demo-messages": (
+        "Anthropic",
+        "ANTHROPIC_API_KEY",
+        {
+            "base_url": "https://api.anthropic.com/v1",
+            "protocol": "anthropic",
+            "trust": "untrusted",
+            "credential": {"env": "ANTHROPIC_API_KEY", "header": "x-api-key", "scheme": ""},
+        },
+        {"model": "claude-haiku-4-5", "input_usd": 1.0, "output_usd": 5.0},
+    ),
+}
 
 
 def _child(demo: Demo, script: str, *arguments: str) -> dict[str, Any]:

@@ -139,6 +139,27 @@ def with_script(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(command), ()
 
 
+def closed_paths(arguments: Sequence[str], opened: Sequence[str]) -> tuple[str, ...]:
+    """Return what a command's arguments name on this machine and its cage does not open: absolute paths, also ``--x=/path``."""
+    found: list[str] = []
+    for word in arguments:
+        path = word.partition("=")[2] if word.startswith("-") else word
+        if not os.path.isabs(path) or not os.path.exists(path):
+            continue
+        real = os.path.realpath(path)
+        if not _is_system(real) and not any(real == tree or real.startswith(f"{tree}/") for tree in opened):
+            found.append(path)
+    return tuple(dict.fromkeys(found))
+
+
+def closed_words(paths: Sequence[str]) -> str:
+    """Return what to say about such paths, "" where there is none."""
+    if not paths:
+        return ""
+    options = " ".join(f"--read {path}" for path in paths)
+    return f"its arguments name {', '.join(paths)}, which it cannot see: {options}, or --write"
+
+
 def _project_of(path: str) -> str:
     folder = os.path.dirname(os.path.realpath(path))
     outside, modules, _ = folder.partition(f"{os.sep}node_modules{os.sep}")

@@ -34,7 +34,7 @@ from firewall.cli import (
     users,
     version,
 )
-from firewall.cli.arguments import Usage, common
+from firewall.cli.arguments import Parser, Usage, common
 from firewall.cli.context import NotRunning
 from firewall.cli.output import note
 from firewall.core.errors import BartizanError, ConfigFault
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     for title, members in GROUPS:
         lines += ["", f"  {title}", *(f"    {name:<9} {summary(module)}" for name, module in members)]
     lines += ["", "`bartizan COMMAND --help` says more.", EXITS]
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="bartizan",
         description="The firewall between AI agents and what they can reach.",
         epilog="\n".join(lines),

@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--kind", choices=KINDS, help="of one kind")
     status.add_argument("--waiting", action="store_true", help="only what is new or changed; exit 1 when there is any")
     status.add_argument("--tenant", default="")
-    for name, run in (("diff", diff), ("approve", approve)):
+    for name, run, unnamed in (("diff", diff, "all that waits"), ("approve", approve, "the only one that waits")):
         one = verbs.add(name, run)
         one.add_argument("upstream")
-        one.add_argument("name", nargs="?", default="", help="may be left out when only one of its kind waits")
+        one.add_argument("name", nargs="?", default="", help="its name; without it, " + unnamed)
         one.add_argument("--kind", choices=KINDS, help="where several kinds have that name; tool without it")
         one.add_argument("--tenant", default="")
         if name == "approve":
@@ -75,7 +75,12 @@ def show(given: argparse.Namespace) -> int:
 
 def diff(given: argparse.Namespace) -> int:
     """Show what is approved beside what is offered now; exit 1 when they differ."""
-    pin = _pin(Node(given), given)
+    node = Node(given)
+    if not given.name and len(waiting := _waiting(node, given)) > 1:
+        pins = [_one(node, pin) for pin in waiting]
+        emit(given, {"pins": pins}, [line for pin in pins for line in (*_describe(pin), "")][:-1])
+        return 1
+    pin = _pin(node, given)
     emit(given, pin, _describe(pin))
     return 0 if pin["status"] == "approved" else 1
 
@@ -126,8 +131,7 @@ def export(given: argparse.Namespace) -> int:
 def _approve_all(node: Node, given: argparse.Namespace) -> int:
     if given.name or given.digest:
         raise Usage("pin_all", "--all takes no name and no digest", fix=f"bartizan pins approve --all {given.upstream}")
-    found = node.get("pins", upstream=given.upstream)["pins"]
-    waiting = [p for p in found if p["status"] != "approved" and given.kind in (None, p["kind"])]
+    waiting = _waiting(node, given)
     clean = [p for p in waiting if not p["reasons"]]
     kept = [p for p in waiting if p["reasons"]]
     if not given.yes and clean:
@@ -136,7 +140,7 @@ def _approve_all(node: Node, given: argparse.Namespace) -> int:
                 "pin_all", "nobody is here to agree", fix="look at `bartizan pins status --waiting`, then: --yes"
             )
         for pin in clean:
-            for line in _describe(node.get("pins/one", upstream=pin["upstream"], kind=pin["kind"], name=pin["name"])):
+            for line in _describe(_one(node, pin)):
                 note(line)
             note("")
         if not _agreed(f"Approve these {len(clean)} definitions of {given.upstream}?"):
@@ -146,6 +150,15 @@ def _approve_all(node: Node, given: argparse.Namespace) -> int:
     lines += [f"{p['upstream']}: {p['label']} is left: its review found {', '.join(p['reasons'])}." for p in kept]
     emit(given, {"approved": made, "left": kept}, [*lines, *(_locked(made[0]) if made else [])])
     return 1 if kept else 0
+
+
+def _waiting(node: Node, given: argparse.Namespace) -> list[dict[str, Any]]:
+    found = node.get("pins", upstream=given.upstream)["pins"]
+    return [p for p in found if p["status"] != "approved" and given.kind in (None, p["kind"])]
+
+
+def _one(node: Node, pin: dict[str, Any]) -> dict[str, Any]:
+    return node.get("pins/one", upstream=pin["upstream"], kind=pin["kind"], name=pin["name"])
 
 
 def _agreed(question: str) -> bool:
@@ -186,9 +199,20 @@ def _pin(node: Node, given: argparse.Namespace) -> dict[str, Any]:
         raise Usage(
             "pin_name",
             f"{given.upstream} has {len(alike)} pins{kind}{named}",
-            fix="name one of `bartizan pins status`, with --kind where several are called the same",
+            fix=_choices(given, alike),
         )
-    return node.get("pins/one", upstream=given.upstream, kind=alike[0]["kind"], name=alike[0]["name"])
+    return _one(node, alike[0])
+
+
+def _choices(given: argparse.Namespace, alike: list[dict[str, Any]]) -> str:
+    """Return the arguments that would name one of these."""
+    from firewall.detect.visible import visible
+
+    if not alike:
+        return "name one of `bartizan pins status`, with --kind where several are called the same"
+    named = [f"{visible(p['name'])} --kind {p['kind']}" for p in alike[:4]]
+    every = ", or --all" if given.verb == "approve" else ""
+    return f"say which: {', '.join(named)}{' …' if len(alike) > 4 else ''}{every}"
 
 
 def _describe(pin: dict[str, Any]) -> list[str]:

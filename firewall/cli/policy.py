@@ -1,4 +1,4 @@
-"""``bartizan policy``: check a policy directory, run its tests, decide about one input."""
+"""``bartizan policy``: check a policy directory, run its tests, decide about one input, write it for OPA."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     deciding = verbs.add("eval", evaluate)
     deciding.add_argument("input", help="a policy input document (JSON), - for stdin")
     deciding.add_argument("--mode", choices=("auto", "compiled", "interpreter"), default="auto")
-    for one in (checking, testing, deciding):
+    exporting = verbs.add("export", export)
+    exporting.add_argument(
+        "directory", type=Path, metavar="DIR", help="where; made, or replaced if it is such a bundle"
+    )
+    for one in (checking, testing, deciding, exporting):
         one.add_argument("--bundle", type=Path, help="a policy directory; the configured one without it")
 
 
@@ -58,6 +62,13 @@ def evaluate(given: argparse.Namespace) -> int:
     if not isinstance(document, dict):
         raise Usage("file_unreadable", "a JSON object is expected")
     return _print(given, policy_eval(document, _bundle(given), state_dir=_cache(given), mode=given.mode))
+
+
+def export(given: argparse.Namespace) -> int:
+    """Write the bundle that an OPA server must serve: the same rules and data, with their revision."""
+    from firewall.tooling.policy import policy_export
+
+    return _print(given, policy_export(given.directory, _bundle(given), state_dir=_cache(given)))
 
 
 def _bundle(given: argparse.Namespace) -> Path | None:

@@ -102,7 +102,7 @@ def run(given: argparse.Namespace) -> int:
         settings,
         token,
         on_fault=lambda code, detail: speaker.say("fault", f"fault {code} {detail}", code=code, detail=detail),
-        on_refused=lambda host, port: speaker.refused(settings, host, port),
+        on_refused=lambda host, port, kind: speaker.refused(settings, host, port, kind),
     )
     code = [0]
 

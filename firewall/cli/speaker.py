@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from firewall.cli.guarding import program_paths, run_state
+from firewall.cli.guarding import closed_paths, closed_words, program_paths, run_state
 from firewall.cli.output import safe
 from firewall.core.upstream_words import upstream_words
 
@@ -46,7 +46,8 @@ class Speaker:
         }  # fmt: skip
         if met.code:
             what, mend = upstream_words(met.code)
-            self.say("met", f"{name}: {what} ({met.code})", f"mend: {mend}", **facts)
+            lines = [f"{name}: {what} ({met.code})", f"mend: {mend}", _closed_to(settings)]
+            self.say("met", *(line for line in lines if line), **facts)
             return
         told = _counted(counts)
         own = (
@@ -61,25 +62,35 @@ class Speaker:
                 f"{own} audit show      what was called, what was decided",
                 f"{own} explain ID      why (the id stands in every refusal)",
                 _cage_words(settings),
+                _closed_to(settings),
             ]
         else:
             lines = [f"{name}: guarded; {told or 'nothing is pinned'}"]
         if waiting:
             names = ", ".join(f"{pin.kind} {pin.name}".strip() for pin in waiting[:5])
             lines.append(f"{len(waiting)} wait for you and are not served: {names}{' …' if len(waiting) > 5 else ''}")
-            lines.append(f"look and agree: {own} pins diff {name}, then: {own} pins approve {name}")
+            every = " --all" if len(waiting) > 1 else ""
+            lines.append(f"look: {own} pins diff {name}")
+            lines.append(f"agree: {own} pins approve {name}{every}     (shows it again, and asks)")
         if met.missing and spec.sandbox != "off":
             lines.append(f"this kernel lacks: {', '.join(met.missing)}; the server runs without")
         self.say("met", *(line for line in lines if line), **facts)
 
-    def refused(self, settings: GuardedSettings, host: str, port: int) -> None:
+    def refused(self, settings: GuardedSettings, host: str, port: int, address_class: str) -> None:
         """Say that the child wanted to connect somewhere, and what would allow it."""
         shown = host[:120]
+        name, given = host.lower().rstrip("."), settings.hosts
+        if given is not None and not {(name, port), (name, 0)} & given:
+            mend = f"if that is right: --allow-host {shown}" + ("" if port in (80, 443) else f":{port}")
+        elif address_class in ("private", "loopback") and address_class != settings.spec.network:
+            mend = f"it stands at a {address_class} address; if that is right: --network {address_class}"
+        else:
+            mend = f"that address ({address_class}) or port is open to no server; see: bartizan --run {settings.spec.name} audit show"
         self.say(
             "egress_refused",
             f"{settings.spec.name}: it wanted {shown}:{port}, which was refused",
-            f"if that is right: --allow-host {shown}" + ("" if port in (80, 443) else f":{port}"),
-            name=settings.spec.name, host=shown, port=port,
+            mend,
+            name=settings.spec.name, host=shown, port=port, address_class=address_class,
         )  # fmt: skip
 
 
@@ -89,6 +100,13 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(
         single.get(kind) or f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(counts.items(), reverse=True)
     )
+
+
+def _closed_to(settings: GuardedSettings) -> str:
+    spec = settings.spec
+    if not spec.command or spec.sandbox == "off":
+        return ""
+    return closed_words(closed_paths(spec.command[1:], (*spec.read, *spec.write)))
 
 
 def _cage_words(settings: GuardedSettings) -> str:

@@ -1,7 +1,7 @@
 """``bartizan tour``: a real agent's day, through the running demonstration, with the real client libraries.
 
 It signs in as its own demo user (OAuth with a client id metadata document, PKCE, a resource
-indicator and a scripted browser), uses the mcp, a2a-sdk and openai clients, and prints what it did,
+indicator and a scripted browser), uses the mcp, a2a-sdk, openai and anthropic clients, and prints what it did,
 what the firewall decided and why. Exit 0 only if every step came out as it should.
 """
 
@@ -348,6 +348,31 @@ async def model_chat(tour: Tour, step: Step) -> None:
     step.decided, step.why = tour.decided("llm.tool_call", "allow")
 
 
+async def model_messages(tour: Tour, step: Step) -> None:
+    """The same by the Messages API."""
+    from anthropic import AsyncAnthropic
+
+    step.did = "anthropic client, streamed, answered with a tool call"
+    token = await tour.token("/v1/chat/completions")  # one resource, one token
+    async with AsyncAnthropic(base_url=tour.url, api_key=token, max_retries=0, timeout=STEP_S) as client:
+        async with client.messages.stream(
+            model=tour.facts["messages_model"],
+            max_tokens=500,
+            messages=[{"role": "user", "content": "What time is it in Vienna?"}],
+            tools=[
+                {
+                    "name": "get_current_time",
+                    "description": "Returns the time.",
+                    "input_schema": {"type": "object", "properties": {"timezone": {"type": "string"}}},
+                }
+            ],
+        ) as stream:
+            said = await stream.get_final_message()
+    called = [block for block in said.content if block.type == "tool_use"]
+    _expect(bool(called) and called[0].name == "get_current_time", "no complete tool call arrived")
+    step.decided, step.why = tour.decided("llm.tool_call", "allow")
+
+
 async def audit_verified(tour: Tour, step: Step) -> None:
     """The audit chain."""
     from firewall.record.verify import verify
@@ -370,6 +395,7 @@ STEPS: tuple[tuple[str, Callable[[Tour, Step], Awaitable[None]]], ...] = (
     ("message to a signed agent", agent_message),
     ("agent with a changed card", changed_card),
     ("LLM chat, streamed, tool call", model_chat),
+    ("LLM messages, streamed, call", model_messages),
     ("audit chain", audit_verified),
 )
 

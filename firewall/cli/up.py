@@ -62,12 +62,12 @@ def run(given: argparse.Namespace) -> int:
         if given.workers:
             settings = settings.model_copy(update={"workers": given.workers})
         say("loading policy and patterns")
-        from firewall import app
+        from firewall import parent
 
         # It is called in a worker's process: what belongs to this one (children, a directory) stays here.
         told = replace(demo, children=[], scratch=None) if demo is not None else None
         ready = partial(_ready, settings, given, told, say)
-        return app.run(settings, on_ready=ready, on_fault=_fault)
+        return parent.run(settings, on_ready=ready, on_fault=_fault)
     finally:
         if demo is not None:
             demo.stop()
@@ -186,6 +186,11 @@ def _tried(url: str, own: str, state: Path) -> list[str]:
         'print(OpenAI().chat.completions.create(model="demo", messages=[{"role": "user", "content": "hello"}])'
         ".choices[0].message.content)"
     )
+    message = (
+        "from anthropic import Anthropic; "
+        'print(Anthropic().messages.create(model="demo-messages", max_tokens=200, '
+        'messages=[{"role": "user", "content": "hello"}]).content[0].text)'
+    )
     return [
         "  mcp (Python)   tried by `bartizan tour`",
         f"                 .venv/bin/python examples/client.py {url}/mcp/time get_current_time "
@@ -195,6 +200,9 @@ def _tried(url: str, own: str, state: Path) -> list[str]:
         "  openai         tried by `bartizan tour`",
         f"                 OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=$({own} token --resource /v1) \\",
         f"                   .venv/bin/python -c '{ask}'",
+        "  anthropic      tried by `bartizan tour`",
+        f"                 ANTHROPIC_BASE_URL={url} ANTHROPIC_API_KEY=$({own} token --resource /v1) \\",
+        f"                   .venv/bin/python -c '{message}'",
     ]
 
 

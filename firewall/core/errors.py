@@ -22,6 +22,9 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+CONFIG_EXIT: Final = 4  # a process that ends for a ConfigFault, as documented in docs/cli.md
 
 
 class BartizanError(Exception):
@@ -145,6 +148,7 @@ FAULTS: dict[str, Fault] = _table(
     ("scope_missing", 403, RPC_SCOPE, "More permission is needed for this operation."),
     # -- decision --------------------------------------------------------------------------
     ("denied", 403, RPC_DENIED, "This action is not allowed by policy."),
+    ("arguments_mismatch", 403, RPC_DENIED, "The arguments do not fit the tool's schema."),
     ("approval_pending", 403, RPC_PENDING, "This action waits for a person's approval."),
     ("killed", 403, RPC_DENIED, "This route is stopped by an operator."),
     ("over_limit", 429, RPC_LIMIT, "Too many requests; try again later."),

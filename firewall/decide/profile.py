@@ -30,6 +30,7 @@ CHECKS: Final[dict[str, str]] = {
     "import_missing": "Add `import rego.v1`, and `import future.keywords.not` where `not` is used.",
     "import_foreign": "A rule package may import libraries only: what another package found is not its business.",
     "builtin_forbidden": "This built-in is not in the portable profile.",
+    "builtin_shadowed": "A rule or an import has the name of a built-in: a guard or a ban by that name would mean nothing.",
     "builtin_unguarded": "A built-in that can fail reads a value without a type guard in the same body.",
     "compare_unguarded": "An ordering comparison reads a value without is_number in the same body.",
     "input_unknown": "The policy input has no such member: a misspelled fact would silently un-fire a rule.",
@@ -93,6 +94,11 @@ FALLIBLE: Final[dict[str, tuple[str | None, ...]]] = {
     "upper": ("is_string",),
 }
 ALLOWED: Final = TOTAL | FALLIBLE.keys()
+# First parts of built-ins' names that are in no list above: what an import calls ``time`` would hide `time.now_ns`.
+_RESERVED: Final = {name.partition(".")[0] for name in ALLOWED} | {
+    "base64", "base64url", "bits", "crypto", "graph", "graphql", "hex", "http", "internal", "io", "json", "opa",
+    "print", "providers", "rand", "rego", "semver", "time", "trace", "units", "urlquery", "uuid", "walk", "yaml",
+}  # fmt: skip
 
 _LITERALS: Final = frozenset({"String", "RawString", "Number", "True", "False", "Null", "Bool"})
 _COLLECTIONS: Final = frozenset({"Array", "Set", "Object", "ArrayCompr", "SetCompr", "ObjectCompr"})
@@ -201,6 +207,7 @@ class _Module:
             self._fault(1, "import_missing", "future.keywords.not")
         self._learn(rules)
         aliases = {i.rsplit(".", 1)[-1]: i for i in imports}
+        self._shadowed(tree["imports"], rules, lines)
         for rule, (line, _) in zip(rules, lines, strict=True):
             self._calls(rule, line, aliases)
         if self._test:
@@ -221,6 +228,19 @@ class _Module:
             collection = kind == "Set" or (isinstance(value, dict) and _kind(value) in _COLLECTIONS)
             heads.setdefault(name, []).append(collection)
         self._collections = {name for name, known in heads.items() if all(known)}
+
+    def _shadowed(self, imports: list[Node], rules: list[Node], lines: list[tuple[int, str]]) -> None:
+        """Refuse names that a built-in has: `is_object` of the author's own guards nothing, `time` hides a clock."""
+        raw = self._source.encode()
+        for item in imports:
+            told, path = item.get("as"), _dotted(item["refr"])
+            name = raw[told["start"] : told["end"]].decode() if told else path.rsplit(".", 1)[-1]
+            if name in _RESERVED and path not in ("rego.v1", "future.keywords.contains"):
+                self._fault(item["span"]["line"], "builtin_shadowed", name)
+        for rule, (line, _) in zip(rules, lines, strict=True):
+            name = _name(_head(rule)[1]).partition(".")[0]
+            if name in _RESERVED:
+                self._fault(line, "builtin_shadowed", name)
 
     # -- calls, comparisons, with ---------------------------------------------------------------
 

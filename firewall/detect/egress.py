@@ -350,21 +350,29 @@ def judge_path(seen: Seen) -> Sequence[Verdict]:
     return (Verdict("path.traversal", 80 if encoded or named else 60, "normal_form", "POL-02"),)
 
 
-_NAMED: Final = "|".join(name.strip("/").replace(".", r"\.").replace("/", r"[/\\]") for name in PROTECTED_NAMES)
-_PREFIXED: Final = "|".join(PROTECTED_PREFIXES)
+_NAMED: Final = "|".join(
+    name.strip("/").replace(".", r"\.").replace("/", r"(?:[/\\]|%2f)(?:\.?(?:[/\\]|%2f)){0,8}")
+    for name in PROTECTED_NAMES
+)
+# One separator, however often and with whatever ``.`` between: ``/etc//shadow`` opens the same file.
+_SEPARATOR: Final = r"(?:/|%2f)(?:\.?(?:/|%2f)){0,8}"
+_PREFIXED: Final = "|".join(prefix[1:].replace("/", _SEPARATOR) for prefix in PROTECTED_PREFIXES)
+# Where a path begins: a plain one, a file's, or one of a server's own scheme, whose host is no part of it; each
+# also behind the name of an upstream (`mcp_gateway.uris.wrapped`). A drive's letter is no scheme.
+_BEGINS: Final = (
+    rf"(?:(?:[a-z][a-z0-9+._-]{{1,63}}:)?file:(?://[^/\s]{{0,63}})?)?{_SEPARATOR}"
+    rf"|(?:[a-z][a-z0-9+._-]{{1,63}}:){{1,2}}(?://{_SEPARATOR}|/|%2f)"
+)
 
 
 def judge_protected(seen: Seen) -> Sequence[Verdict]:
     """Judge a path to keys or start-up files, at any depth: only under a key that names a path."""
     if seen.is_key or seen.key not in PATH_ARGUMENTS:
         return ()
-    if seen.value[:1] == b"/" and seen.start != seen.low and seen.value.lower().startswith(_PREFIX_BYTES):
-        return ()
+    if seen.start != seen.low and not seen.value.lower().removeprefix(b"%2f").lstrip(b"/\\").startswith(b"."):
+        return ()  # a place counts where the path begins, a name anywhere
     # Below the threshold of what is no normal form: whether it matters is for the rule of protected paths.
     return (Verdict("path.protected", 50, "normal_form", "POL-02"),)
-
-
-_PREFIX_BYTES: Final = tuple(prefix.encode() for prefix in PROTECTED_PREFIXES)
 
 
 def judge_markup(seen: Seen) -> Sequence[Verdict]:
@@ -426,7 +434,7 @@ RULES: Final = (
     _e(
         "path.protected",
         "path",
-        rf"(?i)((?:(?m:^)|[/\\])(?:{_NAMED})(?:(?m:$)|[/\\])|(?m:^)(?:{_PREFIXED}))",
+        rf"(?i)((?:(?m:^)|[/\\]|%2f)(?:{_NAMED})(?:(?m:$)|[/\\]|%2f)|(?m:^)(?:{_BEGINS})(?:{_PREFIXED}))",
         judge_protected,
         "POL-02",
         "normal_form",

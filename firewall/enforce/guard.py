@@ -483,6 +483,8 @@ class Guard:
             told = FAULTS["scope_missing"]
         elif any(r.effect is Effect.DENY and r.code == "quarantined" for r in decision.reasons):
             told = FAULTS["quarantined"]
+        elif question.action.point is Point.MCP_TOOL_CALL and _only(decision, "schema_mismatch"):
+            told = FAULTS["arguments_mismatch"]  # the model can mend them (SEP-1303)
         else:
             told = FAULTS["denied"]
         return self._refuse(
@@ -581,6 +583,12 @@ def _joined(earlier: Decision | None, decision: Decision) -> Decision:
         shadow=(*earlier.shadow, *decision.shadow),
         eval_us=earlier.eval_us + decision.eval_us,
     )
+
+
+def _only(decision: Decision, code: str) -> bool:
+    """Return whether every reason against is of this code: then its cause may be told."""
+    against = [r.code for r in decision.reasons if r.effect is Effect.DENY]
+    return bool(against) and all(found == code for found in against)
 
 
 def _read_traceparent(exchange: Exchange, value: bytes) -> None:

@@ -10,8 +10,11 @@ whoever is at the other end, whichever end that is:
 Handshake (HMAC-SHA256, fresh 32-byte nonces, one label per direction so that no proof can be played back)::
 
     asker   HELLO      nonce a
-    owner   CHALLENGE  nonce b, HMAC(secret, "owner" index a b)
-    asker   PROOF      HMAC(secret, "asker" index a b)
+    owner   CHALLENGE  nonce b, HMAC(secret, "owner" index p q a b)
+    asker   PROOF      HMAC(secret, "asker" index p q a b)
+
+p and q are the asker's and the owner's process ids: each puts its own, and of the other what the kernel says
+(SO_PEERCRED). A program between them that passes the proofs on is another process, so they do not hold.
 
 After it a channel carries one job at a time: OPEN (a JSON head that names a service), frames both ways,
 END from the owner; then it may carry the next. Leaving early is closing the channel. A frame is one byte
@@ -122,10 +125,10 @@ class Channel(asyncio.Protocol):
         return not (self.lost.done() or self._frames or self._buffer)
 
     @property
-    def peer_uid(self) -> int:
-        """The user at the other end."""
+    def peer(self) -> tuple[int, int]:
+        """Process and user at the other end; −1 for what the kernel does not say."""
         sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        return peer_uid(sock) if sock is not None else -1
+        return peer_of(sock) if sock is not None else (-1, -1)
 
     async def send(self, kind: Kind, payload: bytes = b"") -> None:
         """Write one frame; waits while the other end does not read. Raises WorkerGone."""
@@ -329,19 +332,23 @@ class Peers:
             raise
 
     async def _prove(self, channel: Channel, worker: int) -> None:
-        if channel.peer_uid != self._uid:
+        pid, uid = channel.peer
+        if uid != self._uid:
             raise WorkerGone("another user listens there")
+        pids = (os.getpid(), pid)
         mine = os.urandom(_NONCE)
         await channel.send(Kind.HELLO, mine)
         answer = await channel.expect(Kind.CHALLENGE)
         theirs, proof = answer[:_NONCE], answer[_NONCE:]
         # The owner proves itself first: a token never goes to a socket that somebody put in its place.
-        if len(answer) != _NONCE + _MAC or not hmac.compare_digest(proof, self._mac(b"owner", worker, mine, theirs)):
+        if len(answer) != _NONCE + _MAC or not hmac.compare_digest(
+            proof, self._mac(b"owner", worker, pids, mine, theirs)
+        ):
             raise WorkerGone("it is none of ours")
-        await channel.send(Kind.PROOF, self._mac(b"asker", worker, mine, theirs))
+        await channel.send(Kind.PROOF, self._mac(b"asker", worker, pids, mine, theirs))
 
-    def _mac(self, side: bytes, owner: int, asker_nonce: bytes, owner_nonce: bytes) -> bytes:
-        text = b"bartizan channel 1 %b %d " % (side, owner) + asker_nonce + owner_nonce
+    def _mac(self, side: bytes, owner: int, pids: tuple[int, int], asker_nonce: bytes, owner_nonce: bytes) -> bytes:
+        text = b"bartizan channel 2 %b %d %d %d " % (side, owner, *pids) + asker_nonce + owner_nonce
         return hmac.digest(self.seat.secret, text, "sha256")
 
     # -- the owner's end -----------------------------------------------------------------------------
@@ -359,13 +366,14 @@ class Peers:
         try:
             async with asyncio.timeout(PROVE_S):
                 theirs = await channel.expect(Kind.HELLO)
-                if len(theirs) != _NONCE or channel.peer_uid != self._uid:
+                pid, uid = channel.peer
+                if len(theirs) != _NONCE or uid != self._uid:
                     return
-                mine = os.urandom(_NONCE)
+                mine, pids = os.urandom(_NONCE), (pid, os.getpid())
                 index = self.seat.index
-                await channel.send(Kind.CHALLENGE, mine + self._mac(b"owner", index, theirs, mine))
+                await channel.send(Kind.CHALLENGE, mine + self._mac(b"owner", index, pids, theirs, mine))
                 proof = await channel.expect(Kind.PROOF)
-                if not hmac.compare_digest(proof, self._mac(b"asker", index, theirs, mine)):
+                if not hmac.compare_digest(proof, self._mac(b"asker", index, pids, theirs, mine)):
                     return
             while True:
                 await self._job(channel)
@@ -384,10 +392,10 @@ class Peers:
         await channel.send(Kind.END)
 
 
-def peer_uid(sock: socket.socket) -> int:
-    """Return the user at the other end of a connected unix socket; −1 when the kernel does not say."""
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end of a connected unix socket; −1 when the kernel does not say."""
     try:
-        _pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     except (OSError, AttributeError, struct.error):
-        return -1
-    return int(uid)
+        return -1, -1
+    return int(pid), int(uid)

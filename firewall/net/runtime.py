@@ -6,6 +6,7 @@ Everything else gets them as arguments, so that pure code stays deterministic an
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -126,3 +127,11 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(task.get_name(), error)
+
+
+def trim() -> None:
+    """Give memory that starting took and freed back to the system, where its allocator can (glibc)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return

@@ -280,10 +280,13 @@ class Log:
             raise
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file aside, sync it and rename it into place: readers see the old one or the new one."""
+def write_whole(path: Path, data: bytes, *, shared: bool = False) -> None:
+    """Write a file aside, sync it and rename it into place: readers see the old one or the new one.
+
+    shared: no lock keeps other processes from writing it at the same moment, so each has its own file aside.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new" if shared else f".{path.name}.new")
     handle = os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         if os.write(handle, data) != len(data):

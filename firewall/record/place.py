@@ -8,6 +8,8 @@ anchor log says so, and a new one is begun.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,9 +57,11 @@ class Place:
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_id, log = self._resume(self.anchor.latest())
-        if log is None:
+        while log is None:
             log_id = ids.new("log")
-            log = Log(self.directory / log_id, self._origin(log_id), self._signer, self._known)
+            # A worker that starts at the same moment may find the new directory before it is locked, and take it.
+            with contextlib.suppress(LogBusy):
+                log = Log(self.directory / log_id, self._origin(log_id), self._signer, self._known)
         try:
             # On disk first: an anchored size that a power cut takes back would look like a rollback.
             log.sync()
@@ -65,8 +69,9 @@ class Place:
             log.sign(log.edge())
             self.anchor.append(LOG_OPEN, Checkpoint(log.origin, log.size, log.edge().root()), id=log_id)
             keys = "".join(f"{v.vkey()}\n" for v in (self._signer.verifier, *self._known))
-            write_whole(self.directory / "vkey", keys.encode())  # a convenience: keep your own copy elsewhere
-            self.others = sum(f.stat().st_size for f in self.directory.rglob("*") if f.is_file()) - log.bytes
+            # A convenience: keep your own copy elsewhere.
+            write_whole(self.directory / "vkey", keys.encode(), shared=True)
+            self.others = _bytes_below(self.directory) - log.bytes
         except BaseException:
             log.close()
             raise
@@ -109,6 +114,16 @@ class Place:
 
     def _origin(self, log_id: str) -> str:
         return f"{self._signer.verifier.name}/{log_id}"
+
+
+def _bytes_below(directory: Path) -> int:
+    """Return the size of all files there. Other workers seal and rename theirs meanwhile: what is gone counts nothing."""
+    size = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(os.path.join(folder, name)).st_size
+    return size
 
 
 def wake_up(waiters: list[Waiter], error: BartizanError | None) -> None:

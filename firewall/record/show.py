@@ -53,7 +53,9 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
         index.refresh()
         exchange = index.exchange_of(some_id)
         if not exchange:
-            raise Malformed("record_unknown", "no exchange, decision or record of this log has this id")
+            raise Malformed(
+                "record_unknown", "no record of this log has this id; a message that could not be read leaves none"
+            )
         records = list(index.find(exchange=exchange))
     finally:
         index.close()

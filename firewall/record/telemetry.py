@@ -207,11 +207,16 @@ class GuardTelemetry:
         self._count(names.M_DROPPED, self.metrics.dropped)
 
 
+_DENIALS: Final = frozenset(
+    {"", "denied", "arguments_mismatch", "approval_pending", "quarantined", "killed", "scope_missing"}
+)
+
+
 def error_type(outcome: str, error: str) -> str:
     """Return ``error.type``: "" for success; a refusal by policy is ``policy_denied``."""
     if outcome == "ok":
         return ""
-    if outcome == "refused" and error in ("", "denied", "approval_pending", "quarantined", "killed", "scope_missing"):
+    if outcome == "refused" and error in _DENIALS:
         return "policy_denied"
     if error:
         return error if error in FAULTS else OTHER

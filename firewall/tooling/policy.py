@@ -1,4 +1,4 @@
-"""What `bartizan policy check`, `test` and `eval` do; the command only prints an `Outcome`."""
+"""What `bartizan policy check`, `test`, `eval` and `export` do; the command only prints an `Outcome`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from firewall.decide import bundle as bundles
 from firewall.decide.bundle import Bundle
 from firewall.decide.cases import in_order
 from firewall.decide.contract import parse_decision
+from firewall.decide.opa_server import write_for_opa
 from firewall.decide.regorus import Mode, RegorusEngine
 from firewall.tooling import cases, lint, testing
 
@@ -67,6 +68,41 @@ def policy_check(
             "rules": rules,
         },
     )
+
+
+def policy_export(directory: Path, path: Path | str | None = None, *, state_dir: Path | str | None = None) -> Outcome:
+    """Write a policy directory as the bundle that an OPA server must serve: with its revision.
+
+    directory: is made; one that stands there is replaced only if it is empty or such a bundle.
+    """
+    try:
+        bundle = bundles.load(path, state_dir=state_dir)
+        if not _may_be_replaced(directory):
+            raise ConfigFault("export_place", f"{directory} holds something else", fix="name a directory that is new")
+        write_for_opa(bundle, directory)
+    except OSError as error:
+        fault = ConfigFault("export_place", f"{directory}: {type(error).__name__}", fix="name a place to write to")
+        return Outcome(False, tuple(fault.diagnostics().splitlines()), {"ok": False, "faults": [fault.diagnostics()]})
+    except ConfigFault as fault:
+        return Outcome(False, tuple(fault.diagnostics().splitlines()), {"ok": False, "faults": [fault.diagnostics()]})
+    lines = (
+        f"{directory}: {bundle.revision}",
+        f"Next: opa run --server --addr unix:///run/opa/opa.sock -b {directory}",
+    )
+    return Outcome(True, lines, {"ok": True, "revision": bundle.revision, "directory": str(directory)})
+
+
+def _may_be_replaced(directory: Path) -> bool:
+    """Return whether nothing, an empty directory or an export of ours stands there; a policy directory has no revision."""
+    if directory.is_symlink() or not directory.is_dir():
+        return not (directory.is_symlink() or directory.exists())
+    if not any(directory.iterdir()):
+        return True
+    try:
+        manifest = orjson.loads((directory / ".manifest").read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return False
+    return isinstance(manifest, dict) and str(manifest.get("revision", "")).startswith("sha256:")
 
 
 def policy_test(

@@ -34,6 +34,7 @@ CASES = Path(__file__).parent / "cases"
 STRANGER = ECKey.generate_key("P-256", private=True)
 # The model provider is configured once; MCP servers and agents are registered per case.
 MODEL = "small"
+CLAUDE = "small-messages"  # the same provider by the other protocol: an ask with ``api: messages``
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,9 @@ class Run:
 
     def _llm(self, ask: dict[str, Any], _number: int) -> tuple[str, Any, dict[str, str]]:
         messages = ask.get("messages", [{"role": "user", "content": ask.get("text", "hello")}])
+        if ask.get("api") == "messages":
+            body = {"model": CLAUDE, "max_tokens": 50, "messages": messages, **ask.get("more", {})}
+            return ask.get("path", "/v1/messages"), body, {"content-type": "application/json"}
         body = {"model": MODEL, "messages": messages, **ask.get("more", {})}
         return ask.get("path", "/v1/chat/completions"), body, {"content-type": "application/json"}
 

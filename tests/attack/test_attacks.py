@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.attack.runner import MODEL, Case, Run, load
+from tests.attack.runner import CLAUDE, MODEL, Case, Run, load
 from tests.support.composed import Composed, composed, settings
 from tests.support.world import LLMScript, World, world
 
@@ -26,7 +26,10 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
         config = settings(
             tmp_path_factory.mktemp("attack") / "state",
             mcp={"first": {"url": upstreams.add_mcp("first"), "network": "loopback", "tools": {"echo": "read"}}},
-            llm={"providers": {"up": provider}, "models": {MODEL: model}},
+            llm={
+                "providers": {"up": provider, "other": {**provider, "protocol": "anthropic"}},
+                "models": {MODEL: model, CLAUDE: {**model, "provider": "other"}},
+            },
         )
         async with composed(config) as wall:
             yield wall, upstreams

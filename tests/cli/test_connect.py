@@ -82,6 +82,20 @@ def test_a_server_is_wrapped_and_put_back_as_it_was(desk: Desk, cursor: Path) ->
     assert json.loads(cursor.read_text()) == json.loads(CURSOR)
 
 
+def test_a_path_that_the_cage_would_hide_from_a_wrapped_server_is_told_with_the_option(desk: Desk) -> None:
+    notes = desk.home / "notes"
+    notes.mkdir()
+    path = desk.home / ".cursor" / "mcp.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"mcpServers": {"files": {"command": sys.executable, "args": ["-m", "x", str(notes)]}}}))
+    code, _, err = desk.run("cursor", "--wrap", "files", "--dry-run")
+    assert code == 0
+    assert f"which it cannot see: --read {notes}, or --write" in err
+    code, _, err = desk.run("cursor", "--wrap", "files", "--write", str(notes), "--dry-run")
+    assert code == 0
+    assert "cannot see" not in err
+
+
 def test_everything_else_in_the_file_keeps_its_spelling_rights_and_a_backup(desk: Desk, cursor: Path) -> None:
     assert desk.run("cursor", "http://127.0.0.1:8700/mcp/time", "--yes")[0] == 0
     text = cursor.read_text()

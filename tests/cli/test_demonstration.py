@@ -11,6 +11,7 @@ import pytest
 from firewall import app
 from firewall.cli import context, demo
 from firewall.cli import main as command
+from firewall.config.model import Config
 from firewall.decide import bundle as bundles
 
 
@@ -72,3 +73,30 @@ def test_a_state_directory_that_is_named_is_used_instead_of_the_files(
     there = str(tmp_path / "state")
     assert command.main(["--config", str(tmp_path / "bartizan.yaml"), "--state-dir", there, "up"]) == 0
     assert served == [tmp_path / "state"]
+
+
+@pytest.mark.parametrize(
+    "keys", [(), ("OPENAI_API_KEY",), ("ANTHROPIC_API_KEY",), ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")]
+)
+def test_each_protocol_has_a_model_the_real_one_where_its_key_is_set(
+    keys: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(demo, "_child", lambda *given: started.append(given) or {"url": "http://127.0.0.1:1/v1"})
+    for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in keys:
+        monkeypatch.setenv(variable, "sk-of-the-newcomer")
+    told: list[str] = []
+    llm = demo._provider(demo.Demo(tmp_path, {}, {}), told.append)
+    config = Config.model_validate({"llm": llm})
+    assert "sk-of-the-newcomer" not in repr(config) + repr(told)
+    assert len(started) == (len(keys) < 2)  # one local provider speaks both
+    for alias, protocol in (("demo", "openai"), ("demo-messages", "anthropic")):
+        provider = config.llm.providers[config.llm.models[alias].provider]
+        assert provider.protocol == protocol
+        assert provider.base_url.startswith("https://api.") == (f"{protocol.upper()}_API_KEY" in keys)
+    if "ANTHROPIC_API_KEY" in keys:
+        credential = config.llm.providers["anthropic"].credential
+        assert credential is not None
+        assert (credential.header, credential.scheme) == ("x-api-key", "")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from firewall.cli import main as command
@@ -90,6 +91,27 @@ def test_a_name_is_enough_where_one_kind_has_it_and_a_tool_goes_first(met: Node)
     assert code == 2
     assert "2 pins named plan" in err
     assert met.run("pins", "diff", "time", "nothing")[0] == 2
+
+
+def test_an_option_may_stand_between_the_upstream_and_the_name(met: Node) -> None:
+    assert "time: prompt plan" in met.run("pins", "diff", "time", "--kind", "prompt", "plan")[1]
+    assert "time: prompt plan" in met.run("pins", "diff", "--kind", "prompt", "time", "plan")[1]
+
+
+def test_without_a_name_all_that_waits_is_shown_and_one_that_is_meant_is_asked_for(met: Node) -> None:
+    observe(met, "prompt", "plan", {"name": "plan", "description": "Plans a week."})
+    observe(met, "tool", "late", {"name": "late"})
+    code, out, _ = met.run("pins", "diff", "time")
+    assert code == 1
+    assert "time: prompt plan is changed" in out
+    assert "time: tool late is new" in out
+    assert "now" not in out
+    shown = orjson.loads(met.run("pins", "diff", "time", "--json")[1])
+    assert {p["name"] for p in shown["pins"]} == {"plan", "late"}
+    code, _, err = met.run("pins", "approve", "time")
+    assert code == 2
+    assert "plan --kind prompt" in err
+    assert "or --all" in err
 
 
 def test_what_hides_is_written_out_and_never_reaches_the_terminal(met: Node) -> None:

@@ -172,6 +172,7 @@ def test_a_definition_that_changed_since_the_last_run_is_stopped_and_told(tmp_pa
         pipe.open()
         told = pipe.said("wait for you")
         assert "pins diff child" in told
+        assert "pins approve child --all" in told
         assert "fine" not in [tool["name"] for tool in pipe.ask("tools/list")["result"]["tools"]]
         assert pipe.call("fine").get("result", {}).get("isError") is not False
     changing.write_text(source)
@@ -225,6 +226,10 @@ def test_where_it_may_connect_is_told_and_nothing_else_is_reached(tmp_path: Path
             pipe.open()
             assert "reached" not in pipe.text("fine")
             assert f"--allow-host 127.0.0.1:{port}" in pipe.said("which was refused")
+        with piped(tmp_path, target, "--env", place, "--allow-host", f"127.0.0.1:{port}") as pipe:
+            pipe.open()
+            assert "reached" not in pipe.text("fine")
+            assert "loopback address; if that is right: --network loopback" in pipe.said("which was refused")
         with piped(
             tmp_path, target, "--network", "loopback", "--env", place, "--allow-host", f"127.0.0.1:{port}"
         ) as pipe:
@@ -427,6 +432,25 @@ def test_a_path_that_reaches_our_state_is_refused(tmp_path: Path) -> None:
     done = bartizan(tmp_path, "run", "--write", str(tmp_path), "--", sys.executable, str(CHILD))
     assert done.returncode == 4
     assert "sandbox_private" in done.stderr
+    assert "is Bartizan's own" in done.stderr
+
+
+def test_paths_among_the_arguments_that_the_cage_hides_are_found(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    (inside / "deep").mkdir(parents=True)
+    outside.mkdir()
+    words = [
+        "/usr/bin/env",
+        str(inside / "deep"),
+        f"--root={outside}",
+        str(outside),
+        str(tmp_path / "none"),
+        "plain",
+        ".",
+    ]
+    assert guarding.closed_paths(words, [str(inside)]) == (str(outside),)
+    assert guarding.closed_words(()) == ""
+    assert f"--read {outside}" in guarding.closed_words((str(outside),))
 
 
 def test_a_server_that_never_answers_is_exit_1_and_told_in_words(tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ def test_named_members_of_the_context_are_steady() -> None:
         "allow if input.action.properties[k]",
         "allow if walk(input)",
         "import input.action.properties as p",
+        "allow if no_secret_in_is_object(input.action.properties.arguments)",
+        "allow if lib.is_object(input.action.properties.arguments)",
+        "is_object(v) if v.secret\n\nallow if is_object(input.action.properties.arguments)",
+        "import data.firewall.lib.is_object\n\nallow if is_object(input.action.properties.arguments)",
+        "import data.firewall.lib.own as is_object\n\nallow if is_object(input.action.properties.arguments)",
     ],
 )
 def test_a_rule_that_could_see_an_argument_is_not_blind(source: str) -> None:

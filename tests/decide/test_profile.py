@@ -58,6 +58,9 @@ def test_the_policies_that_we_ship_are_clean() -> None:
         ("builtin_forbidden", "x contains v if {\n\twalk(input.action.properties.arguments, [_, v])\n}\n"),
         ("builtin_forbidden", 'x := trace("a")\n'),
         ("builtin_forbidden", "x if print(input)\n"),
+        ("builtin_shadowed", "is_object(v) if v.secret\n\nx if is_object(input.action)\n"),
+        ("builtin_shadowed", "default is_number(_) := true\n"),
+        ("builtin_shadowed", "time.now_ns(v) := v\n\nx if time.now_ns(1) > 0\n"),
         ("builtin_forbidden", "x := no_such_builtin(1)\n"),
         ("builtin_unguarded", 'x if startswith(input.action.properties.arguments.path, "/etc")\n'),
         ("builtin_unguarded", "x if count(input.context.actor_chain) > 3\n"),
@@ -130,6 +133,13 @@ def test_not_needs_its_import() -> None:
 def test_another_rule_package_cannot_be_imported() -> None:
     head = HEAD.replace("import future", "import data.firewall.rules.identity\nimport future")
     assert codes("x if identity.grant\n", head=head) == {"import_foreign"}
+
+
+@pytest.mark.parametrize("told", ["data.config.time", "data.firewall.lib.opa", "data.firewall.lib.a.b as is_object"])
+def test_an_import_cannot_hide_a_built_in(told: str) -> None:
+    head = HEAD.replace("import future", f"import {told}\nimport future")
+    assert codes("x if opa.runtime()\n", head=head) >= {"builtin_shadowed"}
+    assert codes("x if is_object(input.action)\n", head=HEAD) == set()  # the twin
 
 
 def test_a_package_stays_in_its_file() -> None:

@@ -55,3 +55,50 @@ def test_a_protected_path_is_found_at_any_depth(levels: int, path: str, call: Sc
 )
 def test_other_texts_and_names_are_none(arguments: dict[str, object], call: Scan) -> None:
     assert "path.protected" not in rules(call(arguments))
+
+
+@pytest.mark.parametrize("prefix", PROTECTED_PREFIXES)
+@pytest.mark.parametrize(
+    "start",
+    [
+        "file://",
+        "file:",
+        "file://localhost",
+        "file://any",
+        "file:///.",
+        "fs://",
+        "notes:",
+        "/",
+        "/.",
+        "FILE://",
+        "bartizan+fs:file://",
+    ],
+)
+def test_a_protected_place_is_found_in_every_spelling_of_its_address(start: str, prefix: str, call: Scan) -> None:
+    """No policy rule reads these again: what inspection overlooks is open."""
+    assert "path.protected" in rules(call({"uri": f"{start}{prefix}x"}))
+    assert "path.protected" in rules(call({"uri": f"{start}{prefix.replace('/', '%2F')}x"}))
+    assert "path.protected" in rules(call({"path": f"{start}{prefix[0]}{prefix[1:].replace('/', '/.//')}x"}))
+
+
+@pytest.mark.parametrize("path", ["/home/a/.ssh%2Fid_rsa", "file:///home/a%2F.ssh/id", "/srv/a/.git//hooks/x"])
+def test_a_protected_name_is_found_between_other_separators(path: str, call: Scan) -> None:
+    assert "path.protected" in rules(call({"path": path}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://a.example/root/x",
+        "https://dev/x",
+        "s3://root/x",
+        "s3://bucket/dev/x",
+        "C:/dev/x",
+        "file:///srv/dev/x",
+        "/development/x",
+        "git+ssh://host/proc/x",
+        "notes\n/proc/x",
+    ],
+)
+def test_other_places_are_none(value: str, call: Scan) -> None:
+    assert "path.protected" not in rules(call({"uri": value, "source": value}))

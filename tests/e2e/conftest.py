@@ -53,14 +53,15 @@ class Upstreams:
     def config(self) -> dict[str, Any]:
         """The part of the configuration that names them. The notes are trusted, so that only what is found taints."""
         model = {"provider": "demo", "model": "demo-small", "input_usd": 1.0, "output_usd": 1.0}
+        provider = {"base_url": self.provider["url"], "network": "loopback"}
         notes = {"url": self.notes["url"], "network": "loopback", "trust": "trusted", "tools": TOOLS}
         agent = {"card_url": self.agent["card_url"], "keys": self.agent["jwks"], "network": "loopback"}
         return {
             "mcp": {"notes": notes},
             "a2a": {"echo": agent},
             "llm": {
-                "providers": {"demo": {"base_url": self.provider["url"], "network": "loopback"}},
-                "models": {"demo": model},
+                "providers": {"demo": provider, "messages": {**provider, "protocol": "anthropic"}},
+                "models": {"demo": model, "demo-messages": {**model, "provider": "messages"}},
             },
         }
 

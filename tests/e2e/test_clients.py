@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anthropic
 import httpx
 import httpx2
 import openai
@@ -109,3 +110,25 @@ async def test_the_openai_client_chats_and_streams_a_tool_call(firewall: Started
             for call in chunk.choices[0].delta.tool_calls or [] if chunk.choices else []:
                 called += (call.function and call.function.name) or ""
         assert called == "get_time"
+
+
+async def test_the_anthropic_client_asks_and_streams_a_tool_call(firewall: Started) -> None:
+    token = await firewall.sign_in("/v1", "llm:invoke")
+    schema = {"type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]}
+    asked: Any = {"model": "demo-messages", "max_tokens": 50, "tools": [{"name": "get_time", "input_schema": schema}]}
+    async with anthropic.AsyncAnthropic(base_url=firewall.url, api_key=token, max_retries=0) as client:
+        assert "demo-messages" in {model.id async for model in client.models.list()}
+        said = await client.messages.create(messages=[{"role": "user", "content": "say hello"}], **asked)
+        assert said.content[0].type == "text"
+        assert said.content[0].text == "hello"
+        turns: Any = [{"role": "user", "content": "what time is it"}]
+        async with client.messages.stream(messages=turns, **asked) as stream:
+            called = await stream.get_final_message()
+        assert called.stop_reason == "tool_use"
+        result = {"type": "tool_result", "tool_use_id": called.content[0].id, "content": "12:00"}  # type: ignore[union-attr]
+        turns += [{"role": "assistant", "content": called.content}, {"role": "user", "content": [result]}]
+        answered = await client.messages.create(messages=turns, **asked)
+        assert answered.content[0].text == "The tool answered: 12:00"  # type: ignore[union-attr]
+        secret: Any = [{"role": "user", "content": "AKIA" + "Z7QX4T2LMNP3RSVW"}]
+        with pytest.raises(anthropic.PermissionDeniedError):
+            await client.messages.create(messages=secret, **asked)

@@ -10,7 +10,7 @@ import pytest
 
 from firewall.core.errors import AuditUnavailable, PolicyFault, StateUnavailable
 from firewall.decide import bundle
-from tests.attack.runner import MODEL, Case, Run, load
+from tests.attack.runner import CLAUDE, MODEL, Case, Run, load
 from tests.invariants.conftest import house_config
 from tests.support.composed import Answer, Composed, composed, settings
 from tests.support.opa import OpaProcess, start_opa
@@ -31,6 +31,7 @@ async def ask_all(wall: Composed) -> list[Answer]:
         await wall.post("/a2a/agent", sent, token=wall.mint("/a2a/agent", "agent:send"), headers=headers),
         await wall.post("/v1/chat/completions", chat, token=llm),
         await wall.post("/v1/chat/completions", {**chat, "stream": True}, token=llm),
+        await wall.post("/v1/messages", {**chat, "model": "m-messages", "max_tokens": 9}, token=llm),
     ]
 
 
@@ -128,7 +129,10 @@ async def test_an_opa_server_decides_every_case_as_the_embedded_engine_does(tmp_
                 "opa": {"unix_socket": opa.address.removeprefix("unix:"), "timeout_ms": 5000},
             },
             mcp={"first": {"url": upstreams.add_mcp("first"), "network": "loopback", "tools": {"echo": "read"}}},
-            llm={"providers": {"up": provider}, "models": {MODEL: model}},
+            llm={
+                "providers": {"up": provider, "other": {**provider, "protocol": "anthropic"}},
+                "models": {MODEL: model, CLAUDE: {**model, "provider": "other"}},
+            },
         )
         async with composed(config) as wall:
             assert len(CASES) > 40

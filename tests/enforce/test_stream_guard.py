@@ -225,3 +225,27 @@ async def test_the_kill_switch_ends_a_stream_that_is_open():
     assert isinstance(refusal, Refusal)
     assert refusal.fault.code == "killed"
     assert k.audit.records[-1]["fault"] == "killed"
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_a_text_that_follows_is_not_read_as_one_with_the_text_before(follows):
+    """Glued to the last word of the first text the key would be none: nothing is read across the joint."""
+    k = kit(engine=ScriptedEngine(decide("transform")), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    out = await guard.feed(event("thought"), AT, "thought")
+    if follows:
+        out += await guard.finish()
+        guard = guard.follow()
+    out += await guard.feed(event(KEY + " so"), AT, KEY + " so")
+    out += await guard.finish()
+    left = "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in out)
+    assert left.startswith("thought")
+    assert (KEY in left) is not follows
+
+
+async def test_a_stream_that_was_stopped_stays_stopped_in_what_follows():
+    k = kit(engine=ScriptedEngine(decide("deny")), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    await guard.feed(event(TEXT), AT, TEXT)
+    assert isinstance(await guard.finish(), Refusal)
+    assert isinstance(await guard.follow().feed(event("x"), AT, "x"), Refusal)

@@ -17,7 +17,7 @@ from firewall.core.errors import BartizanError, Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.decide import contract
 from firewall.wire import canonical, cimd, http, jsonrpc, jwt, oauth, sse, strict_json
-from llm_router import answer, chat, shape
+from llm_router import answer, chat, message_answer, message_events, messages, shape
 from mcp_gateway import bridge, headers, lists
 from mcp_gateway import message as mcp_message
 from tests.support.composed import META, VERSION
@@ -132,6 +132,25 @@ def chat_answer(data: bytes) -> None:
             continue
 
 
+def message_request(data: bytes) -> None:
+    """A Messages request: what goes on is written from checked members, signed blocks as they came."""
+    request = messages.parse(strict_json.loads(data))
+    body = request.outgoing(model="m", limit=1, limit_member="")
+    strict_json.dumps(request.readable(body))
+    assert request.intact(body)
+
+
+def message_stream(data: bytes) -> None:
+    """A provider's whole message, or a list of its events."""
+    value = strict_json.loads(data)
+    if isinstance(value, list):
+        machine = message_events.Events()
+        for event in value:
+            machine.feed(event)
+    else:
+        message_answer.check_calls(message_answer.parse_answer(value).blocks, "a", frozenset({"f"}))
+
+
 def paths(data: bytes) -> None:
     """Hosts, paths, URLs and media types."""
     http.is_normal_path(data)
@@ -194,6 +213,33 @@ CHAT = {
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
     "stream": True,
 }
+THOUGHT = {"type": "thinking", "thinking": "t", "signature": "s"}
+USE = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}
+PROMPT = {
+    "model": "m-messages",
+    "max_tokens": 5,
+    "system": [{"type": "text", "text": "s"}],
+    "messages": [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": [THOUGHT, USE]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "y"}]},
+    ],
+    "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+    "thinking": {"type": "enabled", "budget_tokens": 3},
+    "stream": True,
+}
+SAID = {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "x"}, USE], "stop_reason": "tool_use"}
+STREAM = [
+    {"type": "message_start", "message": {"role": "assistant", "content": [], "usage": {"input_tokens": 1}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {**USE, "input": {}}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 3}},
+    {"type": "message_stop"},
+]
 MESSAGE = {
     "role": "assistant",
     "content": "hi",
@@ -281,6 +327,8 @@ TARGETS = {
         Target("a2a_card", card.parse, (_dump(CARD),)),
         Target("chat_request", _json(chat.parse), (_dump(CHAT),)),
         Target("chat_answer", chat_answer, (_dump(WHOLE), _dump(CHUNK))),
+        Target("message_request", message_request, (_dump(PROMPT),)),
+        Target("message_answer", message_stream, (_dump(SAID), _dump(STREAM))),
         Target("call_arguments", lambda data: shape.read_arguments(data.decode("utf-8", "replace")), (b'{"zone":"UTC"}',)),
         Target("cimd", lambda data: cimd.parse_document("https://app.example/c.json", data), (_dump(DOCUMENT),)),
         Target("jwks", jwt.parse_jwks, (_dump(JWKS),)),

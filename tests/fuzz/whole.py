@@ -21,6 +21,7 @@ PATHS = (
     "/mcp",
     "/a2a/agent",
     "/v1/chat/completions",
+    "/v1/messages",
     "/token",
     "/mcp/demo/",
     "/revoke",
@@ -34,6 +35,7 @@ HEADERS = {
     "mcp-method": ("tools/call", "tools/list", "x"),
     "mcp-name": ("echo", "demo__echo", "=?base64?ZWNobw==?=", "x"),
     "a2a-version": ("1.0", "0.3", ""),
+    "anthropic-version": ("2023-06-01", "x"),
     "traceparent": ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-x"),
     "mcp-session-id": ("x",),
     "x-forwarded-for": ("1.2.3.4",),
@@ -79,6 +81,7 @@ async def fuzz_whole(state: Path, *, seconds: float, seed: int, most: int = 1_00
                 "/mcp": wall.mint("/mcp", "demo:read"),
                 "/a2a/agent": wall.mint("/a2a/agent", "agent:send"),
                 "/v1/chat/completions": wall.mint("/v1", "llm:invoke"),
+                "/v1/messages": wall.mint("/v1", "llm:invoke"),
                 "/v1/models": wall.mint("/v1", "llm:invoke"),
             }
             until = time.monotonic() + seconds

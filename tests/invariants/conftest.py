@@ -25,6 +25,8 @@ def house_config(upstreams: World, state: Path, **changes: Any) -> dict[str, Any
     upstreams.llm.setdefault("m", LLMScript())
     agent = upstreams.a2a.get("agent") or upstreams.add_a2a("agent")
     demo = upstreams.add_mcp("demo", tools=TOOLS)
+    provider = {"base_url": f"{upstreams.origin}/llm/m", "network": "loopback"}
+    model = {"provider": "up", "model": "m", "input_usd": 1.0, "output_usd": 1.0}
     given: dict[str, Any] = {
         "mcp": {"demo": {"url": demo, "network": "loopback", "trust": "trusted", "tools": CLASSES}},
         "a2a": {
@@ -36,8 +38,8 @@ def house_config(upstreams: World, state: Path, **changes: Any) -> dict[str, Any
             }
         },
         "llm": {
-            "providers": {"up": {"base_url": f"{upstreams.origin}/llm/m", "network": "loopback"}},
-            "models": {"m": {"provider": "up", "model": "m", "input_usd": 1.0, "output_usd": 1.0}},
+            "providers": {"up": provider, "other": {**provider, "protocol": "anthropic"}},
+            "models": {"m": model, "m-messages": {**model, "provider": "other"}},
         },
     }
     return settings(state, **{**given, **changes})

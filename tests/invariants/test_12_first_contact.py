@@ -71,6 +71,7 @@ async def answers(wall: Composed) -> list[tuple[str, Answer]]:
     body, headers = modern("tools/call", {"name": "echo", "arguments": {"text": "x"}})
     stream = {**headers, "accept": "text/event-stream, application/json"}
     chat = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    message_body = {**chat, "model": "m-messages", "max_tokens": 9}
     message = {"message": {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "x"}]}}
     sent = {"jsonrpc": "2.0", "id": 1, "method": "SendStreamingMessage", "params": message}
     agent = {"a2a-version": "1.0", "accept": "text/event-stream"}
@@ -88,6 +89,11 @@ async def answers(wall: Composed) -> list[tuple[str, Answer]]:
         (
             "chat stream",
             await wall.post("/v1/chat/completions", {**chat, "stream": True}, token=wall.mint("/v1", "llm:invoke")),
+        ),
+        ("message", await wall.post("/v1/messages", message_body, token=wall.mint("/v1", "llm:invoke"))),
+        (
+            "message stream",
+            await wall.post("/v1/messages", {**message_body, "stream": True}, token=wall.mint("/v1", "llm:invoke")),
         ),
         ("token endpoint", await wall.post("/token", b"x=1")),
     ]

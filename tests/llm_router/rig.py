@@ -20,6 +20,8 @@ from llm_router.choose import Provider as ProviderFacts
 from llm_router.meter import Budget, Meter, Price
 from llm_router.relay import Relay, RelaySettings
 from llm_router.serve import LLMRouter, RouterSettings, Spent
+from tests.sim import messages_provider
+from tests.sim.messages_provider import MessagesProvider
 from tests.sim.provider import STATUS, STREAMS, WHOLES, Provider
 from tests.support.kit import Kit, kit, principal
 
@@ -27,6 +29,7 @@ PUBLIC_URL = "http://127.0.0.1:8700"
 ENGINE = RegorusEngine(bundle.read(), "interpreter")
 PRICE = Price.of_usd(2.0, 8.0)
 WAYS = {*STREAMS, *WHOLES, *STATUS}
+MESSAGE_WAYS = {*messages_provider.STREAMS, *messages_provider.WHOLES, *messages_provider.STATUS}
 OTHER_WAYS = {"hang", "wrong-type", "rubbish", "not-json", "huge", "duplicate", "cut", "stalls", "no-end", "half-event"}
 TOOLS = [
     {
@@ -37,6 +40,16 @@ TOOLS = [
         "type": "function",
         "function": {"name": "read_file", "parameters": {"type": "object", "properties": {"path": {"type": "string"}}}},
     },
+]
+
+
+ANTHROPIC_TOOLS = [
+    {
+        "name": tool["function"]["name"],
+        "description": "Looks.",
+        "input_schema": tool["function"]["parameters"],
+    }
+    for tool in TOOLS
 ]
 
 
@@ -106,6 +119,38 @@ class Answered:
         return next((c["finish_reason"] for e in self.chunks for c in e["choices"] if c["finish_reason"]), None)
 
     @property
+    def blocks(self) -> list[dict]:
+        """The content of a message, put together from its events where it was streamed."""
+        if not self.events:
+            return self.json["content"]
+        out: list[dict] = []
+        for event in self.events:
+            if event["type"] == "content_block_start":
+                assert event["index"] == len(out)
+                out.append({**event["content_block"]})
+            elif event["type"] == "content_block_delta":
+                assert event["index"] == len(out) - 1
+                kind, block = event["delta"]["type"], out[-1]
+                if kind == "input_json_delta":
+                    block["input"] = json.loads(event["delta"]["partial_json"])
+                else:
+                    name = kind.removesuffix("_delta")
+                    block[name] = block.get(name, "") + event["delta"][name]
+        return out
+
+    @property
+    def said(self) -> str:
+        return "".join(block["text"] for block in self.blocks if block["type"] == "text")
+
+    @property
+    def used(self) -> list[dict]:
+        return [block for block in self.blocks if block["type"] == "tool_use"]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+    @property
     def error(self) -> dict:
         last = self.events[-1] if self.events else self.json
         return last["error"]
@@ -131,6 +176,12 @@ class Rig:
     async def ask(self, model="ok", text="Hello there", *, token="alice", **more) -> Answered:
         return await self.post(json.dumps(self.body(model, text, **more)).encode(), token=token)
 
+    async def message(self, model="ok", text="Hello there", *, token="alice", **more) -> Answered:
+        """Ask for a message, with the token where clients of that protocol put it."""
+        body = {"model": model, "max_tokens": 50, "messages": [{"role": "user", "content": text}], **more}
+        headers = {"x-api-key": token} if token else {}
+        return await self.post(json.dumps(body).encode(), token="", path="/v1/messages", **headers)
+
     async def post(self, raw: bytes, *, token="alice", path="/v1/chat/completions", **headers) -> Answered:
         given = {"content-type": "application/json", **headers}
         if token:
@@ -142,7 +193,8 @@ class Rig:
         if answered.headers.get("content-type") == "text/event-stream":
             for block in body.decode().split("\n\n"):
                 if block:
-                    data = block.removeprefix("data: ")
+                    name, _, data = block.rpartition("data: ")
+                    assert not name or json.loads(data)["type"] == name.removeprefix("event: ").strip()
                     answered.events.append(data if data == "[DONE]" else json.loads(data))
         return answered
 
@@ -181,14 +233,14 @@ async def rig(
 ) -> AsyncIterator[Rig]:
     """Run a provider, the router before it, and a client; ``app`` takes the place of the misbehaving provider."""
     parts = kit(engine=engine or ENGINE, scanner=scanner)
-    provider = Provider()
+    provider = MessagesProvider() if protocol == "anthropic" else Provider()
     tasks, clock = Tasks(), SystemClock()
     upstream = Server([Listener("data", "127.0.0.1", 0, app or provider)], clock, tasks)
     await upstream.start()
     facts = ProviderFacts(
         "up", f"http://127.0.0.1:{upstream.ports['data']}/v1", protocol, network="loopback", trust="trusted"
     )
-    names = sorted(WAYS | OTHER_WAYS | {"demo-small"})
+    names = sorted((MESSAGE_WAYS if protocol == "anthropic" else WAYS) | OTHER_WAYS | {"demo-small"})
     configured = [Model(name, facts, name, PRICE, 64) for name in names] + [m(facts) for m in models]
     alice = who or principal(audience=f"{PUBLIC_URL}/v1")
     spent: list[Spent] = []

@@ -1,4 +1,4 @@
-"""The real clients on loopback: openai through the router, openai and anthropic against the demonstration provider."""
+"""The real clients on loopback: openai and anthropic, through the router and against the demonstration provider."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from examples.demo_provider import DemoProvider, example
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
-from tests.llm_router.rig import TOOLS, rig
+from tests.llm_router.rig import ANTHROPIC_TOOLS, TOOLS, rig
 from tests.sim.provider import SECRET, TEXT
 
 openai = pytest.importorskip("openai")
@@ -90,6 +90,85 @@ async def test_a_denial_is_not_retried_by_the_client(scanner):
         assert r.points.count("llm.request") == 1
 
 
+# -- anthropic ---------------------------------------------------------------------------------------------
+
+
+def messages_client(r, token="alice", **more):
+    return anthropic.AsyncAnthropic(base_url=r.url, **({"api_key": token, "max_retries": 0} | more))
+
+
+ASKED = {"max_tokens": 50, "messages": HELLO}
+
+
+async def test_the_anthropic_client_works_unchanged_with_a_token_as_its_key(scanner):
+    async with rig(scanner, protocol="anthropic") as r, messages_client(r) as client:
+        answer = await client.messages.create(model="ok", **ASKED)
+        assert answer.content[0].text == "".join(TEXT)
+        assert answer._request_id.startswith("x_")
+        assert answer.usage.cache_read_input_tokens == 2
+        assert "ok" in {m.id async for m in client.models.list()}
+        async with messages_client(r, api_key=None, auth_token="alice") as other:
+            assert (await other.messages.create(model="ok", **ASKED)).stop_reason == "end_turn"
+
+
+async def test_the_anthropic_client_reads_our_streams_thinking_and_tool_calls(scanner):
+    async with rig(scanner, protocol="anthropic") as r, messages_client(r) as client:
+        async with client.messages.stream(model="ok", **ASKED) as stream:
+            assert "".join([text async for text in stream.text_stream]) == "".join(TEXT)
+            final = await stream.get_final_message()
+        assert (final.stop_reason, final.usage.output_tokens) == ("end_turn", 5)
+        async with client.messages.stream(model="thinking", **ASKED) as stream:
+            thought = await stream.get_final_message()
+        assert [block.type for block in thought.content] == ["thinking", "text"]
+        turns = [*HELLO, {"role": "assistant", "content": thought.content}, {"role": "user", "content": "go on"}]
+        await client.messages.create(model="ok", max_tokens=50, messages=turns)
+        sent = r.provider.seen[-1][1]["messages"][1]["content"]
+        assert sent[0] == {"type": "thinking", "thinking": "Let me think.", "signature": thought.content[0].signature}
+        async with client.messages.stream(model="call-two", tools=ANTHROPIC_TOOLS, **ASKED) as stream:
+            called = await stream.get_final_message()
+        assert [block.input for block in called.content if block.type == "tool_use"] == [{"zone": "UTC"}, {"path": "a"}]
+
+
+async def test_a_whole_conversation_with_a_tool_goes_round_with_the_anthropic_client(scanner):
+    async with (
+        rig(scanner, app=DemoProvider(key="operator-key"), protocol="anthropic") as r,
+        messages_client(r) as client,
+    ):
+        asked = {"model": "demo-small", "max_tokens": 50, "tools": ANTHROPIC_TOOLS, "system": "be brief"}
+        turns = [{"role": "user", "content": "what time is it"}]
+        first = await client.messages.create(messages=turns, **asked)
+        assert first.stop_reason == "tool_use"
+        result = {"type": "tool_result", "tool_use_id": first.content[0].id, "content": "12:00"}
+        turns += [{"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
+        second = await client.messages.create(messages=turns, **asked)
+        assert second.content[0].text == "The tool answered: 12:00"
+
+
+async def test_the_anthropic_client_raises_cleanly_and_does_not_retry_a_denial(scanner):
+    async with rig(scanner, protocol="anthropic") as r:
+        async with messages_client(r, max_retries=2) as client:
+            with pytest.raises(anthropic.PermissionDeniedError) as caught:
+                await client.messages.create(model="ok", max_tokens=5, messages=[{"role": "user", "content": SECRET}])
+            assert caught.value.body["error"]["code"] == "denied"
+            assert caught.value.request_id.startswith("d_")
+            assert r.points.count("llm.request") == 1
+            with pytest.raises(anthropic.NotFoundError):
+                await client.messages.create(model="unheard-of", **ASKED)
+        async with messages_client(r, "nobody") as other:
+            with pytest.raises(anthropic.AuthenticationError):
+                await other.messages.create(model="ok", **ASKED)
+
+
+@pytest.mark.parametrize("model", ["call-secret", "thinking-secret", "cut", "start-only", "error-midway", "no-reason"])
+async def test_the_anthropic_client_raises_cleanly_inside_a_stream(scanner, model):
+    """By itself the client takes a stream that ends early for a whole answer."""
+    async with rig(scanner, protocol="anthropic") as r, messages_client(r) as client:
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            async with client.messages.stream(model=model, tools=ANTHROPIC_TOOLS, **ASKED) as stream:
+                await stream.get_final_message()
+        assert SECRET not in str(caught.value)
+
+
 # -- the demonstration provider by itself ------------------------------------------------------------------
 
 
@@ -101,9 +180,6 @@ async def demo():
     yield f"http://127.0.0.1:{server.ports['data']}"
     await server.stop(grace_s=0.1)
     await tasks.close()
-
-
-ANTHROPIC_TOOLS = [{"name": "get_time", "input_schema": TOOLS[0]["function"]["parameters"]}]
 
 
 async def test_the_demonstration_provider_speaks_to_the_anthropic_client(demo):

@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from firewall.core.errors import BartizanError
 from firewall.wire import strict_json
 from llm_router import answer as ans
-from llm_router import chat
+from llm_router import chat, messages
+from llm_router import message_answer as msg
 from llm_router.assemble import ToolCalls
+from llm_router.message_events import Events
+from tests.sim import messages_provider as sim
 
 SCALARS = (
     st.none()
@@ -122,3 +125,84 @@ def test_any_member_of_an_answer_may_be_anything(path, new):
 @pytest.mark.parametrize("value", [REQUEST])
 def test_the_specimen_itself_is_accepted(value):
     assert chat.parse(value).tools == ("f",)
+
+
+# -- Messages -------------------------------------------------------------------------------------------
+
+MESSAGE_REQUEST = {
+    "model": "m",
+    "max_tokens": 5,
+    "stream": True,
+    "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "t"},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "t", "signature": "s"},
+                {"type": "redacted_thinking", "data": "d"},
+                {"type": "tool_use", "id": "c", "name": "f", "input": {"a": [1]}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "r", "is_error": True}]},
+    ],
+    "tools": [{"type": "custom", "name": "f", "input_schema": {"type": "object"}, "input_examples": [{"a": 1}]}],
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 3, "display": "omitted"},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {}}},
+    "stop_sequences": ["x"],
+    "metadata": {"user_id": "u"},
+    "temperature": 1,
+}
+EVENTS = [*sim.STREAMS["thinking"][:-2], *sim.call(2, '{"zone":"UTC"}'), sim.ended("tool_use"), sim.STOP]
+ANSWER = sim.whole(sim.thought("t"), sim.said("x"), sim.used({"a": 1}), reason="tool_use", stop_sequence="x")
+
+
+@given(st.sampled_from(list(places(MESSAGE_REQUEST))), JSON)
+def test_any_member_of_a_messages_request_may_be_anything(path, new):
+    try:
+        request = messages.parse(changed(MESSAGE_REQUEST, path, new))
+    except BartizanError:
+        return
+    body = request.outgoing(model="m", limit=1, limit_member="")
+    assert body.keys() <= MESSAGE_REQUEST.keys()
+    assert request.intact(body)
+    strict_json.dumps(request.readable(body))
+
+
+@given(st.sampled_from(list(places(EVENTS))), JSON)
+def test_any_member_of_a_message_stream_may_be_anything(path, new):
+    mutant = changed(EVENTS, path, new)
+    machine = Events()
+    try:
+        steps = [step for event in (mutant if isinstance(mutant, list) else [mutant]) for step in machine.feed(event)]
+    except BartizanError:
+        return
+    if machine.done:
+        assert steps[-1].stop in msg.STOPS
+
+
+@given(st.sampled_from(list(places(ANSWER))), JSON)
+def test_any_member_of_a_message_may_be_anything(path, new):
+    try:
+        read = msg.parse_answer(changed(ANSWER, path, new))
+        msg.check_calls(read.blocks, "a", frozenset({"get_time"}))
+    except BartizanError:
+        return
+    assert read.stop in msg.STOPS
+    assert read.size >= 0
+
+
+def test_the_specimens_of_messages_are_accepted():
+    assert messages.parse(MESSAGE_REQUEST).tools == ("f",)
+    machine = Events()
+    for event in EVENTS:
+        machine.feed(event)
+    assert machine.done
+    assert len(msg.parse_answer(ANSWER).blocks) == 3

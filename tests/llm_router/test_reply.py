@@ -67,3 +67,35 @@ def test_every_fault_has_an_error_type_and_echoes_nothing(code):
 def test_a_parameter_is_named_from_our_lists():
     assert error(reply.failed(Rejected("functions")))["param"] == "functions"
     assert error(reply.failed(UpstreamFault("failed")))["code"] == "upstream_failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("denied", "permission_error"),
+        ("token_invalid", "authentication_error"),
+        ("model_unknown", "not_found_error"),
+        ("body_too_large", "request_too_large"),
+        ("over_limit", "rate_limit_error"),
+        ("params_invalid", "invalid_request_error"),
+        ("upstream_timeout", "timeout_error"),
+        ("internal", "api_error"),
+    ],
+)
+def test_an_anthropic_error_has_its_own_shape_and_fixed_words(code, kind):
+    told = reply.fixed(FAULTS[code], "d_1", words=reply.ANTHROPIC)
+    assert json.loads(told.body) == {
+        "type": "error",
+        "error": {"type": kind, "message": FAULTS[code].text, "code": code},
+        "request_id": "d_1",
+    }
+    assert (b"request-id", b"d_1") in told.headers
+    types = pytest.importorskip("anthropic.types")
+    if kind != "request_too_large":  # documented, but not in the client's types
+        assert types.ErrorResponse.model_validate_json(told.body).error.type == kind
+
+
+def test_an_anthropic_error_names_a_member_of_our_own_lists():
+    told = reply.failed(Rejected("mcp_servers"), "x_1", words=reply.ANTHROPIC)
+    assert error(told)["param"] == "mcp_servers"
+    assert (b"x-should-retry", b"false") in reply.failed(BudgetExceeded(9), "x_1", words=reply.ANTHROPIC).headers

@@ -142,29 +142,29 @@ async def test_a_uri_that_looks_wrapped_is_wrapped_again():
 
 
 async def test_links_embedded_resources_and_apps_name_the_same_uris_as_the_lists():
-    link = {"type": "resource_link", "uri": "x://both", "name": "l"}
+    link = {"type": "resource_link", "uri": "ui://both", "name": "l"}
     block = {"type": "resource", "resource": {"uri": "a://only", "text": "t"}}
 
     async def call(asked, send):
         await send(as_json(result(asked, content=[link, block, {**link, "uri": "z://unlisted"}])))
 
-    ui = {"_meta": {"ui": {"resourceUri": "x://both"}}}
-    async with scripted(call, answers=answers("a://only", "x://both"), tools=[tool("t", **ui)]) as one:
-        async with scripted(fine, answers=answers("x://both")) as two:
+    ui = {"_meta": {"ui": {"resourceUri": "ui://both"}}}
+    async with scripted(call, answers=answers("a://only", "ui://both"), tools=[tool("t", **ui)]) as one:
+        async with scripted(fine, answers=answers("ui://both")) as two:
             async with running(spec("one", url=one.url), spec("two", url=two.url)) as stack:
-                unknown = ["bartizan+one:x://both", "bartizan+one:a://only", "bartizan+one:z://unlisted"]
+                unknown = ["bartizan+one:ui://both", "bartizan+one:a://only", "bartizan+one:z://unlisted"]
                 # Before anybody listed resources nobody knows that a URI is unique: naming its upstream is right too.
-                for expected in (unknown, ["bartizan+one:x://both", "a://only", "bartizan+one:z://unlisted"]):
+                for expected in (unknown, ["bartizan+one:ui://both", "a://only", "bartizan+one:z://unlisted"]):
                     told = (await stack.modern("/mcp", "tools/call", {"name": "one__t", "arguments": {}})).json()
                     found = told["result"]["content"]
                     uris = [found[0]["uri"], found[1]["resource"]["uri"], found[2]["uri"]]
                     assert uris == expected
                     _, tools = await listed(stack, "tool")
                     shown = {one["name"]: one for one in tools["tools"]}
-                    assert shown["one__t"]["_meta"]["ui"]["resourceUri"] == "bartizan+one:x://both"
+                    assert shown["one__t"]["_meta"]["ui"]["resourceUri"] == "bartizan+one:ui://both"
                     await listed(stack, "resource")
                 alone = (await stack.modern("/mcp/one", "tools/call", {"name": "t", "arguments": {}})).json()
-                assert alone["result"]["content"][0]["uri"] == "x://both"  # the twin: alone, nothing is translated
+                assert alone["result"]["content"][0]["uri"] == "ui://both"  # the twin: alone, nothing is translated
 
 
 @pytest.mark.parametrize("front", ["auto", "legacy"])

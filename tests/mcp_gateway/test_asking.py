@@ -1,12 +1,15 @@
 """The four cells of the bridge with real SDK servers and clients: whoever asks, of whatever era, is answered."""
 
+import asyncio
 import contextlib
 
 import mcp_types as t
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from mcp_gateway import asking
 from tests.mcp_gateway.asking_server import URL, build
+from tests.mcp_gateway.scripted import event, head, result, scripted
 from tests.support.kit import ALLOW, ScriptedEngine
 from tests.support.mcp import running, served, spec
 
@@ -129,3 +132,34 @@ class TestEveryCell:
             with contextlib.suppress(MCPError):
                 assert (await mcp.call_tool("form", {})).is_error
         assert user.asked == []
+
+
+async def test_a_server_asks_so_many_questions_within_one_call_and_no_more(monkeypatch):
+    """Each is a decision, two records and a message upstream: no server buys that without end."""
+    monkeypatch.setattr(asking, "QUESTIONS_PER_CALL", 20)
+
+    async def nosy(asked, send):
+        await send(head("text/event-stream"))
+        for n in range(200):
+            question = {"jsonrpc": "2.0", "id": f"q{n}", "method": "sampling/createMessage", "params": {"messages": 1}}
+            await send(event(question))
+            async with asyncio.timeout(2):
+                while not any(body.get("id") == f"q{n}" for _, body in upstream.seen):
+                    await asyncio.sleep(0.001)
+
+    async def asks(asked, send, *, questions=20):
+        await send(head("text/event-stream"))
+        for n in range(questions):
+            await send(event({"jsonrpc": "2.0", "id": f"r{n}", "method": "roots/list"}))
+            await asyncio.sleep(0.01)
+        await send(event(result(asked)))
+
+    async with scripted(nosy, legacy=True) as upstream:
+        async with running(spec("demo", url=upstream.url, asks=ALL, era="legacy"), engine=ScriptedEngine()) as stack:
+            async with stack.client("/mcp/demo", mode="legacy", **User().callbacks) as mcp:
+                with pytest.raises(MCPError):
+                    await mcp.call_tool("echo", {})
+                answered = {str(body["id"]) for _, body in upstream.seen if "error" in body}
+                assert answered == {f"q{n}" for n in range(20)}
+                upstream.call = asks  # the twin: as many as are allowed
+                assert text(await mcp.call_tool("echo", {})) == "fine"

@@ -185,6 +185,8 @@ async def test_arguments_that_do_not_fit_the_schema_never_reach_the_upstream(rea
         assert await verdict(stack, a="text") == "refused"
         assert "tools.schema_mismatch" in rules(stack)
         assert "tools/call" not in upstream.methods()
+        answer = await stack.modern("/mcp/demo", "tools/call", {"name": "echo", "arguments": {"a": "text"}})
+        assert "do not fit the tool's schema" in answer.json()["result"]["content"][0]["text"]  # a model can mend that
         assert await verdict(stack, a=1) == "allowed"
 
 

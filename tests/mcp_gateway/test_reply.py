@@ -26,7 +26,7 @@ def test_every_fault_becomes_its_code_its_text_and_the_decision_id(code):
     }
 
 
-@pytest.mark.parametrize("code", ["denied", "killed", "quarantined", "approval_pending"])
+@pytest.mark.parametrize("code", ["denied", "arguments_mismatch", "killed", "quarantined", "approval_pending"])
 @pytest.mark.parametrize("era", [LEGACY, MODERN])
 def test_a_denied_tool_call_is_a_result_with_a_fixed_text(code, era):
     fixed = reply.refused(Refusal(FAULTS[code], "d_1", rules=("secret.rule",)), 1, era=era, tool_call=True)

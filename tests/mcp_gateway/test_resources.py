@@ -4,12 +4,12 @@ import base64
 
 import pytest
 
-from firewall.core.errors import Malformed
+from firewall.core.errors import RPC_DENIED, Malformed
 from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
-from mcp_gateway import uris
+from mcp_gateway import apps, uris
 from mcp_gateway.apps import Rights
 from mcp_gateway.lists import definition
 from tests.conformance.everything_server import build
@@ -114,6 +114,19 @@ async def test_what_no_list_shows_or_has_another_spelling_reaches_nobody(uri, re
         # A URI in its normal form is told back to who sent it (SEP-2164); other text of a stranger is not.
         assert told["error"]["data"].get("uri") == (uri if _normal(uri) else None)
         assert upstream.asked("resources/read") == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///etc/shadow", "file:///proc/self/environ", "file:///proc%2Fself/environ", "fs:/root/x"]
+)
+async def test_a_template_opens_no_protected_path(uri, real):
+    listed = answers(
+        templates=({"uriTemplate": "file:///{+path}", "name": "a"}, {"uriTemplate": "fs:{+path}", "name": "b"})
+    )
+    async with scripted(fine, answers=listed) as upstream, running(spec("demo", url=upstream.url), **real) as stack:
+        assert (await read(stack, uri))["error"]["code"] == RPC_DENIED
+        assert upstream.asked("resources/read") == []
+        assert "result" in await read(stack, "file:///srv/proc/x")  # the twin: a place of that name elsewhere
 
 
 def _normal(uri):
@@ -274,6 +287,28 @@ async def test_an_app_gets_the_rights_that_its_operator_wrote_down_and_no_others
                 assert content["_meta"]["ui"] == expected
                 (one,) = (await stack.modern("/mcp/demo", "resources/list")).json()["result"]["resources"]
                 assert one["_meta"]["ui"] == expected
+
+
+def test_the_rights_hold_in_the_words_of_every_host():
+    rights = Rights(frozenset({"https://api.example"}))
+    wished = {
+        "connect_domains": ["https://api.example", "https://evil.example"],
+        "resource_domains": "*",
+        "other": ["*"],
+    }
+    told = apps.shown({"openai/widgetCSP": wished, "a.b/c": 1}, rights)
+    assert told == {
+        "openai/widgetCSP": {"connect_domains": ["https://api.example"], "resource_domains": []},
+        "a.b/c": 1,
+    }
+
+
+@pytest.mark.parametrize("name", ["ui/resourceUri", "openai/outputTemplate"])
+def test_an_app_is_a_resource_of_its_own_scheme(name):
+    for uri, stays in (("ui://app/main", True), ("https://evil.example/app", False), ("javascript:alert(1)", False)):
+        told = apps.shown({name: uri, "ui": {"resourceUri": uri}}, Rights(), lambda own: f"bartizan+demo:{own}")
+        outward = f"bartizan+demo:{uri}"
+        assert told == ({name: outward, "ui": {"resourceUri": outward}} if stays else {})
 
 
 UI = "io.modelcontextprotocol/ui"

@@ -147,7 +147,8 @@ def test_a_uri_in_its_normal_form_passes(uri):
     ["", "x", ":x", "x:", "1a:x", "A:x", "a b:x", "a:x y", "a:\x00", "a:é", "a:<", "a:%", "a:%0", "a:%0g", "a:%2f", "a:%41", "a:/..",
      "a:/../b", "a:/./b", "a:..", "a://b/..", "a://../b", "a:/%2E", "a:/%252E%252E/x", "a:/%25252E%25252E/x", "a:/..%2Fb", "a:/b%5C..",
      "a:%00", "a:%2500", "a:%7F", "http://u@h/", "a://u:p@h/", "http://H/", "http://h:80/", "http://h:/", "http://h:080/", "http://h:x/",
-     "http://h./", "http://h%41/", "https://h:443/", "a:" + "x" * 2048],
+     "http://h./", "http://h%41/", "https://h:443/", "file:/etc/x", "file:x", "file://localhost/x", "file:////x", "file:///a//b",
+     "a:" + "x" * 2048],
 )  # fmt: skip
 def test_any_other_spelling_is_refused(uri):
     with pytest.raises(Malformed):

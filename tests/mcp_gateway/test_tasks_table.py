@@ -174,3 +174,33 @@ def test_workers_agree_through_the_store(tmp_path):
     finally:
         first.close()
         second.close()
+
+
+def test_a_question_is_closed_once_whoever_else_read_it_as_open():
+    t = Tables()
+    entry = t.table.update("default", t.claim(), replace(TASK, status="input_required"), asks={"a": [], "b": []})
+    again = t.table.find(ALICE, HERE, entry.id)  # another request, which has read the same row
+    assert t.table.close("default", entry, ["a"])
+    assert not t.table.close("default", again, ["a"])
+    assert not t.table.close("default", again, ["a", "b"])
+    assert t.table.close("default", again, ["b"])  # the twin: this one is open still
+    assert t.table.find(ALICE, HERE, entry.id).asks == {}
+
+
+def test_of_two_workers_that_close_a_question_at_once_one_does():
+    t = Tables()
+    entry = t.table.update("default", t.claim(), replace(TASK, status="input_required"), asks={"a": []})
+    rows = t.table._rows
+    read = rows.get
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(rows, name)
+
+        def get(self, tenant, key):
+            found = read(tenant, key)
+            assert TaskTable(rows, t.clock, RandomIds()).close("default", entry, ["a"])  # the other worker, in between
+            return found
+
+    t.table._rows = Slow()
+    assert not t.table.close("default", entry, ["a"])

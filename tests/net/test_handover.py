@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import stat
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,54 @@ async def test_an_owner_that_cannot_prove_itself_never_sees_a_token(tmp_path: Pa
     server.close()
     await mine.stop()
     await tasks.close()
+
+
+RELAY = """
+import os, socket, sys, threading
+place, real = sys.argv[1:]
+os.rename(place, real)
+door = socket.socket(socket.AF_UNIX)
+door.bind(place)
+door.listen(8)
+print("up", flush=True)
+
+def pump(source, sink, keep):
+    while data := source.recv(65536):
+        if keep and b"Bearer" in data:
+            print("heard", flush=True)
+        sink.sendall(data)
+
+while True:
+    near, _ = door.accept()
+    far = socket.socket(socket.AF_UNIX)
+    far.connect(real)
+    threading.Thread(target=pump, args=(far, near, False), daemon=True).start()
+    threading.Thread(target=pump, args=(near, far, True), daemon=True).start()
+"""
+
+
+async def test_a_program_of_our_user_between_two_workers_hears_nothing(tmp_path: Path) -> None:
+    """It knows no secret, so it passes both proofs on; whose they are, the kernel says."""
+    seen: list[Any] = []
+    async with node(tmp_path, nothing, saying(seen, b"one")) as made:
+        place = str(made.peers[1].seat.path(1))
+        relay = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-c", RELAY, place, f"{place}.real", stdout=asyncio.subprocess.PIPE
+        )
+        assert relay.stdout is not None
+        assert await relay.stdout.readline() == b"up\n"
+        client = Client()
+        try:
+            with pytest.raises(WorkerGone):
+                await made.over[0].to(1, scope(), b"", client.receive, client.send)
+        finally:
+            relay.kill()
+            heard = await relay.stdout.read()
+            await relay.wait()
+        assert (heard, seen, client.sent) == (b"", [], [])
+        os.rename(f"{place}.real", place)
+        await made.over[0].to(1, scope(), b"", client.receive, client.send)  # the twin: nobody between them
+        assert client.body == b"one"
 
 
 async def test_what_is_no_handshake_is_closed_unread(tmp_path: Path) -> None:

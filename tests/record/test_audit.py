@@ -45,6 +45,41 @@ def test_a_record_gets_its_place_and_its_bytes_are_canonical(make: Make, tmp_pat
     assert rfc8785.dumps(record) == stored
 
 
+def _open_at_once(directory: str, start: Any, done: Any, failed: Any) -> None:
+    from firewall.net.runtime import RandomIds
+    from firewall.record.audit import AuditWriter, Settings
+
+    for turn in range(12):
+        start.wait(20)
+        settings = Settings(deployment="fw.example", node="n1", checkpoint_s=0.05, anchor_s=0.05)
+        try:
+            writer = AuditWriter(
+                Path(directory) / str(turn), KEY, FakeClock(), RandomIds(), hmac_key=b"h" * 32, settings=settings
+            )
+        except AuditUnavailable:
+            failed.value = turn + 1
+        done.wait(20)  # every log is held until all are open: each worker has one of its own
+        if not failed.value:
+            writer.close()
+
+
+def test_workers_that_start_at_once_open_a_log_each(tmp_path: Path) -> None:
+    """They share a directory and its `vkey`; none may trip over a file that another renames in it."""
+    context = multiprocessing.get_context("fork")
+    start, done, failed = context.Barrier(4), context.Barrier(4), context.Value("i", 0)
+    args = (str(tmp_path), start, done, failed)
+    children = [context.Process(target=_open_at_once, args=args) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+    assert [child.exitcode for child in children] == [0] * 4
+    assert not failed.value
+    for turn in range(12):
+        assert len(list((tmp_path / str(turn)).glob("log_*"))) == 4
+        assert not list((tmp_path / str(turn)).glob(".*"))
+
+
 def test_a_closed_log_verifies_and_a_reopened_one_goes_on(make: Make, tmp_path: Path) -> None:
     uids = []
     for _ in range(3):

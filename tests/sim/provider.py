@@ -160,6 +160,10 @@ class Provider:
 
     seen: list[tuple[dict[bytes, bytes], dict]] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: dict = field(default_factory=lambda: STREAMS)
+    wholes: dict = field(default_factory=lambda: WHOLES)
+    status: dict = field(default_factory=lambda: STATUS)
+    plain: list = field(default_factory=lambda: PLAIN)
 
     async def __call__(self, scope, receive, send) -> None:
         raw = b""
@@ -171,8 +175,8 @@ class Provider:
         body = json.loads(raw)
         self.seen.append((dict(scope["headers"]), body))
         how, stream = body["model"], body.get("stream", False)
-        if how in STATUS:
-            status, value, extra = STATUS[how]
+        if how in self.status:
+            status, value, extra = self.status[how]
             await start(send, status, b"application/json", extra)
             await send({"type": "http.response.body", "body": json.dumps(value).encode()})
         elif how == "hang":
@@ -189,7 +193,9 @@ class Provider:
                 "huge": b'"' + b"x" * 400_000 + b'"',
                 "duplicate": b'{"choices":[],"choices":[]}',
             }
-            await send({"type": "http.response.body", "body": payload.get(how) or json.dumps(WHOLES[how]).encode()})
+            await send(
+                {"type": "http.response.body", "body": payload.get(how) or json.dumps(self.wholes[how]).encode()}
+            )
 
     async def _stream(self, how, receive, send) -> None:
         await start(send, 200, b"text/event-stream")
@@ -197,8 +203,8 @@ class Provider:
         async def say(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
-        for event in STREAMS.get(how, PLAIN):
-            await say(b"data: " + json.dumps(event).encode() + b"\n\n")
+        for event in self.streams.get(how, self.plain):
+            await say(self.frame(event))
         if how == "rubbish":
             await say(b"data: \xff\xfe\n\n")
         elif how == "not-json":
@@ -210,10 +216,16 @@ class Provider:
         elif how == "stalls":
             await self._hang(receive)
         elif how not in ("no-end", "half-event"):
-            await say(b"data: [DONE]\n\n")
+            await say(self.last())
         elif how == "half-event":
             await say(b'data: {"choi')
         await send({"type": "http.response.body", "body": b""})
+
+    def frame(self, event) -> bytes:
+        return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+    def last(self) -> bytes:
+        return b"data: [DONE]\n\n"
 
     async def _hang(self, receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -1,7 +1,7 @@
 """Scripted upstreams of all three protocols on one loopback port; whatever reaches them is kept.
 
     /mcp/<name>   an MCP server of the modern era     /llm/<name>/chat/completions   a model provider
-    /a2a/<name>/  an A2A agent with a signed card
+    /a2a/<name>/  an A2A agent with a signed card     /llm/<name>/messages           the same, as Anthropic's
 
 A script is data: what the upstream defines and what it answers. Nothing here is polite or careful:
 an upstream says what its script says.
@@ -65,11 +65,13 @@ class A2AScript:
 
 @dataclass
 class LLMScript:
-    """message: the assistant's message; chunks: the deltas of a stream."""
+    """message: the assistant's message; pieces: the deltas of a stream. blocks, events: what the Messages API says."""
 
     message: dict[str, Any] = field(default_factory=lambda: {"content": "Hello."})
     finish: str = "stop"
     pieces: list[str] = field(default_factory=list)
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
     status: int = 200
     raw: bytes | None = None
 
@@ -146,7 +148,7 @@ class World:
         elif kind == "a2a" and name in self.a2a:
             await _a2a(self.a2a[name], seen, rest, say)
         elif kind == "llm" and name in self.llm:
-            await _llm(self.llm[name], seen.body, say)
+            await (_messages if rest == ["messages"] else _llm)(self.llm[name], seen.body, say)
         else:
             await say(404, "application/json", b"{}")
 
@@ -244,6 +246,36 @@ async def _llm(script: LLMScript, asked: Any, say: Say) -> None:
         choice = {"index": 0, "message": {"role": "assistant", **script.message}, "finish_reason": script.finish}
         whole = {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
         await say(script.status, "application/json", json.dumps(whole).encode())
+
+
+async def _messages(script: LLMScript, asked: Any, say: Say) -> None:
+    base = {"id": "msg_up", "type": "message", "role": "assistant", "model": asked["model"], "stop_sequence": None}
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    called = any(block["type"] == "tool_use" for block in script.blocks)
+    reason = "tool_use" if called else "end_turn"
+    if script.raw is not None:
+        await say(script.status, "application/json", script.raw)
+    elif asked.get("stream"):
+        text = [{"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}]
+        for piece in script.pieces or ["Hello."]:
+            delta = {"type": "text_delta", "text": piece}
+            text.append({"type": "content_block_delta", "index": 0, "delta": delta})
+        events: list[dict[str, Any]] = [
+            {"type": "message_start", "message": {**base, "content": [], "stop_reason": None, "usage": usage}},
+            *(script.events or [*text, {"type": "content_block_stop", "index": 0}, *MESSAGE_END]),
+        ]
+        said = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events]
+        await say(200, "text/event-stream", b"".join(said))
+    else:
+        content = script.blocks or [{"type": "text", "text": "Hello."}]
+        whole = {**base, "content": content, "stop_reason": reason, "usage": usage}
+        await say(script.status, "application/json", json.dumps(whole).encode())
+
+
+MESSAGE_END: list[dict[str, Any]] = [
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    {"type": "message_stop"},
+]
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""What `bartizan policy check`, `test` and `eval` say, and when they fail."""
+"""What `bartizan policy check`, `test`, `eval` and `export` say, and when they fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from firewall.core.jsonvalue import JSON
 from firewall.decide import bundle as bundles
 from firewall.tooling.lint import NOTES, lint
-from firewall.tooling.policy import policy_check, policy_eval, policy_test
+from firewall.tooling.policy import policy_check, policy_eval, policy_export, policy_test
 from firewall.tooling.testing import failed, run_tests
 
 Changed = Callable[..., Path]
@@ -114,3 +114,28 @@ class TestEval:
         outcome = policy_eval({"point": "mcp.tool.call", "subject": {}})
         assert outcome.ok
         assert outcome.lines[0].startswith("deny")
+
+
+class TestExport:
+    def test_the_bundle_bears_its_revision_and_only_a_bundle_is_replaced(self, tmp_path: Path) -> None:
+        target = tmp_path / "for-opa"
+        for _ in range(2):
+            outcome = policy_export(target, state_dir=tmp_path)
+            assert outcome.ok, outcome.lines
+        manifest = orjson.loads((target / ".manifest").read_bytes())
+        assert manifest["revision"] == outcome.document["revision"] == bundles.load(state_dir=tmp_path).revision
+        assert (target / "firewall/main.rego").is_file()
+
+    def test_what_is_something_else_is_left_alone(self, changed: Changed, tmp_path: Path) -> None:
+        source = changed()
+        home = tmp_path / "home"
+        home.mkdir()
+        (home / "letter").write_text("dear")
+        link = tmp_path / "link"
+        link.symlink_to(home)
+        for place in (source, home, link, home / "letter", home / "letter" / "below"):
+            outcome = policy_export(place, state_dir=tmp_path)
+            assert not outcome.ok
+            assert "export_place" in outcome.lines[0]
+        assert (home / "letter").read_text() == "dear"
+        assert (source / "replay").is_dir()

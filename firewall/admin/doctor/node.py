@@ -313,7 +313,7 @@ def _opa(config: Config, bundle: bundles.Bundle) -> Check:
     except PolicyFault as error:
         return Check(
             "opa", "fail", f"the OPA server gives no decision: {error.code} {error.detail}".strip(),
-            "start `opa run --server` with this bundle's revision; see docs/configuration.md, policy",
+            "bartizan policy export DIR, then start opa run --server -b DIR; see docs/policy.md",
         )  # fmt: skip
     except ConfigFault as error:
         return Check("opa", "fail", error.detail, error.fix)
