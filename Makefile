@@ -28,7 +28,7 @@ tour: setup ## drive a running firewall as an agent would (second terminal)
 	@exec $(BIN)/bartizan tour $(ARGS)
 
 test: setup ## run the tests (under five minutes)
-	@exec $(BIN)/python -m pytest -n $(WORKERS) -m "not conformance and not perf" $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not conformance and not perf" $(ARGS)
 
 attack: setup ## run the attack cases only; each names the control and OWASP ids it proves
 	@exec $(BIN)/python -m pytest tests/attack $(ARGS)
@@ -54,7 +54,7 @@ types: setup ## mypy, strict, on our packages
 
 coverage: setup ## run the tests and report what they reach (build/coverage/html)
 	@mkdir -p build/coverage
-	@$(BIN)/python -m pytest -n $(WORKERS) -m "not conformance and not perf" --cov --cov-report=term --cov-report=html $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not conformance and not perf" --cov --cov-report=term --cov-report=html $(ARGS)
 
 conformance: setup ## run the official MCP suites and other people's servers and clients; installs Node from PyPI
 	@requirements/install.sh conformance

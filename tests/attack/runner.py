@@ -60,9 +60,10 @@ class Case:
 
 def load() -> list[Case]:
     """Return every case; ids are unique, every case has a twin."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # reads the same, many times as fast
     found: list[Case] = []
     for path in sorted(CASES.glob("*.yaml")):
-        for raw in yaml.safe_load(path.read_text()):
+        for raw in yaml.load(path.read_text(), Loader=loader):
             body = {"twin": {}, **raw}
             found.append(
                 Case(raw["id"], raw["about"], tuple(raw["controls"]), tuple(raw["owasp"]), raw["protocol"], body)

@@ -38,7 +38,14 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
 async def run(house: tuple[Composed, World], case: Case, *, twin: bool) -> None:
     """Take one half of a case under a name of its own."""
     wall, upstreams = house
-    await Run(wall, upstreams, case, f"c{next(_numbers)}", twin).go()
+    name = f"c{next(_numbers)}"
+    await Run(wall, upstreams, case, name, twin).go()
+    # Its server is nobody's any more: the next case does not go through all those before it.
+    registry = wall.worker.registry
+    for kind in ("mcp", "a2a"):
+        entry = registry.get("default", kind, name)
+        if entry is not None and entry.state != "revoked":
+            registry.revoke("default", kind, name, by="test")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

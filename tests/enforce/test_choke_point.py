@@ -1,6 +1,8 @@
 """The choke point is held by types: who may make, and who must take, cleared bytes (ADR 0004)."""
 
 import ast
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,27 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("firewall", "mcp_gateway", "a2a_gateway", "llm_router")
 
 
-def sources():
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+@cache
+def sources() -> dict[str, list[ast.AST]]:
+    """Return the nodes of every file, by its path."""
+    return {
+        path.relative_to(ROOT).as_posix(): list(ast.walk(ast.parse(path.read_text())))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """Half a million nodes are not kept beyond this file."""
+    yield
+    sources.cache_clear()
 
 
 def users_of(name: str) -> set[str]:
     found = set()
-    for path, tree in sources():
-        for node in ast.walk(tree):
+    for path, nodes in sources().items():
+        for node in nodes:
             if (isinstance(node, ast.Name) and node.id == name) or (
                 isinstance(node, ast.Attribute) and node.attr == name
             ):
@@ -83,20 +96,20 @@ async def test_what_another_worker_cleared_is_admitted_for_its_purpose_and_nothi
 
 def test_no_gateway_writes_to_the_wire_but_through_the_writers():
     """`http.response.body` is written in net, identity and admin; a gateway holding it would be a second way out."""
-    for path, tree in sources():
+    for path, nodes in sources().items():
         if path.startswith(("mcp_gateway", "a2a_gateway", "llm_router")):
-            texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
             assert "http.response.body" not in texts, path
             assert "http.response.start" not in texts, path
 
 
 def test_every_point_is_used_by_a_gateway():
     used = set()
-    for path, tree in sources():
+    for path, nodes in sources().items():
         if path.startswith(("mcp_gateway", "a2a_gateway", "llm_router", "firewall/app", "firewall/enforce/egress")):
             used |= {
                 n.attr
-                for n in ast.walk(tree)
+                for n in nodes
                 if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "Point"
             }
     assert {p.name for p in Point} - used == set()

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def declared(root: Path) -> set[str]:
     return {normal(re.split(r"[=<>;\[ ]", text)[0]) for text in project["dependencies"]}
 
 
+@cache
 def imported(root: Path) -> dict[str, set[str]]:
     """Return the distributions that our packages import, each with the modules that do."""
     owners = packages_distributions()

@@ -14,6 +14,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from a2a.types import AgentCard
@@ -90,7 +91,7 @@ class Seen:
         """The parsed body."""
         return json.loads(self.raw) if self.raw else None
 
-    @property
+    @cached_property
     def method(self) -> str:
         """The JSON-RPC method, or ``chat`` and ``card``."""
         if self.kind == "llm":
