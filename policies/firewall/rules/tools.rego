@@ -331,6 +331,26 @@ path_values contains value if {
 	lower(name) in data.config.path_arguments
 }
 
+# A completion has its value beside its name. A template's variable is part of an address, whatever it is called.
+path_values contains value if {
+	input.point == "mcp.completion.ask"
+	is_string(input.action.properties.arguments.argument.name)
+	lower(input.action.properties.arguments.argument.name) in data.config.path_arguments
+	value := input.action.properties.arguments.argument.value
+}
+
+path_values contains value if {
+	input.point == "mcp.completion.ask"
+	input.resource.type == "mcp_resource"
+	value := input.action.properties.arguments.argument.value
+}
+
+path_values contains value if {
+	input.point == "mcp.completion.ask"
+	input.resource.type == "mcp_resource"
+	some value in input.action.properties.arguments.context
+}
+
 names_protected(value) if {
 	is_string(value)
 	astray(value)
@@ -370,7 +390,7 @@ finding contains {
 	"rule": "tools.protected_path", "effect": "deny", "code": "protected_path",
 	"owasp": ["ASI05", "ASI02", "MCP05:2025"], "severity": 85, "obligations": [],
 } if {
-	input.point in {"mcp.tool.call", "mcp.resource.read", "mcp.resource.watch"}
+	input.point in {"mcp.tool.call", "mcp.resource.read", "mcp.resource.watch", "mcp.completion.ask"}
 	leads_astray
 }
 
