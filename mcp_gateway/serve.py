@@ -261,9 +261,11 @@ class MCPGateway:
             if (owner := self._elsewhere.parked_at(message, request)) is not None:
                 return await self._elsewhere.hand_on(owner, data, message, request)
         except Rejected as error:
+            exchange.outcome = error.code
             await out.final(reply.rejected(error, exchange.id))
             return "refused"
         except Malformed as error:
+            exchange.outcome = error.code
             if error.code != "client_gone":
                 await out.final(reply.failed(error.code, None, exchange.id))
             return "refused"
@@ -272,7 +274,7 @@ class MCPGateway:
     async def _call(self, call: Call, request: Request) -> str:
         exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
         if point_of(call.method, call.era, "request") is None:
-            exchange.verb = "unknown"
+            exchange.verb, exchange.outcome = "unknown", "method_unknown"
             await request.out.final(reply.unknown_method(call.id, call.era, exchange.id))
             return "refused"
         if call.traceparent and not exchange.trace_id:

@@ -149,7 +149,10 @@ class Guard:
         return exchange
 
     def close(self, exchange: Exchange, *, outcome: str, error: str = "") -> None:
-        """Write the outcome record, once, of an exchange that had an intent. Never raises.
+        """Write the outcome record, once, of an exchange that had an intent, or that nothing else tells of. Never raises.
+
+        A message that broke a rule of its protocol was never decided about: its outcome is its only
+        record, so that the id in its error can be explained.
 
         Where the answer's own record settled the exchange, only another end than ``ok`` is written.
 
@@ -159,8 +162,10 @@ class Guard:
             return
         exchange.closed = True
         self._telemetry.exchange(exchange, outcome=outcome, error=error)
-        if not exchange.intent_uid or (exchange.settled and outcome == "ok"):
+        if outcome == "ok" and (exchange.settled or not exchange.intent_uid):
             return
+        if not exchange.intent_uid and exchange.decisions:
+            return  # the record of its refusal says it all
         duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
         try:
             self._audit.append(outcome_record(exchange, outcome=outcome, error=error, duration_us=duration))

@@ -53,9 +53,7 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
         index.refresh()
         exchange = index.exchange_of(some_id)
         if not exchange:
-            raise Malformed(
-                "record_unknown", "no record of this log has this id; a message that could not be read leaves none"
-            )
+            raise Malformed("record_unknown", "no record of this log has this id")
         records = list(index.find(exchange=exchange))
     finally:
         index.close()

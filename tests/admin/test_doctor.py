@@ -15,6 +15,7 @@ from firewall.admin.doctor import machine, node
 from firewall.net.runtime import FakeClock
 from mcp_gateway.sandbox import Support
 from tests.net.certificates import authority
+from tests.support.composed import free_port
 
 CLOCK = FakeClock(1_795_000_000_000_000)
 
@@ -28,12 +29,6 @@ def found(look: checks.Examination, who: checks.Patient) -> list[tuple[str, str]
     made = list(look(who))
     assert all(c.mend or c.status == "ok" for c in made), made
     return [(c.status, c.text) for c in made]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_whole_examination_of_a_fresh_place_fails_nothing(tmp_path: Path) -> None:

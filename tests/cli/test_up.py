@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,15 +11,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.support.composed import free_port
+
 # A first start judges the policy where no valid verdict ships beside it, which takes its time.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 COMMAND = [sys.executable, "-m", "firewall.cli.main"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def bartizan(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ import pytest
 from firewall.core.finding import Finding
 from firewall.core.label import MARKS, MOST_RESTRICTIVE, Label
 from firewall.core.permit import Cleared, Refusal
+from firewall.record.record import validate_record
 from tests.support.kit import ALLOW, BrokenEngine, NoScanner, ScriptedEngine, call, kit, principal, result, tool
 
 
@@ -236,11 +237,8 @@ async def test_an_input_beyond_its_bound_is_a_deny_and_never_a_cut():
     assert refusal.rules == ("core.input_invalid",)
 
 
-async def test_an_exchange_is_closed_once_and_only_when_something_was_intended():
+async def test_an_exchange_is_closed_once():
     k = kit()
-    x = k.guard.new_exchange(principal(), "mcp")
-    k.guard.close(x, outcome="refused")
-    assert k.audit.records == []
     x = k.guard.new_exchange(principal(), "mcp")
     await k.guard.clear(call({}), x)
     k.guard.close(x, outcome="upstream_fault", error="timeout")
@@ -455,3 +453,24 @@ async def test_a_refused_answer_settles_nothing():
     k.guard.close(x, outcome="refused")
     assert "outcome" not in k.audit.records[1]
     assert k.audit.records[2]["outcome"]["result"] == "refused"
+
+
+async def test_what_was_refused_before_any_decision_has_a_record_of_its_own():
+    k = kit()
+    x = k.guard.new_exchange(principal(), "mcp")
+    k.guard.close(x, outcome="refused", error="json_invalid")
+    (record,) = k.audit.records
+    assert (record["kind"], record["exchange"]) == ("outcome", x.id)
+    assert (record["outcome"]["result"], record["outcome"]["error"]) == ("refused", "json_invalid")
+    validate_record(record)
+    quiet = k.guard.new_exchange(principal(), "mcp")
+    k.guard.close(quiet, outcome="ok")  # the twin: an answer of ours that asked nobody, such as to a notification
+    assert k.audit.records == [record]
+
+
+async def test_a_recorded_refusal_gets_no_second_record():
+    k = kit(engine=ScriptedEngine(lambda _input: decided("deny", reason())))
+    x = k.guard.new_exchange(principal(), "mcp")
+    assert isinstance(await k.guard.clear(call({}), x), Refusal)
+    k.guard.close(x, outcome="refused")
+    assert [r["kind"] for r in k.audit.records] == ["decision"]

@@ -205,8 +205,9 @@ class Rig:
                 await asyncio.sleep(0.002)
 
     def _open(self) -> int:
-        kinds = [rec.get("phase") if rec["kind"] != "outcome" else "closed" for rec in self.kit.audit.records]
-        return kinds.count("intent") - kinds.count("closed")
+        records = self.kit.audit.records
+        begun = sum(rec["kind"] != "outcome" and rec.get("phase") == "intent" for rec in records)
+        return begun - sum(rec["kind"] == "outcome" and rec["outcome"]["intent"] != "" for rec in records)
 
     @property
     def rules(self) -> list[str]:

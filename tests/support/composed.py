@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -52,10 +53,15 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that was free a moment ago, below those that the system gives to clients by itself."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def settings(state: Path, **changes: Any) -> dict[str, Any]:
@@ -322,8 +328,8 @@ async def composed(config: dict[str, Any], *, workers: int = 0) -> AsyncIterator
             seat = Seat(index, workers, Paths(made.state).run, b"c" * 32) if workers else None
             worker = composition.build(made, on_fault=lambda code, detail: faults.append((code, detail)), seat=seat)
             everyone.append(worker)
-    ports = [await worker.start() for worker in everyone]
     try:
+        ports = [await worker.start() for worker in everyone]
         yield Composed(everyone[0], ports[0]["data"], made.public_url, made.audit_dir, faults)
     finally:
         for worker in everyone:
