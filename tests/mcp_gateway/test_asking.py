@@ -39,7 +39,7 @@ class User:
 
     async def roots(self, _ctx):
         self.asked.append("roots")
-        return t.ListRootsResult(roots=[t.Root(uri="file:///srv/work/a"), t.Root(uri="file:///home/ada/private")])
+        return t.ListRootsResult(roots=[t.Root(uri="file:///srv/desk/a"), t.Root(uri="file:///home/ada/private")])
 
     @property
     def callbacks(self):
@@ -53,7 +53,7 @@ class User:
 @contextlib.asynccontextmanager
 async def cell(client: str, server: str, user: User, engine=None, **changes):
     async with served(build(modern=server == "modern").streamable_http_app()) as origin:
-        given = {"asks": ALL, "roots": ("/srv/work",), "era": server, **changes}
+        given = {"asks": ALL, "roots": ("/srv/desk",), "era": server, **changes}
         one = spec("demo", url=origin + "/mcp", **given)
         async with running(one, engine=engine or ScriptedEngine()) as stack:
             async with stack.client("/mcp/demo", mode=client, **user.callbacks) as mcp:
@@ -91,7 +91,7 @@ class TestEveryCell:
 
     async def test_only_roots_that_configuration_allows_are_told(self, client, server):
         async with cell(client, server, User()) as (mcp, _):
-            assert text(await mcp.call_tool("roots", {})) == "roots ['file:///srv/work/a']"
+            assert text(await mcp.call_tool("roots", {})) == "roots ['file:///srv/desk/a']"
 
     async def test_a_question_after_an_answer_is_asked_too(self, client, server):
         async with cell(client, server, User("Ada", "Grace")) as (mcp, _):

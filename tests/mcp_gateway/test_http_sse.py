@@ -74,7 +74,7 @@ def application():
 @contextlib.asynccontextmanager
 async def old(user: User, mode: str = "auto"):
     async with served(application()) as origin:
-        one = spec("old", transport="sse", url=origin + "/sse", legacy_sse=True, asks=ALL, roots=("/srv/work",))
+        one = spec("old", transport="sse", url=origin + "/sse", legacy_sse=True, asks=ALL, roots=("/srv/desk",))
         async with running(one) as stack, stack.client("/mcp/old", mode=mode, **user.callbacks) as client:
             yield client
 
@@ -85,7 +85,7 @@ async def test_a_server_of_2024_is_listed_called_and_answered_in_both_eras(mode)
     async with old(User("Ada", "Grace"), mode) as client:
         assert {tool.name for tool in (await client.list_tools()).tools} >= {"form", "roots"}
         assert text(await client.call_tool("twice", {})) == "Ada and Grace"
-        assert text(await client.call_tool("roots", {})) == "roots ['file:///srv/work/a']"
+        assert text(await client.call_tool("roots", {})) == "roots ['file:///srv/desk/a']"
         assert text(await client.call_tool("model", {})) == "said hi"
 
 

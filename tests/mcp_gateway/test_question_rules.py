@@ -90,7 +90,7 @@ async def cell(client, server, question, user, real, *, trusted=False):
     async with scripted(script(server, box, question), legacy=server == "legacy") as upstream:
         box.append(upstream)
         trust = "trusted" if trusted else "untrusted"
-        one = spec("demo", url=upstream.url, asks=ALL, roots=("/srv/work",), trust=trust, deadline_s=5.0)
+        one = spec("demo", url=upstream.url, asks=ALL, roots=("/srv/desk",), trust=trust, deadline_s=5.0)
         async with running(one, **real) as stack, stack.client("/mcp/demo", mode=client, **user.callbacks) as mcp:
             yield mcp, upstream
 

@@ -268,11 +268,11 @@ class TestAnswers:
     def test_of_a_clients_roots_only_what_configuration_allows_is_told(self):
         asked = ask("roots/list", None)
         uris = [
-            "file:///srv/work/a", "file:///srv/work", "file:///srv/workshop", "file:///etc", "file:///srv/work/../../etc",
-            "file:///srv/work/%2e%2e/x", "file://host/srv/work", "https://example.com/", "file:///srv/work/a%00b",
-            "file:///srv/work/caf%C3%A9/",
+            "file:///srv/desk/a", "file:///srv/desk", "file:///srv/desktop", "file:///etc", "file:///srv/desk/../../etc",
+            "file:///srv/desk/%2e%2e/x", "file://host/srv/desk", "https://example.com/", "file:///srv/desk/a%00b",
+            "file:///srv/desk/caf%C3%A9/",
         ]  # fmt: skip
-        told = questions.answer(asked, {"roots": [{"uri": u, "name": "n", "z": 1} for u in uris]}, roots=("/srv/work",))
+        told = questions.answer(asked, {"roots": [{"uri": u, "name": "n", "z": 1} for u in uris]}, roots=("/srv/desk",))
         assert [root["uri"] for root in told.result["roots"]] == [uris[0], uris[1], uris[-1]]
         assert told.result["roots"][0] == {"uri": uris[0], "name": "n"}
         assert told.facts == {"roots": 3}

@@ -30,7 +30,7 @@ FIXED = "The request state is not known here."
 async def asking(server: str, **changes):
     """A gateway before an SDK server of an era."""
     async with served(build(modern=server == "modern").streamable_http_app()) as origin:
-        given = {"asks": ALL, "roots": ("/srv/work",), "era": server}
+        given = {"asks": ALL, "roots": ("/srv/desk",), "era": server}
         more = changes.pop("spec", {})
         one = spec("demo", url=origin + "/mcp", **{**given, **more})
         other = spec("second", url=origin + "/mcp", **given)
