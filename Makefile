@@ -56,7 +56,7 @@ coverage: setup ## run the tests and report what they reach (build/coverage/html
 	@mkdir -p build/coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not conformance and not perf" --cov --cov-report=term --cov-report=html $(ARGS)
 
-conformance: setup ## run the official MCP suites and other people's servers and clients; installs Node from PyPI
+conformance: setup ## run the official MCP suites, other people's servers and clients, and kill loaded nodes; installs Node from PyPI
 	@requirements/install.sh conformance
 	@$(BIN)/python -m tests.conformance.run $(ARGS)
 	@exec $(BIN)/python -m pytest -m conformance tests/e2e

@@ -18,7 +18,8 @@ from tests.e2e.conftest import program
 from tests.support.composed import Started, modern, request_bytes, settings, started
 from tests.support.world import World, tool, world
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(120)]
+# Beside the outside suites, where nothing else is timed: these load a node, kill and interrupt it.
+pytestmark = [pytest.mark.e2e, pytest.mark.conformance, pytest.mark.timeout(120)]
 
 
 def config_for(upstreams: World, directory: Path, workers: int = 1) -> dict[str, Any]:
