@@ -52,7 +52,7 @@ from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.standing import Standing
 from mcp_gateway.state_seal import StateSeal
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.versions import LEGACY, point_of
+from mcp_gateway.versions import LEGACY, is_notification, point_of
 
 
 class MCPGateway:
@@ -273,7 +273,7 @@ class MCPGateway:
 
     async def _call(self, call: Call, request: Request) -> str:
         exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
-        if point_of(call.method, call.era, "request") is None:
+        if is_notification(call.method) or point_of(call.method, call.era, "request") is None:
             exchange.verb, exchange.outcome = "unknown", "method_unknown"
             await request.out.final(reply.unknown_method(call.id, call.era, exchange.id))
             return "refused"
@@ -310,7 +310,7 @@ class MCPGateway:
     async def _notice(self, notice: Notice, request: Request) -> str:
         """Notifications are answered 202; those without a row in the table end here, unread. Raises Malformed."""
         exchange, principal, out = request.exchange, request.principal, request.out
-        if point_of(notice.method, notice.era, "request") is None:
+        if not is_notification(notice.method) or point_of(notice.method, notice.era, "request") is None:
             exchange.verb = "unknown"
             await out.final(reply.accepted())
             return "ok"

@@ -108,6 +108,15 @@ def point_of(method: str, era: Era, flow: Flow) -> Point | None:
     return METHODS.get((method, era, flow))
 
 
+def is_notification(method: str) -> bool:
+    """Return whether a method is one that has no id and no answer (MCP schema: every one has this prefix).
+
+    With an id such a method is an unknown request, and a request's method without an id is no notification:
+    which of both a message is says its name and its shape together.
+    """
+    return method.startswith("notifications/")
+
+
 def negotiated(requested: str) -> str:
     """Return the revision that answers a legacy ``initialize``: the asked one if served, else the newest.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 from typing import Any
 
@@ -34,9 +33,6 @@ async def test_nothing_breaks_and_nothing_of_another_is_told(era: Era, seed: int
     assert seen.statuses[404] + seen.statuses[400] > 20
 
 
-@pytest.mark.skipif(
-    "BARTIZAN_FUZZ" not in os.environ, reason="a seed of its own each time: BARTIZAN_FUZZ=1, or make fuzz"
-)
 async def test_a_seed_of_the_day_breaks_nothing_either() -> None:
     seed = random.randrange(2**32)
     seen = await fuzz_mcp("modern", seconds=3, seed=seed, most=120)

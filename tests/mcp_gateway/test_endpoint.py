@@ -252,6 +252,19 @@ class TestSessions:
                 assert (answer.status_code, answer.content) == (202, b"")
             assert upstream.seen == []
 
+    async def test_a_notification_with_an_id_is_an_unknown_request_and_a_request_without_one_is_no_notification(self):
+        async with scripted(fine) as upstream, running(spec("demo", url=upstream.url)) as stack:
+            headers = {"mcp-session-id": await self.open(stack)}
+            upstream.seen.clear()
+            for method in ("notifications/cancelled", "notifications/initialized"):
+                asked = {"jsonrpc": "2.0", "id": 5, "method": method, "params": {"requestId": 1}}
+                answer = await stack.post("/mcp/demo", asked, headers=headers)
+                assert (answer.status_code, answer.json()["error"]["code"], answer.json()["id"]) == (200, -32601, 5)
+            call = {"jsonrpc": "2.0", "method": "tools/call", "params": ECHO}
+            answer = await stack.post("/mcp/demo", call, headers=headers)
+            assert (answer.status_code, answer.content) == (202, b"")
+            assert upstream.seen == []
+
 
 async def test_errors_never_echo_what_the_client_sent():
     async with scripted(fine) as upstream, running(spec("demo", url=upstream.url)) as stack:
