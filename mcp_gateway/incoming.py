@@ -53,7 +53,7 @@ class Request:
     def prefers_stream(self) -> bool:
         """Whether its client named the event stream before plain JSON."""
         accepted = self.headers.get(b"accept", b"").lower()
-        return b"application/json" in accepted.partition(b"text/event-stream")[2]
+        return accepted.partition(b"text/event-stream")[2].find(b"application/json") >= 0
 
 
 def check_media(headers: Mapping[bytes, bytes]) -> None:
