@@ -34,7 +34,7 @@ from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.shelf import Index, Shelf, alone, index_of, merged
 from mcp_gateway.stdio import Launcher
 from mcp_gateway.upstream import Credentials, Link, Pool, open_http
-from mcp_gateway.versions import MODERN, NEWEST_MODERN
+from mcp_gateway.versions import MODERN, NEWEST_MODERN, Era
 
 __all__ = ["Catalog", "Endpoint"]
 
@@ -234,17 +234,19 @@ class Catalog:
         state = str(self._house.resource(principal.tenant, spec).properties["state"])
         return tool_resource(spec.facts, "?", state=state, effect=READ, pin="none", digest="", schema="none")
 
-    async def link(self, principal: Principal, spec: UpstreamSpec, declared: JSONObject | None = None) -> Link:
+    async def link(
+        self, principal: Principal, spec: UpstreamSpec, declared: JSONObject | None = None, era: Era = MODERN
+    ) -> Link:
         """Return the pooled link of a caller's credential. Raises UpstreamFault, Refused.
 
         declared: client capabilities for an upstream that may ask (`questions.declared`); where a session
-        carries them, the link is this caller's own.
+        carries them, the link is this caller's own. era: the client's (`Pool.session`).
         """
         key, credentials = self.key(principal, spec), self.credentials(principal, spec)
         if not declared:
             return await self.pool.get(principal.tenant, spec, key, credentials)
         caller = "\0".join((principal.issuer, *principal.key))
-        return await self.pool.session(principal.tenant, spec, key, credentials, caller, declared)
+        return await self.pool.session(principal.tenant, spec, key, credentials, caller, declared, era)
 
     def key(self, principal: Principal, spec: UpstreamSpec) -> str:
         """Return which credential a caller would use."""

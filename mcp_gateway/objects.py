@@ -240,7 +240,7 @@ class Objects:
     async def _carry(self, turn: Turn, target: Ours) -> str:
         """Take a request to its upstream over the pooled link of the caller's credential."""
         principal, spec = turn.principal, target.spec
-        link = await self._catalog.link(principal, spec, asking.declared(turn, spec))
+        link = await self._catalog.link(principal, spec, asking.declared(turn, spec), turn.call.era)
         if turn.call.era == MODERN and link.opened.era == MODERN:
             client = capabilities.extensions(turn.call.capabilities)
             target.extensions = capabilities.extended(link.opened.extensions, client)

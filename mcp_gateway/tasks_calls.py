@@ -58,7 +58,7 @@ class TaskCalls:
         extended = call.era == MODERN and tasks.offers(call.capabilities, EXTENSION)
         if support == "forbidden" and "task" not in call.params and not extended:
             return None
-        link = await self._catalog.link(turn.principal, target.spec, declared(turn, target.spec))
+        link = await self._catalog.link(turn.principal, target.spec, declared(turn, target.spec), turn.call.era)
         room = partial(self._table.room, turn.principal, turn.resource_url)
         if extended and extends(link) and room():
             return await self._carry(turn, target, link, EXTENSION, None)

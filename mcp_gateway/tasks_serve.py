@@ -114,7 +114,7 @@ class TaskServer:
     async def _cancel(self, turn: Turn, endpoint: Endpoint) -> str:
         entry, spec = self._mine(turn, endpoint)
         if entry.shape == CORE:
-            link = await self._catalog.link(turn.principal, spec, declared(turn, spec))
+            link = await self._catalog.link(turn.principal, spec, declared(turn, spec), turn.call.era)
             if not tasks.cancels(link.opened.capabilities):
                 raise NoMethod
             if entry.status in TERMINAL:
@@ -152,7 +152,7 @@ class TaskServer:
         entry, spec = self._mine(turn, endpoint)
         principal = turn.principal
         tool = await self._views.tool(principal, spec, entry)
-        link = await self._catalog.link(principal, spec, declared(turn, spec))
+        link = await self._catalog.link(principal, spec, declared(turn, spec), turn.call.era)
         facts = partial(self._views.facts, principal, spec, tool)
         target = ResultTarget(
             spec, tool, entry.theirs, entry.id, facts, self._catalog.outward(principal, endpoint, spec)
@@ -182,7 +182,7 @@ class TaskServer:
         given = turn.call.params.get("inputResponses")
         if not isinstance(given, dict) or len(given) > tasks.QUESTIONS:
             raise Malformed("params_invalid")
-        link = await self._catalog.link(turn.principal, spec, declared(turn, spec))
+        link = await self._catalog.link(turn.principal, spec, declared(turn, spec), turn.call.era)
         resource = self._house.resource(turn.principal.tenant, spec)
         answers: JSONObject = {}
         for key, value in given.items():
@@ -232,7 +232,7 @@ class TaskServer:
     ) -> JSONObject | str:
         """Put a request about a task to its upstream; return the result, or the outcome when it is answered already."""
         call, principal = turn.call, turn.principal
-        link = await self._catalog.link(principal, spec, declared(turn, spec))
+        link = await self._catalog.link(principal, spec, declared(turn, spec), turn.call.era)
         tool = await self._views.tool(principal, spec, entry)
         rpc_id = link.next_id()
         version = link.opened.version

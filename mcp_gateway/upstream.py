@@ -48,7 +48,7 @@ from mcp_gateway.exchanges import (
 )
 from mcp_gateway.house import House, Refused
 from mcp_gateway.settings import UpstreamSpec
-from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
+from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN, Era
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -122,6 +122,7 @@ class Pool:
         self._bound = bound
         self._links: OrderedDict[Slot, Link] = OrderedDict()
         self._locks: dict[Slot, asyncio.Lock] = {}
+        self._modern_only: set[tuple[str, str, str]] = set()  # where no legacy session could be opened
         self._closed = False
 
     async def get(self, tenant: str, spec: UpstreamSpec, key: str, credentials: Credentials) -> Link:
@@ -129,17 +130,40 @@ class Pool:
         return await self._get((tenant, spec.name, key, "", ""), spec, credentials, {})
 
     async def session(
-        self, tenant: str, spec: UpstreamSpec, key: str, credentials: Credentials, caller: str, declared: JSONObject
+        self,
+        tenant: str,
+        spec: UpstreamSpec,
+        key: str,
+        credentials: Credentials,
+        caller: str,
+        declared: JSONObject,
+        era: Era,
     ) -> Link:
         """Return the link for one caller who can be asked. Raises UpstreamFault, Refused.
 
-        Nothing declared, or a modern upstream: the shared one. caller: unambiguous among a tenant's callers.
+        Nothing declared: the shared one. A modern upstream: the shared one too, but for a legacy client where
+        the upstream's era is `auto`: many a server speaks both, and its code that asks in the middle of a call
+        (``ctx.elicit``) works in the legacy era only, as it would for that client without us. One that has no
+        legacy era is asked for it once. caller: unambiguous among a tenant's callers. era: the client's.
         """
         shared = await self.get(tenant, spec, key, credentials)
-        if not declared or shared.opened.era == MODERN:
+        if not declared:
             return shared
         slot = (tenant, spec.name, key, caller, canonical.encode(declared).decode())
-        return await self._get(slot, spec, credentials, declared)
+        if shared.opened.era != MODERN:
+            return await self._get(slot, spec, credentials, declared)
+        only = (tenant, spec.name, key)
+        if era == MODERN or spec.era != "auto" or only in self._modern_only:
+            return shared
+        try:
+            return await self._get(slot, spec, credentials, declared)
+        except (UpstreamFault, Refused) as error:
+            if isinstance(error, UpstreamFault) and error.code not in ("malformed", "unsupported"):
+                raise
+            if len(self._modern_only) >= self._bound:
+                self._modern_only.clear()
+            self._modern_only.add(only)
+            return shared
 
     async def _get(self, slot: Slot, spec: UpstreamSpec, credentials: Credentials, declared: JSONObject) -> Link:
         link = self._links.get(slot)
@@ -168,6 +192,7 @@ class Pool:
     async def drop(self, name: str) -> None:
         """Close the links of one upstream (it is gone, or its configuration changed)."""
         gone = [self._links.pop(slot) for slot in [s for s in self._links if s[1] == name]]
+        self._modern_only = {slot for slot in self._modern_only if slot[1] != name}
         await asyncio.gather(*(link.close() for link in gone))
 
     async def close(self) -> None:

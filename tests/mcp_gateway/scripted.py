@@ -143,6 +143,9 @@ class Scripted:
                 **({"_meta": {"io.modelcontextprotocol/serverInfo": self.info}} if self.info else {}),
             }
             await send(as_json({"jsonrpc": "2.0", "id": asked["id"], "result": {**said, "resultType": "complete"}}))
+        elif method == "initialize" and not self.legacy:
+            error = {"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32601, "message": "unknown"}}
+            await send(as_json(error, status="404 Not Found"))
         elif method == "initialize":
             said = {
                 "protocolVersion": "2025-11-25",

@@ -134,6 +134,45 @@ class TestEveryCell:
         assert user.asked == []
 
 
+async def test_a_server_of_both_eras_that_asks_mid_call_can_ask_a_legacy_client_through_us_too():
+    """The official server answers `server/discover`, and its mid-call questions work in the legacy era only."""
+    user = User()
+    async with cell("legacy", "legacy", user, era="auto") as (mcp, _):
+        assert text(await mcp.call_tool("form", {})) == "accept Ada"
+    async with cell("legacy", "legacy", User(), era="modern") as (mcp, _):  # without the choice it cannot
+        with pytest.raises(MCPError):
+            await mcp.call_tool("form", {})
+
+
+async def test_a_server_of_the_modern_era_alone_is_asked_for_a_legacy_session_once():
+    user = User("Ada", "Bea")
+    opened = []
+
+    app = build(modern=True).streamable_http_app()
+
+    async def modern_only(scope, receive, send):
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        told = [await receive()]
+        if b'"initialize"' in told[0].get("body", b""):
+            opened.append(1)
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def again():
+            return told.pop() if told else await receive()
+
+        await app(scope, again, send)
+
+    async with served(modern_only) as origin:
+        one = spec("demo", url=origin + "/mcp", asks=ALL)
+        async with running(one) as stack, stack.client("/mcp/demo", mode="legacy", **user.callbacks) as mcp:
+            assert [text(await mcp.call_tool("form", {})) for _ in "ab"] == ["accept Ada", "accept Bea"]
+    assert opened == [1]
+
+
 async def test_a_server_asks_so_many_questions_within_one_call_and_no_more(monkeypatch):
     """Each is a decision, two records and a message upstream: no server buys that without end."""
     monkeypatch.setattr(asking, "QUESTIONS_PER_CALL", 20)
