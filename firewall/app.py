@@ -47,7 +47,7 @@ from firewall.enforce.limits import LimitSettings
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
-from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
+from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.net.channel import Peers, Seat

@@ -28,8 +28,8 @@ from firewall.admin.serve import error_reply, status_of
 from firewall.admin.sessions import cookie_name
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity.people.users import User
 from firewall.identity.throttle import Throttle
-from firewall.identity.users import User
 from firewall.net.asgi import App, header_map
 from firewall.wire import oauth
 

@@ -29,8 +29,8 @@ from firewall.enforce.lock import Locked, render
 from firewall.enforce.pins import OF_A_SERVER, OF_AN_AGENT, Pin
 from firewall.enforce.pins import Kind as PinKind
 from firewall.enforce.registry import Kind, RegistryEntry, Verb, check_name
+from firewall.identity.people.users import User
 from firewall.identity.throttle import NODE
-from firewall.identity.users import User
 from firewall.wire.http import parse_url
 
 # What an MCP server may be told to be by API. A command, an environment, paths, certificates and credentials

@@ -16,9 +16,9 @@ from firewall.admin.parts import AdminSettings
 from firewall.core.errors import Malformed
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque, records
+from firewall.identity.people.users import User, Users
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import TokenBytes
-from firewall.identity.users import User, Users
 
 COOKIE = "bz_admin"
 SESSION_PREFIX = "bza"

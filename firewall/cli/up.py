@@ -157,7 +157,7 @@ def _why(worker: Worker) -> str:
 
 
 def _first_contact(worker: Worker, config: Config, admin: str) -> list[str]:
-    from firewall.identity.first_contact import announce
+    from firewall.identity.people.first_contact import announce
 
     try:
         code = worker.identity.first_contact.open()

@@ -13,7 +13,7 @@ from firewall.enforce import lock
 from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
 from firewall.identity.settings import CIMD_HOSTS, ClientSettings, IdentitySettings, ProtectedResource
-from firewall.identity.upstream_credentials import CredentialSettings
+from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
 from llm_router.choose import Model, Models, Provider

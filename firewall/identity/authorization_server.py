@@ -14,30 +14,30 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from joserfc.jwk import ECKey
 
 from firewall.core.ports import Clock, Ids, SharedMarks, Store
-from firewall.identity.account import Account
-from firewall.identity.authorize import Authorization, AuthorizeParts
-from firewall.identity.cimd import ClientDocuments, DocumentFetcher
-from firewall.identity.client_auth import ClientAuthenticator, ClientKeys
-from firewall.identity.clients import Clients
-from firewall.identity.codes import Codes
-from firewall.identity.consents import Consents
-from firewall.identity.first_contact import FirstContact, FirstContactPage
+from firewall.identity.cimd.documents import ClientDocuments, DocumentFetcher
+from firewall.identity.clients.registry import Clients
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.issue import OperatorTokens
-from firewall.identity.pages import Pages
-from firewall.identity.passwords import Passwords
-from firewall.identity.refresh import RefreshTokens
-from firewall.identity.resource_server import BearerResourceServer
+from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
+from firewall.identity.oauth21.codes import Codes
+from firewall.identity.oauth21.refresh import RefreshTokens
+from firewall.identity.oauth21.token_endpoint import TokenEndpoint, TokenParts
+from firewall.identity.people.account import Account
+from firewall.identity.people.consents import Consents
+from firewall.identity.people.first_contact import FirstContact, FirstContactPage
+from firewall.identity.people.pages import Pages
+from firewall.identity.people.passwords import Passwords
+from firewall.identity.people.sessions import LoginSessions
+from firewall.identity.people.transactions import Transactions
+from firewall.identity.people.users import Users
 from firewall.identity.resources import Resources
-from firewall.identity.revocation import RevocationEndpoint
+from firewall.identity.rfc6750.resource_server import BearerResourceServer
+from firewall.identity.rfc7009.revocation import RevocationEndpoint
+from firewall.identity.rfc7523.client_auth import ClientAuthenticator, ClientKeys
+from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
 from firewall.identity.serve import FrontDoor
-from firewall.identity.sessions import LoginSessions
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import Throttle
-from firewall.identity.token_endpoint import TokenEndpoint, TokenParts
-from firewall.identity.tokens import SigningKeys, TokenIssuer
-from firewall.identity.transactions import Transactions
-from firewall.identity.users import Users
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,15 @@ from typing import Final
 from firewall.core.bounds import FORM_BODY_BYTES, REQUEST_READ_S
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed, StateUnavailable, fault
 from firewall.core.permit import FixedReply
-from firewall.identity.account import Account
-from firewall.identity.authorize import Authorization
-from firewall.identity.metadata import openid_configuration, resource_metadata, server_metadata
-from firewall.identity.pages import Pages
+from firewall.identity.oauth21.authorize import Authorization
+from firewall.identity.oauth21.token_endpoint import TokenEndpoint
+from firewall.identity.people.account import Account
+from firewall.identity.people.pages import Pages
 from firewall.identity.resources import WELL_KNOWN_PRM, Resources
-from firewall.identity.revocation import RevocationEndpoint
+from firewall.identity.rfc7009.revocation import RevocationEndpoint
+from firewall.identity.rfc8414.metadata import openid_configuration, resource_metadata, server_metadata
+from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.identity.settings import IdentitySettings, Record
-from firewall.identity.token_endpoint import TokenEndpoint
-from firewall.identity.tokens import SigningKeys
 from firewall.identity.web import (
     NO_STORE,
     NOSNIFF,

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from firewall.identity.pages import clean_name, is_mixed_script, scope_words
+from firewall.identity.people.pages import clean_name, is_mixed_script, scope_words
 from firewall.net.dial import Fetched
 from firewall.wire import strict_json
 from tests.support.door import (

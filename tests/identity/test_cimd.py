@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from firewall.core.errors import Malformed
-from firewall.identity.cimd import ClientDocuments
+from firewall.identity.cimd.documents import ClientDocuments
 from firewall.identity.settings import IdentitySettings
 from firewall.net.dial import Fetched, Purpose
 from firewall.net.runtime import FakeClock

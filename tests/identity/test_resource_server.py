@@ -7,8 +7,8 @@ import pytest
 from firewall.core.errors import Malformed, Unauthenticated
 from firewall.core.principal import Actor
 from firewall.identity.grants import OAuthGrants, mark_key
-from firewall.identity.resource_server import BearerResourceServer, bearer_token
-from firewall.identity.tokens import SigningKeys
+from firewall.identity.rfc6750.resource_server import BearerResourceServer, bearer_token
+from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.wire import jwt
 from tests.support.door import GIT, ORIGIN, SERVER_KEY, TIME, Door, make_door
 

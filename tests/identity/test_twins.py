@@ -14,8 +14,11 @@ import pytest
 from joserfc.jwk import ECKey
 
 from firewall.core.errors import Malformed, Unauthenticated
-from firewall.identity import authorize, client_auth, first_contact, resource_server, transactions
 from firewall.identity.grants import OAuthGrants
+from firewall.identity.oauth21 import authorize
+from firewall.identity.people import first_contact, transactions
+from firewall.identity.rfc6750 import resource_server
+from firewall.identity.rfc7523 import client_auth
 from firewall.identity.web import WebRequest
 from firewall.state.memory import MemoryCollection
 from firewall.wire import jwt, oauth

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from firewall.identity.first_contact import announce
+from firewall.identity.people.first_contact import announce
 from tests.invariants.conftest import House
 from tests.support.composed import Answer, Composed, modern, raw_exchange, request_bytes
 

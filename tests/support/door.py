@@ -16,8 +16,8 @@ from firewall.core.action import Headers
 from firewall.core.errors import AuditUnavailable, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.authorization_server import Identity, build_identity
+from firewall.identity.people.users import User
 from firewall.identity.settings import ClientSettings, IdentitySettings, ProtectedResource
-from firewall.identity.users import User
 from firewall.net.asgi import App
 from firewall.net.dial import Fetched, Purpose
 from firewall.net.runtime import FakeClock, RandomIds

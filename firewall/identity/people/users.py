@@ -10,7 +10,7 @@ from firewall.core.errors import Conflict, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Collection, Ids, Store
 from firewall.identity import records
-from firewall.identity.passwords import Passwords
+from firewall.identity.people.passwords import Passwords
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import Record, is_tenant
 from firewall.identity.throttle import NODE

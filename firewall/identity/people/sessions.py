@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from firewall.core.ports import Clock, Ids, Store
 from firewall.identity import opaque, records
+from firewall.identity.people.users import User, Users
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings, TokenBytes
-from firewall.identity.users import User, Users
 from firewall.identity.web import WebRequest, set_cookie
 
 COOKIE = "bz_session"

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
-from firewall.identity.client_auth import ClientAuthenticator
-from firewall.identity.clients import Client
-from firewall.identity.codes import Codes
+from firewall.identity.clients.registry import Client
 from firewall.identity.grants import OAuthGrant, OAuthGrants
+from firewall.identity.oauth21.codes import Codes
+from firewall.identity.oauth21.refresh import RefreshFacts, RefreshTokens
+from firewall.identity.people.users import User, Users
 from firewall.identity.records import SECOND_US
-from firewall.identity.refresh import RefreshFacts, RefreshTokens
 from firewall.identity.resources import Resources
+from firewall.identity.rfc7523.client_auth import ClientAuthenticator
+from firewall.identity.rfc9068.tokens import IssuedToken, TokenFacts, TokenIssuer
 from firewall.identity.settings import Record
 from firewall.identity.throttle import Throttle
-from firewall.identity.tokens import IssuedToken, TokenFacts, TokenIssuer
-from firewall.identity.users import User, Users
 from firewall.identity.web import WebRequest, error_reply, json_reply
 from firewall.wire import oauth
 from firewall.wire.oauth import Form, OAuthError

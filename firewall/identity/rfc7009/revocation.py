@@ -5,14 +5,14 @@ from __future__ import annotations
 from firewall.core.errors import Malformed
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock
-from firewall.identity.client_auth import ClientAuthenticator
-from firewall.identity.clients import Client
+from firewall.identity.clients.registry import Client
 from firewall.identity.grants import OAuthGrants
+from firewall.identity.oauth21.refresh import RefreshTokens
+from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.records import text
-from firewall.identity.refresh import RefreshTokens
+from firewall.identity.rfc7523.client_auth import ClientAuthenticator
+from firewall.identity.rfc9068.tokens import ALGORITHM, TOKEN_TYPE, SigningKeys
 from firewall.identity.throttle import Throttle
-from firewall.identity.token_endpoint import refusal
-from firewall.identity.tokens import ALGORITHM, TOKEN_TYPE, SigningKeys
 from firewall.identity.web import WebRequest, error_reply, json_reply
 from firewall.wire import jwt, oauth
 from firewall.wire.oauth import OAuthError

@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 from firewall.core.errors import Malformed
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
-from firewall.identity.clients import Client, Clients
-from firewall.identity.codes import CodeFacts, Codes
-from firewall.identity.consents import Consents
-from firewall.identity.pages import Pages, clean_name, is_mixed_script, scope_words
+from firewall.identity.clients.registry import Client, Clients
+from firewall.identity.oauth21.codes import CodeFacts, Codes
+from firewall.identity.people.consents import Consents
+from firewall.identity.people.pages import Pages, clean_name, is_mixed_script, scope_words
+from firewall.identity.people.sessions import LoginSession, LoginSessions
+from firewall.identity.people.transactions import Transaction, Transactions, check_form_token
+from firewall.identity.people.users import Users
 from firewall.identity.records import SECOND_US
 from firewall.identity.resources import Resources
-from firewall.identity.sessions import LoginSession, LoginSessions
 from firewall.identity.settings import IdentitySettings, Record
 from firewall.identity.standing import Standing
 from firewall.identity.throttle import Throttle
-from firewall.identity.transactions import Transaction, Transactions, check_form_token
-from firewall.identity.users import Users
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
 from firewall.wire import oauth
 from firewall.wire.oauth import AuthorizationRequest, Form, OAuthError

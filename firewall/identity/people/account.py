@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 
 from firewall.core.permit import FixedReply
-from firewall.identity.consents import Consents
 from firewall.identity.grants import OAuthGrants
-from firewall.identity.pages import Pages
-from firewall.identity.sessions import LoginSession, LoginSessions
+from firewall.identity.people.consents import Consents
+from firewall.identity.people.pages import Pages
+from firewall.identity.people.sessions import LoginSession, LoginSessions
+from firewall.identity.people.transactions import Transactions, check_form_token
 from firewall.identity.settings import IdentitySettings
-from firewall.identity.transactions import Transactions, check_form_token
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
 from firewall.wire.oauth import OAuthError
 

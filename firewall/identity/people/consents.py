@@ -10,10 +10,10 @@ import hashlib
 
 from firewall.core.ports import Clock, Store
 from firewall.identity import records
-from firewall.identity.clients import Client
+from firewall.identity.clients.registry import Client
+from firewall.identity.people.users import User
 from firewall.identity.records import SECOND_US
 from firewall.identity.standing import Standing
-from firewall.identity.users import User
 from firewall.wire import oauth
 from firewall.wire.oauth import AuthorizationRequest
 

@@ -7,10 +7,10 @@ listed is not offered: no implicit or password grant, no ``plain``, no fragment,
 from __future__ import annotations
 
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity.oauth21.token_endpoint import GRANT_TYPES
 from firewall.identity.resources import Resources
+from firewall.identity.rfc9068.tokens import ALGORITHM
 from firewall.identity.settings import IdentitySettings, ProtectedResource
-from firewall.identity.token_endpoint import GRANT_TYPES
-from firewall.identity.tokens import ALGORITHM
 from firewall.wire import jwt
 
 AUTH_METHODS = ("none", "private_key_jwt", "client_secret_basic")

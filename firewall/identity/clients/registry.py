@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from firewall.core.jsonvalue import JSON
-from firewall.identity.cimd import ClientDocuments
+from firewall.identity.cimd.documents import ClientDocuments
 from firewall.identity.settings import AuthMethod, ClientSettings, IdentitySettings
 from firewall.wire import canonical, oauth
 from firewall.wire.cimd import ClientDocument, is_client_url

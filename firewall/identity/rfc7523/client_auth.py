@@ -17,8 +17,8 @@ from urllib.parse import unquote_plus
 
 from firewall.core.errors import BartizanError, Conflict, Malformed
 from firewall.core.ports import Clock, Store
-from firewall.identity.cimd import FETCH_S, DocumentFetcher
-from firewall.identity.clients import Client, Clients
+from firewall.identity.cimd.documents import FETCH_S, DocumentFetcher
+from firewall.identity.clients.registry import Client, Clients
 from firewall.identity.records import SECOND_US
 from firewall.identity.throttle import NODE
 from firewall.net.dial import Purpose

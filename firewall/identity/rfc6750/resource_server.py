@@ -23,8 +23,8 @@ from firewall.core.principal import Actor, Principal, chain_from_act
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.records import SECOND_US
 from firewall.identity.resources import Resources
+from firewall.identity.rfc9068.tokens import ALGORITHM, TOKEN_TYPE, SigningKeys
 from firewall.identity.settings import is_tenant
-from firewall.identity.tokens import ALGORITHM, TOKEN_TYPE, SigningKeys
 from firewall.wire import jwt, oauth
 
 T = TypeVar("T")

@@ -19,11 +19,11 @@ from firewall.core.errors import Conflict, Malformed, fault
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque
-from firewall.identity.pages import Pages
+from firewall.identity.people.pages import Pages
+from firewall.identity.people.users import ADMIN_ROLE, User, Users
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import NODE, Throttle
-from firewall.identity.users import ADMIN_ROLE, User, Users
 from firewall.identity.web import WebRequest, error_reply, page_reply, parse_cookies
 from firewall.net import asgi
 from firewall.net.asgi import Receive, Scope, Send
