@@ -26,6 +26,7 @@ VALUE_CHARS: Final = 8192
 STATE_CHARS: Final = 2048
 SCOPES: Final = 64
 SCOPE_CHARS: Final = 128
+ACR_VALUES: Final = 8
 REDIRECT_CHARS: Final = 1024
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "[::1]", "localhost")
 VENDOR_SCHEMES: Final = frozenset({"vscode", "vscode-insiders", "cursor"})
@@ -68,7 +69,11 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """A checked authorization request. scope: in order, without repetition; prompt: a set; max_age: s or −1."""
+    """A checked authorization request. scope: in order, without repetition; prompt: a set; max_age: s or −1.
+
+    acr_values: in the client's order of preference (OIDC Core §3.1.2.1). authorization_details: JSON text as
+    it was sent, "" for none (RFC 9396); `identity.rfc9396` reads it.
+    """
 
     client_id: str
     redirect_uri: str
@@ -78,6 +83,8 @@ class AuthorizationRequest:
     resource: str
     prompt: frozenset[str]
     max_age: int
+    acr_values: tuple[str, ...] = ()
+    authorization_details: str = ""
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -158,7 +165,17 @@ def parse_authorization_request(form: Form) -> AuthorizationRequest:
         resource=form.get("resource"),
         prompt=prompt,
         max_age=int(max_age) if max_age else -1,
+        acr_values=parse_acr_values(form.get("acr_values")),
+        authorization_details=form.get("authorization_details"),
     )
+
+
+def parse_acr_values(text: str) -> tuple[str, ...]:
+    """Return the authentication contexts in order of preference; raises OAuthError invalid_request: acr_values."""
+    values = tuple(dict.fromkeys(text.split(" "))) if text else ()
+    if len(values) > ACR_VALUES or any(not v or len(v) > SCOPE_CHARS or not _SCOPE_SET.issuperset(v) for v in values):
+        raise OAuthError("invalid_request", "acr_values")
+    return values
 
 
 def check_state(state: str) -> str:
