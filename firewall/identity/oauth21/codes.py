@@ -18,7 +18,10 @@ REMEMBER_S = 600  # how long a spent code is recognised as such
 
 @dataclass(frozen=True, slots=True)
 class CodeFacts:
-    """What a code stands for. Times in Unix seconds."""
+    """What a code stands for. Times in Unix seconds.
+
+    dpop_jkt: the key that must prove itself at the token endpoint (RFC 9449 §10); "" for any or none.
+    """
 
     tenant: str
     subject: str
@@ -33,6 +36,9 @@ class CodeFacts:
     auth_time: int
     acr: str
     standing: int = 0
+    amr: tuple[str, ...] = ()
+    dpop_jkt: str = ""
+    authorization_details: tuple[JSONObject, ...] = ()
 
 
 class Codes:
@@ -69,6 +75,9 @@ class Codes:
             "auth_time": facts.auth_time,
             "acr": facts.acr,
             "standing": facts.standing,
+            "amr": list(facts.amr),
+            "jkt": facts.dpop_jkt,
+            "details": list(facts.authorization_details),
         }
         expires_us = now_us + self._lifetime_s * SECOND_US
         self._codes.put(facts.tenant, code.key, records.encode(value), expires_us=expires_us)
@@ -107,4 +116,7 @@ class Codes:
             auth_time=records.number(value, "auth_time"),
             acr=records.text(value, "acr"),
             standing=records.number(value, "standing"),
+            amr=records.texts(value, "amr"),
+            dpop_jkt=records.text(value, "jkt"),
+            authorization_details=records.objects(value, "details"),
         )

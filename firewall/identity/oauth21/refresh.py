@@ -29,7 +29,11 @@ PREFIX = "bzr"
 
 @dataclass(frozen=True, slots=True)
 class RefreshFacts:
-    """What a refresh token may renew. created_s: of the first of the family; it bounds them all."""
+    """What a refresh token may renew.
+
+    created_s: of the first of the family; it bounds them all. jkt: the key that the family is bound to
+    (RFC 9449 §5); "" for a bearer token.
+    """
 
     tenant: str
     subject: str
@@ -42,6 +46,9 @@ class RefreshFacts:
     acr: str
     created_s: int
     standing: int = 0
+    amr: tuple[str, ...] = ()
+    jkt: str = ""
+    authorization_details: tuple[JSONObject, ...] = ()
 
 
 class RefreshTokens:
@@ -142,6 +149,9 @@ def _value(facts: RefreshFacts) -> JSONObject:
         "acr": facts.acr,
         "created_s": facts.created_s,
         "standing": facts.standing,
+        "amr": list(facts.amr),
+        "jkt": facts.jkt,
+        "details": list(facts.authorization_details),
     }
 
 
@@ -158,6 +168,9 @@ def _facts(tenant: str, value: JSONObject) -> RefreshFacts:
         acr=records.text(value, "acr"),
         created_s=records.number(value, "created_s"),
         standing=records.number(value, "standing"),
+        amr=records.texts(value, "amr"),
+        jkt=records.text(value, "jkt"),
+        authorization_details=records.objects(value, "details"),
     )
 
 

@@ -40,7 +40,13 @@ class SigningKeys:
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """What an access token says. Times in Unix seconds; resource is the audience URI."""
+    """What an access token says. Times in Unix seconds; resource is the audience URI.
+
+    amr: how the person signed in (RFC 8176). act, may_act: RFC 8693 §4.1, §4.4, as they stand in the token.
+    cnf_jkt: thumbprint of the key that must prove itself with the token (RFC 9449 §6.1); "" for a bearer token.
+    authorization_details: RFC 9396 §9.1. run: the run that the token belongs to. txn, hop: the transaction that
+    an exchanged token continues, and how many exchanges lie behind it.
+    """
 
     tenant: str
     subject: str
@@ -54,6 +60,14 @@ class TokenFacts:
     roles: tuple[str, ...] = ()
     kind: Kind = "user"
     standing: int = 0
+    amr: tuple[str, ...] = ()
+    act: JSONObject | None = None
+    may_act: JSONObject | None = None
+    cnf_jkt: str = ""
+    authorization_details: tuple[JSONObject, ...] = ()
+    run: str = ""
+    txn: str = ""
+    hop: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +108,22 @@ class TokenIssuer:
             "tenant": facts.tenant,
             "sub_type": facts.kind,
         }
-        if facts.standing:
-            claims["standing"] = facts.standing
-        if facts.session_id:
-            claims["sid"] = facts.session_id
-        if facts.auth_time:
-            claims["auth_time"] = facts.auth_time
-        if facts.acr:
-            claims["acr"] = facts.acr
-        if facts.roles:
-            claims["roles"] = list(facts.roles)
+        more: JSONObject = {
+            "standing": facts.standing,
+            "sid": facts.session_id,
+            "auth_time": facts.auth_time,
+            "acr": facts.acr,
+            "amr": list(facts.amr),
+            "roles": list(facts.roles),
+            "act": facts.act,
+            "may_act": facts.may_act,
+            "cnf": {"jkt": facts.cnf_jkt} if facts.cnf_jkt else None,
+            "authorization_details": list(facts.authorization_details),
+            "run": facts.run,
+            "txn": facts.txn,
+            "hop": facts.hop,
+        }
+        claims.update({name: value for name, value in more.items() if value})
         token = jwt.sign(claims, self._keys.active, alg=ALGORITHM, typ=TOKEN_TYPE, kid=self._keys.kid)
         return IssuedToken(token, token_id, lifetime_s, facts.scopes)
 
