@@ -25,6 +25,7 @@ from firewall.identity.oauth21.token_endpoint import TokenEndpoint, TokenParts
 from firewall.identity.people.account import Account
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.first_contact import FirstContact, FirstContactPage
+from firewall.identity.people.links import Links
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.passwords import Passwords
 from firewall.identity.people.sessions import LoginSessions
@@ -45,7 +46,7 @@ class Identity:
     """What the composition root passes on.
 
     front_door: ASGI application of the public listener. resource_server: for the gateways.
-    resources: swap with ``replace`` when an upstream is registered. users, first_contact, operator_tokens,
+    resources: swap with ``replace`` when an upstream is registered. users, links, first_contact, operator_tokens,
     grants: for the admin room and the command line.
     """
 
@@ -53,6 +54,7 @@ class Identity:
     resource_server: BearerResourceServer
     resources: Resources
     users: Users
+    links: Links
     grants: OAuthGrants
     first_contact: FirstContact
     operator_tokens: OperatorTokens
@@ -90,6 +92,9 @@ def build_identity(
     # First what nobody lists: codes that are still to be redeemed.
     users.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
     users.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
+    links = Links(store, clock, users, record)
+    links.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
+    links.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
     clients = Clients(settings, ClientDocuments(settings, fetcher, clock))
     authenticator = ClientAuthenticator(settings.public_url, clients, ClientKeys(fetcher, clock), store, clock)
     sessions = LoginSessions(store, clock, ids, users, settings, token_bytes)
@@ -141,6 +146,7 @@ def build_identity(
         resource_server=BearerResourceServer(resources, keys, grants, marks, clock),
         resources=resources,
         users=users,
+        links=links,
         grants=grants,
         first_contact=FirstContact(store, clock, token_bytes, users, throttle, settings, record),
         operator_tokens=OperatorTokens(settings, resources, tokens, grants, ids, record),

@@ -79,6 +79,21 @@ class Users:
         self._record("identity.user.created", {"tenant": tenant, "sub": user.subject, "roles": list(roles)})
         return user
 
+    def create_linked(self, *, tenant: str, roles: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> User:
+        """Create a user without a password, for somebody who signs in elsewhere (`people.links`).
+
+        The name is made from the random subject: it can neither be chosen nor meet an existing one.
+        Raises Malformed("tenant_name").
+        """
+        if not is_tenant(tenant):
+            raise Malformed("tenant_name")
+        subject = self._ids.new("u")
+        user = User(tenant, subject, f"linked-{subject.removeprefix('u_').lower()}", roles, scopes)
+        self._names.put(NODE, user.name, _index(user), if_version=0)
+        self._save(user, "")
+        self._record("identity.user.created", {"tenant": tenant, "sub": user.subject, "roles": list(roles)})
+        return user
+
     def exists_admin(self) -> bool:
         """Return whether anybody can administer this installation; a user of the demonstration cannot."""
         return any(records.decode(entry.value).get("admin") is True for entry in self._names.scan(NODE))
