@@ -38,6 +38,7 @@ _ON_200: Final = frozenset(
             "cut_stream",
             "blocked",
             "credentials",
+            "consent",
             "unanswered",
         )
     }

@@ -62,6 +62,20 @@ class UpstreamFault(BartizanError):
     """The upstream failed: ``unreachable``, ``timeout``, ``malformed``, ``too_large``, ``cut_stream``, ``blocked_address``."""
 
 
+class ConsentNeeded(UpstreamFault):
+    """The person must first connect an account of their own at an upstream.
+
+    link: an address on our own origin, the only one that a caller is ever told; "" where nobody can be
+    asked (a service, an operator's token). elicitation_id: names this asking, in the link too.
+    """
+
+    def __init__(self, upstream: str, link: str = "", elicitation_id: str = "") -> None:
+        super().__init__("consent", "nobody has connected an account")
+        self.upstream = upstream
+        self.link = link
+        self.elicitation_id = elicitation_id
+
+
 class PolicyFault(BartizanError):
     """No usable decision: ``engine_error``, ``decision_invalid``, ``input_invalid``, ``policy_unavailable``, ``obligation_failed``."""
 
@@ -92,6 +106,7 @@ def _table(*rows: tuple[str, int, int, str]) -> dict[str, Fault]:
 RPC_SCOPE = -31401
 RPC_PENDING = -31402
 RPC_DENIED = -31403
+RPC_CONSENT = -31407
 RPC_LIMIT = -31429
 RPC_UPSTREAM = -31502
 RPC_UNAVAILABLE = -31503
@@ -171,6 +186,7 @@ FAULTS: dict[str, Fault] = _table(
     ("upstream_failed", 502, RPC_UPSTREAM, "The upstream could not handle the request."),
     ("upstream_unanswered", 504, RPC_UPSTREAM, "A question of the upstream was not answered."),
     ("upstream_credentials", 502, RPC_UPSTREAM, "No credential for the upstream is available."),
+    ("upstream_consent", 403, RPC_CONSENT, "Connect your own account at the upstream first."),
 )
 
 
