@@ -72,7 +72,8 @@ class AuthorizationRequest:
     """A checked authorization request. scope: in order, without repetition; prompt: a set; max_age: s or −1.
 
     acr_values: in the client's order of preference (OIDC Core §3.1.2.1). authorization_details: JSON text as
-    it was sent, "" for none (RFC 9396); `identity.rfc9396` reads it.
+    it was sent, "" for none (RFC 9396); `identity.rfc9396` reads it. dpop_jkt: the key that will redeem the
+    code, "" for any (RFC 9449 §10).
     """
 
     client_id: str
@@ -85,6 +86,7 @@ class AuthorizationRequest:
     max_age: int
     acr_values: tuple[str, ...] = ()
     authorization_details: str = ""
+    dpop_jkt: str = ""
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -167,6 +169,7 @@ def parse_authorization_request(form: Form) -> AuthorizationRequest:
         max_age=int(max_age) if max_age else -1,
         acr_values=parse_acr_values(form.get("acr_values")),
         authorization_details=form.get("authorization_details"),
+        dpop_jkt=check_thumbprint(form.get("dpop_jkt")),
     )
 
 
@@ -176,6 +179,13 @@ def parse_acr_values(text: str) -> tuple[str, ...]:
     if len(values) > ACR_VALUES or any(not v or len(v) > SCOPE_CHARS or not _SCOPE_SET.issuperset(v) for v in values):
         raise OAuthError("invalid_request", "acr_values")
     return values
+
+
+def check_thumbprint(text: str) -> str:
+    """Return a SHA-256 JWK thumbprint (RFC 7638), or ""; raises OAuthError invalid_request: dpop_jkt."""
+    if text and (len(text) != 43 or not _BASE64URL.issuperset(text)):
+        raise OAuthError("invalid_request", "dpop_jkt")
+    return text
 
 
 def check_state(state: str) -> str:

@@ -17,12 +17,13 @@ PREFIX = "bzs"
 
 @dataclass(frozen=True, slots=True)
 class LoginSession:
-    """A signed-in person. auth_time: Unix seconds of the sign-in."""
+    """A signed-in person. auth_time: Unix seconds of the sign-in. acr, amr: how strong it was, and by what means."""
 
     user: User
     session_id: str
     auth_time: int
     acr: str
+    amr: tuple[str, ...] = ()
 
 
 class LoginSessions:
@@ -40,14 +41,26 @@ class LoginSessions:
         self._cookie = settings.cookie(COOKIE)
         users.on_end(self._end_all)
 
-    def open(self, request: WebRequest, user: User, *, acr: str) -> tuple[LoginSession, tuple[bytes, bytes]]:
-        """Start a session and return it with its Set-Cookie header; a session the browser had before ends."""
+    def open(
+        self, request: WebRequest, user: User, *, acr: str, amr: tuple[str, ...] = (), auth_time: int = 0
+    ) -> tuple[LoginSession, tuple[bytes, bytes]]:
+        """Start a session and return it with its Set-Cookie header; a session the browser had before ends.
+
+        auth_time: when the person proved who they are, where that was elsewhere; 0 is now, and never later.
+        """
         self.close(request)
         secret = opaque.mint(PREFIX, user.tenant, self._token_bytes)
         now_us = self._clock.now_us()
-        session = LoginSession(user, self._ids.new("s"), now_us // SECOND_US, acr)
+        now_s = now_us // SECOND_US
+        session = LoginSession(user, self._ids.new("s"), min(auth_time or now_s, now_s), acr, amr)
         value = records.encode(
-            {"sub": user.subject, "sid": session.session_id, "auth_time": session.auth_time, "acr": acr}
+            {
+                "sub": user.subject,
+                "sid": session.session_id,
+                "auth_time": session.auth_time,
+                "acr": acr,
+                "amr": list(amr),
+            }
         )
         lifetime_s = self._settings.session_lifetime_s
         self._sessions.put(user.tenant, secret.key, value, expires_us=now_us + lifetime_s * SECOND_US)
@@ -64,7 +77,11 @@ class LoginSessions:
         if user is None:
             return None
         return LoginSession(
-            user, records.text(value, "sid"), records.number(value, "auth_time"), records.text(value, "acr")
+            user,
+            records.text(value, "sid"),
+            records.number(value, "auth_time"),
+            records.text(value, "acr"),
+            records.texts(value, "amr"),
         )
 
     def close(self, request: WebRequest) -> None:

@@ -67,6 +67,9 @@ class Transactions:
             "resource": request.resource,
             "prompt": list(request.prompt),
             "max_age": request.max_age,
+            "acr_values": list(request.acr_values),
+            "authorization_details": request.authorization_details,
+            "dpop_jkt": request.dpop_jkt,
             "created_s": now_us // SECOND_US,
             "cross_site": cross_site,
             "secret_sha256": opaque.digest(secret),
@@ -93,6 +96,9 @@ class Transactions:
             resource=records.text(value, "resource"),
             prompt=frozenset(records.texts(value, "prompt")),
             max_age=records.number(value, "max_age"),
+            acr_values=records.texts(value, "acr_values"),
+            authorization_details=records.text(value, "authorization_details"),
+            dpop_jkt=records.text(value, "dpop_jkt"),
         )
         cross_site = value.get("cross_site") is not False
         signed_in = records.text(value, "signed_in")
