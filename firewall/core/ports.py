@@ -202,6 +202,16 @@ class SharedMarks(Protocol):
         """Raise the node's epoch (revocation, kill switch, registry change)."""
 
 
+class UsedProofs(Protocol):
+    """What may be used once on a node, remembered for at least two minutes."""
+
+    def first(self, key: bytes, now_s: int) -> bool:
+        """Return whether a 16-byte key is new, and remember it; of a race no two callers get True.
+
+        Raises StateUnavailable when nothing more can be remembered: the caller refuses.
+        """
+
+
 # -- identity ----------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +228,34 @@ class ResourceServer(Protocol):
         self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str
     ) -> bytes:
         """Return the WWW-Authenticate value (oauth reference §6.1; order of parameters matters)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """What policy is told about a client that describes itself (CIMD).
+
+    listed: its host stands in the configured list. stage: ``fetch`` before anything is sent to the host, and
+    ``document`` about what it answered; what follows ``stage`` is empty before that.
+    foreign_hosts: https redirect hosts that are neither the client's own host nor below it.
+    """
+
+    url: str
+    host: str
+    listed: bool
+    stage: Literal["fetch", "document"]
+    redirect_hosts: tuple[str, ...] = ()
+    foreign_hosts: tuple[str, ...] = ()
+    loopback_only: bool = False
+    auth_method: str = ""
+    grant_types: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+
+class ClientTrust(Protocol):
+    """Decides which clients that describe themselves may be fetched, and used."""
+
+    async def permits(self, facts: ClientFacts) -> bool:
+        """Return whether policy allows it; every failure is False."""
 
 
 class UpstreamCredentials(Protocol):
