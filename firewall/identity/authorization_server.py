@@ -1,8 +1,7 @@
 """The embedded authorization server and its resource server, put together (issuer = the bare public origin).
 
-The grants are our own small files over the rules of `wire.oauth`, not subclasses of authlib: of its
-framework-neutral core nothing but the dispatch would be left after the fifteen corrections that the
-oauth reference §8 lists, and it is synchronous. joserfc does the signatures.
+The token endpoint's grants are authlib's, hardened (`engine`, docs/adr/0025); the rules stand in `wire.oauth`.
+joserfc does the signatures.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from joserfc.jwk import ECKey
 from firewall.core.ports import Clock, Ids, SharedMarks, Store
 from firewall.identity.cimd.documents import ClientDocuments, DocumentFetcher
 from firewall.identity.clients.registry import Clients
+from firewall.identity.engine.parts import AnyOf, TokenParts
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.issue import OperatorTokens
 from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
 from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
-from firewall.identity.oauth21.token_endpoint import TokenEndpoint, TokenParts
+from firewall.identity.oauth21.token_endpoint import TokenEndpoint
 from firewall.identity.people.account import Account
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.first_contact import FirstContact, FirstContactPage
@@ -96,7 +96,7 @@ def build_identity(
     links.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
     links.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
     clients = Clients(settings, ClientDocuments(settings, fetcher, clock))
-    authenticator = ClientAuthenticator(settings.public_url, clients, ClientKeys(fetcher, clock), store, clock)
+    authenticator = AnyOf(ClientAuthenticator(settings.public_url, clients, ClientKeys(fetcher, clock), store, clock))
     sessions = LoginSessions(store, clock, ids, users, settings, token_bytes)
     transactions = Transactions(store, clock, ids, settings, token_bytes)
     consents = Consents(store, clock, grants.standing, lifetime_s=settings.consent_lifetime_s)
@@ -123,6 +123,7 @@ def build_identity(
     )
     token = TokenEndpoint(
         TokenParts(
+            settings=settings,
             resources=resources,
             clients=authenticator,
             users=users,

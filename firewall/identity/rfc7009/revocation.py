@@ -6,11 +6,11 @@ from firewall.core.errors import Malformed
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock
 from firewall.identity.clients.registry import Client
+from firewall.identity.engine.parts import ClientAuthentication
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.records import text
-from firewall.identity.rfc7523.client_auth import ClientAuthenticator
 from firewall.identity.rfc9068.tokens import ALGORITHM, TOKEN_TYPE, SigningKeys
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, error_reply, json_reply
@@ -23,7 +23,7 @@ class RevocationEndpoint:
 
     def __init__(
         self,
-        clients: ClientAuthenticator,
+        clients: ClientAuthentication,
         refresh: RefreshTokens,
         grants: OAuthGrants,
         keys: SigningKeys,

@@ -7,7 +7,7 @@ listed is not offered: no implicit or password grant, no ``plain``, no fragment,
 from __future__ import annotations
 
 from firewall.core.jsonvalue import JSONObject
-from firewall.identity.oauth21.token_endpoint import GRANT_TYPES
+from firewall.identity.engine import registered
 from firewall.identity.resources import Resources
 from firewall.identity.rfc9068.tokens import ALGORITHM
 from firewall.identity.settings import IdentitySettings, ProtectedResource
@@ -38,7 +38,7 @@ def server_metadata(settings: IdentitySettings, resources: Resources) -> JSONObj
         "jwks_uri": f"{url}/.well-known/jwks.json",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": list(GRANT_TYPES),
+        "grant_types_supported": list(registered.grant_types(settings)),
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
         "token_endpoint_auth_signing_alg_values_supported": list(jwt.ALGORITHMS),

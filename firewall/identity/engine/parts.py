@@ -1,0 +1,97 @@
+"""What grants work with. Nothing here imports authlib: the front door is put together without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from firewall.core.action import Headers
+from firewall.core.ports import Clock, Ids
+from firewall.identity.clients.registry import Client
+from firewall.identity.grants import OAuthGrants
+from firewall.identity.oauth21.codes import Codes
+from firewall.identity.oauth21.refresh import RefreshTokens
+from firewall.identity.people.users import Users
+from firewall.identity.resources import Resources
+from firewall.identity.rfc9068.tokens import TokenIssuer
+from firewall.identity.settings import IdentitySettings, Record
+from firewall.identity.throttle import Throttle
+from firewall.identity.web import WebRequest
+from firewall.wire.oauth import Form
+
+
+class ClientAuthentication(Protocol):
+    """Turns the credentials of a request into a client."""
+
+    async def authenticate(self, form: Form, authorization: bytes | None) -> Client:
+        """Return the authenticated client. Raises OAuthError: invalid_client, invalid_request."""
+
+
+class AssertedAuthentication(ClientAuthentication, Protocol):
+    """Client authentication of one further kind, beside the registered secrets and keys."""
+
+    def recognises(self, form: Form, authorization: bytes | None) -> bool:
+        """Return whether the request presents this kind of credentials; nothing is verified yet."""
+
+
+class AnyOf:
+    """Client authentication of several kinds: the first that recognises its own decides, alone.
+
+    What it refuses is refused: no other kind is tried, so that credentials cannot be shopped around (AS-21).
+    """
+
+    def __init__(self, registered: ClientAuthentication, *others: AssertedAuthentication) -> None:
+        self._registered = registered
+        self._others = others
+
+    async def authenticate(self, form: Form, authorization: bytes | None) -> Client:
+        """Return the authenticated client; see `ClientAuthentication`."""
+        for other in self._others:
+            if other.recognises(form, authorization):
+                return await other.authenticate(form, authorization)
+        return await self._registered.authenticate(form, authorization)
+
+
+class Proofs(Protocol):
+    """Proof of possession at the token endpoint (RFC 9449 §5)."""
+
+    def check(self, request: WebRequest) -> str:
+        """Return the thumbprint of the key that a valid proof shows, "" where none was sent.
+
+        Raises OAuthError: invalid_dpop_proof, use_dpop_nonce.
+        """
+
+    def headers(self, request: WebRequest) -> Headers:
+        """Return what every answer to this request carries: a fresh ``DPoP-Nonce``, or nothing."""
+
+
+class NoProofs:
+    """Proofs that nobody asked for: a header that means nothing here is ignored, tokens are bearer tokens."""
+
+    def check(self, request: WebRequest) -> str:
+        """Return ""."""
+        return ""
+
+    def headers(self, request: WebRequest) -> Headers:
+        """Return nothing."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenParts:
+    """What the token endpoint and its grants work with."""
+
+    settings: IdentitySettings
+    resources: Resources
+    clients: ClientAuthentication
+    users: Users
+    codes: Codes
+    refresh: RefreshTokens
+    grants: OAuthGrants
+    tokens: TokenIssuer
+    throttle: Throttle
+    clock: Clock
+    ids: Ids
+    record: Record
+    per_minute: int
+    proofs: Proofs = NoProofs()  # noqa: RUF009 - a value without state

@@ -1,0 +1,68 @@
+"""``grant_type=refresh_token`` (OAuth 2.1 §4.3), on authlib's grant; rotation and reuse detection are ours (AS-11)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from authlib.oauth2.rfc6749 import RefreshTokenGrant
+
+from firewall.identity.engine.grant import ANY_CLIENT, TokenBody, TokenGrant
+from firewall.identity.oauth21.grants.person import person_token
+from firewall.identity.oauth21.refresh import RefreshFacts
+from firewall.identity.people.users import User
+from firewall.wire import oauth
+from firewall.wire.oauth import OAuthError
+
+
+class Presented:
+    """A refresh token that was found, as authlib asks about it (its ``TokenMixin``)."""
+
+    __slots__ = ("facts", "wanted")
+
+    def __init__(self, facts: RefreshFacts, wanted: tuple[str, ...]) -> None:
+        self.facts = facts
+        self.wanted = wanted
+
+    def check_client(self, client: object) -> bool:
+        """Return True: `RefreshTokens.find` gave it to its own client only."""
+        return True
+
+
+class RefreshGrant(TokenGrant, RefreshTokenGrant):  # type: ignore[misc] # authlib is published without types
+    """Rotates refresh tokens. What is given is computed again: a role that was taken away is gone with the next one."""
+
+    GRANT_TYPE = "refresh_token"
+    TOKEN_ENDPOINT_AUTH_METHODS: ClassVar[list[str]] = list(ANY_CLIENT)
+    INCLUDE_NEW_REFRESH_TOKEN = True
+
+    def authenticate_refresh_token(self, refresh_token: str) -> Presented:
+        """Return what the token may renew, without using it. Raises OAuthError: invalid_grant, invalid_target, invalid_scope."""
+        facts = self.parts.refresh.find(refresh_token, self.client.client_id)
+        if facts.jkt not in ("", self.proof):
+            raise OAuthError("invalid_grant", "refresh_proof")
+        self.check_same_resource(facts.resource)
+        asked = oauth.parse_scope(self.form.get("scope"))
+        wanted = tuple(s for s in asked if s != "offline_access") or facts.scopes
+        oauth.check_not_wider(wanted, facts.scopes)
+        return Presented(facts, wanted)
+
+    def _validate_token_scope(self, token: Presented) -> None:
+        """Do nothing: checked with the token. authlib's own would refuse ``offline_access``, which clients repeat."""
+
+    def authenticate_user(self, refresh_token: Presented) -> User:
+        """Return the person, as the account stands now. Raises OAuthError invalid_grant."""
+        return self.user(refresh_token.facts.tenant, refresh_token.facts.subject)
+
+    def issue_token(self, user: User, refresh_token: Presented) -> TokenBody:
+        """Use the token and return its successor with a new access token. Raises OAuthError."""
+        parts, facts = self.parts, refresh_token.facts
+        scopes = self.entitled(refresh_token.wanted, facts.resource, user)
+        standing = parts.grants.standing.of(facts.tenant, facts.subject, facts.resource, scopes)
+        successor = parts.refresh.rotate(self.form.get("refresh_token"))
+        # Asked again: an ending since `find` would otherwise be outrun by the standing that was just read.
+        parts.refresh.find(successor, self.client.client_id)
+        issued = self.issue(person_token(facts, user, scopes, standing, self.proof))
+        return self.body(issued, refresh_token=successor)
+
+    def revoke_old_credential(self, refresh_token: Presented) -> None:
+        """Do nothing: `rotate` has claimed it before its successor existed."""
