@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from firewall.core.bounds import CODE_LIFETIME_S, REFRESH_LIFETIME_S, TOKEN_LIFETIME_S
+from firewall.core.bounds import CODE_LIFETIME_S, REFRESH_LIFETIME_S, RUN_LIFETIME_S, TOKEN_LIFETIME_S
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.step_up import StepUp
 
 # record(event, facts): writes one identity event (OP-06). Facts hold ids, never secrets. May raise AuditUnavailable.
 Record = Callable[[str, JSONObject], None]
@@ -32,6 +33,9 @@ class ClientSettings:
         reach; "" means people of every tenant, and no tokens of its own.
     secret_sha256: lower-case hex digest of a random secret of at least 128 bits (client_secret_basic).
     first_party: the operator vouches for it: no consent page (UI-01).
+    resource: path of the protected resource that the client stands behind, ``/a2a/planner``; it may exchange
+        tokens for that audience (TX-01). may_act: client that may exchange the tokens people give to this one.
+    orchestrator: may begin runs by token exchange (DESIGN §6b-1); a confidential client only.
     """
 
     client_id: str
@@ -45,6 +49,36 @@ class ClientSettings:
     jwks_uri: str = ""
     secret_sha256: str = ""
     first_party: bool = False
+    resource: str = ""
+    may_act: str = ""
+    orchestrator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedIssuer:
+    """An identity provider whose identity assertions (ID-JAG) are taken as authorization grants.
+
+    issuer: its exact issuer identifier. tenant: our tenant whose people it vouches for. Keys: exactly one of
+    ``jwks`` and ``jwks_uri``. algorithms: which signatures count. clients: who may present its assertions, ()
+    for every client that has the grant. scopes: patterns of the most it may let anybody ask for.
+    realms: its own tenants that are believed; () takes only assertions that name none.
+    max_lifetime_s: longest accepted ``exp − iat``. reusable: one assertion may be presented again until it expires.
+    create: an unknown person gets an account at first contact, with ``roles`` and ``account_scopes``.
+    """
+
+    issuer: str
+    tenant: str
+    jwks: JSON = None
+    jwks_uri: str = ""
+    algorithms: tuple[str, ...] = ("ES256", "RS256", "PS256", "Ed25519")
+    clients: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ("*",)
+    realms: tuple[str, ...] = ()
+    max_lifetime_s: int = 600
+    reusable: bool = False
+    create: bool = False
+    roles: tuple[str, ...] = ()
+    account_scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +86,8 @@ class ProtectedResource:
     """One thing that has its own audience: ``/mcp/<name>``, ``/mcp``, ``/a2a/<name>``, ``/v1``.
 
     scopes: all that exist here. default_scopes: the minimal useful set; told in metadata and
-    challenges, and meant when a client asks for none. tenants: () means all.
+    challenges, and meant when a client asks for none. tenants: () means all. step_up: what it asks of the
+    sign-in behind a token.
     """
 
     path: str
@@ -60,6 +95,7 @@ class ProtectedResource:
     scopes: tuple[str, ...]
     default_scopes: tuple[str, ...]
     tenants: tuple[str, ...] = ()
+    step_up: StepUp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +104,7 @@ class IdentitySettings:
 
     public_url: the bare origin that clients see, ``https://fw.example``; also the issuer. Never
         derived from a request. http only on loopback.
+    run_lifetime_s: how long a run lasts at most. runs_per_hour: how many a client may begin in a tenant.
     cimd_policy: which client id hosts may be fetched at all; judged before any network.
     cimd_pinned: documents that stand in configuration instead of being fetched, by client id URL.
     """
@@ -75,6 +112,7 @@ class IdentitySettings:
     public_url: str
     resources: tuple[ProtectedResource, ...] = ()
     clients: tuple[ClientSettings, ...] = ()
+    trusted_issuers: tuple[TrustedIssuer, ...] = ()
     default_tenant: str = "default"
     cimd_policy: Literal["allowlist", "any", "off"] = "allowlist"
     cimd_hosts: tuple[str, ...] = CIMD_HOSTS
@@ -89,6 +127,8 @@ class IdentitySettings:
     transaction_lifetime_s: int = 600
     consent_lifetime_s: int = 90 * 24 * 3600
     operator_token_lifetime_s: int = 3600
+    run_lifetime_s: int = RUN_LIFETIME_S
+    runs_per_hour: int = 600
     min_password_chars: int = 12
     authorize_per_minute: int = 60
     token_per_minute: int = 300
@@ -106,6 +146,10 @@ class IdentitySettings:
             raise ConfigFault("resource_twice", "two protected resources share a path")
         for client in self.clients:
             _check_client(client)
+        for trusted in self.trusted_issuers:
+            _check_issuer(trusted)
+        if len({trusted.issuer for trusted in self.trusted_issuers}) != len(self.trusted_issuers):
+            raise ConfigFault("issuer_twice", "two trusted issuers are the same")
 
     @property
     def secure(self) -> bool:
@@ -149,5 +193,24 @@ def _check_client(client: ClientSettings) -> None:
         raise ConfigFault("client_keys", where, fix="give exactly one of jwks and jwks_uri")
     if "client_credentials" in client.grant_types and client.auth_method == "none":
         raise ConfigFault("client_method", where, fix="client_credentials needs private_key_jwt or client_secret_basic")
+    if client.orchestrator and client.auth_method == "none":
+        raise ConfigFault("client_method", where, fix="an orchestrator needs private_key_jwt or client_secret_basic")
+    if client.resource and not client.resource.startswith("/"):
+        raise ConfigFault("client_resource", where, fix="give the path of its resource, such as /a2a/planner")
     if not is_tenant(client.tenant) and (client.tenant or "client_credentials" in client.grant_types):
         raise ConfigFault("tenant_name", where, fix="use a–z, 0–9, - and _, at most 63")
+
+
+def _check_issuer(trusted: TrustedIssuer) -> None:
+    where = f"trusted issuer {trusted.issuer!r}"
+    parts = urlsplit(trusted.issuer)
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigFault("issuer_url", where, fix="give the issuer as its assertions name it, an https URL")
+    if (trusted.jwks is None) == (not trusted.jwks_uri):
+        raise ConfigFault("issuer_keys", where, fix="give exactly one of jwks and jwks_uri")
+    if not trusted.algorithms or not set(trusted.algorithms) <= {"ES256", "RS256", "PS256", "Ed25519"}:
+        raise ConfigFault("issuer_algorithms", where, fix="choose from ES256, RS256, PS256 and Ed25519")
+    if not is_tenant(trusted.tenant):
+        raise ConfigFault("tenant_name", where, fix="use a–z, 0–9, - and _, at most 63")
+    if not 0 < trusted.max_lifetime_s <= 3600:
+        raise ConfigFault("issuer_lifetime", where, fix="1 to 3600 seconds")
