@@ -54,13 +54,17 @@ class _Registry(jws.JWSRegistry):
 
 @dataclass(frozen=True, slots=True)
 class UncheckedJWT:
-    """A token of the right shape whose signature nobody has looked at; never trust ``claims``."""
+    """A token of the right shape whose signature nobody has looked at; never trust ``claims``.
+
+    jwk: the key in the header, of kinds of token that prove the possession of one; None else.
+    """
 
     token: bytes
     alg: str
     typ: str
     kid: str
     claims: JSONObject
+    jwk: JSON = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,12 @@ class ClaimRules:
 
 
 def parse_compact(
-    token: bytes, *, algorithms: Sequence[str] = ALGORITHMS, max_bytes: int = TOKEN_BYTES
+    token: bytes, *, algorithms: Sequence[str] = ALGORITHMS, max_bytes: int = TOKEN_BYTES, carries_key: bool = False
 ) -> UncheckedJWT:
     """Return the token's parts without trusting them.
 
     token: three base64url segments; at most ``max_bytes``, header at most 4,096 bytes.
+    carries_key: the header must hold a ``jwk`` (RFC 9449 §4.2); everywhere else one is refused.
     Raises Malformed: jwt_shape, jwt_header, jwt_alg, and the codes of `strict_json` as jwt_shape.
     Source: RFC 7515 §5.2, RFC 7519 §7.2, RFC 8725 §3.
     """
@@ -103,12 +108,13 @@ def parse_compact(
     alg = header.get("alg")
     if not isinstance(alg, str) or alg not in algorithms:
         raise Malformed("jwt_alg")
-    if any(name in header for name in _KEY_BEARING):
+    jwk = header.pop("jwk", None) if carries_key else None
+    if any(name in header for name in _KEY_BEARING) or carries_key != isinstance(jwk, dict):
         raise Malformed("jwt_header")
     typ, kid = header.get("typ", ""), header.get("kid", "")
     if not isinstance(typ, str) or not isinstance(kid, str) or len(kid) > KID_CHARS:
         raise Malformed("jwt_header")
-    return UncheckedJWT(token, alg, typ.lower().removeprefix("application/"), kid, _object(_decode(body)))
+    return UncheckedJWT(token, alg, typ.lower().removeprefix("application/"), kid, _object(_decode(body)), jwk)
 
 
 def verify(unchecked: UncheckedJWT, key: Key) -> JSONObject:
