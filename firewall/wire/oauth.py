@@ -28,6 +28,7 @@ SCOPES: Final = 64
 SCOPE_CHARS: Final = 128
 ACR_VALUES: Final = 8
 REDIRECT_CHARS: Final = 1024
+HINT_CHARS: Final = 256
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "[::1]", "localhost")
 VENDOR_SCHEMES: Final = frozenset({"vscode", "vscode-insiders", "cursor"})
 FORBIDDEN_SCHEMES: Final = frozenset(
@@ -73,7 +74,7 @@ class AuthorizationRequest:
 
     acr_values: in the client's order of preference (OIDC Core §3.1.2.1). authorization_details: JSON text as
     it was sent, "" for none (RFC 9396); `identity.rfc9396` reads it. dpop_jkt: the key that will redeem the
-    code, "" for any (RFC 9449 §10).
+    code, "" for any (RFC 9449 §10). login_hint: who is expected, for an identity provider, "" for nobody.
     """
 
     client_id: str
@@ -87,6 +88,7 @@ class AuthorizationRequest:
     acr_values: tuple[str, ...] = ()
     authorization_details: str = ""
     dpop_jkt: str = ""
+    login_hint: str = ""
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -170,6 +172,8 @@ def parse_authorization_request(form: Form) -> AuthorizationRequest:
         acr_values=parse_acr_values(form.get("acr_values")),
         authorization_details=form.get("authorization_details"),
         dpop_jkt=check_thumbprint(form.get("dpop_jkt")),
+        # A hint that is too long to be a name is no reason to refuse anything.
+        login_hint=form.get("login_hint") if len(form.get("login_hint")) <= HINT_CHARS else "",
     )
 
 

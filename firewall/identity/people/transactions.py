@@ -70,6 +70,7 @@ class Transactions:
             "acr_values": list(request.acr_values),
             "authorization_details": request.authorization_details,
             "dpop_jkt": request.dpop_jkt,
+            "login_hint": request.login_hint,
             "created_s": now_us // SECOND_US,
             "cross_site": cross_site,
             "secret_sha256": opaque.digest(secret),
@@ -99,6 +100,7 @@ class Transactions:
             acr_values=records.texts(value, "acr_values"),
             authorization_details=records.text(value, "authorization_details"),
             dpop_jkt=records.text(value, "dpop_jkt"),
+            login_hint=records.text(value, "login_hint"),
         )
         cross_site = value.get("cross_site") is not False
         signed_in = records.text(value, "signed_in")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firewall.core.errors import Conflict, Malformed
 from firewall.core.jsonvalue import JSONObject
@@ -17,12 +17,16 @@ from firewall.identity.throttle import NODE
 
 NAME_SET = frozenset(string.ascii_lowercase + string.digits + "._-+@")
 NAME_CHARS = 64
+LABEL_CHARS = 128
 ADMIN_ROLE = "admin"
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person. scopes: patterns (`wire.oauth.scope_allowed`), the person's side of the intersection."""
+    """A person. scopes: patterns (`wire.oauth.scope_allowed`), the person's side of the intersection.
+
+    label: what an identity provider calls somebody who signs in there; shown, never compared.
+    """
 
     tenant: str
     subject: str
@@ -30,6 +34,12 @@ class User:
     roles: tuple[str, ...]
     scopes: tuple[str, ...]
     disabled: bool = False
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What pages call this person."""
+        return self.label or self.name
 
 
 class Users:
@@ -119,16 +129,39 @@ class Users:
         self._end(tenant, subject, "password_changed")
 
     def update(
-        self, tenant: str, subject: str, *, roles: tuple[str, ...], scopes: tuple[str, ...], disabled: bool = False
+        self,
+        tenant: str,
+        subject: str,
+        *,
+        roles: tuple[str, ...],
+        scopes: tuple[str, ...],
+        disabled: bool = False,
+        ends: bool = True,
     ) -> User:
-        """Change what a user may do; everything the user had given ends, so that it counts at once."""
+        """Change what a user may do; everything the user had given ends, so that it counts at once.
+
+        ends: False where nothing is taken away, so that what was given may stand.
+        """
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
-        user = User(tenant, subject, found[0].name, roles, scopes, disabled)
+        user = User(tenant, subject, found[0].name, roles, scopes, disabled, found[0].label)
         self._save(user, found[1])
         self._names.put(NODE, user.name, _index(user))
-        self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
+        if ends:
+            self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
+        else:
+            self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": "user_widened"})
+        return user
+
+    def label(self, tenant: str, subject: str, label: str) -> User:
+        """Say what pages call a person; nothing else changes. Raises Malformed("user_unknown")."""
+        found = self._load(tenant, subject)
+        if found is None:
+            raise Malformed("user_unknown")
+        user = replace(found[0], label=label[:LABEL_CHARS])
+        if user != found[0]:
+            self._save(user, found[1])
         return user
 
     def list(self, tenant: str) -> list[User]:
@@ -158,6 +191,7 @@ class Users:
             "roles": list(user.roles),
             "scopes": list(user.scopes),
             "disabled": user.disabled,
+            "label": user.label,
             "hash": hashed,
             "changed_s": self._clock.now_us() // SECOND_US,
         }
@@ -190,4 +224,5 @@ def _user(tenant: str, subject: str, value: JSONObject) -> User:
         roles=records.texts(value, "roles"),
         scopes=records.texts(value, "scopes"),
         disabled=value.get("disabled") is True,
+        label=records.text(value, "label"),
     )
