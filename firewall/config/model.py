@@ -18,6 +18,7 @@ from firewall.enforce.registry import check_name
 
 EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
 Network = Literal["public", "private", "loopback"]
+GrantName = Literal["authorization_code", "refresh_token", "client_credentials", "token_exchange", "jwt_bearer"]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
 
 
@@ -83,16 +84,45 @@ class LimitsConfig(_Model):
 
 
 class ClientConfig(_Model):
-    """A pre-registered OAuth client. Give ``jwks`` for private_key_jwt; none for a public client."""
+    """A pre-registered OAuth client. Give ``jwks`` for private_key_jwt; none for a public client.
+
+    resource, may_act, orchestrator: delegation; see `identity.settings.ClientSettings`.
+    """
 
     name: str = ""
     redirect_uris: tuple[str, ...] = ()
-    grants: tuple[Literal["authorization_code", "refresh_token", "client_credentials"], ...] = (
+    grants: tuple[GrantName, ...] = (
         "authorization_code",
         "refresh_token",
     )
     scopes: tuple[str, ...] = ()
     jwks: dict[str, Any] | None = None
+    resource: str = ""
+    may_act: str = ""
+    orchestrator: bool = False
+
+
+class TrustedIssuerConfig(_Model):
+    """An identity provider whose identity assertions (ID-JAG) are accepted; see `identity.settings.TrustedIssuer`."""
+
+    jwks: dict[str, Any] | None = None
+    jwks_uri: str = ""
+    algorithms: tuple[Literal["ES256", "RS256", "PS256", "Ed25519"], ...] = ("ES256", "RS256", "PS256", "Ed25519")
+    clients: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ("*",)
+    realms: tuple[str, ...] = ()
+    max_lifetime_s: int = Field(default=600, ge=1, le=3600)
+    reusable: bool = False
+    create: bool = False
+    roles: tuple[str, ...] = ()
+    account_scopes: tuple[str, ...] = ()
+
+
+class RunsConfig(_Model):
+    """Runs: clean contexts for flow labels."""
+
+    lifetime_s: int = Field(default=8 * 3600, ge=60, le=24 * 3600)
+    per_hour: int = Field(default=600, ge=0, le=2000)
 
 
 class CIMDConfig(_Model):
@@ -108,6 +138,8 @@ class IdentityConfig(_Model):
 
     access_token_s: int = Field(default=300, ge=30, le=3600)
     clients: dict[str, ClientConfig] = {}
+    trusted_issuers: dict[str, TrustedIssuerConfig] = {}
+    runs: RunsConfig = RunsConfig()
     cimd: CIMDConfig = CIMDConfig()
 
 

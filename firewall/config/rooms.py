@@ -12,7 +12,13 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.enforce import lock
 from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
-from firewall.identity.settings import CIMD_HOSTS, ClientSettings, IdentitySettings, ProtectedResource
+from firewall.identity.settings import (
+    CIMD_HOSTS,
+    ClientSettings,
+    IdentitySettings,
+    ProtectedResource,
+    TrustedIssuer,
+)
 from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
@@ -21,6 +27,12 @@ from llm_router.meter import Budget, Price
 from mcp_gateway.apps import Rights
 from mcp_gateway.settings import Settings as MCPSettings
 from mcp_gateway.settings import UpstreamSpec
+
+# Names in the file of the grant types that are URNs (RFC 8693 §2.1, RFC 7523 §2.1).
+GRANT_TYPES = {
+    "token_exchange": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "jwt_bearer": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+}
 
 
 def tls(listener: ListenerConfig) -> TLSSettings | None:
@@ -242,10 +254,13 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
             name=given.name or client_id,
             redirect_uris=given.redirect_uris,
             auth_method="private_key_jwt" if given.jwks else "none",
-            grant_types=given.grants,
+            grant_types=tuple(GRANT_TYPES.get(name, name) for name in given.grants),
             scopes=given.scopes or ("*",),
             tenant=config.tenant,
             jwks=given.jwks,
+            resource=given.resource,
+            may_act=given.may_act,
+            orchestrator=given.orchestrator,
         )
         for client_id, given in config.identity.clients.items()
     )
@@ -254,11 +269,35 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
         public_url=config.public_url,
         resources=resources,
         clients=clients,
+        trusted_issuers=_trusted_issuers(config),
+        run_lifetime_s=config.identity.runs.lifetime_s,
+        runs_per_hour=config.identity.runs.per_hour,
         default_tenant=config.tenant,
         cimd_policy=cimd.policy,
         cimd_hosts=cimd.hosts or CIMD_HOSTS,
         cimd_pinned=cimd.pinned,
         token_lifetime_s=config.identity.access_token_s,
+    )
+
+
+def _trusted_issuers(config: Config) -> tuple[TrustedIssuer, ...]:
+    return tuple(
+        TrustedIssuer(
+            issuer=issuer,
+            tenant=config.tenant,
+            jwks=given.jwks,
+            jwks_uri=given.jwks_uri,
+            algorithms=given.algorithms,
+            clients=given.clients,
+            scopes=given.scopes,
+            realms=given.realms,
+            max_lifetime_s=given.max_lifetime_s,
+            reusable=given.reusable,
+            create=given.create,
+            roles=given.roles,
+            account_scopes=given.account_scopes,
+        )
+        for issuer, given in config.identity.trusted_issuers.items()
     )
 
 
