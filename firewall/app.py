@@ -313,6 +313,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     def record(event: str, facts: JSONObject) -> None:
         audit.append({"v": 1, "kind": "auth", "event": event, **facts})
 
+    sealer = Sealer(keys.secret("seal"), clock)
     as_keys = keys.ec_signing_keys("as")
     identity = build_identity(
         rooms.identity(config, resources),
@@ -324,9 +325,9 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         signing_key=as_keys[0],
         other_keys=tuple(as_keys[1:]),
         record=record,
+        sealer=sealer,
     )
     credentials = StaticUpstreamCredentials(rooms.credentials(config), os.environ)
-    sealer = Sealer(keys.secret("seal"), clock)
     support = sandbox.detect()
     parts: dict[str, Any] = {
         "client": client,

@@ -28,7 +28,9 @@ from firewall.identity.people.first_contact import FirstContact, FirstContactPag
 from firewall.identity.people.links import Links
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.passwords import Passwords
+from firewall.identity.people.second_factor import SecondFactors
 from firewall.identity.people.sessions import LoginSessions
+from firewall.identity.people.sign_in import SignIn, SignInParts
 from firewall.identity.people.transactions import Transactions
 from firewall.identity.people.users import Users
 from firewall.identity.resources import Resources
@@ -39,6 +41,7 @@ from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
 from firewall.identity.serve import FrontDoor
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import Throttle
+from firewall.state.vault import Sealer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Identity:
     grants: OAuthGrants
     first_contact: FirstContact
     operator_tokens: OperatorTokens
+    sign_in: SignIn
     pages: Pages
     settings: IdentitySettings
 
@@ -80,8 +84,12 @@ def build_identity(
     other_keys: tuple[ECKey | EllipticCurvePrivateKey, ...] = (),
     record: Record,
     token_bytes: TokenBytes = secrets.token_bytes,
+    sealer: Sealer | None = None,
 ) -> Identity:
-    """Return the front door with everything it needs; objects only, no I/O."""
+    """Return the front door with everything it needs; objects only, no I/O.
+
+    sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
+    """
     keys = SigningKeys(signing_key, *other_keys)
     resources = Resources(settings.public_url, settings.resources)
     pages = Pages()
@@ -100,6 +108,22 @@ def build_identity(
     sessions = LoginSessions(store, clock, ids, users, settings, token_bytes)
     transactions = Transactions(store, clock, ids, settings, token_bytes)
     consents = Consents(store, clock, grants.standing, lifetime_s=settings.consent_lifetime_s)
+    factors = SecondFactors(store, clock, sealer or Sealer(token_bytes(32), clock), token_bytes, record)
+    sign_in = SignIn(
+        SignInParts(
+            settings=settings,
+            store=store,
+            users=users,
+            sessions=sessions,
+            transactions=transactions,
+            factors=factors,
+            throttle=throttle,
+            pages=pages,
+            clock=clock,
+            token_bytes=token_bytes,
+            record=record,
+        )
+    )
     codes = Codes(store, clock, grants, token_bytes, lifetime_s=settings.code_lifetime_s)
     refresh = RefreshTokens(store, clock, grants, token_bytes, settings)
     tokens = TokenIssuer(settings.public_url, keys, clock, ids, lifetime_s=settings.token_lifetime_s)
@@ -108,7 +132,7 @@ def build_identity(
             settings=settings,
             resources=resources,
             clients=clients,
-            users=users,
+            sign_in=sign_in,
             sessions=sessions,
             transactions=transactions,
             consents=consents,
@@ -141,9 +165,11 @@ def build_identity(
     revocation = RevocationEndpoint(
         authenticator, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
     )
-    account = Account(settings, sessions, transactions, grants, consents, pages)
+    account = Account(settings, sign_in, sessions, transactions, grants, consents, pages)
     return Identity(
-        front_door=FrontDoor(settings, resources, keys, authorization, token, revocation, account, pages, record),
+        front_door=FrontDoor(
+            settings, resources, keys, sign_in, authorization, token, revocation, account, pages, record
+        ),
         resource_server=BearerResourceServer(resources, keys, grants, marks, clock),
         resources=resources,
         users=users,
@@ -151,6 +177,7 @@ def build_identity(
         grants=grants,
         first_contact=FirstContact(store, clock, token_bytes, users, throttle, settings, record),
         operator_tokens=OperatorTokens(settings, resources, tokens, grants, ids, record),
+        sign_in=sign_in,
         pages=pages,
         settings=settings,
     )

@@ -16,6 +16,7 @@ from firewall.identity.oauth21.authorize import Authorization
 from firewall.identity.oauth21.token_endpoint import TokenEndpoint
 from firewall.identity.people.account import Account
 from firewall.identity.people.pages import Pages
+from firewall.identity.people.sign_in import SignIn
 from firewall.identity.resources import WELL_KNOWN_PRM, Resources
 from firewall.identity.rfc7009.revocation import RevocationEndpoint
 from firewall.identity.rfc8414.metadata import openid_configuration, resource_metadata, server_metadata
@@ -37,6 +38,7 @@ Handler = Callable[[WebRequest], Awaitable[FixedReply]]
 
 METADATA_CACHE_S: Final = 300
 STYLESHEET: Final = "/assets/front-door.css"
+CONSENT_SCRIPT: Final = "/assets/consent.js"
 OPEN_TO_BROWSERS: Final = ("/.well-known/", "/token", "/revoke")
 
 
@@ -48,6 +50,7 @@ class FrontDoor:
         settings: IdentitySettings,
         resources: Resources,
         keys: SigningKeys,
+        sign_in: SignIn,
         authorization: Authorization,
         token: TokenEndpoint,
         revocation: RevocationEndpoint,
@@ -62,7 +65,8 @@ class FrontDoor:
         self._record = record
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/authorize": {"GET": authorization.authorize},
-            "/login": {"POST": authorization.login},
+            "/login": {"POST": sign_in.login},
+            "/login/code": {"GET": sign_in.show_second, "POST": sign_in.second},
             "/consent": {"GET": authorization.consent, "POST": authorization.decide},
             "/token": {"POST": token.serve},
             "/revoke": {"POST": revocation.serve},
@@ -72,6 +76,7 @@ class FrontDoor:
             "/.well-known/openid-configuration": {"GET": self._openid_configuration},
             "/.well-known/jwks.json": {"GET": self._jwks},
             STYLESHEET: {"GET": self._stylesheet},
+            CONSENT_SCRIPT: {"GET": self._consent_script},
         }
 
     def handles(self, path: str) -> bool:
@@ -158,3 +163,7 @@ class FrontDoor:
     async def _stylesheet(self, _request: WebRequest) -> FixedReply:
         headers = ((b"content-type", b"text/css; charset=utf-8"), NOSNIFF, NO_STORE)
         return FixedReply(200, headers, self._pages.stylesheet)
+
+    async def _consent_script(self, _request: WebRequest) -> FixedReply:
+        headers = ((b"content-type", b"text/javascript; charset=utf-8"), NOSNIFF, NO_STORE)
+        return FixedReply(200, headers, self._pages.consent_script)

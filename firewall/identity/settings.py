@@ -105,8 +105,10 @@ class IdentitySettings:
     public_url: the bare origin that clients see, ``https://fw.example``; also the issuer. Never
         derived from a request. http only on loopback.
     run_lifetime_s: how long a run lasts at most. runs_per_hour: how many a client may begin in a tenant.
-    cimd_policy: which client id hosts may be fetched at all; judged before any network.
-    cimd_pinned: documents that stand in configuration instead of being fetched, by client id URL.
+    cimd_policy: which client id hosts may be fetched at all; judged before any network (`cimd.trust`).
+    cimd_hosts: names, or ``*.name`` for all below it. cimd_ports: allowed beside 443.
+    cimd_pinned: documents that stand in configuration (or names of their files) instead of being fetched,
+        by client id URL.
     """
 
     public_url: str
@@ -114,7 +116,7 @@ class IdentitySettings:
     clients: tuple[ClientSettings, ...] = ()
     trusted_issuers: tuple[TrustedIssuer, ...] = ()
     default_tenant: str = "default"
-    cimd_policy: Literal["allowlist", "any", "off"] = "allowlist"
+    cimd_policy: Literal["allowlist", "any", "off", "policy"] = "allowlist"
     cimd_hosts: tuple[str, ...] = CIMD_HOSTS
     cimd_ports: frozenset[int] = frozenset()
     cimd_pinned: Mapping[str, JSON] = field(default_factory=dict)

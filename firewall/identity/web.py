@@ -35,6 +35,13 @@ PAGE_HEADERS: Final[Headers] = (
     NOSNIFF,
     NO_STORE,
 )
+# The consent pages alone run a script, one file of ours (UI-08); it writes no HTML, so nothing may.
+SCRIPTED_PAGE_HEADERS: Final[Headers] = tuple(
+    (name, value + b"; script-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'")
+    if name == b"content-security-policy"
+    else (name, value)
+    for name, value in PAGE_HEADERS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,11 @@ def json_reply(
     return FixedReply(status, (*base, *headers), strict_json.dumps(value))
 
 
-def page_reply(html: str, status: int = 200, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> FixedReply:
-    """Return an HTML page with the strict headers."""
-    return FixedReply(status, (*PAGE_HEADERS, *headers), html.encode())
+def page_reply(
+    html: str, status: int = 200, *, headers: Sequence[tuple[bytes, bytes]] = (), scripted: bool = False
+) -> FixedReply:
+    """Return an HTML page with the strict headers. scripted: it may load our own script files."""
+    return FixedReply(status, (*(SCRIPTED_PAGE_HEADERS if scripted else PAGE_HEADERS), *headers), html.encode())
 
 
 def redirect_reply(location: str, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> FixedReply:
@@ -154,6 +163,10 @@ ERRORS: Final = {
     "access_denied": "Access was not given.",
     "login_required": "A person must sign in.",
     "consent_required": "A person must agree.",
+    "unmet_authentication_requirements": "The sign-in is not strong or not fresh enough.",
+    "invalid_authorization_details": "The authorization details are not known, not complete, or not allowed here.",
+    "authorization_pending": "The person has not decided yet; ask again after the interval.",
+    "expired_token": "The device code has expired; start again.",
     "temporarily_unavailable": "The request cannot be handled now; try again later.",
     "slow_down": "Too many requests; try again later.",
     "server_error": "The request could not be handled.",

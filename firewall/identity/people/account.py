@@ -9,6 +9,7 @@ from firewall.identity.grants import OAuthGrants
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.sessions import LoginSession, LoginSessions
+from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions, check_form_token
 from firewall.identity.settings import IdentitySettings
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
@@ -21,6 +22,7 @@ class Account:
     def __init__(
         self,
         settings: IdentitySettings,
+        sign_in: SignIn,
         sessions: LoginSessions,
         transactions: Transactions,
         grants: OAuthGrants,
@@ -28,6 +30,7 @@ class Account:
         pages: Pages,
     ) -> None:
         self._origin = settings.public_url
+        self._sign_in = sign_in
         self._sessions = sessions
         self._tokens = transactions
         self._grants = grants
@@ -38,7 +41,7 @@ class Account:
         """List the person's grants, or the sign-in page."""
         session = self._sessions.read(request)
         if session is None:
-            return page_reply(self._pages.render("login", txn="", csrf="", client="", error=""))
+            return self._sign_in.page(None)
         user = session.user
         grants = [
             {

@@ -1,7 +1,7 @@
 """What a person agreed to, so that the same or less need not be asked again (UI-01).
 
-The key holds everything that was shown: person, client, destination, resource, and a digest of the
-client's metadata. Anything else is another question.
+The key holds everything that was shown: person, client, destination, resource, the calls it was narrowed
+to, and a digest of the client's metadata. Anything else is another question.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 
 from firewall.core.ports import Clock, Store
+from firewall.core.tool_details import ToolDetail
 from firewall.identity import records
 from firewall.identity.clients.registry import Client
 from firewall.identity.people.users import User
 from firewall.identity.records import SECOND_US
+from firewall.identity.rfc9396.requested import details_text
 from firewall.identity.standing import Standing
 from firewall.wire import oauth
 from firewall.wire.oauth import AuthorizationRequest
@@ -27,13 +29,27 @@ class Consents:
         self._clock = clock
         self._lifetime_s = lifetime_s
 
-    def covers(self, user: User, client: Client, request: AuthorizationRequest, scopes: tuple[str, ...]) -> bool:
+    def covers(
+        self,
+        user: User,
+        client: Client,
+        request: AuthorizationRequest,
+        scopes: tuple[str, ...],
+        details: tuple[ToolDetail, ...] = (),
+    ) -> bool:
         """Return whether the person agreed to all of this before."""
-        return set(scopes) <= set(self._agreed(user, _key(user, client, request), request.resource))
+        return set(scopes) <= set(self._agreed(user, _key(user, client, request, details), request.resource))
 
-    def save(self, user: User, client: Client, request: AuthorizationRequest, scopes: tuple[str, ...]) -> None:
+    def save(
+        self,
+        user: User,
+        client: Client,
+        request: AuthorizationRequest,
+        scopes: tuple[str, ...],
+        details: tuple[ToolDetail, ...] = (),
+    ) -> None:
         """Remember an agreement, beside what was agreed before under the same key."""
-        key = _key(user, client, request)
+        key = _key(user, client, request, details)
         agreed = tuple(dict.fromkeys((*self._agreed(user, key, request.resource), *scopes)))
         standing = self._standing.of(user.tenant, "", request.resource, agreed)
         value = records.encode({"client_id": client.client_id, "scopes": list(agreed), "standing": standing})
@@ -57,6 +73,12 @@ class Consents:
                 self._consents.delete(user.tenant, entry.key)
 
 
-def _key(user: User, client: Client, request: AuthorizationRequest) -> str:
-    parts = (client.client_id, oauth.redirect_host(request.redirect_uri), request.resource, client.digest)
+def _key(user: User, client: Client, request: AuthorizationRequest, details: tuple[ToolDetail, ...]) -> str:
+    parts = (
+        client.client_id,
+        oauth.redirect_host(request.redirect_uri),
+        request.resource,
+        client.digest,
+        details_text(details),
+    )
     return f"{user.subject}/{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"

@@ -1,4 +1,4 @@
-"""The pages of the front door: plain HTML from autoescaped templates, one stylesheet, no script.
+"""The pages of the front door: plain HTML from autoescaped templates, one stylesheet, one script for one page.
 
 Whatever a client says about itself is hostile until cleaned (UI-04): its host is the identity, its
 name only a claim.
@@ -34,6 +34,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self.stylesheet = (HERE / "assets" / "front-door.css").read_bytes()
+        self.consent_script = (HERE / "assets" / "consent.js").read_bytes()
 
     def render(self, name: str, **values: object) -> str:
         """Return the page ``templates/<name>.html``."""

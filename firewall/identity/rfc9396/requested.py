@@ -1,0 +1,76 @@
+"""``authorization_details`` on their way from a request to a token: read, shown, narrowed (RFC 9396).
+
+The one type is ``mcp_tool`` (`core.tool_details`). A detail belongs to the one resource that its token is
+for; details of several resources are several requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.tool_details import TYPE, ToolDetail, covers, parse_details
+from firewall.wire import strict_json
+from firewall.wire.oauth import OAuthError
+
+TYPES_SUPPORTED = (TYPE,)
+AGGREGATE = "/mcp"
+
+
+def read_details(text: str, resource: str) -> tuple[ToolDetail, ...]:
+    """Return the checked details of a request for a resource; () when it sent none.
+
+    Raises OAuthError invalid_authorization_details (RFC 9396 §5): details_shape, details_location.
+    """
+    if not text:
+        return ()
+    try:
+        details = parse_details(strict_json.loads(text.encode("utf-8", "surrogatepass")))
+    except Malformed:
+        raise OAuthError("invalid_authorization_details", "details_shape") from None
+    for detail in details:
+        if detail.locations != (resource,) or not _is_mcp(resource):
+            raise OAuthError("invalid_authorization_details", "details_location")
+    return details
+
+
+def narrowed(wanted: Iterable[ToolDetail], given: Iterable[ToolDetail]) -> tuple[ToolDetail, ...]:
+    """Return the wanted details when each is within what was given before (RFC 9396 §6).
+
+    Raises OAuthError invalid_authorization_details: details_widened.
+    """
+    kept, limits = tuple(wanted), tuple(given)
+    if not all(covers(limits, one) for one in kept):
+        raise OAuthError("invalid_authorization_details", "details_widened")
+    return kept
+
+
+def details_json(details: Iterable[ToolDetail]) -> tuple[JSONObject, ...]:
+    """Return details as codes, refresh tokens and access tokens keep them."""
+    return tuple(detail.as_json() for detail in details)
+
+
+def details_text(details: Iterable[ToolDetail]) -> str:
+    """Return details as one canonical text, "" for none."""
+    values: list[JSON] = [detail.as_json() for detail in details]
+    return strict_json.dumps(values).decode() if values else ""
+
+
+def detail_words(detail: ToolDetail) -> list[str]:
+    """Return what a detail permits, a sentence for its tools and one for each bound argument."""
+    tools = ", ".join(f"“{tool}”" for tool in detail.tools)
+    lines = [f"Call only the tool {tools}" if len(detail.tools) == 1 else f"Call only the tools {tools}"]
+    for name, values in detail.constraints:
+        allowed = " or ".join(f"“{_shown(value)}”" for value in values)
+        lines.append(f"and only with “{name}” being {allowed}")
+    return lines
+
+
+def _shown(value: str | int | bool) -> str:
+    return strict_json.dumps(value).decode() if not isinstance(value, str) else value
+
+
+def _is_mcp(resource: str) -> bool:
+    path = "/" + resource.partition("://")[2].partition("/")[2]
+    return path == AGGREGATE or path.startswith(AGGREGATE + "/")

@@ -1,0 +1,50 @@
+"""What a request asks of the sign-in behind it: ``acr_values``, ``max_age``, ``stepup:`` scopes (RFC 9470 §4).
+
+A ``stepup:`` scope is no permission. It asks for a level (``stepup:mfa``) or for freshness
+(``stepup:fresh``), so that clients that know nothing but scopes can follow a challenge; it is given where
+the sign-in fulfils it, and lost where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from firewall.core.step_up import FRESH, PREFIX, reaches
+from firewall.core.step_up import PASSWORD as PASSWORD
+from firewall.identity.settings import ProtectedResource
+from firewall.wire.oauth import AuthorizationRequest
+
+LEEWAY_S = 60  # of another clock, where the sign-in was elsewhere
+
+
+def permissions(scopes: Iterable[str]) -> tuple[str, ...]:
+    """Return the scopes that permit something."""
+    return tuple(s for s in scopes if not s.startswith(PREFIX))
+
+
+def steps(scopes: Iterable[str]) -> tuple[str, ...]:
+    """Return the ``stepup:`` scopes."""
+    return tuple(s for s in scopes if s.startswith(PREFIX))
+
+
+def attained(scopes: Iterable[str], acr: str) -> tuple[str, ...]:
+    """Return the ``stepup:`` scopes that a sign-in of this context fulfils; none where nobody signed in ("")."""
+    wanted = ((s, s.removeprefix(PREFIX)) for s in steps(scopes))
+    return tuple(s for s, level in wanted if acr and level and (level == FRESH or reaches(acr, level)))
+
+
+def strong_enough(request: AuthorizationRequest, acr: str) -> bool:
+    """Return whether one of ``acr_values`` is reached, and every level that scopes ask for."""
+    asked = request.acr_values
+    if asked and not any(reaches(acr, value) for value in asked):
+        return False
+    return set(steps(request.scope)) <= set(attained(request.scope, acr))
+
+
+def longest_age_s(request: AuthorizationRequest, resource: ProtectedResource) -> int:
+    """Return the greatest age of the sign-in in seconds, −1 for any: the request's, or the resource's if less."""
+    rule = resource.step_up
+    ages = [request.max_age] if request.max_age >= 0 else []
+    if rule is not None and rule.max_age_s >= 0 and rule.asks in request.scope:
+        ages.append(rule.max_age_s)
+    return min(ages, default=-1)
