@@ -50,6 +50,7 @@ class Purpose(StrEnum):
     """Why we fetch something ourselves; a fetch without a purpose does not exist."""
 
     CIMD = "cimd"  # client id metadata document
+    LOGO = "logo"  # a client's picture, to be copied
     JWKS = "jwks"
     AGENT_CARD = "agent_card"
     IDP_METADATA = "idp_metadata"

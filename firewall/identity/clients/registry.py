@@ -1,8 +1,13 @@
-"""OAuth clients: those an operator registered, and those that their metadata document describes."""
+"""OAuth clients: those an operator registered, those that registered themselves, and those that describe themselves.
+
+Which kind a client is follows from its id: ``https://…`` is a metadata document, ``dcr_…`` was given out at
+``/register``, everything else was registered by an operator, in configuration or by command.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from firewall.core.jsonvalue import JSON
@@ -17,8 +22,8 @@ class Client:
     """A known client.
 
     host: what a person is shown as its identity; "" for a registered one, whose name the operator chose.
-    resource, may_act, orchestrator: see `ClientSettings`; never what a document says of itself.
     tenant: "" for clients of every tenant. digest: changes when a person must be asked again (UI-01).
+    claimed: it chose its name itself, and nobody vouches for that. logo_uri: never shown; see `cimd.logos`.
     """
 
     client_id: str
@@ -34,31 +39,52 @@ class Client:
     secret_sha256: str
     digest: str
     first_party: bool
-    resource: str = ""
-    may_act: str = ""
-    orchestrator: bool = False
+    claimed: bool = False
+    logo_uri: str = ""
 
     @property
     def loopback_only(self) -> bool:
-        """Whether every redirect leads to a program on the user's own computer."""
-        return all(oauth.is_loopback_redirect(uri) for uri in self.redirect_uris)
+        """Whether every redirect leads to a program on the user's own computer: any program there could be asking."""
+        return bool(self.redirect_uris) and all(oauth.is_loopback_redirect(uri) for uri in self.redirect_uris)
+
+
+class ClientSource(Protocol):
+    """Clients that are kept in the store."""
+
+    def find(self, client_id: str) -> Client | None:
+        """Return the client of an id, None when there is none."""
 
 
 class Clients:
     """Finds clients by id. An id that starts with https:// is always a document, never a registration."""
 
-    def __init__(self, settings: IdentitySettings, documents: ClientDocuments) -> None:
-        self._registered = {c.client_id: _from_settings(c) for c in settings.clients}
+    def __init__(self, settings: IdentitySettings, documents: ClientDocuments, *sources: ClientSource) -> None:
+        """sources: asked in order for what configuration does not name; it always wins."""
+        self._configured = {c.client_id: from_settings(c) for c in settings.clients}
         self._documents = documents
+        self._sources = sources
 
-    async def find(self, client_id: str, *, allow_stale: bool = False) -> Client | None:
-        """Return the client, None when nobody registered it; raises Malformed (cimd_…) for a bad document."""
-        if not is_client_url(client_id):
-            return self._registered.get(client_id)
-        return _from_document(await self._documents.get(client_id, allow_stale=allow_stale))
+    @property
+    def configured(self) -> tuple[Client, ...]:
+        """The clients of the configuration file."""
+        return tuple(self._configured.values())
+
+    async def find(self, client_id: str, *, allow_stale: bool = False, address: str = "") -> Client | None:
+        """Return the client, None when nobody registered it; raises Malformed (cimd_…) for a bad document.
+
+        allow_stale: a document that was good within 24 h will do (refresh, CL-03).
+        address: of whoever named it, so that one stranger cannot make us fetch without end.
+        """
+        if is_client_url(client_id):
+            return from_document(await self._documents.get(client_id, allow_stale=allow_stale, address=address))
+        known = self._configured.get(client_id)
+        if known is not None:
+            return known
+        return next((found for source in self._sources if (found := source.find(client_id)) is not None), None)
 
 
-def _from_settings(settings: ClientSettings) -> Client:
+def from_settings(settings: ClientSettings) -> Client:
+    """Return a client that an operator registered."""
     return Client(
         client_id=settings.client_id,
         name=settings.name,
@@ -73,13 +99,11 @@ def _from_settings(settings: ClientSettings) -> Client:
         secret_sha256=settings.secret_sha256.lower(),
         digest=canonical.digest([settings.name, list(settings.redirect_uris), settings.auth_method]),
         first_party=settings.first_party,
-        resource=settings.resource,
-        may_act=settings.may_act,
-        orchestrator=settings.orchestrator,
     )
 
 
-def _from_document(document: ClientDocument) -> Client:
+def from_document(document: ClientDocument) -> Client:
+    """Return a client that describes itself."""
     method: AuthMethod = "private_key_jwt" if document.auth_method == "private_key_jwt" else "none"
     return Client(
         client_id=document.client_id,
@@ -95,4 +119,6 @@ def _from_document(document: ClientDocument) -> Client:
         secret_sha256="",
         digest=document.digest,
         first_party=False,
+        claimed=True,
+        logo_uri=document.logo_uri,
     )
