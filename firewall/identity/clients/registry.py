@@ -22,6 +22,7 @@ class Client:
     """A known client.
 
     host: what a person is shown as its identity; "" for a registered one, whose name the operator chose.
+    resource, may_act, orchestrator: see `ClientSettings`; never what a document says of itself.
     tenant: "" for clients of every tenant. digest: changes when a person must be asked again (UI-01).
     claimed: it chose its name itself, and nobody vouches for that. logo_uri: never shown; see `cimd.logos`.
     """
@@ -39,6 +40,9 @@ class Client:
     secret_sha256: str
     digest: str
     first_party: bool
+    resource: str = ""
+    may_act: str = ""
+    orchestrator: bool = False
     claimed: bool = False
     logo_uri: str = ""
 
@@ -99,6 +103,9 @@ def from_settings(settings: ClientSettings) -> Client:
         secret_sha256=settings.secret_sha256.lower(),
         digest=canonical.digest([settings.name, list(settings.redirect_uris), settings.auth_method]),
         first_party=settings.first_party,
+        resource=settings.resource,
+        may_act=settings.may_act,
+        orchestrator=settings.orchestrator,
     )
 
 
