@@ -22,6 +22,7 @@ from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
 from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.oauth21.token_endpoint import TokenEndpoint
+from firewall.identity.oidc.build import ProvidersGiven, build_relying_party
 from firewall.identity.people.account import Account
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.first_contact import FirstContact, FirstContactPage
@@ -85,8 +86,9 @@ def build_identity(
     record: Record,
     token_bytes: TokenBytes = secrets.token_bytes,
     sealer: Sealer | None = None,
+    idps: ProvidersGiven | None = None,
 ) -> Identity:
-    """Return the front door with everything it needs; objects only, no I/O.
+    """Return the front door with everything it needs; objects only, no I/O. idps: identity providers, where any.
 
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
     """
@@ -108,7 +110,8 @@ def build_identity(
     sessions = LoginSessions(store, clock, ids, users, settings, token_bytes)
     transactions = Transactions(store, clock, ids, settings, token_bytes)
     consents = Consents(store, clock, grants.standing, lifetime_s=settings.consent_lifetime_s)
-    factors = SecondFactors(store, clock, sealer or Sealer(token_bytes(32), clock), token_bytes, record)
+    sealer = sealer or Sealer(token_bytes(32), clock)
+    factors = SecondFactors(store, clock, sealer, token_bytes, record)
     sign_in = SignIn(
         SignInParts(
             settings=settings,
@@ -166,10 +169,30 @@ def build_identity(
         authenticator, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
     )
     account = Account(settings, sign_in, sessions, transactions, grants, consents, pages)
+    front_door = FrontDoor(settings, resources, keys, sign_in, authorization, token, revocation, account, pages, record)
+    if idps is not None:
+        relying_party = build_relying_party(
+            idps,
+            settings,
+            store=store,
+            clock=clock,
+            ids=ids,
+            sealer=sealer,
+            token_bytes=token_bytes,
+            record=record,
+            users=users,
+            links=links,
+            resources=resources,
+            sign_in=sign_in,
+            transactions=transactions,
+            throttle=throttle,
+            pages=pages,
+        )
+        front_door.mount(relying_party.routes)
+        sign_in.ways = relying_party.offers
+        account.leave = relying_party.sign_outs.leave
     return Identity(
-        front_door=FrontDoor(
-            settings, resources, keys, sign_in, authorization, token, revocation, account, pages, record
-        ),
+        front_door=front_door,
         resource_server=BearerResourceServer(resources, keys, grants, marks, clock),
         resources=resources,
         users=users,

@@ -79,6 +79,12 @@ class FrontDoor:
             CONSENT_SCRIPT: {"GET": self._consent_script},
         }
 
+    def mount(self, routes: Mapping[str, Mapping[str, Handler]]) -> None:
+        """Serve further exact paths, before the first request. Raises ValueError for one that is taken."""
+        if self._routes.keys() & routes.keys():
+            raise ValueError("a path of the front door is taken")
+        self._routes = {**self._routes, **routes}
+
     def handles(self, path: str) -> bool:
         """Return whether a path belongs here (unknown resources' metadata included: its 404 is ours)."""
         return path in self._routes or path.startswith(WELL_KNOWN_PRM)

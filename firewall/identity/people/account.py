@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable, Sequence
 
 from firewall.core.permit import FixedReply
 from firewall.identity.grants import OAuthGrants
@@ -15,9 +16,12 @@ from firewall.identity.settings import IdentitySettings
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
 from firewall.wire.oauth import OAuthError
 
+# What signing out elsewhere needs: where to send the browser, and headers; None when nowhere.
+Leave = Callable[[WebRequest], Awaitable[tuple[str, Sequence[tuple[bytes, bytes]]] | None]]
+
 
 class Account:
-    """The pages of a signed-in person."""
+    """The pages of a signed-in person. leave: set where people sign in, and so sign out, elsewhere."""
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Account:
         self._grants = grants
         self._consents = consents
         self._pages = pages
+        self.leave: Leave | None = None
 
     async def show(self, request: WebRequest) -> FixedReply:
         """List the person's grants, or the sign-in page."""
@@ -53,7 +58,7 @@ class Account:
             for g in self._grants.of_subject(user.tenant, user.subject)
         ]
         csrf = self._tokens.form_token(_secret(session), "account")
-        return page_reply(self._pages.render("grants", user=user.name, grants=grants, csrf=csrf))
+        return page_reply(self._pages.render("grants", user=user.shown, grants=grants, csrf=csrf))
 
     async def end(self, request: WebRequest) -> FixedReply:
         """End one grant; what was agreed with that client is forgotten too."""
@@ -69,11 +74,15 @@ class Account:
         return redirect_reply("/account/grants")
 
     async def logout(self, request: WebRequest) -> FixedReply:
-        """End the session."""
+        """End the session, here first and then where it began."""
         if self._posted(request) is None:
             return self._refused()
         self._sessions.close(request)
-        return redirect_reply("/account/grants", headers=(self._sessions.expired_cookie(),))
+        gone = self._sessions.expired_cookie()
+        away = await self.leave(request) if self.leave else None
+        if away is None:
+            return redirect_reply("/account/grants", headers=(gone,))
+        return redirect_reply(away[0], headers=(gone, *away[1]))
 
     def _posted(self, request: WebRequest) -> LoginSession | None:
         session = self._sessions.read(request)

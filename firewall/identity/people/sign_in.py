@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
@@ -52,6 +52,24 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a sign-in page shows: a button per choice, and the form for a local password where passwords are on."""
+
+    choices: Sequence[Choice] = ()
+    passwords: bool = True
+
+
+class Ways(Protocol):
+    """Which ways in there are; `oidc.offers` says so where identity providers are configured."""
+
+    def of(self, transaction: Transaction | None) -> Offer:
+        """Return what to offer for a transaction, or for a page of our own."""
+
+    def permitted(self, provider: str, tenant: str) -> bool:
+        """Return whether people of a tenant may sign in at a provider; "" stands for a local password."""
+
+
+@dataclass(frozen=True, slots=True)
 class SignInParts:
     """What signing in works with."""
 
@@ -69,14 +87,14 @@ class SignInParts:
 
 
 class SignIn:
-    """The sign-in pages. choices: set once, by whoever offers other ways in."""
+    """The sign-in pages. ways: set once, where there are others than a local password."""
 
     def __init__(self, parts: SignInParts) -> None:
         self._parts = parts
         self._issuer = parts.settings.public_url
         self._pending = parts.store.collection("login_pending")
         self._cookie = parts.settings.cookie(COOKIE)
-        self.choices: Sequence[Choice] = ()
+        self.ways: Ways | None = None
 
     # -- the page --------------------------------------------------------------------------------------
 
@@ -91,13 +109,15 @@ class SignIn:
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> FixedReply:
         """Return the sign-in page. client: how the program that asks is shown; to: a key of `DESTINATIONS`."""
+        offer = self.ways.of(transaction) if self.ways else Offer()
         html = self._parts.pages.render(
             "login",
             txn=transaction.txn_id if transaction else "",
             csrf=self.form_token(transaction),
             to=to,
             client=client,
-            choices=self.choices,
+            choices=offer.choices,
+            passwords=offer.passwords,
             error=error,
         )
         return page_reply(html, status, headers=headers)
@@ -135,6 +155,8 @@ class SignIn:
         if not allowed or wait_s:
             return self._later(wait_s)
         user = await parts.users.verify(name, form.get("password"))
+        if user is not None and self.ways is not None and not self.ways.permitted("", user.tenant):
+            user = None  # their organisation signs in elsewhere: told like a wrong password
         if user is None:
             parts.throttle.failed(name, address)
             parts.record("identity.login.failed", {})

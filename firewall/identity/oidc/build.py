@@ -1,0 +1,102 @@
+"""The identity providers of one front door, put together; objects only, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from firewall.core.ports import Clock, Ids, Store
+from firewall.identity.oidc.broker import Broker, BrokerParts, Handler
+from firewall.identity.oidc.legs import Legs
+from firewall.identity.oidc.offers import Offers
+from firewall.identity.oidc.people import ProviderPeople
+from firewall.identity.oidc.provider import Provider, ProviderFetcher
+from firewall.identity.oidc.redemption import ClientKey, Redemption
+from firewall.identity.oidc.secret import Secrets
+from firewall.identity.oidc.settings import ProviderSettings, shaped
+from firewall.identity.oidc.sign_out import SignOuts
+from firewall.identity.people.links import Links
+from firewall.identity.people.pages import Pages
+from firewall.identity.people.sign_in import SignIn
+from firewall.identity.people.transactions import Transactions
+from firewall.identity.people.users import Users
+from firewall.identity.resources import Resources
+from firewall.identity.settings import IdentitySettings, Record, TokenBytes
+from firewall.identity.throttle import Throttle
+from firewall.state.vault import Sealer
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidersGiven:
+    """What the composition root knows of providers.
+
+    passwords: whether local passwords are on. secrets: reads ``env:`` and ``file:`` sources when they are
+    used. key: of our client assertions, where a provider wants private_key_jwt.
+    """
+
+    settings: tuple[ProviderSettings, ...]
+    fetcher: ProviderFetcher
+    secrets: Secrets
+    passwords: bool = True
+    key: ClientKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelyingParty:
+    """What the front door takes of it. providers: also for whoever verifies their tokens (`by_name`)."""
+
+    routes: Mapping[str, Mapping[str, Handler]]
+    offers: Offers
+    sign_outs: SignOuts
+    providers: Mapping[str, Provider]
+
+
+def build_relying_party(
+    given: ProvidersGiven,
+    settings: IdentitySettings,
+    *,
+    store: Store,
+    clock: Clock,
+    ids: Ids,
+    sealer: Sealer,
+    token_bytes: TokenBytes,
+    record: Record,
+    users: Users,
+    links: Links,
+    resources: Resources,
+    sign_in: SignIn,
+    transactions: Transactions,
+    throttle: Throttle,
+    pages: Pages,
+) -> RelyingParty:
+    """Return the relying party. Raises ConfigFault: idp_forced, idp_none."""
+    providers = _providers(given, clock)
+    offers = Offers(
+        [p.settings for p in providers],
+        passwords=given.passwords,
+        resources=resources,
+        client_tenants={client.client_id: client.tenant for client in settings.clients},
+    )
+    sign_outs = SignOuts(providers, store, clock, sealer, settings, token_bytes)
+    broker = Broker(
+        BrokerParts(
+            settings=settings,
+            offers=offers,
+            legs=Legs(store, clock, settings, token_bytes),
+            redemption=Redemption(given.secrets, clock, ids, given.key),
+            people=ProviderPeople(users, links),
+            sign_in=sign_in,
+            sign_outs=sign_outs,
+            transactions=transactions,
+            throttle=throttle,
+            pages=pages,
+            clock=clock,
+            record=record,
+        ),
+        providers,
+    )
+    return RelyingParty(broker.routes(), offers, sign_outs, {p.settings.name: p for p in providers})
+
+
+def _providers(given: ProvidersGiven, clock: Clock) -> Sequence[Provider]:
+    return [Provider(shaped(one), given.fetcher, clock) for one in given.settings]
