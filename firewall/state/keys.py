@@ -69,6 +69,42 @@ class KeyRing:
             keys.append(key)
         return keys
 
+    def ec_key(self, name: str, generation: int) -> ec.EllipticCurvePrivateKey:
+        """Return one generation; raises ConfigFault("key_unavailable") when it is not there."""
+        file = f"ec-{name}.{generation}"
+        with self._lock:
+            directory = self._open_directory()
+            try:
+                key = _load_pem(_read(directory, file), file)
+            except OSError as error:
+                raise ConfigFault("key_unavailable", f"{file}: {type(error).__name__}") from error
+            finally:
+                os.close(directory)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise _damaged(file)
+        return key
+
+    def make(self, kind: Kind, name: str, generation: int) -> None:
+        """Make one generation where it is missing: for whoever keeps a plan of which one signs."""
+        with self._lock:
+            directory = self._open_directory()
+            try:
+                if generation not in self._generations(directory, kind, name):
+                    self._make(directory, kind, name, generation)
+            except OSError as error:
+                raise ConfigFault("key_unavailable", f"{kind}-{name}: {type(error).__name__}") from error
+            finally:
+                os.close(directory)
+
+    def generations(self, kind: Kind, name: str) -> list[int]:
+        """Return the numbers of what is there, oldest first."""
+        with self._lock:
+            directory = self._open_directory()
+            try:
+                return sorted(self._generations(directory, kind, name))
+            finally:
+                os.close(directory)
+
     def ed25519(self, name: str) -> Ed25519PrivateKey:
         """Return the newest Ed25519 key of a name (RFC 8032); makes the first one."""
         return self.ed25519_keys(name)[0]

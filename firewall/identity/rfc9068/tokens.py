@@ -21,20 +21,34 @@ Kind = Literal["user", "service", "local"]
 
 
 class SigningKeys:
-    """The active signing key and others still (or already) published. Key ids are RFC 7638 thumbprints."""
+    """The active signing key and others still (or already) published. Key ids are RFC 7638 thumbprints.
+
+    revision: grows when a key leaves; what was verified before then must be verified again.
+    """
 
     def __init__(self, active: ECKey | EllipticCurvePrivateKey, *others: ECKey | EllipticCurvePrivateKey) -> None:
+        self.revision = 0
+        self.by_kid: Mapping[str, ECKey] = {}
+        self.replace(active, *others)
+
+    def replace(self, active: ECKey | EllipticCurvePrivateKey, *others: ECKey | EllipticCurvePrivateKey) -> None:
+        """Take over another set (rotation). Private members of the others are never used. Raises Malformed("jwt_key")."""
         keys = [_as_ec_key(key) for key in (active, *others)]
         for key in keys:
             jwt.check_key(key, ALGORITHM)
+        by_kid = {key.thumbprint(): key for key in keys}
+        if self.by_kid.keys() - by_kid.keys():
+            self.revision += 1
         self.active = keys[0]
         self.kid = keys[0].thumbprint()
-        self.by_kid: Mapping[str, ECKey] = {key.thumbprint(): key for key in keys}
+        self.by_kid = by_kid
 
     def jwks(self) -> JSON:
         """Return the JWK Set document with public members only (OP-04)."""
         return {
-            "keys": [{**_public(key), "kid": kid, "use": "sig", "alg": ALGORITHM} for kid, key in self.by_kid.items()]
+            "keys": [
+                {**public_jwk(key), "kid": kid, "use": "sig", "alg": ALGORITHM} for kid, key in self.by_kid.items()
+            ]
         }
 
 
@@ -132,6 +146,7 @@ def _as_ec_key(key: ECKey | EllipticCurvePrivateKey) -> ECKey:
     return key if isinstance(key, ECKey) else ECKey.import_key(key)
 
 
-def _public(key: ECKey) -> dict[str, JSON]:
+def public_jwk(key: ECKey) -> JSONObject:
+    """Return the public members of a key, and nothing else (RFC 7518 §6.2.1)."""
     facts = key.as_dict(private=False)
     return {name: str(facts[name]) for name in ("kty", "crv", "x", "y")}
