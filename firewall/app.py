@@ -47,6 +47,10 @@ from firewall.enforce.limits import LimitSettings
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
+from firewall.identity.oidc.build import ProvidersGiven
+from firewall.identity.oidc.redemption import ClientKey
+from firewall.identity.oidc.secret import secret_reader
+from firewall.identity.rfc9068.rotation import KeyRotation
 from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
@@ -80,6 +84,7 @@ from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
 STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
+KEYS_EVERY_S: Final = 3600.0  # between two looks at the age of the signing key
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
@@ -199,6 +204,7 @@ class Worker:
         await self.server.start()
         self.tasks.spawn(self._follow_registry(), "app.registry")
         self.tasks.spawn(self._warm(), "app.warm")
+        self.tasks.spawn(self._keep_keys(), "app.keys")
         if "sampler" in self.parts:
             self.tasks.spawn(self.parts["sampler"].run(), "app.sampler")
         return self.server.ports
@@ -246,11 +252,21 @@ class Worker:
             try:
                 epoch = self.marks.epoch()
                 if epoch != seen:
+                    self.parts["rotation"].refresh()
                     self.refresh()
                     seen = epoch
             except (StateUnavailable, BartizanError):
                 pass  # the data path refuses by itself while state does not answer
             await asyncio.sleep(0.25)
+
+    async def _keep_keys(self) -> None:
+        """Rotate the signing key when it is old enough, and let go of what was published for long enough."""
+        while True:
+            await asyncio.sleep(KEYS_EVERY_S)
+            try:
+                self.parts["rotation"].keep()
+            except BartizanError as error:
+                self.on_fault("keys", error.code)
 
     def refresh(self) -> None:
         """Bring the resources and gateways in line with the registry."""
@@ -314,7 +330,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         audit.append({"v": 1, "kind": "auth", "event": event, **facts})
 
     sealer = Sealer(keys.secret("seal"), clock)
-    as_keys = keys.ec_signing_keys("as")
+    rotation = KeyRotation(keys, store, marks, clock, record)
     identity = build_identity(
         rooms.identity(config, resources),
         store=store,
@@ -322,10 +338,10 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         clock=clock,
         ids=ids,
         fetcher=dialler,
-        signing_key=as_keys[0],
-        other_keys=tuple(as_keys[1:]),
+        signing_key=rotation.keys,
         record=record,
         sealer=sealer,
+        idps=_idps(config, dialler, keys),
     )
     credentials = StaticUpstreamCredentials(rooms.credentials(config), os.environ)
     support = sandbox.detect()
@@ -335,6 +351,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         "credentials": credentials,
         "telemetry": telemetry,
         "keys": keys,
+        "rotation": rotation,
     }
     near = _near(paths, tasks, seat)
     doors = _doors(config, paths, guard, clock, dialler, near)
@@ -448,6 +465,18 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     )
 
 
+def _idps(config: Config, dialler: Dialler, keys: KeyRing) -> ProvidersGiven:
+    """Return what the front door needs to know of identity providers."""
+    key = keys.ec_signing_key("client")
+    return ProvidersGiven(
+        rooms.identity_providers(config),
+        dialler,
+        secret_reader(os.environ),
+        passwords=config.identity.passwords == "on",
+        key=ClientKey(ECKey.import_key(key), thumbprint(key)),
+    )
+
+
 def _telemetry(config: Config, paths: Paths, clock: SystemClock) -> GuardTelemetry:
     endpoint = config.telemetry.otlp_endpoint
     service = {"service.name": "bartizan", "service.version": VERSION, "service.instance.id": config.node}
@@ -505,6 +534,7 @@ def check(config: Config) -> None:
     specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
     rooms.mcp_settings(config, specs, scratch="", egress_socket="")
     rooms.llm_models(config)
+    rooms.identity_providers(config)
     paths = Paths(config.state)
     paths.make()
     load_policy(config, paths)

@@ -81,7 +81,7 @@ def build_identity(
     clock: Clock,
     ids: Ids,
     fetcher: DocumentFetcher,
-    signing_key: ECKey | EllipticCurvePrivateKey,
+    signing_key: ECKey | EllipticCurvePrivateKey | SigningKeys,
     other_keys: tuple[ECKey | EllipticCurvePrivateKey, ...] = (),
     record: Record,
     token_bytes: TokenBytes = secrets.token_bytes,
@@ -90,9 +90,10 @@ def build_identity(
 ) -> Identity:
     """Return the front door with everything it needs; objects only, no I/O. idps: identity providers, where any.
 
+    signing_key: the key that signs; or the set that its rotation keeps (`rfc9068.rotation`).
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
     """
-    keys = SigningKeys(signing_key, *other_keys)
+    keys = signing_key if isinstance(signing_key, SigningKeys) else SigningKeys(signing_key, *other_keys)
     resources = Resources(settings.public_url, settings.resources)
     pages = Pages()
     throttle = Throttle(store, clock)
