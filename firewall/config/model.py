@@ -133,14 +133,60 @@ class CIMDConfig(_Model):
     pinned: dict[str, dict[str, Any]] = {}
 
 
+class ProviderClaims(_Model):
+    """Which claims of a provider say what."""
+
+    subject: str = "sub"
+    name: str = "name"
+    groups: str = "groups"
+    tenant: str = ""
+
+
+# One name, or several: `agents: dev` is `agents: [dev]`.
+Names = str | tuple[str, ...]
+
+
+class ProviderConfig(_Model):
+    """An identity provider that people sign in at; see `identity.oidc.settings.ProviderSettings`."""
+
+    issuer: str
+    title: str = ""
+    shape: Literal["generic", "keycloak", "entra", "okta", "auth0", "google"] = "generic"
+    client_id: str
+    client_secret: str = ""
+    client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] = "client_secret_basic"
+    discovery: str = ""
+    scopes: tuple[str, ...] = ("openid", "profile")
+    claims: ProviderClaims = ProviderClaims()
+    roles: dict[str, Names] = {}
+    scopes_of: dict[str, Names] = {}
+    tenants: dict[str, str] = {}
+    create: Literal["never", "mapped", "always"] = "mapped"
+    forced_for: tuple[str, ...] = ()
+    acr: dict[str, str] = {}
+    parameters: dict[str, str] = {}
+    userinfo: bool = False
+    sign_out: bool = True
+    network: Network = "public"
+    unadvertised_s256: bool = False
+    trusted_audiences: tuple[str, ...] = ()
+
+
 class IdentityConfig(_Model):
     """The embedded authorization server."""
 
     access_token_s: int = Field(default=300, ge=30, le=3600)
+    passwords: Literal["on", "off"] = "on"
+    providers: dict[Name, ProviderConfig] = {}
     clients: dict[str, ClientConfig] = {}
     trusted_issuers: dict[str, TrustedIssuerConfig] = {}
     runs: RunsConfig = RunsConfig()
     cimd: CIMDConfig = CIMDConfig()
+
+    @field_validator("passwords", mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # YAML reads them so
 
 
 class Credential(_Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from a2a_gateway.inventory import AgentSpec, InventorySettings
@@ -12,6 +12,7 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.enforce import lock
 from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
+from firewall.identity.oidc.settings import ClaimNames, ProviderSettings
 from firewall.identity.settings import (
     CIMD_HOSTS,
     ClientSettings,
@@ -278,6 +279,42 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
         cimd_pinned=cimd.pinned,
         token_lifetime_s=config.identity.access_token_s,
     )
+
+
+def identity_providers(config: Config) -> tuple[ProviderSettings, ...]:
+    """Return the identity providers that people sign in at. Raises ConfigFault."""
+    return tuple(
+        ProviderSettings(
+            name=name,
+            issuer=given.issuer,
+            client_id=given.client_id,
+            title=given.title,
+            shape=given.shape,
+            secret=given.client_secret,
+            client_auth=given.client_auth,
+            discovery=given.discovery,
+            scopes=given.scopes,
+            claims=ClaimNames(**given.claims.model_dump()),
+            roles=_by_group(given.roles),
+            scopes_of=_by_group(given.scopes_of),
+            tenant=config.tenant,
+            tenants=given.tenants,
+            create=given.create,
+            forced_for=given.forced_for,
+            acr_of=given.acr,
+            parameters=given.parameters,
+            userinfo=given.userinfo,
+            sign_out=given.sign_out,
+            network=given.network,
+            unadvertised_s256=given.unadvertised_s256,
+            trusted_audiences=given.trusted_audiences,
+        )
+        for name, given in config.identity.providers.items()
+    )
+
+
+def _by_group(table: Mapping[str, str | tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {group: (given,) if isinstance(given, str) else given for group, given in table.items()}
 
 
 def _trusted_issuers(config: Config) -> tuple[TrustedIssuer, ...]:
