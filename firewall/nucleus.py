@@ -180,7 +180,7 @@ def build(
     guard = Guard(
         engine=deciding,
         scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
-        labels=labels(marks, store) if labels else _kept_labels(marks, store),
+        labels=labels(marks, store) if labels else _kept_labels(marks, store, clock),
         limits=Limits(store.collection("limits"), clock, settings.limits),
         kill_switch=KillSwitch(store.collection("kill"), marks, clock),
         audit=audit,
@@ -195,7 +195,7 @@ def build(
     return Nucleus(clock, ids, tasks, keys, store, marks, audit, bundle, deciding, telemetry, guard, registry, pins)
 
 
-def _kept_labels(marks: SharedMarks, store: SQLiteStore) -> FlowLabels:
-    kept = FlowLabels(marks, store.collection("labels"))
+def _kept_labels(marks: SharedMarks, store: SQLiteStore, clock: SystemClock) -> FlowLabels:
+    kept = FlowLabels(marks, store.collection("labels"), clock)
     kept.restore()
     return kept

@@ -195,6 +195,9 @@ class SharedMarks(Protocol):
         Raises StateUnavailable when the table is full: the caller refuses.
         """
 
+    def drop(self, key: bytes) -> None:
+        """Take a key out of this worker's column, for what can never be asked again (a run that ended)."""
+
     def epoch(self) -> int:
         """Return the node's epoch; any worker's bump changes it for all."""
 

@@ -74,6 +74,9 @@ class LocalMarks:
     def raise_(self, key: bytes, marks: int) -> None:
         self.marks[key] = self.marks.get(key, 0) | marks
 
+    def drop(self, key: bytes) -> None:
+        self.marks.pop(key, None)
+
     def epoch(self) -> int:
         return self.count
 
