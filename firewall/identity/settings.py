@@ -17,8 +17,9 @@ from firewall.core.step_up import StepUp
 Record = Callable[[str, JSONObject], None]
 TokenBytes = Callable[[int], bytes]
 
-AuthMethod = Literal["none", "private_key_jwt", "client_secret_basic"]
+AuthMethod = Literal["none", "private_key_jwt", "client_secret_basic", "workload"]
 
+TRUST_DOMAIN_SET: Final = frozenset(string.ascii_lowercase + string.digits + "-_.")
 TENANT_SET: Final = frozenset(string.ascii_lowercase + string.digits + "-_")
 CIMD_HOSTS: Final = ("claude.ai", "vscode.dev", "chatgpt.com", "zed.dev")
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -52,6 +53,31 @@ class ClientSettings:
     resource: str = ""
     may_act: str = ""
     orchestrator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSettings:
+    """An issuer of workload credentials that we take as client authentication (method ``workload``).
+
+    kind: ``spiffe`` (JWT-SVIDs; issuer is a trust domain, ``prod.example``) or ``kubernetes`` (service account
+        tokens; issuer is the cluster's exact ``iss``).
+    clients: subject → client id, ``spiffe://prod.example/batch`` or ``system:serviceaccount:<ns>:<name>``, each
+        written out: a workload that is not named is nobody.
+    Keys: exactly one of ``jwks``, ``jwks_file`` (a JWK Set or SPIFFE bundle, read again as it changes) and ``jwks_uri``,
+        which ``network`` may reach. max_age_s: longest accepted ``exp − iat``. once: demand a ``jti`` and
+        take each credential a single time; for issuers whose tokens are made per request.
+    """
+
+    name: str
+    kind: Literal["spiffe", "kubernetes"]
+    issuer: str
+    clients: Mapping[str, str]
+    jwks: JSON = None
+    jwks_file: str = ""
+    jwks_uri: str = ""
+    network: Literal["public", "private", "loopback"] = "public"
+    max_age_s: int = 3900
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +131,10 @@ class IdentitySettings:
     public_url: the bare origin that clients see, ``https://fw.example``; also the issuer. Never
         derived from a request. http only on loopback.
     run_lifetime_s: how long a run lasts at most. runs_per_hour: how many a client may begin in a tenant.
+    workloads: issuers of workload credentials, for clients of method ``workload``.
     cimd_policy: which client id hosts may be fetched at all; judged before any network (`cimd.trust`).
     cimd_hosts: names, or ``*.name`` for all below it. cimd_ports: allowed beside 443.
+    device_grant: whether programs without a browser may ask by a code that a person types (RFC 8628).
     cimd_pinned: documents that stand in configuration (or names of their files) instead of being fetched,
         by client id URL.
     """
@@ -115,6 +143,7 @@ class IdentitySettings:
     resources: tuple[ProtectedResource, ...] = ()
     clients: tuple[ClientSettings, ...] = ()
     trusted_issuers: tuple[TrustedIssuer, ...] = ()
+    workloads: tuple[WorkloadSettings, ...] = ()
     default_tenant: str = "default"
     cimd_policy: Literal["allowlist", "any", "off", "policy"] = "allowlist"
     cimd_hosts: tuple[str, ...] = CIMD_HOSTS
@@ -128,6 +157,8 @@ class IdentitySettings:
     session_lifetime_s: int = 8 * 3600
     transaction_lifetime_s: int = 600
     consent_lifetime_s: int = 90 * 24 * 3600
+    device_grant: bool = False
+    device_lifetime_s: int = 600
     operator_token_lifetime_s: int = 3600
     run_lifetime_s: int = RUN_LIFETIME_S
     runs_per_hour: int = 600
@@ -148,6 +179,10 @@ class IdentitySettings:
             raise ConfigFault("resource_twice", "two protected resources share a path")
         for client in self.clients:
             _check_client(client)
+        for workload in self.workloads:
+            _check_workload(workload)
+        if len({(w.kind, w.issuer) for w in self.workloads}) != len(self.workloads):
+            raise ConfigFault("workload_twice", "two workload issuers are the same")
         for trusted in self.trusted_issuers:
             _check_issuer(trusted)
         if len({trusted.issuer for trusted in self.trusted_issuers}) != len(self.trusted_issuers):
@@ -216,3 +251,24 @@ def _check_issuer(trusted: TrustedIssuer) -> None:
         raise ConfigFault("tenant_name", where, fix="use a–z, 0–9, - and _, at most 63")
     if not 0 < trusted.max_lifetime_s <= 3600:
         raise ConfigFault("issuer_lifetime", where, fix="1 to 3600 seconds")
+
+
+def _check_workload(workload: WorkloadSettings) -> None:
+    where = f"workloads {workload.name!r}"
+    if sum(map(bool, (workload.jwks, workload.jwks_file, workload.jwks_uri))) != 1:
+        raise ConfigFault("workload_keys", where, fix="give exactly one of jwks, jwks_file and jwks_uri")
+    if not 60 <= workload.max_age_s <= 86_400:
+        raise ConfigFault("workload_lifetime", where, fix="60 to 86400 seconds")
+    if workload.kind == "spiffe":
+        good = bool(workload.issuer) and TRUST_DOMAIN_SET.issuperset(workload.issuer) and len(workload.issuer) <= 255
+        start, fix = f"spiffe://{workload.issuer}/", "give the trust domain alone, such as prod.example"
+    else:
+        good = workload.issuer.startswith("https://") and workload.issuer.isascii()
+        start, fix = "system:serviceaccount:", "give the cluster's issuer, an https URL, exactly as its tokens name it"
+    if not good:
+        raise ConfigFault("workload_issuer", where, fix=fix)
+    for subject in workload.clients:
+        parts = subject.removeprefix(start).split("/" if workload.kind == "spiffe" else ":")
+        whole = all(parts) and not {".", "..", "*"} & set(parts) and (workload.kind == "spiffe" or len(parts) == 2)
+        if not subject.startswith(start) or not whole:
+            raise ConfigFault("workload_subject", f"{where}: {subject!r}", fix=f"write subjects out: {start}…")

@@ -94,7 +94,14 @@ class NoNetwork:
         self.answers: dict[str, Fetched] = {}
 
     async def fetch(
-        self, purpose: Purpose, url: str, *, max_bytes: int, timeout_s: float, headers: Headers = ()
+        self,
+        purpose: Purpose,
+        url: str,
+        *,
+        network: str = "public",
+        max_bytes: int,
+        timeout_s: float,
+        headers: Headers = (),
     ) -> Fetched:
         self.asked.append((purpose, url))
         if url not in self.answers:

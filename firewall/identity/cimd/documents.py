@@ -24,7 +24,7 @@ from firewall.identity.cimd.trust import HostTrust
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings
 from firewall.identity.throttle import Throttle, network_of
-from firewall.net.dial import Fetched, Purpose
+from firewall.net.dial import Fetched, Network, Purpose
 from firewall.wire import cimd
 
 ENTRIES = 1000
@@ -41,9 +41,19 @@ class DocumentFetcher(Protocol):
     """Our way out for documents that strangers name; `net.dial.Dialler` is one."""
 
     async def fetch(
-        self, purpose: Purpose, url: str, *, max_bytes: int, timeout_s: float, headers: Headers = ()
+        self,
+        purpose: Purpose,
+        url: str,
+        *,
+        network: Network = "public",
+        max_bytes: int,
+        timeout_s: float,
+        headers: Headers = (),
     ) -> Fetched:
-        """Return the answer of a GET, without following redirects; raises UpstreamFault when there is none."""
+        """Return the answer of a GET, without following redirects; raises UpstreamFault when there is none.
+
+        network: another one than the public only where an operator wrote it down.
+        """
 
 
 @dataclass(frozen=True, slots=True)

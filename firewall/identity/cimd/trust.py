@@ -1,9 +1,9 @@
 """Which clients that describe themselves are fetched at all: judged before anything leaves (oauth reference §3).
 
-    off         none
-    allowlist   hosts that the operator listed: a name, or ``*.name`` for everything below it
-    any         every public host
-    policy      Rego is asked, before the fetch about the host and after it about the document
+off         none
+allowlist   hosts that the operator listed: a name, or ``*.name`` for everything below it
+any         every public host
+policy      Rego is asked, before the fetch about the host and after it about the document
 """
 
 from __future__ import annotations

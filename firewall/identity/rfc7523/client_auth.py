@@ -1,8 +1,7 @@
 """Client authentication at the token and revocation endpoints: exactly the registered method (AS-21).
 
-A JWT assertion (RFC 7523 with the audience rule of rfc7523bis) names our issuer and nothing else as
-its audience, lives for at most 300 s, and is used once: its ``jti`` is burnt in the store that all
-workers share, per client (AS-20).
+A JWT assertion (RFC 7523 with the audience rule of rfc7523bis) is checked in `assertions`; credentials of
+workloads (JWT-SVID, Kubernetes) in `workloads`. What fails is ``invalid_client``, whatever the reason was.
 """
 
 from __future__ import annotations
@@ -11,94 +10,50 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
-from firewall.core.errors import BartizanError, Conflict, Malformed
+from firewall.core.errors import Malformed
 from firewall.core.ports import Clock, Store
-from firewall.identity.cimd.documents import FETCH_S, DocumentFetcher
 from firewall.identity.clients.registry import Client, Clients
 from firewall.identity.records import SECOND_US
-from firewall.identity.throttle import NODE
-from firewall.net.dial import Purpose
+from firewall.identity.rfc7523.assertions import ASSERTION_TYPE, TYPES, UsedOnce, check_client_claims
+from firewall.identity.rfc7523.client_keys import ClientKeys
+from firewall.identity.throttle import Throttle
 from firewall.wire import jwt
 from firewall.wire.oauth import Form, OAuthError
 
-ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ASSERTION_S = 300
-LEEWAY_S = 30
-KEYS_FRESH_S = 600
-KEYS_KEPT_S = 24 * 3600
-REFETCH_S = 30
-_TYPES = ("", "jwt", "client-authentication+jwt")
-
-
-@dataclass(slots=True)
-class _KeySet:
-    keys: Mapping[str, jwt.Key]
-    fetched_us: int
-    tried_us: int
-
-
-class ClientKeys:
-    """Public keys of clients: inline, or from their pinned ``jwks_uri`` (RS-03, RS-05, RS-06)."""
-
-    def __init__(self, fetcher: DocumentFetcher, clock: Clock) -> None:
-        self._fetcher = fetcher
-        self._clock = clock
-        self._sets: dict[str, _KeySet] = {}
-
-    async def find(self, client: Client, kid: str) -> jwt.Key:
-        """Return the key of a client; without ``kid`` only a lone key will do. Raises Malformed("jwt_key")."""
-        keys: Mapping[str, jwt.Key]
-        keys = jwt.keys_of(client.jwks) if client.jwks is not None else await self._fetched(client.jwks_uri, kid)
-        if not kid and len(keys) == 1:
-            return next(iter(keys.values()))
-        key = keys.get(kid)
-        if key is None:
-            raise Malformed("jwt_key", "kid")
-        return key
-
-    async def _fetched(self, uri: str, kid: str) -> Mapping[str, jwt.Key]:
-        now_us = self._clock.now_us()
-        known = self._sets.get(uri)
-        if known is not None:
-            fresh = now_us < known.fetched_us + KEYS_FRESH_S * SECOND_US
-            if (fresh and kid in known.keys) or now_us < known.tried_us + REFETCH_S * SECOND_US:
-                return known.keys
-            known.tried_us = now_us
-        try:
-            fetched = await self._fetcher.fetch(Purpose.JWKS, uri, max_bytes=jwt.JWKS_BYTES, timeout_s=FETCH_S)
-            if fetched.status != 200:
-                raise Malformed("jwks_invalid", "status")
-            keys = jwt.parse_jwks(fetched.body)
-        except BartizanError:
-            # An outage of the client's host is bridged; nothing bad ever replaces what was good.
-            if known is not None and now_us < known.fetched_us + KEYS_KEPT_S * SECOND_US:
-                return known.keys
-            raise Malformed("jwt_key", "fetch") from None
-        self._sets[uri] = _KeySet(keys, now_us, now_us)
-        if len(self._sets) > 1000:
-            self._sets.pop(next(iter(self._sets)))
-        return keys
+__all__ = ["ASSERTION_TYPE", "ClientAuthenticator", "ClientKeys"]
 
 
 class ClientAuthenticator:
     """Turns the credentials of a request into a Client, or raises OAuthError invalid_client."""
 
-    def __init__(self, issuer: str, clients: Clients, keys: ClientKeys, store: Store, clock: Clock) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        clients: Clients,
+        keys: ClientKeys,
+        store: Store,
+        clock: Clock,
+        throttle: Throttle | None = None,
+    ) -> None:
+        """throttle: delays who guesses secrets, per client and address (AS-19)."""
         self._issuer = issuer
         self._clients = clients
         self._keys = keys
-        self._used = store.collection("assertion_jti")
+        self._used = UsedOnce(store)
         self._clock = clock
+        self._throttle = throttle
 
-    async def authenticate(self, form: Form, authorization: bytes | None) -> Client:
-        """Return the authenticated client. Exactly one kind of credentials may be presented."""
+    async def authenticate(self, form: Form, authorization: bytes | None, *, address: str = "") -> Client:
+        """Return the authenticated client. Exactly one kind of credentials may be presented.
+
+        address: who asks, "" when that is not known. Raises OAuthError: invalid_client, invalid_request,
+        slow_down.
+        """
         client_id, method, credential = self._presented(form, authorization)
         try:
-            client = await self._clients.find(client_id, allow_stale=True)
+            client = await self._clients.find(client_id, allow_stale=True, address=address)
         except Malformed as error:
             raise OAuthError("invalid_client", error.code) from None
         if client is None:
@@ -106,14 +61,10 @@ class ClientAuthenticator:
         if method != client.auth_method:
             raise OAuthError("invalid_client", "client_method")
         if method == "client_secret_basic":
-            digest = hashlib.sha256(credential.encode()).hexdigest()
-            if not hmac.compare_digest(digest, client.secret_sha256):
-                raise OAuthError("invalid_client", "client_secret")
+            self._check_secret(client, credential, address)
         elif method == "private_key_jwt":
             try:
                 await self._check_assertion(client, credential.encode())
-            except OAuthError:
-                raise
             except Malformed as error:
                 raise OAuthError("invalid_client", error.code) from None
         return client
@@ -133,6 +84,7 @@ class ClientAuthenticator:
         if assertion:
             if form.get("client_assertion_type") != ASSERTION_TYPE:
                 raise OAuthError("invalid_client", "assertion_type")
+            # Read before it is verified, to know whose key verifies it, and for nothing else.
             try:
                 subject = jwt.parse_compact(assertion.encode("utf-8", "surrogatepass")).claims.get("sub")
             except Malformed as error:
@@ -140,33 +92,31 @@ class ClientAuthenticator:
             if not isinstance(subject, str) or form.get("client_id") not in ("", subject):
                 raise OAuthError("invalid_client", "client_mismatch")
             return subject, "private_key_jwt", assertion
+        if form.get("client_assertion_type"):
+            raise OAuthError("invalid_client", "assertion_missing")
         if not form.get("client_id"):
             raise OAuthError("invalid_client", "client_missing")
         return form.get("client_id"), "none", ""
 
+    def _check_secret(self, client: Client, secret: str, address: str) -> None:
+        throttle = self._throttle if address else None
+        if throttle is not None and throttle.wait_s(client.client_id, address):
+            raise OAuthError("slow_down", "client_delayed")
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+        if hmac.compare_digest(digest, client.secret_sha256):
+            return
+        if throttle is not None:
+            throttle.failed(client.client_id, address)
+        raise OAuthError("invalid_client", "client_secret")
+
     async def _check_assertion(self, client: Client, assertion: bytes) -> None:
         unchecked = jwt.parse_compact(assertion)
-        if unchecked.typ not in _TYPES:
+        if unchecked.typ not in TYPES:
             raise Malformed("jwt_claims", "typ")
-        claims = jwt.verify(unchecked, await self._keys.find(client, unchecked.kid))
+        await self._keys.verify(client, unchecked)
         now_s = self._clock.now_us() // SECOND_US
-        rules = jwt.ClaimRules(
-            issuer=client.client_id,
-            audience=self._issuer,
-            max_age_s=ASSERTION_S,
-            leeway_s=LEEWAY_S,
-            iat_required=False,
-            required=("sub", "jti"),
-        )
-        jwt.check_claims(claims, rules, now_s)
-        token_id, expires = claims["jti"], claims["exp"]
-        if claims["sub"] != client.client_id or not isinstance(token_id, str) or not isinstance(expires, int):
-            raise Malformed("jwt_claims", "sub")
-        key = hashlib.sha256(f"{client.client_id}\0{token_id}".encode()).hexdigest()
-        try:
-            self._used.put(NODE, key, b"", expires_us=(expires + LEEWAY_S + 1) * SECOND_US, if_version=0)
-        except Conflict:
-            raise Malformed("assertion_replayed") from None
+        token_id, expires_s = check_client_claims(unchecked.claims, client.client_id, self._issuer, now_s)
+        self._used.burn(client.client_id, token_id, expires_s)
 
 
 def _basic(value: bytes) -> tuple[str, str]:
