@@ -1,8 +1,7 @@
 """What we present to an upstream: a secret of our own, or nothing. Never the caller's token (AUTH-02, RS-16).
 
-The inbound token is not even within reach here: a Principal does not carry it. Later sources (token
-exchange, ID-JAG, per-user grants, client credentials) go in front of the static one, in the fixed
-order of oauth reference §1-6; the first that is configured decides, and its failure is final.
+The inbound token is not even within reach here: a Principal does not carry it. The other sources stand
+in front of this one, in the fixed order of oauth reference §1-6 (`broker`).
 """
 
 from __future__ import annotations
@@ -52,6 +51,11 @@ class StaticUpstreamCredentials:
         """Configure one more upstream (a registration)."""
         _check(upstream, credential)
         self._settings[upstream] = credential
+
+    def has(self, upstream: str) -> bool:
+        """Return whether a secret is configured for an upstream."""
+        known = self._settings.get(upstream)
+        return known is not None and known.kind != "none"
 
     async def headers_for(self, principal: Principal, upstream: str) -> tuple[tuple[bytes, bytes], ...]:
         """Return the credential headers; see the port."""
