@@ -12,6 +12,7 @@ from firewall.identity.engine.parts import TokenParts
 from firewall.identity.engine.requests import TokenRequest
 from firewall.identity.people.users import User
 from firewall.identity.rfc9068.tokens import IssuedToken, TokenFacts
+from firewall.identity.rfc9470.levels import attained
 from firewall.identity.web import WebRequest
 from firewall.wire import oauth
 from firewall.wire.oauth import Form, OAuthError
@@ -76,10 +77,13 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         if self.form.get("resource") not in ("", resource):
             raise OAuthError("invalid_target", "resource_mismatch")
 
-    def entitled(self, wanted: tuple[str, ...], resource: str, user: User | None) -> tuple[str, ...]:
+    def entitled(
+        self, wanted: tuple[str, ...], resource: str, user: User | None, *, acr: str = ""
+    ) -> tuple[str, ...]:
         """Return the scopes that may be given now: what is asked ∩ resource ∩ client ∩ person (DESIGN §6b-6).
 
-        user: None for a token of the client's own. Raises OAuthError: invalid_target, invalid_scope.
+        user: None for a token of the client's own. acr: how the person signed in; ``stepup:`` scopes that it
+        fulfils are kept beside the permissions (`rfc9470.levels`). Raises OAuthError: invalid_target, invalid_scope.
         """
         known = self.parts.resources.by_uri.get(resource)
         if known is None:
@@ -90,7 +94,7 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         scopes = oauth.intersect(wanted, known.scopes, self.client.scopes, user.scopes if user else ("*",))
         if not scopes:
             raise OAuthError("invalid_scope", "scope_empty")
-        return scopes
+        return (*scopes, *attained(wanted, acr)) if user else scopes
 
     def issue(self, facts: TokenFacts, *, lifetime_s: int = 0) -> IssuedToken:
         """Return a new access token after its issue was recorded (OP-06): without a record there is none."""
@@ -110,8 +114,14 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         )
         return issued
 
-    def body(self, issued: IssuedToken, *, refresh_token: str = "", **more: Any) -> TokenBody:
-        """Return the members of the response; more: further members, such as ``issued_token_type``."""
+    def body(
+        self, issued: IssuedToken, *, refresh_token: str = "", details: tuple[JSONObject, ...] = (), **more: Any
+    ) -> TokenBody:
+        """Return the members of the response.
+
+        details: the token's ``authorization_details`` (RFC 9396 §7). more: further members, such as
+        ``issued_token_type``.
+        """
         body = TokenBody(
             access_token=issued.token,
             token_type="DPoP" if self.proof else "Bearer",
@@ -121,4 +131,6 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         )
         if refresh_token:
             body["refresh_token"] = refresh_token
+        if details:
+            body["authorization_details"] = list(details)
         return body

@@ -13,6 +13,7 @@ from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.people.users import Users
 from firewall.identity.resources import Resources
+from firewall.identity.rfc8628.codes import DeviceCodes
 from firewall.identity.rfc9068.tokens import TokenIssuer
 from firewall.identity.settings import IdentitySettings, Record
 from firewall.identity.throttle import Throttle
@@ -23,8 +24,11 @@ from firewall.wire.oauth import Form
 class ClientAuthentication(Protocol):
     """Turns the credentials of a request into a client."""
 
-    async def authenticate(self, form: Form, authorization: bytes | None) -> Client:
-        """Return the authenticated client. Raises OAuthError: invalid_client, invalid_request."""
+    async def authenticate(self, form: Form, authorization: bytes | None, *, address: str = "") -> Client:
+        """Return the authenticated client. Raises OAuthError: invalid_client, invalid_request, slow_down.
+
+        address: of whoever asks, so that failures delay it alone (AS-19).
+        """
 
 
 class AssertedAuthentication(ClientAuthentication, Protocol):
@@ -44,12 +48,12 @@ class AnyOf:
         self._registered = registered
         self._others = others
 
-    async def authenticate(self, form: Form, authorization: bytes | None) -> Client:
+    async def authenticate(self, form: Form, authorization: bytes | None, *, address: str = "") -> Client:
         """Return the authenticated client; see `ClientAuthentication`."""
         for other in self._others:
             if other.recognises(form, authorization):
-                return await other.authenticate(form, authorization)
-        return await self._registered.authenticate(form, authorization)
+                return await other.authenticate(form, authorization, address=address)
+        return await self._registered.authenticate(form, authorization, address=address)
 
 
 class Proofs(Protocol):
@@ -94,4 +98,5 @@ class TokenParts:
     ids: Ids
     record: Record
     per_minute: int
+    devices: DeviceCodes
     proofs: Proofs = NoProofs()  # noqa: RUF009 - a value without state

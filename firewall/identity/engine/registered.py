@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from firewall.identity.engine.grant import TokenGrant
 
 
+def _devices(settings: IdentitySettings) -> bool:
+    return settings.device_grant
+
+
 def _always(_settings: IdentitySettings) -> bool:
     return True
 
@@ -37,6 +41,7 @@ GRANTS: Final = (
     Registered("authorization_code", "oauth21.grants.code:CodeGrant"),
     Registered("refresh_token", "oauth21.grants.refresh:RefreshGrant"),
     Registered("client_credentials", "oauth21.grants.client_credentials:ClientCredentials"),
+    Registered("urn:ietf:params:oauth:grant-type:device_code", "rfc8628.grant:DeviceGrant", _devices),
 )
 
 

@@ -45,7 +45,7 @@ class TokenEndpoint:
             grant_type = form.get("grant_type")
             # Before the client: one that is told to use a nonce comes again, and an assertion serves once.
             proof = parts.proofs.check(request)
-            client = await parts.clients.authenticate(form, authorization)
+            client = await parts.clients.authenticate(form, authorization, address=request.client_ip)
             reply = await self._engine().answer(request, form, client, proof)
         except OAuthError as error:
             parts.record("identity.token.refused", {"error": error.error, "code": error.code, "grant_type": grant_type})
@@ -68,6 +68,8 @@ def refusal(error: OAuthError, *, basic: bool) -> FixedReply:
         return error_reply("invalid_client", 401, headers=challenge)
     if error.error == "temporarily_unavailable":
         return error_reply(error.error, 503, headers=((b"retry-after", b"1"),))
+    if error.code == "client_delayed":
+        return error_reply(error.error, 429, headers=((b"retry-after", b"60"),))
     return error_reply(error.error, 400)
 
 

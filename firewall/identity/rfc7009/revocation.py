@@ -48,7 +48,7 @@ class RevocationEndpoint:
         try:
             form = request.form()
             oauth.refuse_repeated(form)
-            client = await self._clients.authenticate(form, authorization)
+            client = await self._clients.authenticate(form, authorization, address=request.client_ip)
             if not form.get("token"):
                 raise OAuthError("invalid_request", "token_missing")
         except OAuthError as error:
