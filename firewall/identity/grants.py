@@ -42,7 +42,7 @@ class OAuthGrants:
     def __init__(self, store: Store, marks: SharedMarks, clock: Clock, record: Record, *, lifetime_s: int) -> None:
         self._grants = store.collection("oauth_grants")
         self._revoked = store.collection("oauth_revoked")
-        self.standing = Standing(store, marks)
+        self.standing = Standing(store, marks, clock)
         self._marks = marks
         self._clock = clock
         self._record = record
