@@ -38,6 +38,9 @@ from firewall.identity.resources import Resources
 from firewall.identity.rfc6750.resource_server import BearerResourceServer
 from firewall.identity.rfc7009.revocation import RevocationEndpoint
 from firewall.identity.rfc7523.client_auth import ClientAuthenticator, ClientKeys
+from firewall.identity.rfc8628.codes import DeviceCodes
+from firewall.identity.rfc8628.endpoint import DeviceAuthorizationEndpoint
+from firewall.identity.rfc8628.page import DevicePage, DeviceParts
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
 from firewall.identity.serve import FrontDoor
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
@@ -129,6 +132,7 @@ def build_identity(
         )
     )
     codes = Codes(store, clock, grants, token_bytes, lifetime_s=settings.code_lifetime_s)
+    devices = DeviceCodes(store, clock, token_bytes, lifetime_s=settings.device_lifetime_s)
     refresh = RefreshTokens(store, clock, grants, token_bytes, settings)
     tokens = TokenIssuer(settings.public_url, keys, clock, ids, lifetime_s=settings.token_lifetime_s)
     authorization = Authorization(
@@ -156,6 +160,7 @@ def build_identity(
             clients=authenticator,
             users=users,
             codes=codes,
+            devices=devices,
             refresh=refresh,
             grants=grants,
             tokens=tokens,
@@ -169,8 +174,34 @@ def build_identity(
     revocation = RevocationEndpoint(
         authenticator, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
     )
+    device_page = DevicePage(
+        DeviceParts(
+            settings=settings,
+            resources=resources,
+            clients=clients,
+            sign_in=sign_in,
+            sessions=sessions,
+            transactions=transactions,
+            devices=devices,
+            standing=grants.standing,
+            throttle=throttle,
+            pages=pages,
+            clock=clock,
+            ids=ids,
+            record=record,
+        )
+    )
+    device_endpoint = DeviceAuthorizationEndpoint(settings, resources, authenticator, devices, throttle, record)
     account = Account(settings, sign_in, sessions, transactions, grants, consents, pages)
     front_door = FrontDoor(settings, resources, keys, sign_in, authorization, token, revocation, account, pages, record)
+    if settings.device_grant:
+        front_door.mount(
+            {
+                "/device_authorization": {"POST": device_endpoint.serve},
+                "/device": {"GET": device_page.show, "POST": device_page.enter},
+                "/device/decide": {"POST": device_page.decide},
+            }
+        )
     if idps is not None:
         relying_party = build_relying_party(
             idps,

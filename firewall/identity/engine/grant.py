@@ -77,9 +77,7 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         if self.form.get("resource") not in ("", resource):
             raise OAuthError("invalid_target", "resource_mismatch")
 
-    def entitled(
-        self, wanted: tuple[str, ...], resource: str, user: User | None, *, acr: str = ""
-    ) -> tuple[str, ...]:
+    def entitled(self, wanted: tuple[str, ...], resource: str, user: User | None, *, acr: str = "") -> tuple[str, ...]:
         """Return the scopes that may be given now: what is asked ∩ resource ∩ client ∩ person (DESIGN §6b-6).
 
         user: None for a token of the client's own. acr: how the person signed in; ``stepup:`` scopes that it

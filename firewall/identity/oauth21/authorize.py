@@ -22,6 +22,7 @@ from firewall.identity.oauth21.codes import CodeFacts, Codes
 from firewall.identity.people.consent_page import ConsentView, chosen, consent_page, shown_identity
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.messages import message, read_post
+from firewall.identity.people.offers import offered_scopes
 from firewall.identity.people.pages import Pages, clean_name
 from firewall.identity.people.sessions import LoginSession, LoginSessions
 from firewall.identity.people.sign_in import SignIn
@@ -190,7 +191,7 @@ class Authorization:
             return self._end(transaction, "consent_required")
         view = ConsentView(
             client=client,
-            user=session.user.name,
+            user=session.user.shown,
             resource=asked.resource,
             resource_title=parts.resources.by_uri[asked.resource].title,
             scopes=scopes,
@@ -204,13 +205,8 @@ class Authorization:
 
     def _offered(self, session: LoginSession, transaction: Transaction, client: Client) -> tuple[str, ...]:
         """Return the scopes this person may give this client here: () when nothing is left."""
-        known = self._parts.resources.by_uri.get(transaction.request.resource)
-        user = session.user
-        if known is None or (known.tenants and user.tenant not in known.tenants):
-            return ()
-        if client.tenant not in ("", user.tenant):
-            return ()
-        return oauth.intersect(transaction.request.scope, known.scopes, client.scopes, user.scopes)
+        asked = transaction.request
+        return offered_scopes(asked.scope, self._parts.resources.by_uri.get(asked.resource), client, session.user)
 
     def _unfit(self, session: LoginSession, transaction: Transaction) -> bool:
         """Return whether the sign-in is not the one that is asked for: by age, strength, or ``prompt``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from firewall.core.permit import FixedReply
@@ -57,7 +56,7 @@ class Account:
             }
             for g in self._grants.of_subject(user.tenant, user.subject)
         ]
-        csrf = self._tokens.form_token(_secret(session), "account")
+        csrf = self._tokens.form_token(session.form_secret, "account")
         return page_reply(self._pages.render("grants", user=user.shown, grants=grants, csrf=csrf))
 
     async def end(self, request: WebRequest) -> FixedReply:
@@ -92,13 +91,8 @@ class Account:
             token = request.form().get("csrf")
         except OAuthError:
             return None
-        return session if check_form_token(_secret(session), "account", token) else None
+        return session if check_form_token(session.form_secret, "account", token) else None
 
     def _refused(self) -> FixedReply:
         text = "This form was not sent from our own page, or you are no longer signed in."
         return page_reply(self._pages.render("message", title="This cannot go on", text=text), 403)
-
-
-def _secret(session: LoginSession) -> str:
-    # The session id is random, never leaves the store, and ends with the session.
-    return hashlib.sha256(f"account\0{session.session_id}".encode()).hexdigest()

@@ -18,6 +18,8 @@ REASONS = {
     "origin": "This form was not sent from our own page. Start again from your program.",
     "busy": "Too many requests. Wait a minute, then start again from your program.",
     "nothing": "Nothing was selected. Go back and choose at least one permission, or deny.",
+    "no_permission": "You have no permission there that could be given.",
+    "weak": "This needs a stronger sign-in than yours. Add a second factor under /account/security first.",
     "signed_out": "This form was not sent from our own page, or you are no longer signed in.",
 }
 

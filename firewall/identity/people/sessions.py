@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 
 from firewall.core.ports import Clock, Ids, Store
 from firewall.identity import opaque, records
@@ -17,13 +18,18 @@ PREFIX = "bzs"
 
 @dataclass(frozen=True, slots=True)
 class LoginSession:
-    """A signed-in person. auth_time: Unix seconds of the sign-in. acr, amr: how strong it was, and by what means."""
+    """A signed-in person. auth_time: Unix seconds of the sign-in. acr, amr: how strong it was, and by what means.
+
+    form_secret: what tokens of this session's forms are made with. Not the session's id, which stands in access
+    tokens as ``sid``: only this browser and we can know it.
+    """
 
     user: User
     session_id: str
     auth_time: int
     acr: str
     amr: tuple[str, ...] = ()
+    form_secret: str = field(default="", repr=False)
 
 
 class LoginSessions:
@@ -52,7 +58,9 @@ class LoginSessions:
         secret = opaque.mint(PREFIX, user.tenant, self._token_bytes)
         now_us = self._clock.now_us()
         now_s = now_us // SECOND_US
-        session = LoginSession(user, self._ids.new("s"), min(auth_time or now_s, now_s), acr, amr)
+        session = LoginSession(
+            user, self._ids.new("s"), min(auth_time or now_s, now_s), acr, amr, _form_secret(secret.text)
+        )
         value = records.encode(
             {
                 "sub": user.subject,
@@ -82,6 +90,7 @@ class LoginSessions:
             records.number(value, "auth_time"),
             records.text(value, "acr"),
             records.texts(value, "amr"),
+            _form_secret(secret.text),
         )
 
     def close(self, request: WebRequest) -> None:
@@ -98,3 +107,7 @@ class LoginSessions:
         for entry in list(self._sessions.scan(tenant)):
             if records.text(records.decode(entry.value), "sub") == subject:
                 self._sessions.delete(tenant, entry.key)
+
+
+def _form_secret(cookie: str) -> str:
+    return hashlib.sha256(f"forms\0{cookie}".encode()).hexdigest()

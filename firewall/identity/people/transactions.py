@@ -138,6 +138,8 @@ class Transactions:
 
 def check_form_token(secret: str, purpose: str, token: str) -> bool:
     """Return whether the token was made by `Transactions.form_token` for the same secret and purpose."""
+    if not secret:
+        return False
     nonce, _, mac = token.partition(".")
     return hmac.compare_digest(_mac(secret, purpose, nonce).encode(), mac.encode("utf-8", "surrogatepass"))
 

@@ -7,9 +7,11 @@ listed is not offered: no implicit or password grant, no ``plain``, no fragment,
 from __future__ import annotations
 
 from firewall.core.jsonvalue import JSONObject
+from firewall.core.step_up import LEVELS
 from firewall.identity.engine import registered
 from firewall.identity.resources import Resources
 from firewall.identity.rfc9068.tokens import ALGORITHM
+from firewall.identity.rfc9396.requested import TYPES_SUPPORTED
 from firewall.identity.settings import IdentitySettings, ProtectedResource
 from firewall.wire import jwt
 
@@ -48,6 +50,9 @@ def server_metadata(settings: IdentitySettings, resources: Resources) -> JSONObj
         "scopes_supported": [*resources.all_scopes(), "offline_access"],
         "client_id_metadata_document_supported": settings.cimd_policy != "off",
         "authorization_response_iss_parameter_supported": True,
+        "authorization_details_types_supported": list(TYPES_SUPPORTED),
+        "acr_values_supported": list(LEVELS),
+        **({"device_authorization_endpoint": f"{url}/device_authorization"} if settings.device_grant else {}),
     }
 
 

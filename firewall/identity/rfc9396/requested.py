@@ -12,7 +12,7 @@ from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.tool_details import TYPE, ToolDetail, covers, parse_details
 from firewall.wire import strict_json
-from firewall.wire.oauth import OAuthError
+from firewall.wire.oauth import Form, OAuthError
 
 TYPES_SUPPORTED = (TYPE,)
 AGGREGATE = "/mcp"
@@ -33,6 +33,18 @@ def read_details(text: str, resource: str) -> tuple[ToolDetail, ...]:
         if detail.locations != (resource,) or not _is_mcp(resource):
             raise OAuthError("invalid_authorization_details", "details_location")
     return details
+
+
+def requested_details(form: Form, given: tuple[JSONObject, ...], resource: str) -> tuple[JSONObject, ...]:
+    """Return what a token request leaves of the details that were agreed to: all of them, or fewer.
+
+    Where nothing was agreed beside scopes, a client may still bind its own token. Raises OAuthError
+    invalid_authorization_details.
+    """
+    wanted = read_details(form.get("authorization_details"), resource)
+    if not wanted:
+        return given
+    return details_json(narrowed(wanted, parse_details(list(given))) if given else wanted)
 
 
 def narrowed(wanted: Iterable[ToolDetail], given: Iterable[ToolDetail]) -> tuple[ToolDetail, ...]:

@@ -8,6 +8,7 @@ from authlib.oauth2.rfc6749 import ClientCredentialsGrant
 
 from firewall.identity.engine.grant import CONFIDENTIAL, TokenBody, TokenGrant
 from firewall.identity.rfc9068.tokens import TokenFacts
+from firewall.identity.rfc9396.requested import requested_details
 from firewall.wire import oauth
 
 
@@ -30,6 +31,7 @@ class ClientCredentials(TokenGrant, ClientCredentialsGrant):  # type: ignore[mis
         resource = oauth.check_resource(self.form.get("resource"), parts.resources.by_uri)
         wanted = oauth.parse_scope(self.form.get("scope")) or parts.resources.by_uri[resource].default_scopes
         scopes = self.entitled(wanted, resource, None)
+        details = requested_details(self.form, (), resource)
         facts = TokenFacts(
             tenant=client.tenant,
             subject=client.client_id,
@@ -40,5 +42,6 @@ class ClientCredentials(TokenGrant, ClientCredentialsGrant):  # type: ignore[mis
             kind="service",
             standing=parts.grants.standing.of(client.tenant, client.client_id, resource, scopes),
             cnf_jkt=self.proof,
+            authorization_details=details,
         )
-        return self.body(self.issue(facts))
+        return self.body(self.issue(facts), details=details)

@@ -8,12 +8,9 @@ from authlib.oauth2.rfc6749 import AuthorizationCodeGrant
 from authlib.oauth2.rfc7636 import CodeChallenge
 
 from firewall.identity.engine.grant import ANY_CLIENT, TokenBody, TokenGrant
-from firewall.identity.grants import OAuthGrant
 from firewall.identity.oauth21.codes import CodeFacts
-from firewall.identity.oauth21.grants.person import person_token
-from firewall.identity.oauth21.refresh import RefreshFacts
+from firewall.identity.oauth21.grants.person import first_tokens
 from firewall.identity.people.users import User
-from firewall.identity.records import SECOND_US
 from firewall.wire import oauth
 from firewall.wire.oauth import OAuthError
 
@@ -87,46 +84,4 @@ class CodeGrant(TokenGrant, AuthorizationCodeGrant):  # type: ignore[misc] # aut
         include_refresh_token: bool = True,
     ) -> TokenBody:
         """Save the grant and return its first tokens, both for the code's one resource. Raises OAuthError."""
-        parts, facts = self.parts, self.request.authorization_code.facts
-        scopes = self.entitled(facts.scopes, facts.resource, user)
-        if parts.grants.is_revoked(facts.tenant, facts.grant_id):
-            raise OAuthError("invalid_grant", "grant_revoked")
-        # Read before what the code says is compared: an ending in between leaves what is issued here behind it.
-        standing = parts.grants.standing.of(facts.tenant, facts.subject, facts.resource, scopes)
-        if not parts.grants.stands(facts.tenant, facts.subject, facts.resource, facts.scopes, facts.standing):
-            raise OAuthError("invalid_grant", "grant_ended")
-        now_s = parts.clock.now_us() // SECOND_US
-        client = self.client
-        parts.grants.save(
-            OAuthGrant(
-                facts.tenant,
-                facts.subject,
-                facts.grant_id,
-                client.client_id,
-                facts.client_name,
-                facts.resource,
-                scopes,
-                now_s,
-                standing,
-            )
-        )
-        renewable = RefreshFacts(
-            tenant=facts.tenant,
-            subject=facts.subject,
-            client_id=client.client_id,
-            resource=facts.resource,
-            scopes=scopes,
-            grant_id=facts.grant_id,
-            session_id=facts.session_id,
-            auth_time=facts.auth_time,
-            acr=facts.acr,
-            created_s=now_s,
-            standing=standing,
-            amr=facts.amr,
-            # A confidential client proves itself anyway (RFC 9449 §5).
-            jkt=self.proof if client.auth_method == "none" else "",
-            authorization_details=facts.authorization_details,
-        )
-        refresh_token = parts.refresh.issue(renewable) if include_refresh_token else ""
-        issued = self.issue(person_token(renewable, user, scopes, standing, self.proof))
-        return self.body(issued, refresh_token=refresh_token)
+        return first_tokens(self, self.request.authorization_code.facts, user, renewable=include_refresh_token)

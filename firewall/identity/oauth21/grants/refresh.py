@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from authlib.oauth2.rfc6749 import RefreshTokenGrant
 
+from firewall.core.jsonvalue import JSONObject
 from firewall.identity.engine.grant import ANY_CLIENT, TokenBody, TokenGrant
 from firewall.identity.oauth21.grants.person import person_token
 from firewall.identity.oauth21.refresh import RefreshFacts
 from firewall.identity.people.users import User
+from firewall.identity.rfc9396.requested import requested_details
 from firewall.wire import oauth
 from firewall.wire.oauth import OAuthError
 
@@ -17,11 +20,12 @@ from firewall.wire.oauth import OAuthError
 class Presented:
     """A refresh token that was found, as authlib asks about it (its ``TokenMixin``)."""
 
-    __slots__ = ("facts", "wanted")
+    __slots__ = ("details", "facts", "wanted")
 
-    def __init__(self, facts: RefreshFacts, wanted: tuple[str, ...]) -> None:
+    def __init__(self, facts: RefreshFacts, wanted: tuple[str, ...], details: tuple[JSONObject, ...]) -> None:
         self.facts = facts
         self.wanted = wanted
+        self.details = details
 
     def check_client(self, client: object) -> bool:
         """Return True: `RefreshTokens.find` gave it to its own client only."""
@@ -44,7 +48,8 @@ class RefreshGrant(TokenGrant, RefreshTokenGrant):  # type: ignore[misc] # authl
         asked = oauth.parse_scope(self.form.get("scope"))
         wanted = tuple(s for s in asked if s != "offline_access") or facts.scopes
         oauth.check_not_wider(wanted, facts.scopes)
-        return Presented(facts, wanted)
+        details = requested_details(self.form, facts.authorization_details, facts.resource)
+        return Presented(facts, wanted, details)
 
     def _validate_token_scope(self, token: Presented) -> None:
         """Do nothing: checked with the token. authlib's own would refuse ``offline_access``, which clients repeat."""
@@ -56,13 +61,15 @@ class RefreshGrant(TokenGrant, RefreshTokenGrant):  # type: ignore[misc] # authl
     def issue_token(self, user: User, refresh_token: Presented) -> TokenBody:
         """Use the token and return its successor with a new access token. Raises OAuthError."""
         parts, facts = self.parts, refresh_token.facts
-        scopes = self.entitled(refresh_token.wanted, facts.resource, user)
+        scopes = self.entitled(refresh_token.wanted, facts.resource, user, acr=facts.acr)
         standing = parts.grants.standing.of(facts.tenant, facts.subject, facts.resource, scopes)
         successor = parts.refresh.rotate(self.form.get("refresh_token"))
         # Asked again: an ending since `find` would otherwise be outrun by the standing that was just read.
         parts.refresh.find(successor, self.client.client_id)
-        issued = self.issue(person_token(facts, user, scopes, standing, self.proof))
-        return self.body(issued, refresh_token=successor)
+        # This token may be narrower; the next one may be as wide as the grant again (RFC 9396 §6).
+        now = replace(facts, authorization_details=refresh_token.details)
+        issued = self.issue(person_token(now, user, scopes, standing, self.proof))
+        return self.body(issued, refresh_token=successor, details=refresh_token.details)
 
     def revoke_old_credential(self, refresh_token: Presented) -> None:
         """Do nothing: `rotate` has claimed it before its successor existed."""
