@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from firewall.core.bounds import ACTOR_CHAIN
 from firewall.core.errors import Malformed
+from firewall.core.tool_details import ToolDetail
 from firewall.core.jsonvalue import JSON
 
 
@@ -30,6 +31,7 @@ class Actor:
 class Principal:
     """The verified caller. ``expires_at`` is Unix seconds; ``audience`` is the resource URI.
 
+    details: the only calls of tools that its token permits, () where scopes alone decide (`core.tool_details`).
     run: the clean context that its flow labels belong to (`core.run`), "" for the caller's plain one.
     """
 
@@ -51,6 +53,7 @@ class Principal:
     cimd_verified: bool = False
     cnf: str = ""
     run: str = ""
+    details: tuple[ToolDetail, ...] = ()
     key: tuple[str, str, str] = field(init=False, compare=False, default=("", "", ""))
 
     def __post_init__(self) -> None:
