@@ -113,7 +113,7 @@ class ProtectedResource:
 
     scopes: all that exist here. default_scopes: the minimal useful set; told in metadata and
     challenges, and meant when a client asks for none. tenants: () means all. step_up: what it asks of the
-    sign-in behind a token.
+    sign-in behind a token. dpop_required: bearer tokens are refused here (RFC 9728 §2).
     """
 
     path: str
@@ -122,6 +122,7 @@ class ProtectedResource:
     default_scopes: tuple[str, ...]
     tenants: tuple[str, ...] = ()
     step_up: StepUp | None = None
+    dpop_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,8 @@ class IdentitySettings:
     public_url: the bare origin that clients see, ``https://fw.example``; also the issuer. Never
         derived from a request. http only on loopback.
     run_lifetime_s: how long a run lasts at most. runs_per_hour: how many a client may begin in a tenant.
+    registration: whether clients may register themselves at ``/register`` (RFC 7591); registration_cap: how
+        many such clients are kept, the least recently used goes first.
     workloads: issuers of workload credentials, for clients of method ``workload``.
     cimd_policy: which client id hosts may be fetched at all; judged before any network (`cimd.trust`).
     cimd_hosts: names, or ``*.name`` for all below it. cimd_ports: allowed beside 443.
@@ -148,6 +151,8 @@ class IdentitySettings:
     cimd_policy: Literal["allowlist", "any", "off", "policy"] = "allowlist"
     cimd_hosts: tuple[str, ...] = CIMD_HOSTS
     cimd_ports: frozenset[int] = frozenset()
+    registration: bool = False
+    registration_cap: int = 1000
     cimd_pinned: Mapping[str, JSON] = field(default_factory=dict)
     token_lifetime_s: int = TOKEN_LIFETIME_S
     code_lifetime_s: int = CODE_LIFETIME_S
@@ -162,6 +167,7 @@ class IdentitySettings:
     operator_token_lifetime_s: int = 3600
     run_lifetime_s: int = RUN_LIFETIME_S
     runs_per_hour: int = 600
+    dpop_nonce_required: bool = False
     min_password_chars: int = 12
     authorize_per_minute: int = 60
     token_per_minute: int = 300
@@ -178,7 +184,7 @@ class IdentitySettings:
         if len(set(paths)) != len(paths):
             raise ConfigFault("resource_twice", "two protected resources share a path")
         for client in self.clients:
-            _check_client(client)
+            check_client(client)
         for workload in self.workloads:
             _check_workload(workload)
         if len({(w.kind, w.issuer) for w in self.workloads}) != len(self.workloads):
@@ -218,7 +224,8 @@ def check_public_url(url: str) -> None:
     raise ConfigFault("public_url", "plain http is for loopback only", fix=fix)
 
 
-def _check_client(client: ClientSettings) -> None:
+def check_client(client: ClientSettings) -> None:
+    """Raise ConfigFault when a registered client contradicts itself."""
     where = f"client {client.client_id!r}"
     if client.client_id.startswith("https://"):
         raise ConfigFault(

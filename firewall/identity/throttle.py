@@ -29,10 +29,14 @@ class Throttle:
 
     def allow(self, what: str, who: str, *, per_minute: int) -> bool:
         """Count one event and return whether it is within the limit of its minute."""
-        minute = self._clock.now_us() // (60 * SECOND_US)
-        key = f"{what}/{_short(who)}/{minute}"
-        expires_us = (minute + 2) * 60 * SECOND_US
-        return self._counts.add(NODE, key, 1, ceiling=per_minute, expires_us=expires_us) == 1
+        return self.allow_within(what, who, limit=per_minute, window_s=60)
+
+    def allow_within(self, what: str, who: str, *, limit: int, window_s: int) -> bool:
+        """Count one event and return whether it is within the limit of its window (fixed, of the clock)."""
+        window = self._clock.now_us() // (window_s * SECOND_US)
+        key = f"{what}/{_short(who)}/{window}"
+        expires_us = (window + 2) * window_s * SECOND_US
+        return self._counts.add(NODE, key, 1, ceiling=limit, expires_us=expires_us) == 1
 
     def wait_s(self, account: str, address: str) -> int:
         """Return how long this address must wait before it tries this account again."""

@@ -154,6 +154,8 @@ def error_reply(error: str, status: int, *, headers: Headers = ()) -> FixedReply
 ERRORS: Final = {
     "invalid_request": "The request is missing a parameter, repeats one, or has one that is not allowed.",
     "invalid_client": "Client authentication failed.",
+    "invalid_client_metadata": "The description of the client has a member that is not allowed here.",
+    "invalid_redirect_uri": "A redirect URI is missing, or is not one that a client may register here.",
     "invalid_grant": "The code or token is not valid, has expired, was used, or belongs to another client.",
     "unauthorized_client": "This client may not use this way of obtaining a token.",
     "unsupported_grant_type": "This grant type is not supported.",
