@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from joserfc.jwk import ECKey
-
 from firewall.core.bounds import METADATA_BYTES
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSON, JSONObject
@@ -144,8 +142,3 @@ def document_path(group: str, *, signed: bool) -> str:
     """Return the path of our document of a group."""
     stem = "/oauth/client" if signed else "/oauth/client-public"
     return f"{stem}/{group}.json" if group else f"{stem}.json"
-
-
-def signing_keys(active: ECKey, *others: ECKey) -> SigningKeys:
-    """Return client keys; a name, so that nobody passes the token-signing keys by habit."""
-    return SigningKeys(active, *others)

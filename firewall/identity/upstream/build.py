@@ -1,0 +1,174 @@
+"""Everything about signing in to upstreams, put together: objects only, no I/O."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from joserfc.jwk import ECKey
+
+from firewall.core.permit import FixedReply
+from firewall.core.ports import Clock, Ids, SharedMarks, Store
+from firewall.identity.people.pages import Pages
+from firewall.identity.people.sessions import LoginSessions
+from firewall.identity.people.sign_in import SignIn
+from firewall.identity.people.transactions import Transactions
+from firewall.identity.people.users import Users
+from firewall.identity.rfc9068.tokens import SigningKeys
+from firewall.identity.serve import Handler
+from firewall.identity.settings import IdentitySettings, Record, TokenBytes
+from firewall.identity.throttle import Throttle
+from firewall.identity.upstream.asks import Asks
+from firewall.identity.upstream.broker import BrokerParts, UpstreamBroker
+from firewall.identity.upstream.connecting import Legs
+from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
+from firewall.identity.upstream.discovery import Discovery, Fetcher
+from firewall.identity.upstream.grants import UpstreamGrants
+from firewall.identity.upstream.minting import Minting
+from firewall.identity.upstream.our_client import JWKS_PATH, ClientIdentity
+from firewall.identity.upstream.pages import ConnectPages, ConnectParts
+from firewall.identity.upstream.registration import Registrations
+from firewall.identity.upstream.settings import UpstreamAuth
+from firewall.identity.upstream.subjects import SubjectTokens
+from firewall.identity.upstream.token_client import TokenClient
+from firewall.identity.upstream.verify import TokenVerifier
+from firewall.identity.web import WebRequest, json_reply
+from firewall.state.envelope import Envelopes
+from firewall.wire import strict_json
+
+DOCUMENT_CACHE_S: Final = 3600
+# Ends of an account after which what it gave us elsewhere ends too; a changed password is not one.
+_ENDS: Final = frozenset({"user_disabled"})
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamsGiven:
+    """What configuration and the composition root give.
+
+    auths: upstreams with a sign-in. static: what is presented to each upstream otherwise, secrets or nothing.
+    fetcher: our way out. key, older_keys: of our clients, for nothing else. masters: wrap the tenants' keys.
+    """
+
+    auths: Mapping[str, UpstreamAuth]
+    static: Mapping[str, CredentialSettings]
+    fetcher: Fetcher
+    key: ECKey
+    masters: Sequence[bytes]
+    older_keys: tuple[ECKey, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleParts:
+    """What the pages need of the front door."""
+
+    users: Users
+    sign_in: SignIn
+    sessions: LoginSessions
+    transactions: Transactions
+    throttle: Throttle
+    pages: Pages
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """broker: for the gateways. subjects: for whoever signs people in. routes: for the front door."""
+
+    broker: UpstreamBroker
+    subjects: SubjectTokens
+    grants: UpstreamGrants
+    routes: Mapping[str, Mapping[str, Handler]]
+
+
+def build_upstreams(
+    given: UpstreamsGiven,
+    settings: IdentitySettings,
+    people: PeopleParts,
+    *,
+    store: Store,
+    marks: SharedMarks,
+    clock: Clock,
+    ids: Ids,
+    token_bytes: TokenBytes,
+    record: Record,
+) -> Upstreams:
+    """Return the broker and its pages. Raises ConfigFault: upstream_auth, upstream_documents, credential_*."""
+    envelopes = Envelopes(store, given.masters, token_bytes=token_bytes)
+    identity = ClientIdentity(settings.public_url, SigningKeys(given.key, *given.older_keys), given.auths, clock, ids)
+    grants = UpstreamGrants(store, envelopes, marks, clock)
+    subjects = SubjectTokens(store, envelopes, clock)
+
+    def changed(upstream: str, issuer: str) -> None:
+        record("identity.upstream.issuer_changed", {"upstream": upstream, "issuer": issuer})
+        marks.bump()  # every worker looks again before it presents what it remembers
+
+    discovery = Discovery(given.fetcher, clock, store, changed)
+    registrations = Registrations(identity, given.fetcher, store, envelopes, clock, given.environment)
+    tokens = TokenClient(given.fetcher, identity)
+    asks = Asks(store, clock, ids)
+    verifier = TokenVerifier(given.fetcher, clock)
+    minting = Minting(identity, registrations, discovery, tokens, verifier, subjects, clock, record)
+    broker = UpstreamBroker(
+        BrokerParts(
+            public_url=settings.public_url,
+            auths=given.auths,
+            static=StaticUpstreamCredentials(given.static, given.environment),
+            discovery=discovery,
+            registrations=registrations,
+            tokens=tokens,
+            minting=minting,
+            grants=grants,
+            asks=asks,
+            marks=marks,
+            clock=clock,
+            record=record,
+        )
+    )
+    pages = ConnectPages(
+        ConnectParts(
+            settings=settings,
+            auths=given.auths,
+            identity=identity,
+            discovery=discovery,
+            registrations=registrations,
+            tokens=tokens,
+            grants=grants,
+            asks=asks,
+            legs=Legs(store, envelopes, clock, ids, settings, token_bytes),
+            sign_in=people.sign_in,
+            sessions=people.sessions,
+            transactions=people.transactions,
+            throttle=people.throttle,
+            pages=people.pages,
+            clock=clock,
+            ids=ids,
+            record=record,
+        )
+    )
+
+    def ended(tenant: str, subject: str, reason: str) -> None:
+        if reason in _ENDS:
+            grants.drop_person(tenant, subject)
+            subjects.drop(tenant, subject)
+
+    people.users.on_end(ended)
+    return Upstreams(broker, subjects, grants, {**pages.routes, **_documents(identity)})
+
+
+def _documents(identity: ClientIdentity) -> Mapping[str, Mapping[str, Handler]]:
+    """Return the routes of our client documents and keys: open to everybody, as they must be."""
+
+    async def document(data: bytes, _request: WebRequest) -> FixedReply:
+        return json_reply(strict_json.loads(data), cache_s=DOCUMENT_CACHE_S)
+
+    async def keys(_request: WebRequest) -> FixedReply:
+        return json_reply(identity.jwks(), cache_s=300)
+
+    routes: dict[str, Mapping[str, Handler]] = {
+        path: {"GET": partial(document, data)} for path, data in identity.documents.items()
+    }
+    routes[JWKS_PATH] = {"GET": keys}
+    return routes
