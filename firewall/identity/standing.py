@@ -45,6 +45,11 @@ def person(url: str, subject: str) -> str:
     return f"person/{url} {subject}"
 
 
+def exchange(txn: str, client_id: str) -> str:
+    """Return the name of what a client got by token exchange within a transaction (RFC 8693)."""
+    return f"exchange/{txn} {client_id}"
+
+
 class Standing:
     """The counters of endings, per tenant; those of `NODE` count for every tenant."""
 

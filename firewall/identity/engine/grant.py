@@ -94,12 +94,18 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
             raise OAuthError("invalid_scope", "scope_empty")
         return (*scopes, *attained(wanted, acr)) if user else scopes
 
-    def issue(self, facts: TokenFacts, *, lifetime_s: int = 0) -> IssuedToken:
-        """Return a new access token after its issue was recorded (OP-06): without a record there is none."""
-        issued = self.parts.tokens.issue(facts, lifetime_s=lifetime_s)
+    def issue(
+        self, facts: TokenFacts, *, lifetime_s: int = 0, until_s: int = 0, told: JSONObject | None = None
+    ) -> IssuedToken:
+        """Return a new access token after its issue was recorded (OP-06): without a record there is none.
+
+        lifetime_s, until_s: see `TokenIssuer.issue`. told: further facts of the record.
+        """
+        issued = self.parts.tokens.issue(facts, lifetime_s=lifetime_s, until_s=until_s)
         self.parts.record(
             "identity.token.issued",
             {
+                **(told or {}),
                 "tenant": facts.tenant,
                 "sub": facts.subject,
                 "client_id": facts.client_id,

@@ -11,8 +11,10 @@ from joserfc.jwk import ECKey
 
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Clock, Ids
+from firewall.core.run import run_ends_s
 from firewall.identity.records import SECOND_US
 from firewall.wire import jwt
+from firewall.wire.oauth import OAuthError
 
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - a media type
 ALGORITHM = "ES256"
@@ -104,10 +106,20 @@ class TokenIssuer:
         self._ids = ids
         self._lifetime_s = lifetime_s
 
-    def issue(self, facts: TokenFacts, *, lifetime_s: int = 0) -> IssuedToken:
-        """Return a new token; lifetime_s 0 means the configured one."""
+    def issue(self, facts: TokenFacts, *, lifetime_s: int = 0, until_s: int = 0) -> IssuedToken:
+        """Return a new token; lifetime_s 0 means the configured one.
+
+        until_s: Unix seconds that it must not outlive, 0 for none; a run's end is such a bound too.
+        Raises OAuthError invalid_grant: run_ended, token_over, when nothing is left.
+        """
         now_s = self._clock.now_us() // SECOND_US
         lifetime_s = lifetime_s or self._lifetime_s
+        if until_s:
+            lifetime_s = min(lifetime_s, until_s - now_s)
+        if facts.run:
+            lifetime_s = min(lifetime_s, run_ends_s(facts.run) - now_s)
+        if lifetime_s <= 0:
+            raise OAuthError("invalid_grant", "run_ended" if facts.run else "token_over")
         token_id = self._ids.new("jti")
         claims: JSONObject = {
             "iss": self._issuer,
