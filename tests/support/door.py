@@ -16,6 +16,7 @@ from firewall.core.action import Headers
 from firewall.core.errors import AuditUnavailable, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.authorization_server import Identity, build_identity
+from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.people.users import User
 from firewall.identity.settings import ClientSettings, IdentitySettings, ProtectedResource
 from firewall.net.asgi import App
@@ -145,7 +146,7 @@ class Door:
         return self.identity.resource_server.authenticate(headers, resource, default_scope="time:read")
 
 
-def make_door(**changes: object) -> Door:
+def make_door(*, idps: ProvidersGiven | None = None, **changes: object) -> Door:
     values: dict[str, object] = {
         "public_url": ORIGIN,
         "resources": RESOURCES,
@@ -171,6 +172,7 @@ def make_door(**changes: object) -> Door:
         fetcher=fetcher,
         signing_key=SERVER_KEY,
         record=lambda event, facts: doors[0].record(event, facts),
+        idps=idps,
     )
     doors.append(Door(identity, clock, store, marks, fetcher, origin=settings.public_url))
     return doors[0]
