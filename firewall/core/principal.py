@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from firewall.core.bounds import ACTOR_CHAIN
 from firewall.core.errors import Malformed
-from firewall.core.tool_details import ToolDetail
 from firewall.core.jsonvalue import JSON
+from firewall.core.tool_details import ToolDetail
 
 
 @dataclass(frozen=True, slots=True)
