@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from firewall.core.action import Headers
+from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
 from firewall.identity.clients.registry import Client
 from firewall.identity.grants import OAuthGrants
@@ -57,33 +58,29 @@ class AnyOf:
 
 
 class Proofs(Protocol):
-    """Proof of possession at the token endpoint (RFC 9449 §5)."""
+    """Proof of possession at an endpoint that clients post to (RFC 9449 §5); `rfc9449.verifier` has it."""
 
-    def check(self, request: WebRequest) -> str:
+    @property
+    def nonce(self) -> str:
+        """A fresh nonce for the client's next proof."""
+
+    def thumbprint(self, headers: Mapping[bytes, bytes], *, path: str = ..., required: bool = ...) -> str:
         """Return the thumbprint of the key that a valid proof shows, "" where none was sent.
 
         Raises OAuthError: invalid_dpop_proof, use_dpop_nonce.
         """
 
-    def headers(self, request: WebRequest) -> Headers:
-        """Return what every answer to this request carries: a fresh ``DPoP-Nonce``, or nothing."""
 
-
-class NoProofs:
-    """Proofs that nobody asked for: a header that means nothing here is ignored, tokens are bearer tokens."""
-
-    def check(self, request: WebRequest) -> str:
-        """Return ""."""
-        return ""
-
-    def headers(self, request: WebRequest) -> Headers:
-        """Return nothing."""
-        return ()
+def with_nonce(reply: FixedReply, proofs: Proofs | None, request: WebRequest) -> FixedReply:
+    """Return the reply, with a fresh ``DPoP-Nonce`` for whoever sent a proof (RFC 9449 §8.2)."""
+    if proofs is None or b"dpop" not in request.headers:
+        return reply
+    return FixedReply(reply.status, (*reply.headers, (b"dpop-nonce", proofs.nonce.encode())), reply.body)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenParts:
-    """What the token endpoint and its grants work with."""
+    """What the token endpoint and its grants work with. proofs: None where no token is bound to a key."""
 
     settings: IdentitySettings
     resources: Resources
@@ -99,4 +96,4 @@ class TokenParts:
     record: Record
     per_minute: int
     devices: DeviceCodes
-    proofs: Proofs = NoProofs()  # noqa: RUF009 - a value without state
+    proofs: Proofs | None = None

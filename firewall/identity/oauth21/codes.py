@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Store
-from firewall.identity import opaque, records
+from firewall.identity import opaque, records, standing
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import TokenBytes
@@ -63,6 +63,7 @@ class Codes:
         owner = records.encode({"sub": facts.subject, "gid": facts.grant_id})
         self._issued.put(facts.tenant, code.key, owner, expires_us=now_us + REMEMBER_S * SECOND_US)
         value: JSONObject = {
+            "issued_s": now_us // SECOND_US,
             "sub": facts.subject,
             "client_id": facts.client_id,
             "client_name": facts.client_name,
@@ -86,7 +87,8 @@ class Codes:
     def redeem(self, text: str) -> CodeFacts:
         """Return what the code stood for; at most one caller ever gets it.
 
-        Raises OAuthError invalid_grant: code_unknown, code_replayed (the whole grant has ended by then).
+        Raises OAuthError invalid_grant: code_unknown, code_replayed (the whole grant has ended by then),
+        grant_ended (the client or the session has).
         """
         code = opaque.locate(PREFIX, text)
         if code is None:
@@ -102,6 +104,9 @@ class Codes:
             )
             raise OAuthError("invalid_grant", "code_replayed")
         value = records.decode(entry.value)
+        names = (standing.client(records.text(value, "client_id")), standing.session(records.text(value, "sid")))
+        if self._grants.standing.ended(code.tenant, names, records.number(value, "issued_s")):
+            raise OAuthError("invalid_grant", "grant_ended")
         return CodeFacts(
             tenant=code.tenant,
             subject=records.text(value, "sub"),

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from firewall.core.errors import Conflict
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Store
-from firewall.identity import opaque, records
+from firewall.identity import opaque, records, standing
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.opaque import Opaque
 from firewall.identity.records import SECOND_US
@@ -85,7 +85,22 @@ class RefreshTokens:
             raise OAuthError("invalid_grant", "grant_revoked")
         if not self._grants.stands(facts.tenant, facts.subject, facts.resource, facts.scopes, facts.standing):
             raise OAuthError("invalid_grant", "grant_ended")
+        names = (standing.client(facts.client_id), standing.session(facts.session_id))
+        if self._grants.standing.ended(facts.tenant, names, facts.created_s):
+            raise OAuthError("invalid_grant", "grant_ended")
         return facts
+
+    def live(self, text: str, client_id: str) -> tuple[RefreshFacts, int]:
+        """Return what an unused token stands for, and when it ends (Unix seconds); see `find`.
+
+        Raises OAuthError invalid_grant, also for a token that has a successor: refresh_used.
+        """
+        facts = self.find(text, client_id)
+        token = opaque.locate(PREFIX, text)
+        entry = self._tokens.get(token.tenant, token.key) if token else None
+        if entry is None or records.number(records.decode(entry.value), "used_us"):
+            raise OAuthError("invalid_grant", "refresh_used")
+        return facts, entry.expires_us // SECOND_US
 
     def rotate(self, text: str) -> str:
         """Use the token and return its successor; within the grace a repeat returns the same successor.

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firewall.core.action import Headers
 from firewall.core.permit import FixedReply
 from firewall.identity.engine import registered
-from firewall.identity.engine.parts import TokenParts
+from firewall.identity.engine.parts import TokenParts, with_nonce
 from firewall.identity.web import WebRequest, error_reply
 from firewall.wire import oauth
 from firewall.wire.oauth import OAuthError
@@ -44,13 +43,13 @@ class TokenEndpoint:
                 raise OAuthError(error, "grant_type")
             grant_type = form.get("grant_type")
             # Before the client: one that is told to use a nonce comes again, and an assertion serves once.
-            proof = parts.proofs.check(request)
+            proof = parts.proofs.thumbprint(request.headers, path=request.path) if parts.proofs else ""
             client = await parts.clients.authenticate(form, authorization, address=request.client_ip)
             reply = await self._engine().answer(request, form, client, proof)
         except OAuthError as error:
             parts.record("identity.token.refused", {"error": error.error, "code": error.code, "grant_type": grant_type})
             reply = refusal(error, basic=authorization is not None)
-        return with_headers(reply, parts.proofs.headers(request))
+        return with_nonce(reply, parts.proofs, request)
 
     def _engine(self) -> TokenServer:
         """Return the core; authlib is loaded for the first token request of a process (about 25 ms)."""
@@ -71,8 +70,3 @@ def refusal(error: OAuthError, *, basic: bool) -> FixedReply:
     if error.code == "client_delayed":
         return error_reply(error.error, 429, headers=((b"retry-after", b"60"),))
     return error_reply(error.error, 400)
-
-
-def with_headers(reply: FixedReply, more: Headers) -> FixedReply:
-    """Return the reply with further headers."""
-    return FixedReply(reply.status, (*reply.headers, *more), reply.body) if more else reply
