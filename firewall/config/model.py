@@ -86,7 +86,7 @@ class LimitsConfig(_Model):
 class ClientConfig(_Model):
     """A pre-registered OAuth client. Give ``jwks`` for private_key_jwt; none for a public client.
 
-    resource, may_act, orchestrator: delegation; see `identity.settings.ClientSettings`.
+    pushed_only, resource, may_act, orchestrator: see `identity.settings.ClientSettings`.
     """
 
     name: str = ""
@@ -97,6 +97,7 @@ class ClientConfig(_Model):
     )
     scopes: tuple[str, ...] = ()
     jwks: dict[str, Any] | None = None
+    pushed_only: bool = False
     resource: str = ""
     may_act: str = ""
     orchestrator: bool = False
@@ -212,6 +213,30 @@ class UpstreamTLS(_Model):
     client_key: str = ""
 
 
+class UpstreamSignIn(_Model):
+    """How we obtain tokens for an upstream; see `identity.upstream.settings.UpstreamAuth`."""
+
+    ways: tuple[Literal["exchange", "id_jag", "user", "client"], ...] = ("user",)
+    issuer: str = ""
+    network: Network | None = None
+    scopes: tuple[str, ...] = ()
+    client_id: str = ""
+    secret_env: str = ""
+    secret_file: Path | None = None
+    method: Literal["", "none", "private_key_jwt", "client_secret_basic", "client_secret_post"] = ""
+    s256_assumed: bool = False
+    origins: tuple[str, ...] = ()
+    resource: str = ""
+    send_resource: bool = True
+    expected_audience: str = ""
+    parameters: dict[str, str] = {}
+    group: str = ""
+    idp: str = ""
+    idp_client_id: str = ""
+    idp_secret_env: str = ""
+    idp_secret_file: Path | None = None
+
+
 class _Upstream(_Model):
     """network: the one class of address it may resolve to. tenants: whom it serves; none means ours."""
 
@@ -219,6 +244,7 @@ class _Upstream(_Model):
     trust: Literal["trusted", "untrusted"] = "untrusted"
     tenants: tuple[str, ...] = ()
     credential: Credential | None = None
+    auth: UpstreamSignIn | None = None
     tls: UpstreamTLS = UpstreamTLS()
     title: str = ""
 
@@ -261,6 +287,8 @@ class MCPUpstream(_Upstream):
     def _one_target(self) -> MCPUpstream:
         if bool(self.url) == bool(self.command):
             raise ValueError("give exactly one of url and command")
+        if self.auth is not None and self.command:
+            raise ValueError("auth is for servers with a url; a local program gets secrets by env")
         if self.sandbox == "off" and not self.unsandboxed:
             raise ValueError("sandbox: off needs unsandboxed: true beside it")
         if (self.transport == "sse") != self.legacy_sse or (self.legacy_sse and not self.url):

@@ -21,6 +21,7 @@ from firewall.identity.settings import (
     TrustedIssuer,
 )
 from firewall.identity.upstream.credentials import CredentialSettings
+from firewall.identity.upstream.settings import Secret, UpstreamAuth
 from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
 from llm_router.choose import Model, Models, Provider
@@ -262,6 +263,7 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
             resource=given.resource,
             may_act=given.may_act,
             orchestrator=given.orchestrator,
+            pushed_only=given.pushed_only,
         )
         for client_id, given in config.identity.clients.items()
     )
@@ -336,6 +338,45 @@ def _trusted_issuers(config: Config) -> tuple[TrustedIssuer, ...]:
         )
         for issuer, given in config.identity.trusted_issuers.items()
     )
+
+
+def sign_ins(config: Config) -> dict[str, UpstreamAuth]:
+    """Return how we obtain tokens for upstreams, for those that have a sign-in. Raises ConfigFault: upstream_auth."""
+    urls = {name: ("mcp", given.url) for name, given in config.mcp.items()}
+    urls |= {name: ("a2a", given.card_url) for name, given in config.a2a.items()}
+    urls |= {name: ("llm", given.base_url) for name, given in config.llm.providers.items()}
+    upstreams = {**config.mcp, **config.a2a, **config.llm.providers}
+    found: dict[str, UpstreamAuth] = {}
+    for name, given in upstreams.items():
+        own = given.auth
+        if own is None:
+            continue
+        kind, url = urls[name]
+        found[name] = UpstreamAuth(
+            url=url,
+            ways=own.ways,
+            kind=kind,  # type: ignore[arg-type]
+            title=given.title,
+            network=own.network or given.network,
+            issuer=own.issuer,
+            scopes=own.scopes,
+            client_id=own.client_id,
+            secret=Secret(own.secret_env, str(own.secret_file or "")),
+            method=own.method,
+            s256_assumed=own.s256_assumed,
+            origins=own.origins,
+            expected_audience=own.expected_audience,
+            resource=own.resource,
+            send_resource=own.send_resource,
+            parameters=own.parameters,
+            group=own.group,
+            tenants=tenants(config, given.tenants),
+            idp=own.idp,
+            idp_client_id=own.idp_client_id,
+            idp_secret=Secret(own.idp_secret_env, str(own.idp_secret_file or "")),
+        )
+        found[name].check(name)
+    return found
 
 
 def credentials(config: Config) -> dict[str, CredentialSettings]:

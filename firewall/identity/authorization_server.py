@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from joserfc.jwk import ECKey
 
-from firewall.core.ports import Clock, Ids, SharedMarks, Store
+from firewall.core.ports import Clock, Ids, SharedMarks, Store, UsedProofs
 from firewall.identity.cimd.documents import ClientDocuments, DocumentFetcher
 from firewall.identity.clients.registry import Clients
 from firewall.identity.engine.parts import AnyOf, TokenParts
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.issue import OperatorTokens
+from firewall.identity.issuers.direct import DirectGiven, build_direct
 from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
 from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
@@ -41,10 +42,16 @@ from firewall.identity.rfc7523.client_auth import ClientAuthenticator, ClientKey
 from firewall.identity.rfc8628.codes import DeviceCodes
 from firewall.identity.rfc8628.endpoint import DeviceAuthorizationEndpoint
 from firewall.identity.rfc8628.page import DevicePage, DeviceParts
+from firewall.identity.rfc7662.introspection import IntrospectionEndpoint
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
+from firewall.identity.rfc9449.nonces import Nonces
+from firewall.identity.rfc9449.verifier import ProofVerifier, TokenRequestProofs
+from firewall.identity.rfc9126.par import PushedEndpoint, PushedRequests
 from firewall.identity.serve import FrontDoor
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import Throttle
+from firewall.state.replays import UsedOnce
+from firewall.identity.upstream.build import PeopleParts, Upstreams, UpstreamsGiven, build_upstreams
 from firewall.state.vault import Sealer
 
 
@@ -68,6 +75,7 @@ class Identity:
     sign_in: SignIn
     pages: Pages
     settings: IdentitySettings
+    upstreams: Upstreams | None = None
 
     def first_contact_page(self, *, origin: str, path: str) -> FirstContactPage:
         """Return the page for the admin listener."""
@@ -90,11 +98,15 @@ def build_identity(
     token_bytes: TokenBytes = secrets.token_bytes,
     sealer: Sealer | None = None,
     idps: ProvidersGiven | None = None,
+    direct: DirectGiven | None = None,
+    used: UsedProofs | None = None,
+    nonce_keys: tuple[bytes, ...] = (),
 ) -> Identity:
     """Return the front door with everything it needs; objects only, no I/O. idps: identity providers, where any.
 
     signing_key: the key that signs; or the set that its rotation keeps (`rfc9068.rotation`).
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
+    upstreams: how we sign in to what stands behind us.
     """
     keys = signing_key if isinstance(signing_key, SigningKeys) else SigningKeys(signing_key, *other_keys)
     resources = Resources(settings.public_url, settings.resources)
@@ -131,6 +143,7 @@ def build_identity(
             record=record,
         )
     )
+    pushed = PushedRequests(store, clock, token_bytes)
     codes = Codes(store, clock, grants, token_bytes, lifetime_s=settings.code_lifetime_s)
     devices = DeviceCodes(store, clock, token_bytes, lifetime_s=settings.device_lifetime_s)
     refresh = RefreshTokens(store, clock, grants, token_bytes, settings)
@@ -145,6 +158,7 @@ def build_identity(
             transactions=transactions,
             consents=consents,
             codes=codes,
+            pushed=pushed,
             standing=grants.standing,
             throttle=throttle,
             pages=pages,
@@ -153,6 +167,18 @@ def build_identity(
             record=record,
         )
     )
+    used, nonce_keys = used or UsedOnce(None), nonce_keys or (token_bytes(32),)
+    at_token, at_resource = (
+        ProofVerifier(
+            settings.public_url,
+            Nonces(nonce_keys, clock, place),
+            used,
+            clock,
+            nonce_required=settings.dpop_nonce_required,
+        )
+        for place in ("token", "resource")
+    )
+    others = build_direct(direct, resources, store, clock)
     token = TokenEndpoint(
         TokenParts(
             settings=settings,
@@ -169,6 +195,7 @@ def build_identity(
             ids=ids,
             record=record,
             per_minute=settings.token_per_minute,
+            proofs=TokenRequestProofs(at_token),
         )
     )
     revocation = RevocationEndpoint(
@@ -202,6 +229,13 @@ def build_identity(
                 "/device/decide": {"POST": device_page.decide},
             }
         )
+    par = PushedEndpoint(
+        authenticator, pushed, authorization.checked, None, throttle, record, per_minute=settings.token_per_minute
+    )
+    introspection = IntrospectionEndpoint(
+        authenticator, resources, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
+    )
+    front_door.mount({"/par": {"POST": par.serve}, "/introspect": {"POST": introspection.serve}})
     if idps is not None:
         relying_party = build_relying_party(
             idps,
@@ -223,9 +257,25 @@ def build_identity(
         front_door.mount(relying_party.routes)
         sign_in.ways = relying_party.offers
         account.leave = relying_party.sign_outs.leave
+    broker = None
+    if upstreams is not None:
+        broker = build_upstreams(
+            upstreams,
+            settings,
+            PeopleParts(users, sign_in, sessions, transactions, throttle, pages),
+            store=store,
+            marks=marks,
+            clock=clock,
+            ids=ids,
+            token_bytes=token_bytes,
+            record=record,
+        )
+        front_door.mount(broker.routes)
     return Identity(
         front_door=front_door,
-        resource_server=BearerResourceServer(resources, keys, grants, marks, clock),
+        resource_server=BearerResourceServer(
+            resources, keys, grants, marks, clock, proofs=at_resource, others=others
+        ),
         resources=resources,
         users=users,
         links=links,
@@ -235,4 +285,5 @@ def build_identity(
         sign_in=sign_in,
         pages=pages,
         settings=settings,
+        upstreams=broker,
     )

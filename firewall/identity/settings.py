@@ -37,6 +37,7 @@ class ClientSettings:
     resource: path of the protected resource that the client stands behind, ``/a2a/planner``; it may exchange
         tokens for that audience (TX-01). may_act: client that may exchange the tokens people give to this one.
     orchestrator: may begin runs by token exchange (DESIGN §6b-1); a confidential client only.
+    pushed_only: asks for authorization by pushed requests alone (RFC 9126 §6).
     """
 
     client_id: str
@@ -53,6 +54,7 @@ class ClientSettings:
     resource: str = ""
     may_act: str = ""
     orchestrator: bool = False
+    pushed_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

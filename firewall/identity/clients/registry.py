@@ -22,7 +22,7 @@ class Client:
     """A known client.
 
     host: what a person is shown as its identity; "" for a registered one, whose name the operator chose.
-    resource, may_act, orchestrator: see `ClientSettings`; never what a document says of itself.
+    resource, may_act, orchestrator, pushed_only: see `ClientSettings`; never what a document says of itself.
     tenant: "" for clients of every tenant. digest: changes when a person must be asked again (UI-01).
     claimed: it chose its name itself, and nobody vouches for that. logo_uri: never shown; see `cimd.logos`.
     """
@@ -45,6 +45,7 @@ class Client:
     orchestrator: bool = False
     claimed: bool = False
     logo_uri: str = ""
+    pushed_only: bool = False
 
     @property
     def loopback_only(self) -> bool:
@@ -106,6 +107,7 @@ def from_settings(settings: ClientSettings) -> Client:
         resource=settings.resource,
         may_act=settings.may_act,
         orchestrator=settings.orchestrator,
+        pushed_only=settings.pushed_only,
     )
 
 

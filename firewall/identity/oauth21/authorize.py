@@ -29,6 +29,7 @@ from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transaction, Transactions, check_form_token
 from firewall.identity.records import SECOND_US
 from firewall.identity.resources import Resources
+from firewall.identity.rfc9126.par import PushedRequests
 from firewall.identity.rfc9396.requested import details_json, details_text, read_details
 from firewall.identity.rfc9470 import levels
 from firewall.identity.settings import IdentitySettings, Record
@@ -53,6 +54,7 @@ class AuthorizeParts:
     transactions: Transactions
     consents: Consents
     codes: Codes
+    pushed: PushedRequests
     standing: Standing
     throttle: Throttle
     pages: Pages
@@ -77,6 +79,9 @@ class Authorization:
             return message(parts.pages, "busy", 429)
         try:
             form = oauth.parse_form(request.query)
+            pushed = form.get("request_uri")
+            if pushed:
+                form = parts.pushed.take(pushed, form.get("client_id"))
             client_id, redirect_uri = oauth.parse_identity(form)
         except OAuthError:
             return message(parts.pages, "request", 400)
@@ -90,14 +95,17 @@ class Authorization:
         if not oauth.redirect_matches(client.redirect_uris, redirect_uri):
             return message(parts.pages, "redirect", 400)
         try:
-            asked = self._checked(form, client)
+            if client.pushed_only and not pushed:
+                raise OAuthError("invalid_request", "pushed_missing")
+            asked = self.checked(form, client)
         except OAuthError as error:
             return self._error_redirect(redirect_uri, _safe_state(form), error.error)
         own = request.headers.get(b"sec-fetch-site") in OWN_INITIATIVE
         transaction, cookie = parts.transactions.open(asked, cross_site=not own)
         return await self._step(request, transaction, client, headers=(cookie,))
 
-    def _checked(self, form: Form, client: Client) -> AuthorizationRequest:
+    def checked(self, form: Form, client: Client) -> AuthorizationRequest:
+        """Return what a known client asks for, here or at `/par`. Raises OAuthError, to be told to the client."""
         asked = oauth.parse_authorization_request(form)
         if "authorization_code" not in client.grant_types:
             raise OAuthError("unauthorized_client", "grant_type")

@@ -12,20 +12,26 @@ from firewall.identity.engine import registered
 from firewall.identity.resources import Resources
 from firewall.identity.rfc9068.tokens import ALGORITHM
 from firewall.identity.rfc9396.requested import TYPES_SUPPORTED
+from firewall.identity.rfc9449.proof import ALGORITHMS as DPOP_ALGORITHMS
 from firewall.identity.settings import IdentitySettings, ProtectedResource
 from firewall.wire import jwt
 
 AUTH_METHODS = ("none", "private_key_jwt", "client_secret_basic")
 
 
-def resource_metadata(resources: Resources, resource: ProtectedResource) -> JSONObject:
-    """Return the protected resource metadata (RFC 9728 §2). scopes_supported is the minimal useful set (MCP)."""
+def resource_metadata(resources: Resources, resource: ProtectedResource, *, others: tuple[str, ...] = ()) -> JSONObject:
+    """Return the protected resource metadata (RFC 9728 §2). scopes_supported is the minimal useful set (MCP).
+
+    others: further issuers whose access tokens are taken here (direct mode).
+    """
     return {
         "resource": resources.uri(resource.path),
         "resource_name": resource.title,
-        "authorization_servers": [resources.public_url],
+        "authorization_servers": [resources.public_url, *others],
         "scopes_supported": list(resource.default_scopes),
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
+        **({"dpop_bound_access_tokens_required": True} if resource.dpop_required else {}),
     }
 
 
@@ -37,6 +43,8 @@ def server_metadata(settings: IdentitySettings, resources: Resources) -> JSONObj
         "authorization_endpoint": f"{url}/authorize",
         "token_endpoint": f"{url}/token",
         "revocation_endpoint": f"{url}/revoke",
+        "introspection_endpoint": f"{url}/introspect",
+        "pushed_authorization_request_endpoint": f"{url}/par",
         "jwks_uri": f"{url}/.well-known/jwks.json",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
@@ -46,10 +54,15 @@ def server_metadata(settings: IdentitySettings, resources: Resources) -> JSONObj
         "token_endpoint_auth_signing_alg_values_supported": list(jwt.ALGORITHMS),
         "revocation_endpoint_auth_methods_supported": list(AUTH_METHODS),
         "revocation_endpoint_auth_signing_alg_values_supported": list(jwt.ALGORITHMS),
+        # Who introspects proves itself: a name alone is no proof (RFC 7662 §2.1).
+        "introspection_endpoint_auth_methods_supported": [m for m in AUTH_METHODS if m != "none"],
+        "introspection_endpoint_auth_signing_alg_values_supported": list(jwt.ALGORITHMS),
+        "require_pushed_authorization_requests": False,
         # offline_access belongs here and never into resource metadata or challenges (MCP 2026-07-28).
         "scopes_supported": [*resources.all_scopes(), "offline_access"],
         "client_id_metadata_document_supported": settings.cimd_policy != "off",
         "authorization_response_iss_parameter_supported": True,
+        "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
         "authorization_details_types_supported": list(TYPES_SUPPORTED),
         "acr_values_supported": list(LEVELS),
         **({"device_authorization_endpoint": f"{url}/device_authorization"} if settings.device_grant else {}),
