@@ -51,7 +51,8 @@ from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.redemption import ClientKey
 from firewall.identity.oidc.secret import secret_reader
 from firewall.identity.rfc9068.rotation import KeyRotation
-from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
+from firewall.identity.upstream.build import UpstreamsGiven
+from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.net.channel import Peers, Seat
@@ -59,6 +60,7 @@ from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
+from firewall.net.renewing import RenewingClient
 from firewall.net.runtime import SystemClock, Tasks, trim
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
@@ -322,7 +324,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     registry, pins = core.registry, core.pins
     _configure(config, registry)
     dialler = Dialler(clock)
-    client = PooledClient(dialler)
+    client = RenewingClient(PooledClient(dialler))
     specs = mcp_specs(config, registry)
     resources = rooms.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
 
@@ -342,8 +344,10 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         record=record,
         sealer=sealer,
         idps=_idps(config, dialler, keys),
+        upstreams=_upstreams(config, dialler, keys),
     )
-    credentials = StaticUpstreamCredentials(rooms.credentials(config), os.environ)
+    assert identity.upstreams is not None
+    credentials = identity.upstreams.broker
     support = sandbox.detect()
     parts: dict[str, Any] = {
         "client": client,
@@ -474,6 +478,14 @@ def _idps(config: Config, dialler: Dialler, keys: KeyRing) -> ProvidersGiven:
         secret_reader(os.environ),
         passwords=config.identity.passwords == "on",
         key=ClientKey(ECKey.import_key(key), thumbprint(key)),
+    )
+
+
+def _upstreams(config: Config, dialler: Dialler, keys: KeyRing) -> UpstreamsGiven:
+    """Return what the front door needs to sign in to upstreams. Raises ConfigFault."""
+    key, *older = (ECKey.import_key(key) for key in keys.ec_signing_keys("client"))
+    return UpstreamsGiven(
+        rooms.sign_ins(config), rooms.credentials(config), dialler, key, keys.secrets("envelope"), tuple(older)
     )
 
 

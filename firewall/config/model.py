@@ -177,6 +177,7 @@ class IdentityConfig(_Model):
     """The embedded authorization server."""
 
     access_token_s: int = Field(default=300, ge=30, le=3600)
+    device_grant: bool = False
     passwords: Literal["on", "off"] = "on"
     providers: dict[Name, ProviderConfig] = {}
     clients: dict[str, ClientConfig] = {}
@@ -202,6 +203,20 @@ class Credential(_Model):
     def _one_source(self) -> Credential:
         if bool(self.env) == bool(self.file):
             raise ValueError("give exactly one of env and file")
+        return self
+
+
+class StepUpConfig(_Model):
+    """The sign-in that an upstream asks of its callers. scope: for what needs this scope; "" for everything."""
+
+    scope: str = ""
+    acr: str = ""
+    max_age_s: int = Field(default=-1, ge=-1)
+
+    @model_validator(mode="after")
+    def _asks(self) -> StepUpConfig:
+        if not self.acr and self.max_age_s < 0:
+            raise ValueError("give acr, max_age_s, or both")
         return self
 
 
@@ -277,6 +292,7 @@ class MCPUpstream(_Upstream):
     write: tuple[str, ...] = ()
     era: Literal["auto", "modern", "legacy"] = "auto"
     pins: Literal["tofu", "strict"] = "tofu"
+    step_up: StepUpConfig | None = None
     on_change: OnChange = "block"
     tools: dict[str, EffectClass] = {}
     sandbox: Literal["auto", "required", "off"] = "auto"
@@ -301,6 +317,7 @@ class A2AUpstream(_Upstream):
     """A remote agent: where its card is, and the JWK Set whose keys may have signed it."""
 
     card_url: str
+    step_up: StepUpConfig | None = None
     on_change: OnChange = "block"
     keys: dict[str, Any] | None = None
     origins: tuple[str, ...] = ()

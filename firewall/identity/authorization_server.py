@@ -39,19 +39,19 @@ from firewall.identity.resources import Resources
 from firewall.identity.rfc6750.resource_server import BearerResourceServer
 from firewall.identity.rfc7009.revocation import RevocationEndpoint
 from firewall.identity.rfc7523.client_auth import ClientAuthenticator, ClientKeys
+from firewall.identity.rfc7662.introspection import IntrospectionEndpoint
 from firewall.identity.rfc8628.codes import DeviceCodes
 from firewall.identity.rfc8628.endpoint import DeviceAuthorizationEndpoint
 from firewall.identity.rfc8628.page import DevicePage, DeviceParts
-from firewall.identity.rfc7662.introspection import IntrospectionEndpoint
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
+from firewall.identity.rfc9126.par import PushedEndpoint, PushedRequests
 from firewall.identity.rfc9449.nonces import Nonces
 from firewall.identity.rfc9449.verifier import ProofVerifier, TokenRequestProofs
-from firewall.identity.rfc9126.par import PushedEndpoint, PushedRequests
 from firewall.identity.serve import FrontDoor
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import Throttle
+from firewall.identity.upstream.build import PeopleParts, Upstreams, build_upstreams
 from firewall.state.replays import UsedOnce
-from firewall.identity.upstream.build import PeopleParts, Upstreams, UpstreamsGiven, build_upstreams
 from firewall.state.vault import Sealer
 
 
@@ -98,6 +98,7 @@ def build_identity(
     token_bytes: TokenBytes = secrets.token_bytes,
     sealer: Sealer | None = None,
     idps: ProvidersGiven | None = None,
+    upstreams: UpstreamsGiven | None = None,
     direct: DirectGiven | None = None,
     used: UsedProofs | None = None,
     nonce_keys: tuple[bytes, ...] = (),
@@ -273,9 +274,7 @@ def build_identity(
         front_door.mount(broker.routes)
     return Identity(
         front_door=front_door,
-        resource_server=BearerResourceServer(
-            resources, keys, grants, marks, clock, proofs=at_resource, others=others
-        ),
+        resource_server=BearerResourceServer(resources, keys, grants, marks, clock, proofs=at_resource, others=others),
         resources=resources,
         users=users,
         links=links,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from firewall.core.action import Headers
 from firewall.core.permit import Cleared
@@ -32,11 +32,22 @@ class LiveHeader(tuple[bytes, bytes]):
         return self
 
 
+class Closable(UpstreamClient, Protocol):
+    """An upstream client that holds connections."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
 class RenewingClient:
     """UpstreamClient over another one."""
 
-    def __init__(self, inner: UpstreamClient) -> None:
+    def __init__(self, inner: Closable) -> None:
         self.inner = inner
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.inner.close()
 
     async def request(
         self,

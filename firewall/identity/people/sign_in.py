@@ -33,6 +33,7 @@ DESTINATIONS: Final[Mapping[str, str]] = {
     "grants": "/account/grants",
     "security": "/account/security",
     "device": "/device",
+    "upstreams": "/account/upstreams",
 }
 COOKIE: Final = "bz_second"
 PREFIX: Final = "bzq"
