@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from joserfc.jwk import ECKey
 
-from firewall.core.ports import Clock, Ids, SharedMarks, Store, UsedProofs
+from firewall.core.ports import ClientTrust, Clock, Ids, SharedMarks, Store, UsedProofs
+from firewall.identity import standing
 from firewall.identity.cimd.documents import ClientDocuments, DocumentFetcher
-from firewall.identity.clients.registry import Clients
+from firewall.identity.cimd.logos import PATH as LOGO_PATH
+from firewall.identity.cimd.logos import Logos
+from firewall.identity.clients.registered import RegisteredClients
+from firewall.identity.clients.registry import Clients, ClientSource
 from firewall.identity.engine.parts import AnyOf, TokenParts
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.issue import OperatorTokens
@@ -39,6 +43,9 @@ from firewall.identity.resources import Resources
 from firewall.identity.rfc6750.resource_server import BearerResourceServer
 from firewall.identity.rfc7009.revocation import RevocationEndpoint
 from firewall.identity.rfc7523.client_auth import ClientAuthenticator, ClientKeys
+from firewall.identity.rfc7523.workloads import WorkloadAuthenticator
+from firewall.identity.rfc7591.endpoint import RegistrationEndpoint
+from firewall.identity.rfc7591.registrations import Registrations
 from firewall.identity.rfc7662.introspection import IntrospectionEndpoint
 from firewall.identity.rfc8628.codes import DeviceCodes
 from firewall.identity.rfc8628.endpoint import DeviceAuthorizationEndpoint
@@ -49,9 +56,9 @@ from firewall.identity.rfc9449.nonces import Nonces
 from firewall.identity.rfc9449.verifier import ProofVerifier, TokenRequestProofs
 from firewall.identity.serve import FrontDoor
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
-from firewall.identity.throttle import Throttle
-from firewall.identity.upstream.build import PeopleParts, Upstreams, build_upstreams
+from firewall.identity.throttle import NODE, Throttle
 from firewall.state.replays import UsedOnce
+from firewall.identity.upstream.build import PeopleParts, Upstreams, UpstreamsGiven, build_upstreams
 from firewall.state.vault import Sealer
 
 
@@ -60,7 +67,7 @@ class Identity:
     """What the composition root passes on.
 
     front_door: ASGI application of the public listener. resource_server: for the gateways.
-    resources: swap with ``replace`` when an upstream is registered. users, links, first_contact, operator_tokens,
+    resources: swap with ``replace`` when an upstream is registered. registered: clients added by command. users, links, first_contact, operator_tokens,
     grants: for the admin room and the command line.
     """
 
@@ -72,6 +79,9 @@ class Identity:
     grants: OAuthGrants
     first_contact: FirstContact
     operator_tokens: OperatorTokens
+    registered: RegisteredClients
+    clients: Clients
+    logos: Logos
     sign_in: SignIn
     pages: Pages
     settings: IdentitySettings
@@ -97,6 +107,7 @@ def build_identity(
     record: Record,
     token_bytes: TokenBytes = secrets.token_bytes,
     sealer: Sealer | None = None,
+    client_trust: ClientTrust | None = None,
     idps: ProvidersGiven | None = None,
     upstreams: UpstreamsGiven | None = None,
     direct: DirectGiven | None = None,
@@ -106,6 +117,7 @@ def build_identity(
     """Return the front door with everything it needs; objects only, no I/O. idps: identity providers, where any.
 
     signing_key: the key that signs; or the set that its rotation keeps (`rfc9068.rotation`).
+    client_trust: asks policy about clients that describe themselves, where the settings say so.
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
     upstreams: how we sign in to what stands behind us.
     """
@@ -122,8 +134,24 @@ def build_identity(
     links = Links(store, clock, users, record)
     links.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
     links.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
-    clients = Clients(settings, ClientDocuments(settings, fetcher, clock))
-    authenticator = AnyOf(ClientAuthenticator(settings.public_url, clients, ClientKeys(fetcher, clock), store, clock))
+    documents = ClientDocuments(settings, fetcher, clock, throttle=throttle, policy=client_trust)
+    registered = RegisteredClients(
+        store,
+        clock,
+        token_bytes,
+        record,
+        taken=(client.client_id for client in settings.clients),
+        end=lambda client_id: grants.standing.end(NODE, standing.client(client_id)),
+    )
+    registrations = Registrations(store, clock, ids, token_bytes, cap=settings.registration_cap)
+    grants.on_save(lambda grant: registrations.used(grant.client_id))
+    sources: tuple[ClientSource, ...] = (registered, registrations) if settings.registration else (registered,)
+    clients = Clients(settings, documents, *sources)
+    logos = Logos(store, fetcher, documents.trust, clock, token_bytes)
+    authenticator = AnyOf(
+        ClientAuthenticator(settings.public_url, clients, ClientKeys(fetcher, clock), store, clock, throttle),
+        WorkloadAuthenticator(settings.public_url, settings.workloads, clients, fetcher, store, clock),
+    )
     sessions = LoginSessions(store, clock, ids, users, settings, token_bytes)
     transactions = Transactions(store, clock, ids, settings, token_bytes)
     consents = Consents(store, clock, grants.standing, lifetime_s=settings.consent_lifetime_s)
@@ -222,6 +250,10 @@ def build_identity(
     device_endpoint = DeviceAuthorizationEndpoint(settings, resources, authenticator, devices, throttle, record)
     account = Account(settings, sign_in, sessions, transactions, grants, consents, pages)
     front_door = FrontDoor(settings, resources, keys, sign_in, authorization, token, revocation, account, pages, record)
+    front_door.mount_below(LOGO_PATH, {"GET": logos.serve})
+    if settings.registration:
+        registration = RegistrationEndpoint(registrations, throttle, record)
+        front_door.mount({"/register": {"POST": registration.serve}})
     if settings.device_grant:
         front_door.mount(
             {
@@ -281,6 +313,9 @@ def build_identity(
         grants=grants,
         first_contact=FirstContact(store, clock, token_bytes, users, throttle, settings, record),
         operator_tokens=OperatorTokens(settings, resources, tokens, grants, ids, record),
+        registered=registered,
+        clients=clients,
+        logos=logos,
         sign_in=sign_in,
         pages=pages,
         settings=settings,
