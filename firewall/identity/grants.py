@@ -8,6 +8,7 @@ mark or the entry. Cached tokens die in every worker (DESIGN §6b-2); refresh to
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from firewall.core.errors import StateUnavailable
@@ -47,6 +48,11 @@ class OAuthGrants:
         self._clock = clock
         self._record = record
         self._lifetime_s = lifetime_s
+        self._on_save: list[Callable[[OAuthGrant], None]] = []
+
+    def on_save(self, listener: Callable[[OAuthGrant], None]) -> None:
+        """Have every grant told that is stored from now on."""
+        self._on_save.append(listener)
 
     def save(self, grant: OAuthGrant) -> None:
         """Store a grant until no token of it can be alive."""
@@ -60,6 +66,8 @@ class OAuthGrants:
         }
         key = f"{grant.subject}/{grant.grant_id}"
         self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon())
+        for listener in self._on_save:
+            listener(grant)
 
     def of_subject(self, tenant: str, subject: str) -> list[OAuthGrant]:
         """Return a subject's live grants."""

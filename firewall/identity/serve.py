@@ -39,7 +39,7 @@ Handler = Callable[[WebRequest], Awaitable[FixedReply]]
 METADATA_CACHE_S: Final = 300
 STYLESHEET: Final = "/assets/front-door.css"
 CONSENT_SCRIPT: Final = "/assets/consent.js"
-OPEN_TO_BROWSERS: Final = ("/.well-known/", "/token", "/revoke")
+OPEN_TO_BROWSERS: Final = ("/.well-known/", "/token", "/revoke", "/register")
 
 
 class FrontDoor:
@@ -63,6 +63,7 @@ class FrontDoor:
         self._keys = keys
         self._pages = pages
         self._record = record
+        self._below: Mapping[str, Mapping[str, Handler]] = {}
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/authorize": {"GET": authorization.authorize},
             "/login": {"POST": sign_in.login},
@@ -85,9 +86,13 @@ class FrontDoor:
             raise ValueError("a path of the front door is taken")
         self._routes = {**self._routes, **routes}
 
+    def mount_below(self, prefix: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve every path below a prefix that ends in ``/``; exact paths come first."""
+        self._below = {**self._below, prefix: handlers}
+
     def handles(self, path: str) -> bool:
         """Return whether a path belongs here (unknown resources' metadata included: its 404 is ours)."""
-        return path in self._routes or path.startswith(WELL_KNOWN_PRM)
+        return path in self._routes or path.startswith((WELL_KNOWN_PRM, *self._below))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -140,6 +145,8 @@ class FrontDoor:
         if known is None and path.startswith(WELL_KNOWN_PRM + "/"):
             if self._resources.at(path.removeprefix(WELL_KNOWN_PRM)) is not None:
                 return {"GET": self._resource_metadata}
+        if known is None:
+            return next((handlers for prefix, handlers in self._below.items() if path.startswith(prefix)), None)
         return known
 
     def _note(self, error: BaseException) -> None:

@@ -61,6 +61,8 @@ def server_metadata(settings: IdentitySettings, resources: Resources) -> JSONObj
         # offline_access belongs here and never into resource metadata or challenges (MCP 2026-07-28).
         "scopes_supported": [*resources.all_scopes(), "offline_access"],
         "client_id_metadata_document_supported": settings.cimd_policy != "off",
+        # Clients pick registration where both are offered, so it is named only where somebody switched it on.
+        **({"registration_endpoint": f"{url}/register"} if settings.registration else {}),
         "authorization_response_iss_parameter_supported": True,
         "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
         "authorization_details_types_supported": list(TYPES_SUPPORTED),
