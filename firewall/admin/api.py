@@ -12,9 +12,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from firewall.admin.access import Access
-from firewall.admin.caller import TELLS, Caller, Refused, Role
+from firewall.admin.approvals import State
+from firewall.admin.caller import Caller, Refused
 from firewall.admin.decisions import MOST, PAGE, Decisions, Wanted
 from firewall.admin.desk import Desk, entry_json, pin_json, user_json
+from firewall.admin.office import Done, Office, Parked, approval_json
+from firewall.admin.people import Person, known_person
+from firewall.admin.rights import TELLS
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.enforce.pins import Kind as PinKind
@@ -26,23 +30,34 @@ LATEST_US = 2**62
 
 
 class Need:
-    """A dependency: the request's caller, who has at least a role and may name a tenant as ``?tenant=``."""
+    """A dependency: the request's caller, who may do an act of the matrix and may name a tenant as ``?tenant=``."""
 
-    def __init__(self, role: Role) -> None:
-        self.role = role
+    def __init__(self, act: str) -> None:
+        self.act = act
 
-    def __call__(self, request: Request) -> Caller:
-        """Raise Refused: sign_in, csrf, role."""
+    async def __call__(self, request: Request) -> Caller:
+        """Raise Refused: sign_in, csrf, role, fresh."""
         access: Access = request.app.state.access
         desk: Desk = request.app.state.desk
-        caller = access.require(request.scope, self.role)
+        caller = access.require(request.scope, self.act)
         return desk.for_tenant(caller, request.query_params.get("tenant", ""))
 
 
-Viewer = Annotated[Caller, Depends(Need("viewer"))]
-Operator = Annotated[Caller, Depends(Need("operator"))]
-Admin = Annotated[Caller, Depends(Need("admin"))]
-Owner = Annotated[Caller, Depends(Need("owner"))]
+class NeedPerson(Need):
+    """As `Need`, for what only a person does: at the socket the body's ``person`` proves who that is."""
+
+    async def __call__(self, request: Request) -> Caller:
+        """Raise Refused: sign_in, csrf, role, fresh."""
+        access: Access = request.app.state.access
+        asking = access.caller(request.scope)
+        if asking is None or asking.via != "socket":
+            return await super().__call__(request)
+        wish = await body_of(request, Decision)
+        if wish.person is None:
+            raise Refused("role", fix="the node's owner is nobody in particular: name a person with the role approver")
+        caller = await known_person(request.app.state.parts, request.app.state.throttle, wish.person)
+        access.permit(caller, self.act)
+        return caller
 
 
 def desk_of(request: Request) -> Desk:
@@ -51,7 +66,14 @@ def desk_of(request: Request) -> Desk:
     return desk
 
 
+def office_of(request: Request) -> Office:
+    """Return the office of the application."""
+    office: Office = request.app.state.office
+    return office
+
+
 Verbs = Annotated[Desk, Depends(desk_of)]
+Acts = Annotated[Office, Depends(office_of)]
 
 
 class _Body(BaseModel):
@@ -97,6 +119,21 @@ class BearerWish(_Body):
 
     role: str
     ttl_s: int = 0
+    user: str = ""
+
+
+class Decision(_Body):
+    """A second person's word about exactly what was shown. person: who that is, at the unix socket only."""
+
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    person: Person | None = None
+
+
+class UserChange(_Body):
+    """What a person may be and give from now on."""
+
+    roles: list[str]
+    scopes: list[str]
 
 
 class NewUser(_Body):
@@ -125,6 +162,13 @@ async def body_of(request: Request, model: type[M]) -> M:
         raise Malformed("params_invalid", "; ".join(told)) from None
 
 
+def told(outcome: Done | Parked, status: int = 200) -> Response:
+    """Return what came of an act: its value, or 202 with the request that waits for a second person."""
+    if isinstance(outcome, Parked):
+        return reply({"parked": approval_json(outcome.approval)}, 202)
+    return reply(outcome.value, status)
+
+
 router = APIRouter(prefix="/api/v1")
 
 
@@ -132,13 +176,15 @@ router = APIRouter(prefix="/api/v1")
 
 
 @router.get("/status")
-async def status(caller: Viewer, desk: Verbs) -> Response:
+async def status(caller: Annotated[Caller, Depends(Need("status.read"))], desk: Verbs) -> Response:
     """Return what this node is and how it does."""
     return reply(desk.status(caller))
 
 
 @router.get("/doctor")
-async def doctor(caller: Operator, request: Request, reach: bool = False) -> Response:
+async def doctor(
+    caller: Annotated[Caller, Depends(Need("doctor.run"))], request: Request, reach: bool = False
+) -> Response:
     """Return the checks of `bartizan doctor`, made from inside the running node: its file, its environment."""
     return reply(await request.app.state.examine(reach))
 
@@ -146,7 +192,7 @@ async def doctor(caller: Operator, request: Request, reach: bool = False) -> Res
 @router.get("/decisions")
 async def decisions(
     request: Request,
-    caller: Viewer,
+    caller: Annotated[Caller, Depends(Need("decisions.read"))],
     effect: str = "",
     upstream: str = "",
     subject: str = "",
@@ -162,7 +208,9 @@ async def decisions(
 
 
 @router.get("/decisions/{some_id}")
-async def decision(request: Request, caller: Viewer, some_id: str) -> Response:
+async def decision(
+    request: Request, caller: Annotated[Caller, Depends(Need("decisions.read"))], some_id: str
+) -> Response:
     """Return the story of an exchange, by the id of the exchange, of a decision or of a record."""
     reader: Decisions = request.app.state.decisions
     story, text = await reader.story(caller.tenant, some_id)
@@ -170,7 +218,7 @@ async def decision(request: Request, caller: Viewer, some_id: str) -> Response:
 
 
 @router.get("/budgets")
-async def budgets(caller: Viewer, desk: Verbs) -> Response:
+async def budgets(caller: Annotated[Caller, Depends(Need("budgets.read"))], desk: Verbs) -> Response:
     """Return today's spending by caller."""
     return reply(desk.budgets(caller))
 
@@ -179,13 +227,15 @@ async def budgets(caller: Viewer, desk: Verbs) -> Response:
 
 
 @router.get("/registry")
-async def registry(caller: Viewer, desk: Verbs, kind: Kind | None = None) -> Response:
+async def registry(
+    caller: Annotated[Caller, Depends(Need("registry.read"))], desk: Verbs, kind: Kind | None = None
+) -> Response:
     """Return servers and agents with their states."""
     return reply({"entries": [entry_json(e) for e in desk.registry(caller, kind)]})
 
 
 @router.post("/registry")
-async def register(request: Request, caller: Operator, desk: Verbs) -> Response:
+async def register(request: Request, caller: Annotated[Caller, Depends(Need("registry.add"))], desk: Verbs) -> Response:
     """Add a pending server or agent."""
     wish = await body_of(request, Registration)
     spec: dict[str, JSON] = dict(wish.spec)
@@ -193,8 +243,17 @@ async def register(request: Request, caller: Operator, desk: Verbs) -> Response:
 
 
 @router.post("/registry/{kind}/{name}/{verb}")
-async def move(caller: Operator, desk: Verbs, kind: Kind, name: str, verb: Verb) -> Response:
+async def move(
+    caller: Annotated[Caller, Depends(Need("registry.move"))],
+    desk: Verbs,
+    office: Acts,
+    kind: Kind,
+    name: str,
+    verb: Verb,
+) -> Response:
     """Approve, suspend or revoke."""
+    if verb == "approve":
+        return told(await office.do(caller, "registry.approve", {"kind": kind, "name": name}))
     return reply(entry_json(desk.move(caller, kind, name, verb)))
 
 
@@ -202,41 +261,47 @@ async def move(caller: Operator, desk: Verbs, kind: Kind, name: str, verb: Verb)
 
 
 @router.get("/pins")
-async def pins(caller: Viewer, desk: Verbs, upstream: str = "", status: str = "") -> Response:
+async def pins(
+    caller: Annotated[Caller, Depends(Need("pins.read"))], desk: Verbs, upstream: str = "", status: str = ""
+) -> Response:
     """Return pins; those that wait come first."""
     return reply({"pins": [pin_json(p) for p in desk.pins(caller, upstream, status)]})
 
 
 @router.get("/pins/one")
-async def pin(caller: Viewer, desk: Verbs, upstream: str, kind: str, name: str) -> Response:
+async def pin(
+    caller: Annotated[Caller, Depends(Need("pins.read"))], desk: Verbs, upstream: str, kind: str, name: str
+) -> Response:
     """Return one pin with what its digests stand for."""
     return reply(desk.pin(caller, upstream, kind, name))
 
 
 @router.get("/pins/lock")
-async def lock(caller: Viewer, desk: Verbs) -> Response:
+async def lock(caller: Annotated[Caller, Depends(Need("pins.read"))], desk: Verbs) -> Response:
     """Return the text of a lock file with everything that is approved now."""
     return reply({"lock": desk.lock(caller)})
 
 
 @router.post("/pins/approve")
-async def approve_pin(request: Request, caller: Operator, desk: Verbs) -> Response:
+async def approve_pin(
+    request: Request, caller: Annotated[Caller, Depends(Need("pins.approve"))], office: Acts
+) -> Response:
     """Approve exactly the digest that was shown."""
     wish = await body_of(request, PinApproval)
-    return reply(pin_json(desk.approve_pin(caller, wish.upstream, wish.kind, wish.name, wish.digest)))
+    return told(await office.do(caller, "pins.approve", dict(wish.model_dump())))
 
 
 # -- kill switch ----------------------------------------------------------------------------------------------
 
 
 @router.get("/kill")
-async def stops(caller: Viewer, desk: Verbs) -> Response:
+async def stops(caller: Annotated[Caller, Depends(Need("kill.read"))], desk: Verbs) -> Response:
     """Return the stops in force."""
     return reply({"stops": [stop_json(s) for s in desk.stops(caller)]})
 
 
 @router.post("/kill")
-async def pull(request: Request, caller: Operator, desk: Verbs) -> Response:
+async def pull(request: Request, caller: Annotated[Caller, Depends(Need("kill.pull"))], desk: Verbs) -> Response:
     """Stop a scope at once."""
     wish = await body_of(request, StopBody)
     made = desk.pull(caller, wish.scope, wish.name, reason=wish.reason, everywhere=wish.everywhere)
@@ -244,11 +309,10 @@ async def pull(request: Request, caller: Operator, desk: Verbs) -> Response:
 
 
 @router.post("/kill/release")
-async def release(request: Request, caller: Operator, desk: Verbs) -> Response:
+async def release(request: Request, caller: Annotated[Caller, Depends(Need("kill.lift"))], office: Acts) -> Response:
     """End a stop."""
     wish = await body_of(request, StopBody)
-    stood = desk.release(caller, wish.scope, wish.name, reason=wish.reason, everywhere=wish.everywhere)
-    return reply({"released": stood})
+    return told(await office.do(caller, "kill.lift", dict(wish.model_dump())))
 
 
 def stop_json(stop: object) -> dict[str, JSON]:
@@ -256,67 +320,158 @@ def stop_json(stop: object) -> dict[str, JSON]:
     return {name: getattr(stop, name) for name in ("tenant", "scope", "name", "by", "since_us")}
 
 
+# -- requests for a second person --------------------------------------------------------------------------------
+
+
+@router.get("/approvals")
+async def approvals(
+    caller: Annotated[Caller, Depends(Need("approvals.read"))], office: Acts, state: State | None = None
+) -> Response:
+    """Return requests, those that wait first, then the newest."""
+    return reply({"approvals": [approval_json(a) for a in office.listed(caller, state)]})
+
+
+@router.get("/approvals/{approval_id}")
+async def approval(
+    caller: Annotated[Caller, Depends(Need("approvals.read"))], office: Acts, approval_id: str
+) -> Response:
+    """Return one request, exactly as it would be done."""
+    return reply(approval_json(office.approvals.get(caller.tenant, approval_id)))
+
+
+@router.post("/approvals/{approval_id}/approve")
+async def approve(
+    request: Request, caller: Annotated[Caller, Depends(NeedPerson("approvals.decide"))], office: Acts, approval_id: str
+) -> Response:
+    """Agree, as a second person, to exactly what was shown; it is done before this answers."""
+    wish = await body_of(request, Decision)
+    return reply(approval_json(await office.approve(caller, approval_id, wish.digest)))
+
+
+@router.post("/approvals/{approval_id}/deny")
+async def deny(
+    request: Request, caller: Annotated[Caller, Depends(NeedPerson("approvals.decide"))], office: Acts, approval_id: str
+) -> Response:
+    """Refuse, as a second person; nothing is done."""
+    wish = await body_of(request, Decision)
+    return reply(approval_json(office.deny(caller, approval_id, wish.digest)))
+
+
+@router.post("/approvals/{approval_id}/withdraw")
+async def withdraw(
+    caller: Annotated[Caller, Depends(Need("approvals.withdraw"))], office: Acts, approval_id: str
+) -> Response:
+    """End one's own request."""
+    return reply(approval_json(office.withdraw(caller, approval_id)))
+
+
 # -- tokens, bearers, people ------------------------------------------------------------------------------------
 
 
 @router.get("/tokens")
-async def resources(caller: Operator, desk: Verbs) -> Response:
+async def resources(caller: Annotated[Caller, Depends(Need("resources.read"))], desk: Verbs) -> Response:
     """Return the resources that a token can be minted for."""
     rows: list[JSON] = list(desk.resources(caller))
     return reply({"resources": rows})
 
 
 @router.post("/tokens")
-async def token(request: Request, caller: Owner, desk: Verbs) -> Response:
+async def token(request: Request, caller: Annotated[Caller, Depends(Need("tokens.mint"))], desk: Verbs) -> Response:
     """Mint a short-lived token for one resource."""
     wish = await body_of(request, TokenWish)
     return reply(desk.token(caller, wish.resource, tuple(wish.scopes), wish.ttl_s), 201)
 
 
 @router.get("/bearers")
-async def bearers(caller: Owner, desk: Verbs) -> Response:
-    """Return what is known of bearers."""
+async def bearers(caller: Annotated[Caller, Depends(Need("bearers.read"))], desk: Verbs) -> Response:
+    """Return what is known of bearers: all of the tenant for the owner, one's own for a person."""
     rows: list[JSON] = list(desk.bearers(caller))
     return reply({"bearers": rows})
 
 
 @router.post("/bearers")
-async def bearer(request: Request, caller: Owner, desk: Verbs) -> Response:
-    """Mint a bearer for this API."""
+async def bearer(request: Request, caller: Annotated[Caller, Depends(Need("bearers.mint"))], desk: Verbs) -> Response:
+    """Mint a bearer for this API: the node's, or a person's."""
     wish = await body_of(request, BearerWish)
-    return reply(desk.bearer(caller, wish.role, wish.ttl_s), 201)
+    return reply(desk.bearer(caller, wish.role, wish.ttl_s, user=wish.user), 201)
 
 
 @router.post("/bearers/{bearer_id}/end")
-async def end_bearer(caller: Owner, desk: Verbs, bearer_id: str) -> Response:
+async def end_bearer(caller: Annotated[Caller, Depends(Need("bearers.mint"))], desk: Verbs, bearer_id: str) -> Response:
     """End a bearer."""
     return reply({"ended": desk.end_bearer(caller, bearer_id)})
 
 
+@router.post("/keys")
+async def own_bearer(request: Request, caller: Annotated[Caller, Depends(Need("keys.own"))], desk: Verbs) -> Response:
+    """Mint a bearer of one's own for scripts: at most what one is oneself, now and later."""
+    wish = await body_of(request, BearerWish)
+    return reply(desk.bearer(caller, wish.role, wish.ttl_s, user=caller.name), 201)
+
+
+@router.post("/keys/{bearer_id}/end")
+async def end_own_bearer(caller: Annotated[Caller, Depends(Need("keys.own"))], desk: Verbs, bearer_id: str) -> Response:
+    """End a bearer of one's own."""
+    return reply({"ended": desk.end_bearer(caller, bearer_id)})
+
+
 @router.get("/users")
-async def users(caller: Admin, desk: Verbs) -> Response:
+async def users(caller: Annotated[Caller, Depends(Need("users.read"))], desk: Verbs) -> Response:
     """Return the people of the tenant, and what each role may do."""
     people: list[JSON] = [user_json(u) for u in desk.users(caller)]
     return reply({"users": people, "roles": {str(k): v for k, v in TELLS.items()}})
 
 
 @router.post("/users")
-async def add_user(request: Request, caller: Admin, desk: Verbs) -> Response:
-    """Add a person."""
+async def add_user(
+    request: Request, caller: Annotated[Caller, Depends(Need("users.admin"))], desk: Verbs, office: Acts
+) -> Response:
+    """Add a person. Where that needs two, the account waits without any right for the second."""
     wish = await body_of(request, NewUser)
-    if "admin" in wish.roles and caller.role != "owner":
-        raise Refused("role", fix="only the node's owner makes administrators")
-    made = await desk.add_user(caller, wish.name, wish.password, tuple(wish.roles), tuple(wish.scopes))
-    return reply(user_json(made), 201)
+    roles, scopes = tuple(wish.roles), tuple(wish.scopes)
+    if not office.needs_second("users.admin"):
+        return reply(user_json(await desk.add_user(caller, wish.name, wish.password, roles, scopes)), 201)
+    made = await desk.prepare_user(caller, wish.name, wish.password)
+    change: dict[str, JSON] = {"verb": "set", "name": made.name, "roles": list(roles), "scopes": list(scopes)}
+    return told(await office.do(caller, "users.admin", change))
 
 
-@router.post("/users/{name}/{verb}")
-async def enable_user(caller: Admin, desk: Verbs, name: str, verb: Literal["enable", "disable"]) -> Response:
-    """Disable a person (everything of theirs ends at once), or let one in again."""
-    return reply(user_json(desk.enable_user(caller, name, enabled=verb == "enable")))
+@router.post("/users/{name}/set")
+async def set_user(
+    request: Request, caller: Annotated[Caller, Depends(Need("users.admin"))], office: Acts, name: str
+) -> Response:
+    """Give a person exactly these roles and scopes."""
+    wish = await body_of(request, UserChange)
+    change: dict[str, JSON] = {"verb": "set", "name": name, "roles": list(wish.roles), "scopes": list(wish.scopes)}
+    return told(await office.do(caller, "users.admin", change))
+
+
+@router.post("/users/{name}/enable")
+async def enable_user(caller: Annotated[Caller, Depends(Need("users.admin"))], office: Acts, name: str) -> Response:
+    """Let a person in again."""
+    return told(await office.do(caller, "users.admin", {"verb": "enable", "name": name}))
+
+
+@router.post("/users/{name}/disable")
+async def disable_user(caller: Annotated[Caller, Depends(Need("users.disable"))], desk: Verbs, name: str) -> Response:
+    """Disable a person: everything of theirs ends at once."""
+    return reply(user_json(desk.enable_user(caller, name, enabled=False)))
+
+
+@router.get("/sessions")
+async def sessions(caller: Annotated[Caller, Depends(Need("users.read"))], desk: Verbs) -> Response:
+    """Return the console's sessions."""
+    rows: list[JSON] = list(desk.sessions(caller))
+    return reply({"sessions": rows})
+
+
+@router.post("/sessions/{name}/end")
+async def end_sessions(caller: Annotated[Caller, Depends(Need("sessions.admin"))], desk: Verbs, name: str) -> Response:
+    """End every console session of a person."""
+    return reply({"ended": desk.end_sessions(caller, name)})
 
 
 @router.post("/first-contact")
-async def first_contact(caller: Owner, desk: Verbs) -> Response:
+async def first_contact(caller: Annotated[Caller, Depends(Need("first_contact.open"))], desk: Verbs) -> Response:
     """Return a new one-time code; nothing while there is an administrator."""
     return reply(desk.first_contact(caller))

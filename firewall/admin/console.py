@@ -11,19 +11,21 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from firewall.admin import doctor
 from firewall.admin.access import Access, from_own_page, session_of
-from firewall.admin.api import LATEST_US, Viewer, router
-from firewall.admin.caller import Caller, Refused, Role, highest
+from firewall.admin.api import LATEST_US, Need, router
+from firewall.admin.caller import Caller, Refused
 from firewall.admin.decisions import EFFECTS, PAGE, Decisions, Wanted
 from firewall.admin.desk import Desk, pin_json
+from firewall.admin.office import Office, Parked, approval_json
 from firewall.admin.pages import TEXTS, Pages
 from firewall.admin.parts import AdminParts
+from firewall.admin.people import proved
 from firewall.admin.serve import error_reply, status_of
 from firewall.admin.sessions import cookie_name
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
@@ -35,6 +37,8 @@ from firewall.wire import oauth
 
 HOME: Final = "/"
 SIGN_IN: Final = "/sign-in"
+CONFIRM: Final = "/confirm"
+THEN_CHARS: Final = 200
 
 
 def make(parts: AdminParts, access: Access) -> App:
@@ -43,6 +47,7 @@ def make(parts: AdminParts, access: Access) -> App:
     app.state.parts = parts
     app.state.access = access
     app.state.desk = Desk(parts, access)
+    app.state.office = Office(parts, access, app.state.desk)
     app.state.decisions = Decisions(parts.config.audit_dir)
     app.state.pages = Pages()
     app.state.throttle = Throttle(parts.store, parts.clock)
@@ -75,6 +80,8 @@ async def _failed(request: Request, error: Exception) -> Response:
     if _wants_page(request):
         if isinstance(error, Refused) and error.code == "sign_in":
             return RedirectResponse(SIGN_IN, 303)
+        if isinstance(error, Refused) and error.code == "fresh":
+            return page(request, "unproved", 403, then=_back(request))
         return page(request, "message", status_of(error), title="That did not work", text=_text(error))
     said = error_reply(error)
     return Response(said.body, said.status, {k.decode(): v.decode() for k, v in said.headers})
@@ -109,10 +116,10 @@ def page(request: Request, name: str, status: int = 200, *, caller: Caller | Non
     return Response(html, status, media_type="text/html")
 
 
-def _caller(request: Request, role: Role, form: oauth.Form) -> Caller:
-    """Return who posted a form, if the session, its token and the page it came from fit."""
+def _caller(request: Request, act: str, form: oauth.Form) -> Caller:
+    """Return who posted a form, if the session, its token and the page it came from fit, and who may do the act."""
     access: Access = request.app.state.access
-    return access.require(request.scope, role, form_token=form.get("csrf"))
+    return access.require(request.scope, act, form_token=form.get("csrf"))
 
 
 async def _form(request: Request) -> oauth.Form:
@@ -134,12 +141,38 @@ def _desk(request: Request) -> Desk:
     return desk
 
 
+def _office(request: Request) -> Office:
+    office: Office = request.app.state.office
+    return office
+
+
+async def _do(request: Request, caller: Caller, act: str, wish: JSONObject, back: str) -> Response:
+    """Do an act and go back to its page, or show the request that waits for a second person."""
+    outcome = await _office(request).do(caller, act, wish)
+    return RedirectResponse(f"/approvals/{outcome.approval.approval_id}" if isinstance(outcome, Parked) else back, 303)
+
+
+def _back(request: Request) -> str:
+    """Return the page on which a form stood, as far as it is one of ours; the front page otherwise."""
+    path = request.url.path
+    for prefix, there in (("/pins", "/pins"), ("/stops", "/stops"), ("/servers", "/servers")):
+        if path.startswith(prefix):
+            return there
+    return path.removesuffix("/approve").removesuffix("/deny") if path.startswith("/approvals/") else HOME
+
+
+def local_path(text: str) -> str:
+    """Return a path of our own to go on to, the front page for anything else: no open redirect."""
+    plain = text.isascii() and text.isprintable() and len(text) <= THEN_CHARS
+    return text if plain and text.startswith("/") and not text.startswith("//") and "\\" not in text else HOME
+
+
 # -- pages --------------------------------------------------------------------------------------------------------
 
 
 async def live(
     request: Request,
-    caller: Viewer,
+    caller: Annotated[Caller, Depends(Need("decisions.read"))],
     effect: str = "",
     upstream: str = "",
     subject: str = "",
@@ -168,32 +201,58 @@ async def live(
     )
 
 
-async def story(request: Request, caller: Viewer, some_id: str) -> Response:
+async def story(request: Request, caller: Annotated[Caller, Depends(Need("decisions.read"))], some_id: str) -> Response:
     """Show everything recorded about one exchange."""
     reader: Decisions = request.app.state.decisions
     told, text = await reader.story(caller.tenant, some_id)
     return page(request, "story", caller=caller, story=told, text=text)
 
 
-async def servers(request: Request, caller: Viewer) -> Response:
+async def servers(request: Request, caller: Annotated[Caller, Depends(Need("registry.read"))]) -> Response:
     """Show servers and agents, with their verbs."""
     return page(request, "servers", caller=caller, entries=_desk(request).registry(caller))
 
 
-async def pins(request: Request, caller: Viewer, upstream: str = "", status: str = "") -> Response:
+async def pins(
+    request: Request, caller: Annotated[Caller, Depends(Need("pins.read"))], upstream: str = "", status: str = ""
+) -> Response:
     """Show pins, those that wait first."""
     found = [pin_json(p) for p in _desk(request).pins(caller, upstream, status)]
     return page(request, "pins", caller=caller, pins=found[:200], count=len(found), upstream=upstream)
 
 
-async def pin(request: Request, caller: Viewer, upstream: str, kind: str, name: str) -> Response:
+async def pin(
+    request: Request, caller: Annotated[Caller, Depends(Need("pins.read"))], upstream: str, kind: str, name: str
+) -> Response:
     """Show what is approved beside what is offered, and offer to approve exactly that."""
     return page(request, "pin", caller=caller, pin=_desk(request).pin(caller, upstream, kind, name))
 
 
-async def stops(request: Request, caller: Viewer) -> Response:
+async def stops(request: Request, caller: Annotated[Caller, Depends(Need("kill.read"))]) -> Response:
     """Show the kill switch."""
     return page(request, "stops", caller=caller, stops=_desk(request).stops(caller))
+
+
+async def approvals(request: Request, caller: Annotated[Caller, Depends(Need("approvals.read"))]) -> Response:
+    """Show what waits for a second person, and what became of the rest."""
+    rows = [approval_json(a) for a in _office(request).listed(caller)]
+    return page(request, "approvals", caller=caller, rows=rows)
+
+
+async def approval(
+    request: Request, caller: Annotated[Caller, Depends(Need("approvals.read"))], approval_id: str
+) -> Response:
+    """Show one request exactly as it would be done."""
+    found = _office(request).approvals.get(caller.tenant, approval_id)
+    own = found.by == caller.identity
+    return page(request, "approval", caller=caller, approval=approval_json(found), own=own)
+
+
+async def confirm_page(
+    request: Request, caller: Annotated[Caller, Depends(Need("session.confirm"))], then: str = HOME
+) -> Response:
+    """Show the form by which a person proves anew who they are."""
+    return page(request, "confirm", caller=caller, then=local_path(then), error="")
 
 
 async def sign_in_page(request: Request) -> Response:
@@ -216,20 +275,42 @@ async def sign_in(request: Request) -> Response:
     if not from_own_page(request.scope, header_map(request.scope)):
         raise Refused("csrf")
     parts: AdminParts = request.app.state.parts
-    throttle: Throttle = request.app.state.throttle
-    name, address = form.get("username")[:64], _address(request)
-    if (
-        not throttle.allow("admin_sign_in", address, per_minute=parts.settings.sign_in_per_minute)
-        or throttle.wait_s(f"admin:{name}", address) > 0
-    ):
-        return page(request, "sign_in", 429, first=False, error=TEXTS["sign_in_busy"])
-    user = await parts.identity.users.verify(name, form.get("password"))
-    if user is None or highest(user.roles) is None:
-        throttle.failed(f"admin:{name}", address)
-        parts.audit.append({"kind": "auth", "event": "admin.sign_in.refused"})
-        return page(request, "sign_in", 403, first=False, error=TEXTS["sign_in_failed"])
-    throttle.succeeded(f"admin:{name}", address)
+    try:
+        user = await proved(
+            parts, request.app.state.throttle, form.get("username"), form.get("password"), _address(request)
+        )
+    except Malformed as error:
+        return page(request, "sign_in", _proof_status(error), first=False, error=TEXTS[error.code])
     return _signed_in(request, user)
+
+
+async def confirm(request: Request) -> Response:
+    """Take the password of whoever is signed in already; what is dangerous is open to them for five minutes."""
+    form = await _form(request)
+    caller = _caller(request, "session.confirm", form)
+    parts: AdminParts = request.app.state.parts
+    access: Access = request.app.state.access
+    then = local_path(form.get("then"))
+    try:
+        await proved(
+            parts,
+            request.app.state.throttle,
+            caller.name,
+            form.get("password"),
+            _address(request),
+            subject=caller.subject,
+        )
+    except Malformed as error:
+        return page(request, "confirm", _proof_status(error), caller=caller, then=then, error=TEXTS[error.code])
+    parts.audit.append({"kind": "auth", "event": "admin.confirmed", "tenant": caller.tenant, "by": caller.name})
+    answer = RedirectResponse(then, 303)
+    secret = access.sessions.prove(session_of(request.scope, header_map(request.scope)))
+    _set_cookie(request, answer, secret, parts.settings.session_s)
+    return answer
+
+
+def _proof_status(error: Malformed) -> int:
+    return 429 if error.code == "sign_in_busy" else 403
 
 
 async def first(request: Request) -> Response:
@@ -251,7 +332,7 @@ async def first(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """End the session."""
     form = await _form(request)
-    caller = _caller(request, "viewer", form)
+    caller = _caller(request, "session.end", form)
     request.app.state.access.sessions.close(session_of(request.scope, header_map(request.scope)))
     parts: AdminParts = request.app.state.parts
     parts.audit.append({"kind": "auth", "event": "admin.signed_out", "tenant": caller.tenant, "by": caller.name})
@@ -263,32 +344,29 @@ async def sign_out(request: Request) -> Response:
 async def approve_pin(request: Request) -> Response:
     """Approve the digest that stands in the form, which is the one that was shown."""
     form = await _form(request)
-    caller = _caller(request, "operator", form)
-    _desk(request).approve_pin(
-        caller,
-        form.get("upstream"),
-        form.get("kind"),  # type: ignore[arg-type]  # the desk checks it
-        form.get("name"),
-        form.get("digest"),
-    )
-    return RedirectResponse("/pins", 303)
+    caller = _caller(request, "pins.approve", form)
+    wish: JSONObject = {name: form.get(name) for name in ("upstream", "kind", "name", "digest")}
+    return await _do(request, caller, "pins.approve", wish, "/pins")
 
 
 async def move(request: Request) -> Response:
     """Approve, suspend or revoke a server or agent."""
     form = await _form(request)
-    caller = _caller(request, "operator", form)
+    caller = _caller(request, "registry.move", form)
     kind, verb = form.get("kind"), form.get("verb")
     if kind not in ("mcp", "a2a") or verb not in ("approve", "suspend", "revoke"):
         raise Malformed("params_invalid", "kind or verb")
-    _desk(request).move(caller, kind, form.get("name"), verb)  # type: ignore[arg-type]  # narrowed by the line above
+    if verb == "approve":
+        wish: JSONObject = {"kind": kind, "name": form.get("name")}
+        return await _do(request, caller, "registry.approve", wish, "/servers")
+    _desk(request).move(caller, kind, form.get("name"), verb)  # type: ignore[arg-type]  # narrowed above
     return RedirectResponse("/servers", 303)
 
 
 async def pull(request: Request) -> Response:
     """Pull a stop; the scope is typed, so that nobody stops the house by a slip."""
     form = await _form(request)
-    caller = _caller(request, "operator", form)
+    caller = _caller(request, "kill.pull", form)
     _desk(request).pull(caller, form.get("scope"), form.get("name"), reason=form.get("reason"))
     return RedirectResponse("/stops", 303)
 
@@ -296,9 +374,26 @@ async def pull(request: Request) -> Response:
 async def release(request: Request) -> Response:
     """Release a stop."""
     form = await _form(request)
-    caller = _caller(request, "operator", form)
-    _desk(request).release(caller, form.get("scope"), form.get("name"), reason=form.get("reason"))
-    return RedirectResponse("/stops", 303)
+    caller = _caller(request, "kill.lift", form)
+    wish: JSONObject = {name: form.get(name) for name in ("scope", "name", "reason")}
+    return await _do(request, caller, "kill.lift", wish, "/stops")
+
+
+async def agree(request: Request, approval_id: str) -> Response:
+    """Agree to, or refuse, exactly the request that was shown; as its asker, withdraw it."""
+    form = await _form(request)
+    decision = form.get("decision")
+    caller = _caller(request, "approvals.withdraw" if decision == "withdraw" else "approvals.decide", form)
+    office = _office(request)
+    if decision == "withdraw":
+        office.withdraw(caller, approval_id)
+    elif decision == "approve":
+        await office.approve(caller, approval_id, form.get("digest"))
+    elif decision == "deny":
+        office.deny(caller, approval_id, form.get("digest"))
+    else:
+        raise Malformed("params_invalid", "decision")
+    return RedirectResponse(f"/approvals/{approval_id}", 303)
 
 
 def _signed_in(request: Request, user: User) -> Response:
@@ -340,6 +435,9 @@ PAGES: Final[tuple[tuple[str, Handler], ...]] = (
     ("/pins", pins),
     ("/pins/one", pin),
     ("/stops", stops),
+    ("/approvals", approvals),
+    ("/approvals/{approval_id}", approval),
+    (CONFIRM, confirm_page),
     (SIGN_IN, sign_in_page),
     ("/first", first_page),
 )
@@ -351,4 +449,6 @@ FORMS: Final[tuple[tuple[str, Handler], ...]] = (
     ("/servers/move", move),
     ("/stops/pull", pull),
     ("/stops/release", release),
+    ("/approvals/{approval_id}", agree),
+    (CONFIRM, confirm),
 )

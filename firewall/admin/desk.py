@@ -7,6 +7,7 @@ A caller reaches the caller's own tenant; the node's owner names one.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Final, get_args
@@ -18,6 +19,7 @@ from firewall.admin.access import Access
 from firewall.admin.caller import Caller, Refused
 from firewall.admin.health import readiness
 from firewall.admin.parts import AdminParts
+from firewall.admin.rights import WEIGHTY
 from firewall.config.model import MCPUpstream
 from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
@@ -76,6 +78,7 @@ class Desk:
             "walls_missing": {name: list(walls) for name, walls in parts.walls_missing().items() if walls},
             "stops": len(self.stops(caller)),
             "you": {"name": caller.name, "role": caller.role, "tenant": caller.tenant},
+            "four_eyes": [*sorted(parts.settings.four_eyes)],
         }
 
     # -- registry ------------------------------------------------------------------------------------
@@ -206,17 +209,18 @@ class Desk:
 
     def pull(self, caller: Caller, scope: str, name: str, *, reason: str = "", everywhere: bool = False) -> Stop:
         """Stop a scope at once. everywhere: for every tenant of the node, which is the owner's to do."""
-        known, name, tenant = self._scope(caller, scope, name, everywhere)
+        known, name, tenant = self.stop_scope(caller, scope, name, everywhere)
         self._record(caller, "kill.pull", f"{known}/{name}", reason, tenant=tenant)
         return self._parts.kill_switch.pull(tenant, known, name, by=caller.name)
 
     def release(self, caller: Caller, scope: str, name: str, *, reason: str = "", everywhere: bool = False) -> bool:
         """End a stop; return whether it stood."""
-        known, name, tenant = self._scope(caller, scope, name, everywhere)
+        known, name, tenant = self.stop_scope(caller, scope, name, everywhere)
         self._record(caller, "kill.release", f"{known}/{name}", reason, tenant=tenant)
         return self._parts.kill_switch.release(tenant, known, name)
 
-    def _scope(self, caller: Caller, scope: str, name: str, everywhere: bool) -> tuple[StopScope, str, str]:
+    def stop_scope(self, caller: Caller, scope: str, name: str, everywhere: bool) -> tuple[StopScope, str, str]:
+        """Return scope, name and tenant of a stop as they are kept. Raises Malformed("kill_scope"), Refused("role")."""
         known = next((s for s in get_args(StopScope) if s == scope), None)
         if known is None or (known == "all") != (name in ("", GLOBAL)):
             raise Malformed("kill_scope", fix="all, or upstream, subject or client with a name")
@@ -246,20 +250,40 @@ class Desk:
             "scope": " ".join(issued.scopes),
         }
 
-    def bearer(self, caller: Caller, role: str, ttl_s: int) -> JSONObject:
-        """Mint a bearer for the admin API. Raises Malformed: bearer_role, bearer_ttl."""
-        self._record(caller, "bearer.mint", role)
-        text, made = self._access.bearers.mint(caller.tenant, role, ttl_s, by=caller.name)
+    def bearer(self, caller: Caller, role: str, ttl_s: int, *, user: str = "") -> JSONObject:
+        """Mint a bearer for the admin API: the node's own, or a person's, which is never more than that person is.
+
+        user: a person's name; the owner names anybody, a person nobody but themselves.
+        Raises Malformed: bearer_role, bearer_ttl, bearer_many, user_unknown.
+        """
+        person = self.user(caller, user) if user else None
+        if caller.role != "owner" and (person is None or person.subject != caller.subject):
+            raise Refused("role", fix="only the node's owner makes bearers for others")
+        self._record(caller, "bearer.mint", f"{role} {user}".strip())
+        text, made = self._access.bearers.mint(caller.tenant, role, ttl_s, by=caller.name, user=person)
         return {"bearer": text, **asdict(made)}
 
     def bearers(self, caller: Caller) -> list[JSONObject]:
-        """Return what is known of bearers, never their secrets."""
-        return [asdict(b) for b in self._access.bearers.list(caller.tenant)]
+        """Return what is known of bearers, never their secrets; a person sees their own."""
+        found = self._access.bearers.list(caller.tenant)
+        return [asdict(b) for b in found if caller.role == "owner" or (b.user and b.user == caller.subject)]
 
     def end_bearer(self, caller: Caller, bearer_id: str) -> bool:
-        """End a bearer; return whether it lived."""
+        """End a bearer, one's own unless one is the owner; return whether it lived."""
+        if caller.role != "owner" and not any(b["bearer_id"] == bearer_id for b in self.bearers(caller)):
+            return False
         self._record(caller, "bearer.end", bearer_id[:64])
         return self._access.bearers.end(caller.tenant, bearer_id)
+
+    def sessions(self, caller: Caller) -> list[JSONObject]:
+        """Return the console's sessions of the tenant."""
+        return [asdict(s) for s in self._access.sessions.list(caller.tenant)]
+
+    def end_sessions(self, caller: Caller, name: str) -> int:
+        """End every console session of a person; return how many there were."""
+        user = self.user(caller, name)
+        self._record(caller, "sessions.end", user.subject)
+        return self._access.sessions.end_of(caller.tenant, user.subject)
 
     # -- people --------------------------------------------------------------------------------------------
 
@@ -267,22 +291,50 @@ class Desk:
         """Return the people of the tenant."""
         return self._parts.identity.users.list(caller.tenant)
 
-    async def add_user(
-        self, caller: Caller, name: str, password: str, roles: tuple[str, ...], scopes: tuple[str, ...]
-    ) -> User:
-        """Add a person; identity records it. Raises Malformed: user_name, password_weak; Conflict."""
-        self._record(caller, "user.add", name[:64])
-        return await self._parts.identity.users.create(name, password, tenant=caller.tenant, roles=roles, scopes=scopes)
-
-    def enable_user(self, caller: Caller, name: str, *, enabled: bool) -> User:
-        """Let a person in again, or end everything of theirs at once. Raises Malformed("user_unknown")."""
+    def user(self, caller: Caller, name: str) -> User:
+        """Return a person by name. Raises Malformed("user_unknown")."""
         user = next((u for u in self.users(caller) if u.name == name), None)
         if user is None:
             raise Malformed("user_unknown", fix="see `bartizan users list`")
+        return user
+
+    async def add_user(
+        self, caller: Caller, name: str, password: str, roles: tuple[str, ...], scopes: tuple[str, ...]
+    ) -> User:
+        """Add a person; identity records it. Raises Malformed: user_name, password_weak; Conflict; Refused("role")."""
+        self._weighty(caller, roles)
+        self._record(caller, "user.add", name[:64])
+        return await self._parts.identity.users.create(name, password, tenant=caller.tenant, roles=roles, scopes=scopes)
+
+    async def prepare_user(self, caller: Caller, name: str, password: str) -> User:
+        """Add a person who can do nothing yet: no role, no scope, disabled. Raises as `add_user`."""
+        made = await self.add_user(caller, name, password, (), ())
+        return self._parts.identity.users.update(made.tenant, made.subject, roles=(), scopes=(), disabled=True)
+
+    def set_user(self, caller: Caller, name: str, roles: tuple[str, ...], scopes: tuple[str, ...]) -> User:
+        """Give a person exactly these roles and scopes, and let them in; what they had given before ends.
+
+        Raises Malformed("user_unknown"), Refused("role").
+        """
+        user = self.user(caller, name)
+        self._weighty(caller, set(roles) - set(user.roles))
+        self._record(caller, "user.set", user.subject, " ".join(roles))
+        return self._parts.identity.users.update(user.tenant, user.subject, roles=roles, scopes=scopes)
+
+    def enable_user(self, caller: Caller, name: str, *, enabled: bool) -> User:
+        """Let a person in again, or end everything of theirs at once. Raises Malformed("user_unknown")."""
+        user = self.user(caller, name)
+        if enabled:
+            self._weighty(caller, user.roles if user.disabled else ())
         self._record(caller, "user.enable" if enabled else "user.disable", user.subject)
         return self._parts.identity.users.update(
             user.tenant, user.subject, roles=user.roles, scopes=user.scopes, disabled=not enabled
         )
+
+    def _weighty(self, caller: Caller, roles: Iterable[str]) -> None:
+        """Raise Refused unless these roles may be given: an administrator alone makes no peer and no approver."""
+        if caller.role != "owner" and not caller.second and not WEIGHTY.isdisjoint(roles):
+            raise Refused("role", fix="only the node's owner, or two people, give the roles approver and admin")
 
     def first_contact(self, caller: Caller) -> JSONObject:
         """Return a new one-time code; {} while there is an administrator already."""
@@ -325,6 +377,8 @@ class Desk:
         }
         if text:
             record["text"] = _shown(text)
+        if caller.second:
+            record["second"] = caller.second
         self._parts.audit.append(record)
 
 

@@ -18,10 +18,17 @@ from firewall.identity.authorization_server import Identity
 
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """Durations in seconds. A session ends after ``idle_s`` without a page, and after ``session_s`` in any case."""
+    """Durations in seconds. A session ends after ``idle_s`` without a page, and after ``session_s`` in any case.
+
+    fresh_s: for how long a person's proof of who they are counts as fresh. four_eyes: acts of `rights.SECOND` that
+    need another person's agreement; approval_s: for how long a request for it waits.
+    """
 
     idle_s: int = 30 * 60
     session_s: int = 8 * 3600
+    fresh_s: int = 5 * 60
+    four_eyes: frozenset[str] = frozenset()
+    approval_s: int = 24 * 3600
     sign_in_per_minute: int = 20
     bearer_s: int = 24 * 3600
     longest_bearer_s: int = 30 * 24 * 3600

@@ -1,0 +1,53 @@
+"""A person proves who they are with name and password: at sign-in, anew for a dangerous act, or at the command line."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from firewall.admin.caller import Caller, Refused
+from firewall.admin.parts import AdminParts
+from firewall.admin.rights import known
+from firewall.core.errors import Malformed
+from firewall.identity.people.users import User
+from firewall.identity.throttle import Throttle
+
+AT_THE_SOCKET = "socket"  # in place of an address, when failures are counted
+
+
+class Person(BaseModel):
+    """What a person types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str = Field(max_length=64)
+    password: str = Field(repr=False, max_length=1024)
+
+
+async def proved(
+    parts: AdminParts, throttle: Throttle, name: str, password: str, address: str, *, subject: str = ""
+) -> User:
+    """Return the person whose name and password these are, if that person has a role here.
+
+    subject: whose account it must be, "" for anybody's. Failures delay further tries of this pair of name and
+    address (AS-19). Raises Malformed: sign_in_busy, sign_in_failed (told alike, whatever was wrong).
+    """
+    name = name[:64].strip().lower()
+    allowed = throttle.allow("admin_sign_in", address, per_minute=parts.settings.sign_in_per_minute)
+    if not allowed or throttle.wait_s(f"admin:{name}", address) > 0:
+        raise Malformed("sign_in_busy")
+    user = await parts.identity.users.verify(name, password)
+    if user is None or not known(user.roles) or (subject and user.subject != subject):
+        throttle.failed(f"admin:{name}", address)
+        parts.audit.append({"kind": "auth", "event": "admin.sign_in.refused"})
+        raise Malformed("sign_in_failed")
+    throttle.succeeded(f"admin:{name}", address)
+    return user
+
+
+async def known_person(parts: AdminParts, throttle: Throttle, person: Person) -> Caller:
+    """Return the caller who typed this at the node's own command line, proved this moment. Raises Refused("sign_in")."""
+    try:
+        user = await proved(parts, throttle, person.name, person.password, AT_THE_SOCKET)
+    except Malformed as error:
+        raise Refused("sign_in", fix="name and password do not fit, or too many tries: wait a while") from error
+    return Caller(user.name, user.tenant, known(user.roles), "session", user.subject, proved_us=parts.clock.now_us())
