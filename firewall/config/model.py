@@ -18,7 +18,9 @@ from firewall.enforce.registry import check_name
 
 EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
 Network = Literal["public", "private", "loopback"]
-GrantName = Literal["authorization_code", "refresh_token", "client_credentials", "token_exchange", "jwt_bearer"]
+GrantName = Literal[
+    "authorization_code", "refresh_token", "client_credentials", "token_exchange", "jwt_bearer", "device_code"
+]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
 
 

@@ -9,6 +9,7 @@ from a2a_gateway.inventory import AgentSpec, InventorySettings
 from firewall.config.model import A2AUpstream, Config, ListenerConfig, MCPUpstream
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSONObject
+from firewall.core.step_up import StepUp
 from firewall.enforce import lock
 from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
@@ -34,6 +35,7 @@ from mcp_gateway.settings import UpstreamSpec
 GRANT_TYPES = {
     "token_exchange": "urn:ietf:params:oauth:grant-type:token-exchange",
     "jwt_bearer": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+    "device_code": "urn:ietf:params:oauth:grant-type:device_code",
 }
 
 
@@ -122,6 +124,8 @@ def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
         given = MCPUpstream.model_validate(entry.spec)
     except ValueError:
         raise ConfigFault("registry_spec", entry.name) from None
+    if given.step_up is not None:
+        raise ConfigFault("registry_spec", entry.name, fix="step_up stands in the configuration file only")
     if given.command or given.env or given.read or given.write:
         raise ConfigFault(
             "registry_spec", entry.name, fix="local programs are started from the configuration file only"
@@ -231,21 +235,41 @@ def protected_resources(
     found: list[ProtectedResource] = []
     reads: list[str] = []
     scopes: list[str] = []
+    asked = step_up(config)
+    steps: list[StepUp] = []
     for spec in mcp:
         read, write = f"{spec.name}:read", f"{spec.name}:write"
         title = (config.mcp[spec.name].title if spec.name in config.mcp else "") or spec.name
         allowed = () if "*" in spec.tenants else spec.tenants
-        found.append(ProtectedResource(f"/mcp/{spec.name}", title, (read, write), (read,), allowed))
+        found.append(
+            ProtectedResource(f"/mcp/{spec.name}", title, (read, write), (read,), allowed, _rules(asked, spec.name))
+        )
+        steps += _rules(asked, spec.name)
         reads.append(read)
         scopes += (read, write)
     if reads:
-        found.append(ProtectedResource("/mcp", "All MCP servers", tuple(scopes), tuple(reads)))
+        found.append(ProtectedResource("/mcp", "All MCP servers", tuple(scopes), tuple(reads), (), tuple(steps)))
     found.extend(
-        ProtectedResource(f"/a2a/{name}", title or name, (f"{name}:send",), (f"{name}:send",)) for name, title in agents
+        ProtectedResource(f"/a2a/{name}", title or name, (f"{name}:send",), (f"{name}:send",), (), _rules(asked, name))
+        for name, title in agents
     )
     if config.llm.models:
         found.append(ProtectedResource("/v1", "Language models", ("llm:invoke",), ("llm:invoke",)))
     return tuple(found)
+
+
+def step_up(config: Config) -> dict[str, StepUp]:
+    """Return the sign-in that each upstream asks of its callers."""
+    upstreams: Mapping[str, MCPUpstream | A2AUpstream] = {**config.mcp, **config.a2a}
+    return {
+        name: StepUp(given.step_up.scope, given.step_up.acr, given.step_up.max_age_s)
+        for name, given in upstreams.items()
+        if given.step_up is not None
+    }
+
+
+def _rules(asked: Mapping[str, StepUp], name: str) -> tuple[StepUp, ...]:
+    return (asked[name],) if name in asked else ()
 
 
 def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> IdentitySettings:
@@ -280,6 +304,7 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
         cimd_hosts=cimd.hosts or CIMD_HOSTS,
         cimd_pinned=cimd.pinned,
         token_lifetime_s=config.identity.access_token_s,
+        device_grant=config.identity.device_grant,
     )
 
 

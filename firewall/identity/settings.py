@@ -123,7 +123,7 @@ class ProtectedResource:
     scopes: tuple[str, ...]
     default_scopes: tuple[str, ...]
     tenants: tuple[str, ...] = ()
-    step_up: StepUp | None = None
+    step_up: tuple[StepUp, ...] = ()
     dpop_required: bool = False
 
 

@@ -174,10 +174,10 @@ class DevicePage:
     def _weak(self, session: LoginSession, asked: DeviceRequest) -> FixedReply | None:
         """Ask for another sign-in where this one is too weak or too old for the scopes; say so when it was just now."""
         known = self._parts.resources.by_uri.get(asked.resource)
-        rule = known.step_up if known is not None else None
+        allowed_s = levels.allowed_age_s(asked.scope, known) if known is not None else -1
         age_s = self._parts.clock.now_us() // SECOND_US - session.auth_time
         steps = levels.steps(asked.scope)
-        stale = rule is not None and rule.asks in steps and 0 <= rule.max_age_s < age_s
+        stale = 0 <= allowed_s < age_s
         if not stale and set(steps) <= set(levels.attained(steps, session.acr)):
             return None
         if age_s <= FRESH_S:

@@ -43,8 +43,15 @@ def strong_enough(request: AuthorizationRequest, acr: str) -> bool:
 
 def longest_age_s(request: AuthorizationRequest, resource: ProtectedResource) -> int:
     """Return the greatest age of the sign-in in seconds, −1 for any: the request's, or the resource's if less."""
-    rule = resource.step_up
-    ages = [request.max_age] if request.max_age >= 0 else []
-    if rule is not None and rule.max_age_s >= 0 and rule.asks in request.scope:
-        ages.append(rule.max_age_s)
-    return min(ages, default=-1)
+    ages = [request.max_age, allowed_age_s(request.scope, resource)]
+    return min((age for age in ages if age >= 0), default=-1)
+
+
+def allowed_age_s(scopes: Iterable[str], resource: ProtectedResource) -> int:
+    """Return the greatest age in seconds that a resource allows to a request with these scopes, −1 for any.
+
+    A resource that asks for freshness is asked for it by the ``stepup:`` scope that its challenge names.
+    """
+    asked = steps(scopes)
+    ages = [rule.max_age_s for rule in resource.step_up if rule.max_age_s >= 0 and rule.asks in asked]
+    return min(ages, default=0 if PREFIX + FRESH in asked else -1)
