@@ -180,6 +180,11 @@ class Guard:
             # The intent stands without an outcome, and `audit verify` reports it: never guess one.
             return
 
+    @property
+    def labels(self) -> Labels:
+        """Where flow labels of callers are kept: what hands a caller on hands its label on."""
+        return self._labels
+
     def standing(self, principal: Principal) -> tuple[str, Label]:
         """Return the policy revision and the caller's label now: an answer that is kept depends on both."""
         return self._engine.revision, self._labels.current(principal)

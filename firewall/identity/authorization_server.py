@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from joserfc.jwk import ECKey
 
-from firewall.core.ports import ClientTrust, Clock, Ids, SharedMarks, Store, UsedProofs
+from firewall.core.ports import ClientTrust, Clock, Ids, Labels, SharedMarks, Store, UsedProofs
 from firewall.identity import standing
 from firewall.identity.cimd.documents import ClientDocuments, DocumentFetcher
 from firewall.identity.cimd.logos import PATH as LOGO_PATH
@@ -40,6 +40,7 @@ from firewall.identity.people.sign_in import SignIn, SignInParts
 from firewall.identity.people.transactions import Transactions
 from firewall.identity.people.users import Users
 from firewall.identity.resources import Resources
+from firewall.identity.rfc6750.own_tokens import OwnTokens
 from firewall.identity.rfc6750.resource_server import BearerResourceServer
 from firewall.identity.rfc7009.revocation import RevocationEndpoint
 from firewall.identity.rfc7523.client_auth import ClientAuthenticator, ClientKeys
@@ -50,10 +51,13 @@ from firewall.identity.rfc7662.introspection import IntrospectionEndpoint
 from firewall.identity.rfc8628.codes import DeviceCodes
 from firewall.identity.rfc8628.endpoint import DeviceAuthorizationEndpoint
 from firewall.identity.rfc8628.page import DevicePage, DeviceParts
+from firewall.identity.rfc8693.delegation import Delegation, NoLabels
+from firewall.identity.rfc8693.presented import PresentedTokens
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
 from firewall.identity.rfc9126.par import PushedEndpoint, PushedRequests
 from firewall.identity.rfc9449.nonces import Nonces
 from firewall.identity.rfc9449.verifier import ProofVerifier, TokenRequestProofs
+from firewall.identity.run_tokens.runs import Runs
 from firewall.identity.serve import FrontDoor
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import NODE, Throttle
@@ -105,6 +109,7 @@ def build_identity(
     signing_key: ECKey | EllipticCurvePrivateKey | SigningKeys,
     other_keys: tuple[ECKey | EllipticCurvePrivateKey, ...] = (),
     record: Record,
+    labels: Labels | None = None,
     token_bytes: TokenBytes = secrets.token_bytes,
     sealer: Sealer | None = None,
     client_trust: ClientTrust | None = None,
@@ -118,6 +123,7 @@ def build_identity(
 
     signing_key: the key that signs; or the set that its rotation keeps (`rfc9068.rotation`).
     client_trust: asks policy about clients that describe themselves, where the settings say so.
+    labels: flow labels of callers; without them token exchange hands none on, so it is refused.
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
     upstreams: how we sign in to what stands behind us.
     """
@@ -208,6 +214,9 @@ def build_identity(
         for place in ("token", "resource")
     )
     others = build_direct(direct, resources, store, clock)
+    runs = Runs(store, clock, ids, record, lifetime_s=settings.run_lifetime_s, per_hour=settings.runs_per_hour)
+    presented = PresentedTokens(OwnTokens(settings.public_url, keys), resources, grants, clock)
+    delegation = Delegation(clients, presented, labels or NoLabels(), runs)
     token = TokenEndpoint(
         TokenParts(
             settings=settings,
@@ -216,6 +225,7 @@ def build_identity(
             users=users,
             codes=codes,
             devices=devices,
+            delegation=delegation,
             refresh=refresh,
             grants=grants,
             tokens=tokens,

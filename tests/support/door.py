@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey
 from firewall.core.action import Headers
 from firewall.core.errors import AuditUnavailable, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.enforce.labels import FlowLabels
 from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.people.users import User
@@ -124,6 +125,7 @@ class Door:
     events: list[tuple[str, JSONObject]] = field(default_factory=list)
     origin: str = ORIGIN
     audit_down: bool = False
+    labels: FlowLabels | None = None
 
     def record(self, event: str, facts: JSONObject) -> None:
         if self.audit_down:
@@ -162,6 +164,7 @@ def make_door(*, idps: ProvidersGiven | None = None, **changes: object) -> Door:
     store = MemoryStore(clock)
     marks = SharedMarks(None)
     fetcher = NoNetwork()
+    labels = FlowLabels(marks, store.collection("labels"), clock)
     doors: list[Door] = []
     identity = build_identity(
         settings,
@@ -172,9 +175,10 @@ def make_door(*, idps: ProvidersGiven | None = None, **changes: object) -> Door:
         fetcher=fetcher,
         signing_key=SERVER_KEY,
         record=lambda event, facts: doors[0].record(event, facts),
+        labels=labels,
         idps=idps,
     )
-    doors.append(Door(identity, clock, store, marks, fetcher, origin=settings.public_url))
+    doors.append(Door(identity, clock, store, marks, fetcher, origin=settings.public_url, labels=labels))
     return doors[0]
 
 

@@ -15,6 +15,7 @@ from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.people.users import Users
 from firewall.identity.resources import Resources
 from firewall.identity.rfc8628.codes import DeviceCodes
+from firewall.identity.rfc8693.delegation import Delegation
 from firewall.identity.rfc9068.tokens import TokenIssuer
 from firewall.identity.settings import IdentitySettings, Record
 from firewall.identity.throttle import Throttle
@@ -96,4 +97,5 @@ class TokenParts:
     record: Record
     per_minute: int
     devices: DeviceCodes
+    delegation: Delegation
     proofs: Proofs | None = None

@@ -42,6 +42,7 @@ GRANTS: Final = (
     Registered("refresh_token", "oauth21.grants.refresh:RefreshGrant"),
     Registered("client_credentials", "oauth21.grants.client_credentials:ClientCredentials"),
     Registered("urn:ietf:params:oauth:grant-type:device_code", "rfc8628.grant:DeviceGrant", _devices),
+    Registered("urn:ietf:params:oauth:grant-type:token-exchange", "rfc8693.grant:ExchangeGrant"),
 )
 
 
