@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from firewall.core.action import Headers
+from firewall.core.errors import Unauthenticated
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
@@ -219,12 +221,43 @@ class UsedProofs(Protocol):
 
 
 class ResourceServer(Protocol):
-    """Token → Principal, for one resource."""
+    """Token → Principal, for one resource.
 
-    def authenticate(self, headers: Mapping[bytes, bytes], resource: str, *, default_scope: str) -> Principal:
-        """Return the verified principal whose token's ``aud`` equals ``resource`` exactly.
+    headers: lower-case names, single values. method, path: of the request, for the proof that goes with a bound
+    token; without them such a token is refused. handed: another worker of the node took the proof already.
+    """
 
-        headers: lower-case names, single values. Raises Unauthenticated: token_missing, token_invalid.
+    def authenticate(
+        self,
+        headers: Mapping[bytes, bytes],
+        resource: str,
+        *,
+        default_scope: str,
+        method: str = "",
+        path: str = "",
+        handed: bool = False,
+    ) -> Principal:
+        """Return the verified principal whose token's ``aud`` means exactly ``resource``; never waits.
+
+        Raises Unauthenticated: token_missing, token_invalid.
+        """
+
+    async def admit(
+        self,
+        headers: Mapping[bytes, bytes],
+        resource: str,
+        *,
+        default_scope: str,
+        method: str = "",
+        path: str = "",
+        handed: bool = False,
+    ) -> Principal:
+        """Return what `authenticate` returns, after waiting for what the token's issuer must tell first."""
+
+    def still(self, headers: Mapping[bytes, bytes], resource: str, principal: Principal) -> bool:
+        """Return whether the token that a stream was opened with is good now: not over, not revoked.
+
+        The proof of a bound token is not asked for again: it was used when the stream was opened.
         """
 
     def challenge(
@@ -232,8 +265,10 @@ class ResourceServer(Protocol):
     ) -> bytes:
         """Return the WWW-Authenticate value (oauth reference §6.1; order of parameters matters)."""
 
+    def challenges(self, resource: str, error: Unauthenticated, scope: str) -> Headers:
+        """Return the headers of a 401: each challenge, and a nonce where one is wanted. scope: where the error names none."""
 
-@dataclass(frozen=True, slots=True)
+
 class ClientFacts:
     """What policy is told about a client that describes itself (CIMD).
 

@@ -135,7 +135,7 @@ def preflight_reply() -> FixedReply:
         (
             CORS,
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", b"authorization, content-type, mcp-protocol-version"),
+            (b"access-control-allow-headers", b"authorization, content-type, dpop, mcp-protocol-version"),
             (b"access-control-max-age", b"600"),
             NOSNIFF,
         ),
@@ -162,6 +162,8 @@ ERRORS: Final = {
     "unsupported_response_type": "This response type is not supported.",
     "invalid_scope": "None of the requested scopes can be given.",
     "invalid_target": "The requested resource is not known here.",
+    "invalid_dpop_proof": "The DPoP proof is missing or not valid for this request.",
+    "use_dpop_nonce": "The DPoP proof must be made with the nonce of this answer.",
     "access_denied": "Access was not given.",
     "login_required": "A person must sign in.",
     "consent_required": "A person must agree.",

@@ -17,7 +17,7 @@ from firewall.core.errors import Malformed, Unauthenticated
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.oauth21 import authorize
 from firewall.identity.people import first_contact, transactions
-from firewall.identity.rfc6750 import resource_server
+from firewall.identity.rfc6750 import own_tokens
 from firewall.identity.rfc7523 import client_auth
 from firewall.identity.web import WebRequest
 from firewall.state.memory import MemoryCollection
@@ -112,7 +112,7 @@ async def foreign_key(door: Door) -> bool:
     return accepted(door, signed(door, key=ECKey.generate_key("P-256", private=True)))
 
 
-@case("rs_07 a token that is no access token", patched(resource_server, "TOKEN_TYPE", "jwt"))
+@case("rs_07 a token that is no access token", patched(own_tokens, "TOKEN_TYPE", "jwt"))
 async def wrong_type(door: Door) -> bool:
     return accepted(door, signed(door, typ="JWT"))
 

@@ -7,7 +7,6 @@ share, for longer than any proof is acceptable. A full memory refuses; it never 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Mapping
 
 from firewall.core.errors import Malformed
@@ -53,7 +52,10 @@ class ProofVerifier:
 
 
 class TokenRequestProofs:
-    """The proof of a token request: optional, unless the client registered to be bound (RFC 9449 §5)."""
+    """The proof of a token request: optional, unless the client registered to be bound (RFC 9449 §5).
+
+    Implements `engine.parts.Proofs`.
+    """
 
     def __init__(self, verifier: ProofVerifier) -> None:
         self._verifier = verifier
@@ -80,17 +82,3 @@ class TokenRequestProofs:
             raise OAuthError("use_dpop_nonce", error.code) from None
         except Malformed as error:
             raise OAuthError("invalid_dpop_proof", error.code) from None
-
-
-def check_bound(bound: str, presented: str) -> None:
-    """Raise OAuthError invalid_grant unless what is bound to a key comes with that key's proof.
-
-    bound: the thumbprint that a code or refresh token was given to, "" for none. presented: the request's.
-    """
-    if bound and not hmac.compare_digest(bound.encode(), presented.encode()):
-        raise OAuthError("invalid_grant", "dpop_key")
-
-
-def is_thumbprint(text: str) -> bool:
-    """Return whether a ``dpop_jkt`` parameter can be a SHA-256 thumbprint: 43 base64url characters."""
-    return len(text) == 43 and text.isascii() and text.replace("-", "a").replace("_", "a").isalnum()
