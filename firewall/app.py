@@ -40,6 +40,7 @@ from firewall.decide.regorus import RegorusEngine
 from firewall.decide.sampler import SampledEngine
 from firewall.detect.tool_review import review
 from firewall.doors import ChildDoors
+from firewall.enforce.client_gate import ClientGate
 from firewall.enforce.egress import EgressGate
 from firewall.enforce.guard import Guard, GuardSettings
 from firewall.enforce.kill_switch import KillSwitch
@@ -56,7 +57,7 @@ from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.net.channel import Peers, Seat
-from firewall.net.dial import Dialler
+from firewall.net.dial import Dialler, DiallerSettings
 from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
@@ -323,7 +324,8 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     bundle, engine, telemetry, guard = core.bundle, core.engine, core.telemetry, core.guard
     registry, pins = core.registry, core.pins
     _configure(config, registry)
-    dialler = Dialler(clock)
+    fetch_ports = DiallerSettings().fetch_ports | set(config.identity.cimd.ports)
+    dialler = Dialler(clock, DiallerSettings(fetch_ports=fetch_ports))
     client = RenewingClient(PooledClient(dialler))
     specs = mcp_specs(config, registry)
     resources = rooms.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
@@ -344,6 +346,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         record=record,
         labels=guard.labels,
         sealer=sealer,
+        client_trust=ClientGate(guard, clock, config.tenant) if config.identity.cimd.policy == "policy" else None,
         idps=_idps(config, dialler, keys),
         upstreams=_upstreams(config, dialler, keys),
     )

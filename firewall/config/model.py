@@ -86,8 +86,9 @@ class LimitsConfig(_Model):
 
 
 class ClientConfig(_Model):
-    """A pre-registered OAuth client. Give ``jwks`` for private_key_jwt; none for a public client.
+    """A pre-registered OAuth client. Give ``jwks`` or ``jwks_uri`` for private_key_jwt, ``secret_sha256`` for
 
+    client_secret_basic, name it in ``workloads`` for a platform's credentials; none of these for a public client.
     pushed_only, resource, may_act, orchestrator: see `identity.settings.ClientSettings`.
     """
 
@@ -99,6 +100,8 @@ class ClientConfig(_Model):
     )
     scopes: tuple[str, ...] = ()
     jwks: dict[str, Any] | None = None
+    jwks_uri: str = ""
+    secret_sha256: str = ""
     pushed_only: bool = False
     resource: str = ""
     may_act: str = ""
@@ -131,9 +134,24 @@ class RunsConfig(_Model):
 class CIMDConfig(_Model):
     """Client id metadata documents: which hosts are fetched at all, and documents pinned by hand."""
 
-    policy: Literal["allowlist", "any", "off"] = "allowlist"
+    policy: Literal["allowlist", "any", "off", "policy"] = "allowlist"
     hosts: tuple[str, ...] = ()
-    pinned: dict[str, dict[str, Any]] = {}
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    pinned: dict[str, dict[str, Any] | str] = {}
+
+
+class WorkloadConfig(_Model):
+    """An issuer of workload credentials as client authentication; see `identity.settings.WorkloadSettings`."""
+
+    kind: Literal["spiffe", "kubernetes"]
+    issuer: str
+    clients: dict[str, str]
+    jwks: dict[str, Any] | None = None
+    jwks_file: str = ""
+    jwks_uri: str = ""
+    network: Network = "public"
+    max_age_s: int = Field(default=3900, ge=60, le=86_400)
+    once: bool = False
 
 
 class ProviderClaims(_Model):
@@ -186,8 +204,10 @@ class IdentityConfig(_Model):
     trusted_issuers: dict[str, TrustedIssuerConfig] = {}
     runs: RunsConfig = RunsConfig()
     cimd: CIMDConfig = CIMDConfig()
+    registration: Literal["on", "off"] = "off"
+    workloads: dict[Name, WorkloadConfig] = {}
 
-    @field_validator("passwords", mode="before")
+    @field_validator("passwords", "registration", mode="before")
     @classmethod
     def _word(cls, value: object) -> object:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # YAML reads them so

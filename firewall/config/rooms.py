@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from a2a_gateway.inventory import AgentSpec, InventorySettings
-from firewall.config.model import A2AUpstream, Config, ListenerConfig, MCPUpstream
+from firewall.config.model import A2AUpstream, ClientConfig, Config, ListenerConfig, MCPUpstream
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.step_up import StepUp
@@ -16,10 +16,12 @@ from firewall.enforce.registry import RegistryEntry
 from firewall.identity.oidc.settings import ClaimNames, ProviderSettings
 from firewall.identity.settings import (
     CIMD_HOSTS,
+    AuthMethod,
     ClientSettings,
     IdentitySettings,
     ProtectedResource,
     TrustedIssuer,
+    WorkloadSettings,
 )
 from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.identity.upstream.settings import Secret, UpstreamAuth
@@ -274,16 +276,19 @@ def _rules(asked: Mapping[str, StepUp], name: str) -> tuple[StepUp, ...]:
 
 def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> IdentitySettings:
     """Return the front door's settings. Raises ConfigFault."""
+    hosted = {client_id for given in config.identity.workloads.values() for client_id in given.clients.values()}
     clients = tuple(
         ClientSettings(
             client_id=client_id,
             name=given.name or client_id,
             redirect_uris=given.redirect_uris,
-            auth_method="private_key_jwt" if given.jwks else "none",
+            auth_method=_auth_method(client_id, given, hosted),
             grant_types=tuple(GRANT_TYPES.get(name, name) for name in given.grants),
             scopes=given.scopes or ("*",),
             tenant=config.tenant,
             jwks=given.jwks,
+            jwks_uri=given.jwks_uri,
+            secret_sha256=given.secret_sha256,
             resource=given.resource,
             may_act=given.may_act,
             orchestrator=given.orchestrator,
@@ -302,10 +307,29 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
         default_tenant=config.tenant,
         cimd_policy=cimd.policy,
         cimd_hosts=cimd.hosts or CIMD_HOSTS,
+        cimd_ports=frozenset(cimd.ports),
         cimd_pinned=cimd.pinned,
+        registration=config.identity.registration == "on",
+        workloads=tuple(
+            WorkloadSettings(name=name, **given.model_dump()) for name, given in config.identity.workloads.items()
+        ),
         token_lifetime_s=config.identity.access_token_s,
         device_grant=config.identity.device_grant,
     )
+
+
+def _auth_method(client_id: str, given: ClientConfig, hosted: set[str]) -> AuthMethod:
+    ways: dict[AuthMethod, bool] = {
+        "private_key_jwt": bool(given.jwks or given.jwks_uri),
+        "client_secret_basic": bool(given.secret_sha256),
+        "workload": client_id in hosted,
+    }
+    chosen = [method for method, told in ways.items() if told]
+    if len(chosen) > 1:
+        raise ConfigFault(
+            "client_method", f"client {client_id!r}", fix="one way to authenticate: keys, a secret or a workload"
+        )
+    return chosen[0] if chosen else "none"
 
 
 def identity_providers(config: Config) -> tuple[ProviderSettings, ...]:

@@ -17,7 +17,7 @@ from firewall.identity.web import WebRequest
 from firewall.wire import oauth
 from firewall.wire.oauth import Form, OAuthError
 
-CONFIDENTIAL = ("private_key_jwt", "client_secret_basic")
+CONFIDENTIAL = ("private_key_jwt", "client_secret_basic", "workload")
 ANY_CLIENT = ("none", *CONFIDENTIAL)
 
 # Status, JSON body and further headers of a token response.
