@@ -9,7 +9,7 @@ it does no I/O but the store's. Errors leave it as `OAuthError`, without authlib
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from authlib.oauth2.rfc6749 import AuthorizationServer, OAuth2Error
 
@@ -62,6 +62,20 @@ class TokenServer(AuthorizationServer):  # type: ignore[misc] # authlib is publi
         """Return the grant that was prepared for this request."""
         grant: TokenGrant = request.grant
         return grant
+
+    def get_authorization_grant(self, request: object) -> NoReturn:
+        """Raise OAuthError: `/authorize` is `oauth21.authorize`, and nothing leads from here to a redirect."""
+        raise OAuthError("unsupported_response_type", "engine")
+
+    def create_authorization_response(
+        self, request: object = None, grant_user: object = None, grant: object = None
+    ) -> NoReturn:
+        """Raise OAuthError; see `get_authorization_grant`."""
+        self.get_authorization_grant(request)
+
+    def create_endpoint_response(self, name: str, request: object = None) -> NoReturn:
+        """Raise OAuthError: the other endpoints are our own (`rfc7009`, `rfc7662`)."""
+        raise OAuthError("invalid_request", "engine")
 
     def create_oauth2_request(self, request: TokenRequest) -> TokenRequest:
         """Return the request as it is: only `answer` makes one."""
