@@ -75,11 +75,12 @@ class Tenure:
         self._watch.stop()
         assert self._limit is not None
         try:
-            return bool(await self._limit.__aexit__(kind, error, where))
+            await self._limit.__aexit__(kind, error, where)
         except TimeoutError:
             if self.over:
                 return True
             raise
+        return False
 
     def _end(self) -> None:
         self.over = True
