@@ -35,6 +35,7 @@ from firewall.identity.people.links import Links
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.passwords import Passwords
 from firewall.identity.people.second_factor import SecondFactors
+from firewall.identity.people.security import Security
 from firewall.identity.people.sessions import LoginSessions
 from firewall.identity.people.sign_in import SignIn, SignInParts
 from firewall.identity.people.transactions import Transactions
@@ -87,6 +88,7 @@ class Identity:
     clients: Clients
     logos: Logos
     sign_in: SignIn
+    factors: SecondFactors
     pages: Pages
     settings: IdentitySettings
     upstreams: Upstreams | None = None
@@ -183,12 +185,14 @@ def build_identity(
     devices = DeviceCodes(store, clock, token_bytes, lifetime_s=settings.device_lifetime_s)
     refresh = RefreshTokens(store, clock, grants, token_bytes, settings)
     tokens = TokenIssuer(settings.public_url, keys, clock, ids, lifetime_s=settings.token_lifetime_s)
+    runs = Runs(store, clock, ids, record, lifetime_s=settings.run_lifetime_s, per_hour=settings.runs_per_hour)
     authorization = Authorization(
         AuthorizeParts(
             settings=settings,
             resources=resources,
             clients=clients,
             sign_in=sign_in,
+            runs=runs,
             sessions=sessions,
             transactions=transactions,
             consents=consents,
@@ -214,7 +218,6 @@ def build_identity(
         for place in ("token", "resource")
     )
     others = build_direct(direct, resources, store, clock)
-    runs = Runs(store, clock, ids, record, lifetime_s=settings.run_lifetime_s, per_hour=settings.runs_per_hour)
     presented = PresentedTokens(OwnTokens(settings.public_url, keys), resources, grants, clock)
     delegation = Delegation(clients, presented, labels or NoLabels(), runs)
     token = TokenEndpoint(
@@ -264,6 +267,8 @@ def build_identity(
     if settings.registration:
         registration = RegistrationEndpoint(registrations, throttle, record)
         front_door.mount({"/register": {"POST": registration.serve}})
+    security = Security(settings, sign_in, sessions, transactions, factors, throttle, pages, clock)
+    front_door.mount({"/account/security": {"GET": security.show, "POST": security.change}})
     if settings.device_grant:
         front_door.mount(
             {

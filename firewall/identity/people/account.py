@@ -57,15 +57,21 @@ class Account:
             for g in self._grants.of_subject(user.tenant, user.subject)
         ]
         csrf = self._tokens.form_token(session.form_secret, "account")
-        return page_reply(self._pages.render("grants", user=user.shown, grants=grants, csrf=csrf))
+        agreed = self._consents.of(user)
+        html = self._pages.render("grants", user=user.shown, grants=grants, agreed=agreed, csrf=csrf)
+        return page_reply(html)
 
     async def end(self, request: WebRequest) -> FixedReply:
-        """End one grant; what was agreed with that client is forgotten too."""
+        """End one grant, and forget what was agreed with its client; or forget one agreement alone."""
         session = self._posted(request)
         if session is None:
             return self._refused()
         user = session.user
-        grant_id = request.form().get("grant")
+        form = request.form()
+        if form.get("agreement"):
+            self._consents.forget(user, form.get("agreement"))
+            return redirect_reply("/account/grants")
+        grant_id = form.get("grant")
         for grant in self._grants.of_subject(user.tenant, user.subject):
             if grant.grant_id == grant_id:
                 self._consents.withdraw(user, grant.client_id)

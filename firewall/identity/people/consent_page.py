@@ -23,7 +23,7 @@ from firewall.wire.oauth import Form
 class ConsentView:
     """What is shown. destination: the host that the person goes to afterwards, "" for a device.
 
-    user_code: what the device shows, "" where there is none. hidden: further fields of the form.
+    user_code: what the device shows, "" where there is none. run: whether a run begins (`run_tokens`). hidden: further fields of the form.
     """
 
     client: Client
@@ -37,6 +37,7 @@ class ConsentView:
     hidden: Mapping[str, str] = field(default_factory=dict)
     destination: str = ""
     user_code: str = ""
+    run: bool = False
 
 
 def consent_page(
@@ -56,6 +57,7 @@ def consent_page(
         resource_title=view.resource_title,
         redirect_host=view.destination,
         user_code=view.user_code,
+        run=view.run,
         action=view.action,
         csrf=view.csrf,
         hidden=view.hidden,

@@ -7,17 +7,30 @@ to, and a digest of the client's metadata. Anything else is another question.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from firewall.core.ports import Clock, Store
 from firewall.core.tool_details import ToolDetail
 from firewall.identity import records
 from firewall.identity.clients.registry import Client
+from firewall.identity.people.pages import clean_name
 from firewall.identity.people.users import User
 from firewall.identity.records import SECOND_US
 from firewall.identity.rfc9396.requested import details_text
 from firewall.identity.standing import Standing
 from firewall.wire import oauth
 from firewall.wire.oauth import AuthorizationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One remembered agreement, as its person is shown it."""
+
+    agreement_id: str
+    client: str
+    resource: str
+    redirect_host: str
+    scopes: tuple[str, ...]
 
 
 class Consents:
@@ -52,7 +65,16 @@ class Consents:
         key = _key(user, client, request, details)
         agreed = tuple(dict.fromkeys((*self._agreed(user, key, request.resource), *scopes)))
         standing = self._standing.of(user.tenant, "", request.resource, agreed)
-        value = records.encode({"client_id": client.client_id, "scopes": list(agreed), "standing": standing})
+        value = records.encode(
+            {
+                "client_id": client.client_id,
+                "client_name": client.host or clean_name(client.name),
+                "resource": request.resource,
+                "redirect_host": oauth.redirect_host(request.redirect_uri),
+                "scopes": list(agreed),
+                "standing": standing,
+            }
+        )
         expires_us = self._clock.now_us() + self._lifetime_s * SECOND_US
         self._consents.put(user.tenant, key, value, expires_us=expires_us)
 
@@ -65,6 +87,26 @@ class Consents:
         scopes = records.texts(value, "scopes")
         stands = self._standing.of(user.tenant, "", resource, scopes) == records.number(value, "standing")
         return scopes if stands else ()
+
+    def of(self, user: User) -> list[Agreement]:
+        """Return what is remembered of a person."""
+        found = []
+        for entry in self._consents.scan(user.tenant, f"{user.subject}/"):
+            value = records.decode(entry.value)
+            found.append(
+                Agreement(
+                    agreement_id=entry.key.partition("/")[2],
+                    client=records.text(value, "client_name") or records.text(value, "client_id"),
+                    resource=records.text(value, "resource"),
+                    redirect_host=records.text(value, "redirect_host"),
+                    scopes=records.texts(value, "scopes"),
+                )
+            )
+        return found
+
+    def forget(self, user: User, agreement_id: str) -> bool:
+        """Forget one agreement of a person; what was given by it stays until its grant ends."""
+        return self._consents.delete(user.tenant, f"{user.subject}/{agreement_id}")
 
     def withdraw(self, user: User, client_id: str) -> None:
         """Forget every agreement of a person with a client."""
