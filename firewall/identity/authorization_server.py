@@ -62,8 +62,8 @@ from firewall.identity.run_tokens.runs import Runs
 from firewall.identity.serve import FrontDoor
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import NODE, Throttle
-from firewall.state.replays import UsedOnce
 from firewall.identity.upstream.build import PeopleParts, Upstreams, UpstreamsGiven, build_upstreams
+from firewall.state.replays import UsedOnce
 from firewall.state.vault import Sealer
 
 
@@ -332,6 +332,7 @@ def build_identity(
         clients=clients,
         logos=logos,
         sign_in=sign_in,
+        factors=factors,
         pages=pages,
         settings=settings,
         upstreams=broker,
