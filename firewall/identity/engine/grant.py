@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from authlib.oauth2.rfc6749 import BaseGrant, TokenEndpointMixin
@@ -99,8 +100,11 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
     ) -> IssuedToken:
         """Return a new access token after its issue was recorded (OP-06): without a record there is none.
 
+        Who may exchange it is the operator's word on the client (RFC 8693 §4.4).
         lifetime_s, until_s: see `TokenIssuer.issue`. told: further facts of the record.
         """
+        if self.client.may_act:
+            facts = replace(facts, may_act={"sub": self.client.may_act})
         issued = self.parts.tokens.issue(facts, lifetime_s=lifetime_s, until_s=until_s)
         self.parts.record(
             "identity.token.issued",

@@ -32,6 +32,7 @@ from firewall.identity.resources import Resources
 from firewall.identity.rfc9126.par import PushedRequests
 from firewall.identity.rfc9396.requested import details_json, details_text, read_details
 from firewall.identity.rfc9470 import levels
+from firewall.identity.run_tokens.runs import RUN_SCOPE, Runs, asks_for_run
 from firewall.identity.settings import IdentitySettings, Record
 from firewall.identity.standing import Standing
 from firewall.identity.throttle import Throttle
@@ -50,6 +51,7 @@ class AuthorizeParts:
     resources: Resources
     clients: Clients
     sign_in: SignIn
+    runs: Runs
     sessions: LoginSessions
     transactions: Transactions
     consents: Consents
@@ -111,13 +113,15 @@ class Authorization:
             raise OAuthError("unauthorized_client", "grant_type")
         resource = oauth.check_resource(asked.resource, self._parts.resources.by_uri)
         known = self._parts.resources.by_uri[resource]
-        wanted = tuple(s for s in levels.permissions(asked.scope) if s != "offline_access") or known.default_scopes
+        run, permissions = asks_for_run(levels.permissions(asked.scope))
+        wanted = tuple(s for s in permissions if s != "offline_access") or known.default_scopes
         scopes = oauth.intersect(wanted, known.scopes, client.scopes)
         if not scopes:
             raise OAuthError("invalid_scope", "scope_empty")
         details = details_text(read_details(asked.authorization_details, resource))
         scope = (*scopes, *levels.steps(asked.scope))
-        return replace(asked, resource=resource, scope=scope, authorization_details=details)
+        asked = replace(asked, resource=resource, scope=scope, authorization_details=details)
+        return anew(asked) if run else asked
 
     # -- GET and POST /consent ---------------------------------------------------------------------------
 
@@ -208,6 +212,7 @@ class Authorization:
             csrf=parts.transactions.form_token(transaction.secret, _purpose(transaction, session)),
             hidden={"txn": transaction.txn_id},
             destination=oauth.redirect_host(asked.redirect_uri),
+            run=RUN_SCOPE in asked.scope,
         )
         return consent_page(parts.pages, view, headers=headers)
 
@@ -250,6 +255,11 @@ class Authorization:
         details: tuple[ToolDetail, ...],
     ) -> FixedReply:
         asked, user = transaction.request, session.user
+        cookie = self._parts.transactions.expired_cookie(transaction)
+        try:
+            begun = self._begun(transaction, session, client)
+        except OAuthError as error:
+            return self._error_redirect(asked.redirect_uri, asked.state, error.error, headers=(cookie,))
         scopes = (*scopes, *levels.attained(asked.scope, session.acr))
         standing = self._parts.standing.of(user.tenant, user.subject, asked.resource, scopes)
         code = self._parts.codes.issue(
@@ -270,10 +280,24 @@ class Authorization:
                 amr=session.amr,
                 dpop_jkt=asked.dpop_jkt,
                 authorization_details=details_json(details),
+                run=begun,
             )
         )
         location = oauth.build_redirect(asked.redirect_uri, {"code": code, "state": asked.state, "iss": self._issuer})
-        return redirect_reply(location, headers=(self._parts.transactions.expired_cookie(transaction),))
+        return redirect_reply(location, headers=(cookie,))
+
+    def _begun(self, transaction: Transaction, session: LoginSession, client: Client) -> str:
+        """Return the run that the person began with this request, "" for none.
+
+        Whatever way led here: without a sign-in of this very transaction there is none (DESIGN §6b-1).
+        Raises OAuthError: login_required, temporarily_unavailable.
+        """
+        if RUN_SCOPE not in transaction.request.scope:
+            return ""
+        if session.session_id != transaction.signed_in:
+            raise OAuthError("login_required", "run_stale")
+        user = session.user
+        return self._parts.runs.begin(user.tenant, user.subject, client.client_id, by="person")
 
     def _end(self, transaction: Transaction, error: str) -> FixedReply:
         self._parts.transactions.take(transaction)
@@ -303,6 +327,16 @@ class Authorization:
 def _purpose(transaction: Transaction, session: LoginSession) -> str:
     # Bound to the session too: a form rendered for one person cannot be sent as another.
     return f"consent\0{transaction.txn_id}\0{session.session_id}"
+
+
+def anew(asked: AuthorizationRequest) -> AuthorizationRequest:
+    """Return a request that begins a run: signed in for it and agreed to, whatever was agreed before.
+
+    Raises OAuthError login_required, where nobody may be asked.
+    """
+    if "none" in asked.prompt:
+        raise OAuthError("login_required", "run_silent")
+    return replace(asked, scope=(*asked.scope, RUN_SCOPE), prompt=asked.prompt | {"login", "consent"})
 
 
 def _details(transaction: Transaction) -> tuple[ToolDetail, ...]:

@@ -20,7 +20,8 @@ REMEMBER_S = 600  # how long a spent code is recognised as such
 class CodeFacts:
     """What a code stands for. Times in Unix seconds.
 
-    dpop_jkt: the key that must prove itself at the token endpoint (RFC 9449 §10); "" for any or none.
+    dpop_jkt: the key that must prove itself at the token endpoint (RFC 9449 §10); "" for any or none. run: the
+    run that the person began with it (`run_tokens`), "" for none.
     """
 
     tenant: str
@@ -39,6 +40,7 @@ class CodeFacts:
     amr: tuple[str, ...] = ()
     dpop_jkt: str = ""
     authorization_details: tuple[JSONObject, ...] = ()
+    run: str = ""
 
 
 class Codes:
@@ -79,6 +81,7 @@ class Codes:
             "amr": list(facts.amr),
             "jkt": facts.dpop_jkt,
             "details": list(facts.authorization_details),
+            "run": facts.run,
         }
         expires_us = now_us + self._lifetime_s * SECOND_US
         self._codes.put(facts.tenant, code.key, records.encode(value), expires_us=expires_us)
@@ -124,4 +127,5 @@ class Codes:
             amr=records.texts(value, "amr"),
             dpop_jkt=records.text(value, "jkt"),
             authorization_details=records.objects(value, "details"),
+            run=records.text(value, "run"),
         )

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from firewall.core.errors import Conflict
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Store
+from firewall.core.run import run_ends_s
 from firewall.identity import opaque, records, standing
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.opaque import Opaque
@@ -49,6 +50,7 @@ class RefreshFacts:
     amr: tuple[str, ...] = ()
     jkt: str = ""
     authorization_details: tuple[JSONObject, ...] = ()
+    run: str = ""
 
 
 class RefreshTokens:
@@ -72,7 +74,7 @@ class RefreshTokens:
     def find(self, text: str, client_id: str) -> RefreshFacts:
         """Return what a presented token stands for, without using it.
 
-        Raises OAuthError invalid_grant: refresh_unknown, refresh_foreign, grant_revoked, grant_ended.
+        Raises OAuthError invalid_grant: refresh_unknown, refresh_foreign, grant_revoked, grant_ended, run_ended.
         """
         token = opaque.locate(PREFIX, text)
         entry = self._tokens.get(token.tenant, token.key) if token else None
@@ -88,6 +90,8 @@ class RefreshTokens:
         names = (standing.client(facts.client_id), standing.session(facts.session_id))
         if self._grants.standing.ended(facts.tenant, names, facts.created_s):
             raise OAuthError("invalid_grant", "grant_ended")
+        if facts.run and run_ends_s(facts.run) * SECOND_US <= self._clock.now_us():
+            raise OAuthError("invalid_grant", "run_ended")
         return facts
 
     def live(self, text: str, client_id: str) -> tuple[RefreshFacts, int]:
@@ -167,6 +171,7 @@ def _value(facts: RefreshFacts) -> JSONObject:
         "amr": list(facts.amr),
         "jkt": facts.jkt,
         "details": list(facts.authorization_details),
+        "run": facts.run,
     }
 
 
@@ -186,6 +191,7 @@ def _facts(tenant: str, value: JSONObject) -> RefreshFacts:
         amr=records.texts(value, "amr"),
         jkt=records.text(value, "jkt"),
         authorization_details=records.objects(value, "details"),
+        run=records.text(value, "run"),
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from firewall.core.jsonvalue import JSONObject
 from firewall.core.principal import Principal, act_of_chain
 from firewall.identity.clients.registry import Client
 from firewall.identity.engine.grant import Response, TokenGrant
@@ -90,7 +89,6 @@ class ExchangeGrant(TokenGrant):
                 standing=standing,
                 amr=given.amr,
                 act=act_of_chain(actors),
-                may_act=may_act_of(self.client),
                 cnf_jkt=self.proof,
                 authorization_details=given.details,
                 run=run,
@@ -171,8 +169,3 @@ class ExchangeGrant(TokenGrant):
         label = labels.current(who)
         if label:
             labels.raise_(replace(who, client_id=self.client.client_id, run=run), label)
-
-
-def may_act_of(client: Client) -> JSONObject | None:
-    """Return the ``may_act`` claim of tokens that a client gets (RFC 8693 §4.4), as the operator set it."""
-    return {"sub": client.may_act} if client.may_act else None

@@ -60,6 +60,7 @@ def first_tokens(grant: TokenGrant, facts: CodeFacts, user: User, *, renewable: 
         # A confidential client proves itself anyway (RFC 9449 §5).
         jkt=proof if client.auth_method == "none" else "",
         authorization_details=facts.authorization_details,
+        run=facts.run,
     )
     refresh_token = parts.refresh.issue(agreed) if renewable else ""
     issued = grant.issue(person_token(replace(agreed, authorization_details=details), user, scopes, standing, proof))
@@ -83,4 +84,5 @@ def person_token(facts: RefreshFacts, user: User, scopes: tuple[str, ...], stand
         amr=facts.amr,
         cnf_jkt=proof,
         authorization_details=facts.authorization_details,
+        run=facts.run,
     )
