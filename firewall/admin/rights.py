@@ -73,6 +73,8 @@ MATRIX: Final[Mapping[str, Right]] = {
     "approvals.withdraw": _right(".opaw"),
     "approvals.decide": _right("..p..", "fresh"),
     # people
+    "clients.read": _right("...aw"),
+    "clients.admin": _right("...aw", "fresh"),
     "users.admin": _right("...aw", "fresh", "second"),
     "users.disable": _right("...aw", "fresh"),
     "sessions.admin": _right("...aw", "fresh"),

@@ -15,6 +15,8 @@ from typing import Final
 
 from firewall.cli import (
     agents,
+    approvals,
+    approve,
     audit,
     backup,
     config,
@@ -23,6 +25,7 @@ from firewall.cli import (
     explain,
     init,
     kill,
+    oauth_clients,
     pins,
     policy,
     restore,
@@ -53,8 +56,21 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, ModuleType], ...]], ...]] = (
             ("version", version),
         ),
     ),
-    ("Connect", (("connect", connect), ("token", token), ("servers", servers), ("agents", agents), ("users", users))),
-    ("Decide", (("pins", pins), ("kill", kill), ("policy", policy))),
+    (
+        "Connect",
+        (
+            ("connect", connect),
+            ("token", token),
+            ("servers", servers),
+            ("agents", agents),
+            ("users", users),
+            ("clients", oauth_clients),
+        ),
+    ),
+    (
+        "Decide",
+        (("pins", pins), ("kill", kill), ("approvals", approvals), ("approve", approve), ("policy", policy)),
+    ),
     ("Look back", (("explain", explain), ("audit", audit), ("backup", backup), ("restore", restore))),
 )
 EXITS: Final = "exit codes: 0 ok, 1 a check failed or something was denied, 2 usage, 3 not running, 4 configuration"
