@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar, cast
 
 from firewall.core.action import Headers, Resource
-from firewall.core.errors import UpstreamFault
+from firewall.core.errors import ConsentNeeded, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import UpstreamCredentials
 from firewall.core.principal import Principal
@@ -104,7 +104,8 @@ class Catalog:
             try:
                 await self.catalogue(self._house.principal(tenant, spec.name), spec, spec.ttl_s)
             except UpstreamFault as error:
-                failed[spec.name] = error.code
+                if not isinstance(error, ConsentNeeded):  # each person's own affair, not a failure
+                    failed[spec.name] = error.code
             except Refused as error:
                 failed[spec.name] = error.refusal.fault.code
 
@@ -306,6 +307,10 @@ class Catalog:
             until = asyncio.get_running_loop().time() + REST_S
             self._resting |= {(principal.tenant, name): until for name, task in asked.items() if task in late}
         answers = {name: task.result() for name, task in asked.items() if task.done()}
+        if all(isinstance(got, Exception) for got in answers.values()):
+            for got in answers.values():
+                if isinstance(got, ConsentNeeded):
+                    raise got  # an empty list would not say why
         return {name: got for name, got in answers.items() if not isinstance(got, (UpstreamFault, Refused))}
 
     def _with_absent(

@@ -39,6 +39,11 @@ class Out:
         self.about: Callable[[], Resource] | None = None
         self.done = False
 
+    @property
+    def streaming(self) -> bool:
+        """Whether an event stream is open to the client."""
+        return self._stream is not None
+
     def begin(self) -> None:
         """Say that the upstream has been asked: from here on an answer needs no status of its own."""
 
@@ -104,6 +109,11 @@ class LegacyOut(Out):
         self._line: Stream | None = None
         self._pipe: Pipe | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def streaming(self) -> bool:
+        """See Out.streaming; one that the client left for a while is not open."""
+        return self._line is not None and self._line.pipe is not None
 
     def begin(self) -> None:
         """See Out.begin: an answer that takes a while becomes a stream for whoever can take one up again."""

@@ -82,9 +82,14 @@ def unknown_method(rpc_id: RpcId, era: Era, decision_id: str) -> FixedReply:
     return FixedReply(404 if era == MODERN else 200, (JSON_TYPE, NO_STORE), strict_json.dumps(body))
 
 
-def challenged(code: str, challenge: bytes, decision_id: str) -> FixedReply:
+def challenged(code: str, challenges: Headers, decision_id: str) -> FixedReply:
     """Return the 401 that tells a client where to sign in (oauth reference §6.1)."""
-    return failed(code, None, decision_id, headers=((b"www-authenticate", challenge),))
+    return failed(code, None, decision_id, headers=challenges)
+
+
+def said(body: JSONObject) -> FixedReply:
+    """Return a JSON-RPC message that is wholly ours, on 200: where to connect an account (`linking`)."""
+    return FixedReply(200, (JSON_TYPE, NO_STORE), strict_json.dumps(body))
 
 
 def accepted() -> FixedReply:
