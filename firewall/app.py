@@ -132,6 +132,17 @@ def audit_vkeys(config: Config, keys: KeyRing) -> tuple[str, ...]:
     return tuple(Verifier.of(name, key.public_key()).vkey() for key in keys.ed25519_keys("audit"))
 
 
+def admin_settings(config: Config) -> admin.AdminSettings:
+    """Return how long the console's sessions last, and what needs two people."""
+    given = config.admin
+    return admin.AdminSettings(
+        idle_s=given.idle_minutes * 60,
+        session_s=given.session_hours * 3600,
+        four_eyes=frozenset(given.four_eyes),
+        approval_s=given.approval_hours * 3600,
+    )
+
+
 def load_policy(config: Config, paths: Paths) -> policy_bundle.Bundle:
     """Return the policy bundle, linted and self-tested. Raises ConfigFault."""
     return policy_bundle.load(config.policy.bundle, state_dir=paths.cache)
@@ -425,6 +436,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             definitions=definitions,
             walls_missing=lambda: mcp.sandbox_missing,
             on_fault=on_fault,
+            settings=admin_settings(config),
         )
     )
     parts["admin_socket"] = admin.OperatorSocket(

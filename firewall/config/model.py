@@ -193,6 +193,37 @@ class ProviderConfig(_Model):
     trusted_audiences: tuple[str, ...] = ()
 
 
+class TransmitterConfig(_Model):
+    """Who sends us security events (Shared Signals); see `identity.ssf.settings.Transmitter`."""
+
+    issuer: str
+    audience: str = ""
+    jwks: dict[str, Any] | None = None
+    jwks_uri: str = ""
+    push_secret: str = ""
+    poll_url: str = ""
+    poll_secret: str = ""
+    poll_seconds: int = Field(default=15, ge=1, le=3600)
+    accounts: str = ""
+    email: bool = False
+    window_minutes: int = Field(default=60, ge=1, le=24 * 60)
+    silent_minutes: int = Field(default=0, ge=0, le=7 * 24 * 60)
+    network: Network = "public"
+
+    @model_validator(mode="after")
+    def _whole(self) -> TransmitterConfig:
+        if (self.jwks is None) == (not self.jwks_uri):
+            raise ValueError("give exactly one of jwks and jwks_uri")
+        if not self.push_secret and not self.poll_url:
+            raise ValueError("give push_secret, poll_url, or both")
+        if self.poll_url and not self.poll_secret:
+            raise ValueError("poll_url needs poll_secret")
+        for source in (self.push_secret, self.poll_secret):
+            if source and not source.startswith(("env:", "file:")):
+                raise ValueError("write env:NAME or file:/path, never the secret")
+        return self
+
+
 class IdentityConfig(_Model):
     """The embedded authorization server."""
 
@@ -203,6 +234,7 @@ class IdentityConfig(_Model):
     clients: dict[str, ClientConfig] = {}
     trusted_issuers: dict[str, TrustedIssuerConfig] = {}
     runs: RunsConfig = RunsConfig()
+    signals: dict[Name, TransmitterConfig] = {}
     cimd: CIMDConfig = CIMDConfig()
     registration: Literal["on", "off"] = "off"
     workloads: dict[Name, WorkloadConfig] = {}
@@ -384,6 +416,35 @@ class TelemetryConfig(_Model):
     sample_ratio: float = Field(default=0.01, ge=0, le=1)
 
 
+FourEyes = Literal["registry.approve", "pins.approve", "kill.lift", "users.admin"]  # admin.rights.SECOND
+EnforcerDuty = Literal["redact", "clean", "replace", "drop_item", "taint", "notify", "mask_log"]
+
+
+class AdminConfig(_Model):
+    """People of the console: how long their sessions last, and which acts need two of them."""
+
+    four_eyes: tuple[FourEyes, ...] = ()
+    approval_hours: int = Field(default=24, ge=1, le=7 * 24)
+    idle_minutes: int = Field(default=30, ge=1, le=8 * 60)
+    session_hours: int = Field(default=8, ge=1, le=24)
+
+
+class EnforcerConfig(_Model):
+    """Another enforcer that asks our policy; see `adapters.authzen.settings.Enforcer`."""
+
+    obligations: tuple[EnforcerDuty, ...] = ()
+    scopes: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    strangers: bool = False
+
+
+class AuthZENConfig(_Model):
+    """The policy decision point for other enforcers (AuthZEN Authorization API 1.0)."""
+
+    enabled: bool = False
+    enforcers: dict[str, EnforcerConfig] = {}
+
+
 class Config(_Model):
     """The whole of ``bartizan.yaml``."""
 
@@ -406,6 +467,8 @@ class Config(_Model):
     a2a: dict[Name, A2AUpstream] = {}
     llm: LLMConfig = LLMConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    admin: AdminConfig = AdminConfig()
+    authzen: AuthZENConfig = AuthZENConfig()
     lock: Path | None = None
     demo: bool = False
 

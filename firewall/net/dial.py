@@ -56,6 +56,7 @@ class Purpose(StrEnum):
     IDP_METADATA = "idp_metadata"
     RESOURCE_METADATA = "resource_metadata"  # RFC 9728 of an upstream
     TOKEN = "token"  # noqa: S105 -- a token endpoint of an upstream's authorization server
+    SIGNALS = "signals"  # security events of a transmitter that we poll (RFC 8936)
     WEBHOOK = "webhook"
     POLICY_BUNDLE = "policy_bundle"
     HEALTH = "health"
