@@ -19,6 +19,7 @@ from firewall.core.permit import FixedReply, Refusal
 from firewall.core.points import Point
 from firewall.core.ports import Clock, Collection, Ids, ResourceServer, UpstreamCredentials
 from firewall.enforce.guard import Guard
+from firewall.enforce.token_rules import cure
 from firewall.net import asgi
 from firewall.net.handover import HANDED
 from firewall.net.runtime import RandomIds, Tasks
@@ -290,9 +291,7 @@ class MCPGateway:
             exchange.trace_id, exchange.parent_span, exchange.sampled = fresh.trace_id, fresh.parent_span, fresh.sampled
 
         def challenge(refusal: Refusal) -> bytes:
-            if not refusal.challenge:
-                return b""
-            return self._auth.challenge(endpoint.url, "scope_missing", " ".join(sorted(refusal.challenge)))
+            return cure(self._auth, endpoint.url, refusal)
 
         leash = Leash()
         turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)

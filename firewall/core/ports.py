@@ -220,6 +220,9 @@ class UsedProofs(Protocol):
 # -- identity ----------------------------------------------------------------------------------------------------
 
 
+ChallengeCode = Literal["token_missing", "token_invalid", "scope_missing", "step_up_required"]
+
+
 class ResourceServer(Protocol):
     """Token → Principal, for one resource.
 
@@ -260,9 +263,7 @@ class ResourceServer(Protocol):
         The proof of a bound token is not asked for again: it was used when the stream was opened.
         """
 
-    def challenge(
-        self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str
-    ) -> bytes:
+    def challenge(self, resource: str, code: ChallengeCode, scope: str) -> bytes:
         """Return the WWW-Authenticate value (oauth reference §6.1; order of parameters matters)."""
 
     def challenges(self, resource: str, error: Unauthenticated, scope: str) -> Headers:

@@ -14,6 +14,7 @@ SECOND_FACTOR: Final = "mfa"
 LEVELS: Final = (PASSWORD, SECOND_FACTOR)
 FRESH: Final = "fresh"
 PREFIX: Final = "stepup:"
+_QUOTABLE: Final = frozenset(chr(c) for c in range(0x21, 0x7F)) - {'"', "\\"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,12 @@ class StepUp:
         return reaches(acr, self.acr) and (
             self.max_age_s < 0 or (0 < auth_time and now_s - auth_time <= self.max_age_s)
         )
+
+    @property
+    def parameters(self) -> str:
+        """What a challenge adds to its error (RFC 9470 §3): ``acr_values`` and ``max_age``, each where it is asked."""
+        text = f', acr_values="{self.acr}"' if self.acr and _QUOTABLE.issuperset(self.acr) else ""
+        return text + (f', max_age="{self.max_age_s}"' if self.max_age_s >= 0 else "")
 
     @property
     def asks(self) -> str:

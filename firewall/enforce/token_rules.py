@@ -15,7 +15,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.core.action import Action
+from firewall.core.permit import Refusal
 from firewall.core.points import INFO, Point
+from firewall.core.ports import ResourceServer
 from firewall.core.step_up import FRESH, PREFIX, StepUp
 from firewall.core.tool_details import permit_call
 
@@ -71,3 +73,17 @@ def needed_scope(action: Action) -> str:
     """Return the scope that an operation needs, "" where its resource names none."""
     scope = action.resource.properties.get("scope")
     return scope if isinstance(scope, str) else ""
+
+
+def cure(auth: ResourceServer, resource: str, refusal: Refusal) -> bytes:
+    """Return the WWW-Authenticate value that says what would cure a refusal, b"" where nothing would.
+
+    Its scopes are all that the operation needs, and the ``stepup:`` scope beside them: clients that know
+    nothing of RFC 9470 ask for what a challenge names.
+    """
+    if not refusal.challenge:
+        return b""
+    scope = " ".join(sorted(refusal.challenge))
+    if refusal.step_up is None:
+        return auth.challenge(resource, "scope_missing", scope)
+    return auth.challenge(resource, "step_up_required", scope) + refusal.step_up.parameters.encode("ascii")

@@ -10,15 +10,18 @@ from typing import Final, Literal
 
 from firewall.core.action import Headers
 from firewall.core.errors import Unauthenticated
+from firewall.core.ports import ChallengeCode
 from firewall.identity.resources import Resources
 from firewall.identity.rfc9449.proof import ALGORITHMS
 
-Code = Literal["token_missing", "token_invalid", "scope_missing"]
 ProofError = Literal["", "invalid_token", "invalid_dpop_proof", "use_dpop_nonce"]
 
 _BEARER: Final = {
     "token_missing": "",
     "token_invalid": ', error="invalid_token", error_description="The access token is not valid for this resource"',
+    "step_up_required": (
+        ', error="insufficient_user_authentication", error_description="A stronger or fresher sign-in is needed"'
+    ),
     "scope_missing": ', error="insufficient_scope", error_description="More permission is needed for this operation"',
 }
 _DPOP: Final = {
@@ -38,7 +41,7 @@ class ProofRefused(Unauthenticated):
         self.nonce = nonce
 
 
-def bearer(resources: Resources, resource: str, code: Code, scope: str) -> bytes:
+def bearer(resources: Resources, resource: str, code: ChallengeCode, scope: str) -> bytes:
     """Return the Bearer challenge: resource_metadata, scope, error, error_description, in this order."""
     value = f'Bearer resource_metadata="{resources.metadata_url(resource)}"'
     if scope:
@@ -50,7 +53,7 @@ def all_of(resources: Resources, resource: str, error: Unauthenticated, scope: s
     """Return the headers of a 401. scope: where the error names none. proofs: whether DPoP is spoken at all."""
     told: ProofError = error.error if isinstance(error, ProofRefused) else ""
     # Who proves the possession of a key is not told that a bearer token was wrong.
-    code: Code = "token_missing" if told or error.code == "token_missing" else "token_invalid"
+    code: ChallengeCode = "token_missing" if told or error.code == "token_missing" else "token_invalid"
     headers: Headers = ((b"www-authenticate", bearer(resources, resource, code, error.scope or scope)),)
     if proofs:
         headers += ((b"www-authenticate", f'DPoP {_DPOP[told]}algs="{" ".join(ALGORITHMS)}"'.encode("ascii")),)

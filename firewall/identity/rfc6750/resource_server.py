@@ -18,12 +18,12 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final
 
 from firewall.core.action import Headers
 from firewall.core.bounds import TOKEN_BYTES, TOKEN_CACHE_ENTRIES
 from firewall.core.errors import BartizanError, Malformed, Unauthenticated
-from firewall.core.ports import Clock, SharedMarks
+from firewall.core.ports import ChallengeCode, Clock, SharedMarks
 from firewall.core.principal import Principal
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.issuers.keys import Wanted
@@ -163,9 +163,7 @@ class BearerResourceServer:
         except BartizanError:
             return False
 
-    def challenge(
-        self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str
-    ) -> bytes:
+    def challenge(self, resource: str, code: ChallengeCode, scope: str) -> bytes:
         """Return the WWW-Authenticate value: resource_metadata, scope, error, error_description, in this order."""
         return challenges.bearer(self._resources, resource, code, scope)
 
