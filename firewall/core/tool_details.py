@@ -75,6 +75,22 @@ def parse_details(value: JSON) -> tuple[ToolDetail, ...]:
     return tuple(_detail(one) for one in value)
 
 
+def details_of(claims: Mapping[str, JSON], *, foreign: bool = False) -> tuple[ToolDetail, ...]:
+    """Return the calls that a verified token is limited to, () for none; a limit that cannot be read refuses it.
+
+    foreign: of another issuer, whose further types concern other APIs. Raises Malformed("authorization_details").
+    Source: RFC 9396 §9.1.
+    """
+    if "authorization_details" not in claims:
+        return ()
+    value = claims["authorization_details"]
+    if foreign and isinstance(value, list):
+        value = [one for one in value if not isinstance(one, dict) or one.get("type") == TYPE]
+        if not value:
+            return ()
+    return parse_details(value)
+
+
 def permit_call(details: Iterable[ToolDetail], location: str, tool: str, arguments: Mapping[str, JSON]) -> bool:
     """Return whether any of the details permits a call."""
     return any(detail.permits(location, tool, arguments) for detail in details)

@@ -12,6 +12,7 @@ from typing import Final
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.core.principal import Actor, Principal, chain_from_act
+from firewall.core.tool_details import details_of
 from firewall.identity.issuers.profile import IssuerProfile
 from firewall.identity.oidc.mapping import claim, groups_of
 from firewall.wire import jwt, oauth
@@ -85,6 +86,7 @@ def principal_of(
         auth_time=auth_time if isinstance(auth_time, int) and not isinstance(auth_time, bool) else 0,
         roles=_roles(claims, profile),
         cnf=confirmation(claims),
+        details=details_of(claims, foreign=True),
     )
 
 

@@ -9,6 +9,7 @@ from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.core.principal import Actor, Principal, chain_from_act
 from firewall.core.run import run_ends_s
+from firewall.core.tool_details import details_of
 from firewall.identity import standing
 from firewall.identity.issuers.claims import confirmation
 from firewall.identity.rfc6750.known import Verified
@@ -99,4 +100,5 @@ def principal_of(claims: Mapping[str, JSON], resource: str) -> Principal:
         cimd_verified=client_id.startswith("https://"),
         cnf=confirmation(claims),
         run=run,
+        details=details_of(claims),
     )
