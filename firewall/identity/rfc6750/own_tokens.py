@@ -56,6 +56,9 @@ class OwnTokens:
         names = [standing.client(name) for name in {principal.client_id, *(a.sub for a in principal.chain[1:])}]
         if isinstance(sid, str) and sid:
             names.append(standing.session(sid))
+        txn = claims.get("txn")
+        if isinstance(txn, str) and txn:
+            names.extend(standing.exchange(txn, actor.sub) for actor in principal.chain[1:])
         return Verified(principal, told, issued, tuple(names))
 
 

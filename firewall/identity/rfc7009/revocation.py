@@ -1,10 +1,16 @@
-"""``POST /revoke`` (RFC 7009): a token of the authenticated client ends its whole grant; others end nothing."""
+"""``POST /revoke`` (RFC 7009): a token of the authenticated client ends its whole grant; others end nothing.
+
+A token that a client got by exchange lies within another client's grant: it ends the transaction, as far as this
+client takes part in it, and what further clients got from it.
+"""
 
 from __future__ import annotations
 
 from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock
+from firewall.identity import standing
 from firewall.identity.clients.registry import Client
 from firewall.identity.engine.parts import ClientAuthentication
 from firewall.identity.grants import OAuthGrants
@@ -62,12 +68,16 @@ class RevocationEndpoint:
             tenant, subject, grant_id = facts.tenant, facts.subject, facts.grant_id
         except OAuthError:
             try:
-                tenant, subject, grant_id = self._of_access_token(client, token)
+                claims = self._of_access_token(client, token)
             except Malformed:
+                return
+            tenant, subject, grant_id = text(claims, "tenant"), text(claims, "sub"), text(claims, "gid")
+            if claims.get("hop"):
+                self._grants.standing.end(tenant, standing.exchange(text(claims, "txn"), client.client_id))
                 return
         self._grants.revoke(tenant, subject, grant_id, reason="revoked_by_client")
 
-    def _of_access_token(self, client: Client, token: str) -> tuple[str, str, str]:
+    def _of_access_token(self, client: Client, token: str) -> JSONObject:
         unchecked = jwt.parse_compact(token.encode("utf-8", "surrogatepass"), algorithms=(ALGORITHM,))
         key = self._keys.by_kid.get(unchecked.kid)
         if key is None or unchecked.typ != TOKEN_TYPE:
@@ -75,4 +85,4 @@ class RevocationEndpoint:
         claims = jwt.verify(unchecked, key)
         if claims.get("client_id") != client.client_id:
             raise Malformed("token_foreign")
-        return text(claims, "tenant"), text(claims, "sub"), text(claims, "gid")
+        return claims
