@@ -45,14 +45,19 @@ class Idp:
     keys: JSONObject | None = None
     now_s: int = 0
 
+    @property
+    def base(self) -> str:
+        """Where its endpoints are: some issuers end in a slash."""
+        return self.issuer.rstrip("/")
+
     def document(self) -> JSONObject:
         made = {
             "issuer": self.issuer,
-            "authorization_endpoint": f"{self.issuer}/authorize",
-            "token_endpoint": f"{self.issuer}/token",
-            "jwks_uri": f"{self.issuer}/jwks",
-            "userinfo_endpoint": f"{self.issuer}/userinfo",
-            "end_session_endpoint": f"{self.issuer}/logout",
+            "authorization_endpoint": f"{self.base}/authorize",
+            "token_endpoint": f"{self.base}/token",
+            "jwks_uri": f"{self.base}/jwks",
+            "userinfo_endpoint": f"{self.base}/userinfo",
+            "end_session_endpoint": f"{self.base}/logout",
             "response_types_supported": ["code"],
             "code_challenge_methods_supported": ["S256"],
             "id_token_signing_alg_values_supported": ["ES256", "RS256"],
@@ -66,7 +71,8 @@ class Idp:
         asked = {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
         code = f"code-{len(self.codes)}"
         self.codes[code] = asked
-        answer = {"code": code, "state": asked["state"], "iss": self.issuer, **changes}
+        promised = "authorization_response_iss_parameter_supported" in self.document()
+        answer = {"code": code, "state": asked["state"], "iss": self.issuer if promised else "-", **changes}
         return str(httpx2.QueryParams({name: value for name, value in answer.items() if value != "-"}))
 
     def id_token(self, nonce: str, access_token: str = "at") -> str:
@@ -86,7 +92,7 @@ class Idp:
         return jwt.sign(kept, self.key, alg="ES256", typ=self.typ, kid=self.kid)
 
     def answer(self, url: str, headers: Headers, body: bytes | None) -> Fetched:
-        path = url.removeprefix(self.issuer)
+        path = url.removeprefix(self.base)
         form = {name: values[0] for name, values in parse_qs((body or b"").decode()).items()}
         self.asked.append((path, form, dict(headers)))
         if path.endswith("/.well-known/openid-configuration"):
@@ -124,7 +130,7 @@ class Idps:
     ) -> Fetched:
         self.fetched.append(url)
         for idp in self.providers:
-            if url.startswith(idp.issuer + "/") and not idp.down:
+            if url.startswith(idp.base + "/") and not idp.down:
                 answer = idp.answer(url, headers, body)
                 if len(answer.body) > max_bytes:
                     raise UpstreamFault("too_large")

@@ -13,7 +13,7 @@ from typing import Final
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.oidc.id_token import SUBJECT_CHARS
-from firewall.identity.oidc.settings import EVERYBODY, ProviderSettings
+from firewall.identity.oidc.settings import ENTRA_TENANT, EVERYBODY, ProviderSettings
 
 GROUPS: Final = 1000
 GROUP_CHARS: Final = 256
@@ -111,6 +111,8 @@ def _tenant(claims: Mapping[str, JSON], settings: ProviderSettings) -> str:
     if not settings.claims.tenant:
         return settings.tenant
     value = claim(claims, settings.claims.tenant)
+    if ENTRA_TENANT in settings.issuer and claims.get("iss") != settings.issuer.replace(ENTRA_TENANT, str(value)):
+        raise Malformed("idp_claims", "tenant")  # one tenant vouching for another's people
     tenant = settings.tenants.get(value) if isinstance(value, str) else None
     if tenant is None:
         raise Malformed("idp_claims", "tenant")
