@@ -31,6 +31,7 @@ async def test_metadata_of_a_resource_is_at_its_inserted_path() -> None:
         "authorization_servers": [ORIGIN],
         "scopes_supported": ["time:read"],
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": ["ES256"],
     }
     assert reply.headers["access-control-allow-origin"] == "*"
     assert reply.headers["cache-control"] == "public, max-age=300"
