@@ -270,6 +270,7 @@ class ResourceServer(Protocol):
         """Return the headers of a 401: each challenge, and a nonce where one is wanted. scope: where the error names none."""
 
 
+@dataclass(frozen=True, slots=True)
 class ClientFacts:
     """What policy is told about a client that describes itself (CIMD).
 
