@@ -51,7 +51,7 @@ async def test_metadata_of_a_resource_is_at_its_inserted_path() -> None:
         f"{PRM}/mcp/../mcp/time",
         "/",
         "/register",
-        "/introspect",
+        "/introspect/",
         "/authorize/",
         "/Token",
         "/.well-known/jwks.json/x",
