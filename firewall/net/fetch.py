@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 import aiohttp
 import yarl
@@ -13,6 +14,9 @@ from firewall.net.address import Network
 from firewall.net.connector import fault_for, open_session, read_bounded
 from firewall.net.dial import Dialler, Fetched, Purpose
 from firewall.wire.http import URL
+
+
+CONNECT_S: Final = 3.0  # less than for upstreams: what a stranger names does not get our patience
 
 
 class Fetcher:
@@ -51,6 +55,7 @@ class Fetcher:
                     headers=sent,
                     data=body,
                     allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 ) as response,
             ):
                 data = await read_bounded(response, max_bytes)
