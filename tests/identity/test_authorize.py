@@ -285,7 +285,8 @@ async def test_ui_05_every_page_forbids_frames_scripts_and_foreign_resources(pat
     assert "access-control-allow-origin" not in headers
     text = pages[path].text
     ours = ["/assets/front-door.css", *(["/assets/consent.js"] if path == "consent" else [])]
-    assert re.findall(r'(?:src|href)="([^"]*)"', text) == ours
+    assert re.findall(r'(?:<link[^>]*href|src)="([^"]*)"', text) == ours
+    assert all(link.startswith("/") for link in re.findall(r'<a href="([^"]*)"', text))
     assert re.findall(r"<script[^>]*>[^<]", text) == []
     assert " style=" not in text
     assert not re.search(r"\son\w+=", text)
