@@ -48,6 +48,7 @@ from firewall.enforce.limits import LimitSettings
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
+from firewall.identity.issuers.direct import DirectGiven
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.redemption import ClientKey
 from firewall.identity.oidc.secret import secret_reader
@@ -75,6 +76,7 @@ from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.lease import Leases
+from firewall.state.replays import UsedOnce
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
 from firewall.state.vault import Sealer
@@ -237,6 +239,7 @@ class Worker:
         self.parts["telemetry"].close()
         self.audit.close()
         self.store.close()
+        self.parts["used"].close()
         self.marks.close()
 
     async def _let_go(self) -> None:
@@ -346,6 +349,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
 
     sealer = Sealer(keys.secret("seal"), clock)
     rotation = KeyRotation(keys, store, marks, clock, record)
+    used = UsedOnce(paths.shared, worker=marks.worker, workers=config.workers)
     identity = build_identity(
         rooms.identity(config, resources),
         store=store,
@@ -359,6 +363,9 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         sealer=sealer,
         client_trust=ClientGate(guard, clock, config.tenant) if config.identity.cimd.policy == "policy" else None,
         idps=_idps(config, dialler, keys),
+        direct=DirectGiven(rooms.issuers(config), dialler, secret_reader(os.environ)),
+        used=used,
+        nonce_keys=tuple(keys.secrets("dpop-nonce")),
         upstreams=_upstreams(config, dialler, keys),
     )
     assert identity.upstreams is not None
@@ -371,6 +378,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         "telemetry": telemetry,
         "keys": keys,
         "rotation": rotation,
+        "used": used,
     }
     near = _near(paths, tasks, seat)
     doors = _doors(config, paths, guard, clock, dialler, near)
@@ -434,6 +442,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             policy=bundle,
             metrics=telemetry.prometheus,
             definitions=definitions,
+            rotation=rotation,
             walls_missing=lambda: mcp.sandbox_missing,
             on_fault=on_fault,
             settings=admin_settings(config),

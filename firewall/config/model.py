@@ -106,6 +106,44 @@ class ClientConfig(_Model):
     resource: str = ""
     may_act: str = ""
     orchestrator: bool = False
+    dpop: bool = False
+
+
+class DPoPConfig(_Model):
+    """Tokens bound to a key (RFC 9449). required_at: paths of resources where bearer tokens are refused."""
+
+    nonces: bool = False
+    required_at: tuple[str, ...] = ()
+
+
+class IntrospectionConfig(_Model):
+    """Where tokens that only their issuer can read are asked about (RFC 7662)."""
+
+    url: str
+    client_id: str
+    client_secret: str
+
+
+class IssuerConfig(_Model):
+    """An issuer whose access tokens are taken as they are (direct mode); see `identity.issuers.profile`."""
+
+    issuer: str
+    jwks_uri: str = ""
+    algorithms: tuple[Literal["ES256", "RS256", "PS256", "Ed25519"], ...] = ("ES256", "RS256", "PS256", "Ed25519")
+    typ: Literal["at+jwt", "any"] = "at+jwt"
+    audiences: dict[str, tuple[str, ...]]
+    several_audiences: bool = False
+    scope_claim: str = "scope"
+    scopes: dict[str, tuple[str, ...]] = {}
+    subject_claim: str = "sub"
+    client_claim: str = ""
+    tenant_claim: str = ""
+    tenants: dict[str, str] = {}
+    groups_claim: str = ""
+    roles: dict[str, tuple[str, ...]] = {}
+    max_age_s: int = Field(default=24 * 3600, ge=1, le=24 * 3600)
+    introspection: IntrospectionConfig | None = None
+    network: Network = "public"
 
 
 class TrustedIssuerConfig(_Model):
@@ -232,6 +270,8 @@ class IdentityConfig(_Model):
     passwords: Literal["on", "off"] = "on"
     providers: dict[Name, ProviderConfig] = {}
     clients: dict[str, ClientConfig] = {}
+    issuers: dict[Name, IssuerConfig] = {}
+    dpop: DPoPConfig = DPoPConfig()
     trusted_issuers: dict[str, TrustedIssuerConfig] = {}
     runs: RunsConfig = RunsConfig()
     signals: dict[Name, TransmitterConfig] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from a2a_gateway.inventory import AgentSpec, InventorySettings
@@ -13,6 +14,7 @@ from firewall.core.step_up import StepUp
 from firewall.enforce import lock
 from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
+from firewall.identity.issuers.profile import IssuerProfile
 from firewall.identity.oidc.settings import ClaimNames, ProviderSettings
 from firewall.identity.settings import (
     CIMD_HOSTS,
@@ -257,7 +259,8 @@ def protected_resources(
     )
     if config.llm.models:
         found.append(ProtectedResource("/v1", "Language models", ("llm:invoke",), ("llm:invoke",)))
-    return tuple(found)
+    bound = frozenset(config.identity.dpop.required_at)
+    return tuple(replace(one, dpop_required=True) if one.path in bound else one for one in found)
 
 
 def step_up(config: Config) -> dict[str, StepUp]:
@@ -292,6 +295,7 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
             resource=given.resource,
             may_act=given.may_act,
             orchestrator=given.orchestrator,
+            dpop=given.dpop,
             pushed_only=given.pushed_only,
         )
         for client_id, given in config.identity.clients.items()
@@ -314,6 +318,7 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
             WorkloadSettings(name=name, **given.model_dump()) for name, given in config.identity.workloads.items()
         ),
         token_lifetime_s=config.identity.access_token_s,
+        dpop_nonce_required=config.identity.dpop.nonces,
         device_grant=config.identity.device_grant,
     )
 
@@ -361,6 +366,37 @@ def identity_providers(config: Config) -> tuple[ProviderSettings, ...]:
             trusted_audiences=given.trusted_audiences,
         )
         for name, given in config.identity.providers.items()
+    )
+
+
+def issuers(config: Config) -> tuple[IssuerProfile, ...]:
+    """Return the issuers whose access tokens are taken as they are. Raises ConfigFault."""
+    return tuple(
+        IssuerProfile(
+            name=name,
+            issuer=given.issuer,
+            jwks_uri=given.jwks_uri,
+            algorithms=given.algorithms,
+            typ=given.typ,
+            audiences=given.audiences,
+            several=given.several_audiences,
+            scope_claim=given.scope_claim,
+            scopes=given.scopes,
+            subject_claim=given.subject_claim,
+            client_claim=given.client_claim,
+            tenant=config.tenant,
+            tenant_claim=given.tenant_claim,
+            tenants=given.tenants,
+            groups_claim=given.groups_claim,
+            roles=given.roles,
+            max_age_s=given.max_age_s,
+            kind="opaque" if given.introspection else "jwt",
+            introspection_url=given.introspection.url if given.introspection else "",
+            client_id=given.introspection.client_id if given.introspection else "",
+            secret=given.introspection.client_secret if given.introspection else "",
+            network=given.network,
+        )
+        for name, given in config.identity.issuers.items()
     )
 
 

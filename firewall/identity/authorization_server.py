@@ -85,6 +85,7 @@ class Identity:
     first_contact: FirstContact
     operator_tokens: OperatorTokens
     registered: RegisteredClients
+    registrations: Registrations
     clients: Clients
     logos: Logos
     sign_in: SignIn
@@ -284,6 +285,8 @@ def build_identity(
         authenticator, resources, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
     )
     front_door.mount({"/par": {"POST": par.serve}, "/introspect": {"POST": introspection.serve}})
+    if others is not None:
+        front_door.others_at = others.at
     if idps is not None:
         relying_party = build_relying_party(
             idps,
@@ -329,6 +332,7 @@ def build_identity(
         first_contact=FirstContact(store, clock, token_bytes, users, throttle, settings, record),
         operator_tokens=OperatorTokens(settings, resources, tokens, grants, ids, record),
         registered=registered,
+        registrations=registrations,
         clients=clients,
         logos=logos,
         sign_in=sign_in,

@@ -63,6 +63,7 @@ class FrontDoor:
         self._keys = keys
         self._pages = pages
         self._record = record
+        self.others_at: Callable[[str], tuple[str, ...]] = lambda _path: ()
         self._below: Mapping[str, Mapping[str, Handler]] = {}
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/authorize": {"GET": authorization.authorize},
@@ -162,7 +163,8 @@ class FrontDoor:
         resource = self._resources.at(request.path.removeprefix(WELL_KNOWN_PRM))
         if resource is None:
             return error_reply("not_found", 404)
-        return json_reply(resource_metadata(self._resources, resource), cache_s=METADATA_CACHE_S)
+        others = self.others_at(resource.path)
+        return json_reply(resource_metadata(self._resources, resource, others=others), cache_s=METADATA_CACHE_S)
 
     async def _server_metadata(self, _request: WebRequest) -> FixedReply:
         return json_reply(server_metadata(self._settings, self._resources), cache_s=METADATA_CACHE_S)

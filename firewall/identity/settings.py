@@ -37,6 +37,7 @@ class ClientSettings:
     resource: path of the protected resource that the client stands behind, ``/a2a/planner``; it may exchange
         tokens for that audience (TX-01). may_act: client that may exchange the tokens people give to this one.
     orchestrator: may begin runs by token exchange (DESIGN §6b-1); a confidential client only.
+    dpop: gets tokens that are bound to its key and no others (``dpop_bound_access_tokens``, RFC 9449 §5.2).
     pushed_only: asks for authorization by pushed requests alone (RFC 9126 §6).
     """
 
@@ -54,6 +55,7 @@ class ClientSettings:
     resource: str = ""
     may_act: str = ""
     orchestrator: bool = False
+    dpop: bool = False
     pushed_only: bool = False
 
 

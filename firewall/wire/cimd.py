@@ -55,6 +55,7 @@ class ClientDocument:
     client_name: as written by a stranger; clean it before anybody sees it.
     scope: () means no limit of the client's own.
     logo_uri: https on a name, or "" when there is none that could be fetched.
+    dpop: it wants bound tokens and no others (RFC 9449 §5.2).
     """
 
     client_id: str
@@ -67,6 +68,7 @@ class ClientDocument:
     jwks_uri: str
     logo_uri: str
     digest: str
+    dpop: bool = False
 
 
 def is_client_url(client_id: str) -> bool:
@@ -166,6 +168,7 @@ def check_document(url: str, value: JSON) -> ClientDocument:
         jwks_uri=jwks_uri,
         logo_uri=_logo_uri(value),
         digest=consent_digest(value),
+        dpop=value.get("dpop_bound_access_tokens") is True,
     )
 
 

@@ -25,6 +25,7 @@ class Client:
     resource, may_act, orchestrator, pushed_only: see `ClientSettings`; never what a document says of itself.
     tenant: "" for clients of every tenant. digest: changes when a person must be asked again (UI-01).
     claimed: it chose its name itself, and nobody vouches for that. logo_uri: never shown; see `cimd.logos`.
+    dpop: gets bound tokens only (RFC 9449 §5.2).
     """
 
     client_id: str
@@ -45,6 +46,7 @@ class Client:
     orchestrator: bool = False
     claimed: bool = False
     logo_uri: str = ""
+    dpop: bool = False
     pushed_only: bool = False
 
     @property
@@ -107,6 +109,7 @@ def from_settings(settings: ClientSettings) -> Client:
         resource=settings.resource,
         may_act=settings.may_act,
         orchestrator=settings.orchestrator,
+        dpop=settings.dpop,
         pushed_only=settings.pushed_only,
     )
 
@@ -130,4 +133,5 @@ def from_document(document: ClientDocument) -> Client:
         first_party=False,
         claimed=True,
         logo_uri=document.logo_uri,
+        dpop=document.dpop,
     )

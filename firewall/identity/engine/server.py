@@ -39,6 +39,8 @@ class TokenServer(AuthorizationServer):  # type: ignore[misc] # authlib is publi
 
     async def answer(self, http: WebRequest, form: Form, client: Client, proof: str) -> FixedReply:
         """Return the reply to one request. proof: a verified proof's key, or "". Raises OAuthError."""
+        if client.dpop and not proof:
+            raise OAuthError("invalid_dpop_proof", "dpop_missing")
         request = TokenRequest(self._url, http, form, client, proof)
         grant = self._open(request)
         await grant.prepare()
