@@ -29,6 +29,7 @@ from a2a_gateway.serve import A2AGateway
 from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
 from firewall import admin, nucleus
+from firewall.adapters.authzen import build as authzen
 from firewall.config import Config, rooms
 from firewall.core.errors import CONFIG_EXIT, FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
@@ -97,11 +98,12 @@ _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 class DataPlane:
     """Routes by exact prefix; the only dispatch on the data path."""
 
-    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Any) -> None:
+    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Any, authzen: Any = None) -> None:
         self._mcp = mcp
         self._a2a = a2a
         self._llm = llm
         self._front_door = front_door
+        self._authzen = authzen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand one request to its room; an unknown path is 404, without a redirect."""
@@ -114,6 +116,8 @@ class DataPlane:
             await self._a2a(scope, receive, send)
         elif self._front_door.handles(path):
             await self._front_door(scope, receive, send)
+        elif self._authzen is not None and self._authzen.handles(path):
+            await self._authzen(scope, receive, send)
         else:
             await write_fixed(send, _NOT_FOUND)
 
@@ -471,6 +475,20 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
                 micro_usd=spent.micro_usd,
             ),
         )
+    decides = None
+    if config.authzen.enabled:
+        decides = authzen.build(
+            config,
+            guard=guard,
+            identity=identity,
+            registry=registry,
+            pins=pins,
+            specs=lambda: mcp_specs(config, registry),
+            definition=definitions.get,
+            audit=audit,
+            ids=ids,
+            on_fault=on_fault,
+        )
     kill_switch = guard.kill_switch
     return Worker(
         config,
@@ -486,7 +504,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         kill_switch,
         identity,
         mcp,
-        DataPlane(mcp, a2a, llm, identity.front_door),
+        DataPlane(mcp, a2a, llm, identity.front_door, decides),
         bundle,
         parts,
         near,

@@ -35,6 +35,8 @@ from mcp_gateway.apps import Rights
 from mcp_gateway.settings import Settings as MCPSettings
 from mcp_gateway.settings import UpstreamSpec
 
+# What other enforcers ask for (AuthZEN): an audience of its own.
+AUTHZEN = ProtectedResource("/access", "Decisions for other enforcers", ("access:evaluate",), ("access:evaluate",))
 # Names in the file of the grant types that are URNs (RFC 8693 §2.1, RFC 7523 §2.1).
 GRANT_TYPES = {
     "token_exchange": "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -257,6 +259,8 @@ def protected_resources(
         ProtectedResource(f"/a2a/{name}", title or name, (f"{name}:send",), (f"{name}:send",), (), _rules(asked, name))
         for name, title in agents
     )
+    if config.authzen.enabled:
+        found.append(AUTHZEN)
     if config.llm.models:
         found.append(ProtectedResource("/v1", "Language models", ("llm:invoke",), ("llm:invoke",)))
     bound = frozenset(config.identity.dpop.required_at)

@@ -71,6 +71,11 @@ class Links:
         link = self._get(tenant, _key(issuer, subject, realm))
         return self._users.get(tenant, link.user) if link and link.user else None
 
+    def knows(self, tenant: str, issuer: str, subject: str, *, realm: str = "") -> bool:
+        """Return whether an outside account is linked, with an enabled account or another."""
+        link = self._get(tenant, _key(issuer, subject, realm))
+        return link is not None and bool(link.user)
+
     def link(self, tenant: str, issuer: str, subject: str, user: str, *, realm: str = "") -> Link:
         """Link an outside account with the account ``user`` (its subject) of the tenant.
 

@@ -113,6 +113,10 @@ class Users:
         found = self._load(tenant, subject)
         return found[0] if found and not found[0].disabled else None
 
+    def exists(self, tenant: str, subject: str) -> bool:
+        """Return whether there is such an account, disabled or not."""
+        return self._users.get(tenant, subject) is not None
+
     async def verify(self, name: str, password: str) -> User | None:
         """Return the user whose password this is; an unknown name costs the same time."""
         found = self._find(name)
