@@ -21,6 +21,7 @@ from firewall.identity.clients.registered import RegisteredClients
 from firewall.identity.clients.registry import Clients, ClientSource
 from firewall.identity.engine.parts import AnyOf, TokenParts
 from firewall.identity.grants import OAuthGrants
+from firewall.identity.id_jag.accepting import AcceptedAssertions
 from firewall.identity.issue import OperatorTokens
 from firewall.identity.issuers.direct import DirectGiven, build_direct
 from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
@@ -230,6 +231,7 @@ def build_identity(
             codes=codes,
             devices=devices,
             delegation=delegation,
+            assertions=AcceptedAssertions(settings, fetcher, store, clock, grants, links),
             refresh=refresh,
             grants=grants,
             tokens=tokens,
