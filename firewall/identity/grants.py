@@ -54,8 +54,8 @@ class OAuthGrants:
         """Have every grant told that is stored from now on."""
         self._on_save.append(listener)
 
-    def save(self, grant: OAuthGrant) -> None:
-        """Store a grant until no token of it can be alive."""
+    def save(self, grant: OAuthGrant, *, for_s: int = 0) -> None:
+        """Store a grant until no token of it can be alive: for_s seconds, or as long as it can be renewed."""
         value: JSONObject = {
             "client_id": grant.client_id,
             "client_name": grant.client_name,
@@ -65,7 +65,7 @@ class OAuthGrants:
             "standing": grant.standing,
         }
         key = f"{grant.subject}/{grant.grant_id}"
-        self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon())
+        self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon(for_s))
         for listener in self._on_save:
             listener(grant)
 
@@ -117,8 +117,8 @@ class OAuthGrants:
             return True
         return self._revoked.get(tenant, grant_id) is not None
 
-    def _horizon(self) -> int:
-        return self._clock.now_us() + (self._lifetime_s + 3600) * SECOND_US
+    def _horizon(self, for_s: int = 0) -> int:
+        return self._clock.now_us() + ((for_s or self._lifetime_s) + 3600) * SECOND_US
 
 
 def mark_key(tenant: str, grant_id: str) -> bytes:

@@ -10,6 +10,7 @@ from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
 from firewall.identity.clients.registry import Client
 from firewall.identity.grants import OAuthGrants
+from firewall.identity.id_jag.accepting import AcceptedAssertions
 from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.people.users import Users
@@ -98,4 +99,5 @@ class TokenParts:
     per_minute: int
     devices: DeviceCodes
     delegation: Delegation
+    assertions: AcceptedAssertions
     proofs: Proofs | None = None

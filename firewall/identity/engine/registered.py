@@ -17,6 +17,10 @@ def _devices(settings: IdentitySettings) -> bool:
     return settings.device_grant
 
 
+def _assertions(settings: IdentitySettings) -> bool:
+    return bool(settings.trusted_issuers)
+
+
 def _always(_settings: IdentitySettings) -> bool:
     return True
 
@@ -43,6 +47,7 @@ GRANTS: Final = (
     Registered("client_credentials", "oauth21.grants.client_credentials:ClientCredentials"),
     Registered("urn:ietf:params:oauth:grant-type:device_code", "rfc8628.grant:DeviceGrant", _devices),
     Registered("urn:ietf:params:oauth:grant-type:token-exchange", "rfc8693.grant:ExchangeGrant"),
+    Registered("urn:ietf:params:oauth:grant-type:jwt-bearer", "id_jag.grant:IdentityAssertionGrant", _assertions),
 )
 
 

@@ -16,6 +16,7 @@ from firewall.identity.rfc9449.proof import ALGORITHMS as DPOP_ALGORITHMS
 from firewall.identity.settings import IdentitySettings, ProtectedResource
 from firewall.wire import jwt
 
+ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
 AUTH_METHODS = ("none", "private_key_jwt", "client_secret_basic")
 
 
@@ -49,6 +50,8 @@ def server_metadata(settings: IdentitySettings, resources: Resources) -> JSONObj
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(registered.grant_types(settings)),
+        # The MCP extension enterprise-managed-authorization looks for it (SEP-990).
+        **({"authorization_grant_profiles_supported": [ID_JAG]} if settings.trusted_issuers else {}),
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
         "token_endpoint_auth_signing_alg_values_supported": list(jwt.ALGORITHMS),

@@ -20,6 +20,7 @@ from firewall.identity.rfc8693 import narrowing
 from firewall.identity.rfc8693.narrowing import Presented
 from firewall.identity.rfc8693.request import ACCESS_TOKEN, GRANT_TYPE, ExchangeRequest, parse_request
 from firewall.identity.rfc9068.tokens import Kind, TokenFacts
+from firewall.identity.rfc9396.requested import requested_details
 from firewall.identity.rfc9470.levels import attained
 from firewall.identity.settings import ProtectedResource
 from firewall.wire.oauth import OAuthError
@@ -66,6 +67,7 @@ class ExchangeGrant(TokenGrant):
         user = self._subject(who)
         uri, target = self._target_uri(), self._target(who.tenant)
         scopes = self._scopes(target, user)
+        details = requested_details(self.form, given.details, uri)
         actors = narrowing.actors_after(given, self.client.client_id)
         # Read first: an ending from here on leaves what is issued behind it (`presented` asked before).
         standing = parts.grants.standing.of(who.tenant, who.subject, uri, scopes)
@@ -90,7 +92,7 @@ class ExchangeGrant(TokenGrant):
                 amr=given.amr,
                 act=act_of_chain(actors),
                 cnf_jkt=self.proof,
-                authorization_details=given.details,
+                authorization_details=details,
                 run=run,
                 txn=txn,
                 hop=hop,
@@ -98,7 +100,7 @@ class ExchangeGrant(TokenGrant):
             until_s=self.until_s,
             told={"txn": txn, "hop": hop, "of": who.token_id, "chain": [actor.sub for actor in actors]},
         )
-        return 200, self.body(issued, issued_token_type=ACCESS_TOKEN, details=given.details), []
+        return 200, self.body(issued, issued_token_type=ACCESS_TOKEN, details=details), []
 
     # -- the checks, one by one ---------------------------------------------------------------------------
 
