@@ -160,7 +160,7 @@ async def test_cl_01_one_address_causes_ten_fetches_a_minute_and_others_their_ow
     codes = []
     for number in range(30):
         with pytest.raises(Malformed) as caught:
-            await found[number % 2].get(f"https://h{number}.example/c", address="2001:db8:1:2::%x" % number)
+            await found[number % 2].get(f"https://h{number}.example/c", address=f"2001:db8:1:2::{number:x}")
         codes.append(caught.value.code)
     assert codes == ["cimd_fetch"] * 10 + ["cimd_busy"] * 20
     assert sum(len(network.asked) for network in workers) == 10

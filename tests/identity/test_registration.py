@@ -207,7 +207,7 @@ async def test_what_real_clients_send_beside_the_point_is_left_out_and_the_answe
 
 async def test_as_22_ten_registrations_an_hour_from_one_address() -> None:
     door = open_door()
-    codes = [(await register(door, "2001:db8:1:2::%x" % number)).status_code for number in range(12)]
+    codes = [(await register(door, f"2001:db8:1:2::{number:x}")).status_code for number in range(12)]
     assert codes == [201] * 10 + [429] * 2
     assert (await register(door, "2001:db8:1:3::1")).status_code == 201
     door.clock.advance(3600)
