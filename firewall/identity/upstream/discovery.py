@@ -33,7 +33,7 @@ from firewall.wire.http import parse_url
 
 FETCH_S: Final = 5.0
 FRESH_S: Final = 3600
-KEPT_S: Final = 30 * 24 * 3600
+KEPT_S: Final = 24 * 3600  # through an outage, or a time of invalid answers
 AGAIN_S: Final = 30  # between two tries of one upstream, whoever asks
 SERVERS: Final = 256
 PROBE_BYTES: Final = metadata.DOCUMENT_BYTES
@@ -126,7 +126,7 @@ class Discovery:
         try:
             found = await self._discover(auth, told)
         except BartizanError as error:
-            if known is not None:
+            if known is not None and now_us < known.fetched_us + KEPT_S * SECOND_US:
                 known.tried_us = now_us
                 return known.found
             why = f"{name}: its authorization server was not found ({error.code} {error.detail})".strip()
