@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from pathlib import Path
 
 from firewall.cli.context import Node, load_config
 from firewall.cli.output import emit
 from firewall.core.errors import ConfigFault
 
 MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
+TOKEN_BYTES = 64 * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    parser.add_argument(
+        "about",
+        nargs="?",
+        choices=("idp",),
+        metavar="idp",
+        help="examine an identity provider instead: may its own access tokens be taken here (direct mode)?",
+    )
+    parser.add_argument("issuer", nargs="?", help="with idp: the issuer, exactly as its tokens name it")
     parser.add_argument("--reach", action="store_true", help="also connect to every upstream that has an address")
+    parser.add_argument("--resource", default="", metavar="PATH", help="with idp: what its tokens are for (/mcp/files)")
+    parser.add_argument(
+        "--token",
+        type=Path,
+        metavar="FILE",
+        help="with idp: a file with an access token that a client got there for this resource; - reads it from stdin",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
@@ -21,6 +40,8 @@ def run(given: argparse.Namespace) -> int:
     from firewall.admin import doctor
     from firewall.net.runtime import SystemClock
 
+    if given.about:
+        return _idp(given)
     try:
         config = load_config(given)
     except ConfigFault as error:
@@ -44,3 +65,47 @@ def run(given: argparse.Namespace) -> int:
     lines.append(f"{len(checks)} checks: {failed} failed, {warned} to know.")
     emit(given, doctor.as_json(checks), lines)
     return 1 if failed else 0
+
+
+def _idp(given: argparse.Namespace) -> int:
+    """Print what an issuer offers and whether direct mode is possible; exit 1 when it is not."""
+    from firewall.admin.doctor.idp import examine_idp
+    from firewall.net.runtime import SystemClock
+
+    if not given.issuer:
+        raise ConfigFault("idp_issuer", "which one?", fix="bartizan doctor idp https://idp.example")
+    report = examine_idp(
+        load_config(given),
+        given.issuer,
+        clock=SystemClock(),
+        environment=os.environ,
+        resource=given.resource,
+        token=_token(given.token),
+    )
+    lines = []
+    for found in report.examined.findings:
+        lines.append(f"{MARKS[found.outcome]}  {found.need:<12} {found.text}")
+        if found.mend and found.outcome != "ok":
+            lines.append(f"      {'':<12} mend: {found.mend}")
+    lines += ["", report.verdict()]
+    if report.proved:
+        lines.append(f"proved: {', '.join(report.proved)} (identity.issuers); the node takes it at its next start")
+    if report.snippet:
+        lines += ["", *report.snippet.splitlines()]
+    emit(given, report.document(), lines)
+    return 0 if report.examined.direct else 1
+
+
+def _token(file: Path | None) -> str:
+    """Return the sample token, "" without one. It is never printed."""
+    if file is None:
+        return ""
+    if str(file) == "-":
+        return sys.stdin.read(TOKEN_BYTES).strip()
+    try:
+        with file.open(encoding="utf-8") as source:
+            return source.read(TOKEN_BYTES).strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigFault(
+            "idp_token", f"{file} cannot be read", fix="give a file that holds one access token"
+        ) from None

@@ -13,7 +13,7 @@ import { pathToFileURL } from "node:url";
 const [modules, text] = process.argv.slice(2);
 const given = JSON.parse(text);
 const require = createRequire(`${modules}/`);
-const { Provider } = await import(pathToFileURL(require.resolve("oidc-provider")).href);
+const { Provider, errors } = await import(pathToFileURL(require.resolve("oidc-provider")).href);
 
 const issuer = `http://127.0.0.1:${given.port}`;
 const key = (alg) => {
@@ -33,7 +33,18 @@ function begin() {
     scopes: ["openid", "profile", "groups"],
     conformIdTokenClaims: given.sparse === true,
     pkce: { required: () => true },
-    features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true } },
+    features: {
+      devInteractions: { enabled: true },
+      rpInitiatedLogout: { enabled: true },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: (given.resources ?? []).length > 0,
+        async getResourceServerInfo(_context, resource) {
+          if (!given.resources.includes(resource)) throw new errors.InvalidTarget();
+          return { scope: "files:read", audience: resource, accessTokenTTL: 300, accessTokenFormat: given.format ?? "jwt" };
+        },
+      },
+    },
     ttl: { Interaction: 600, Session: 3600, Grant: 3600, AccessToken: 300, IdToken: 300, AuthorizationCode: 60 },
     async findAccount(_context, sub) {
       const person = given.people[sub] ?? {};

@@ -50,7 +50,12 @@ def _clients(name: str) -> list[dict[str, Any]]:
         "post_logout_redirect_uris": [f"{ORIGIN}/account/grants"],
     }
     return [
-        {"client_id": "basic", "client_secret": SECRET, **ours},
+        {
+            "client_id": "basic",
+            "client_secret": SECRET,
+            "grant_types": ["authorization_code", "client_credentials"],
+            **ours,
+        },
         {"client_id": "post", "client_secret": SECRET, "token_endpoint_auth_method": "client_secret_post", **ours},
         {
             "client_id": "signed",
