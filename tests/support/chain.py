@@ -98,7 +98,7 @@ async def exchange(
     sent = {name: value for name, value in form.items() if value != "-"}
     auth = None if client == "open" else (client, SECRET)
     if auth is None:
-        sent["client_id"] = client
+        sent.setdefault("client_id", client)
     return await http.post("/token", data=sent, auth=auth)
 
 
