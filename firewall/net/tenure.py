@@ -17,15 +17,15 @@ CHECK_S: Final = 2.0
 class TokenWatch:
     """Asks every two seconds whether a token is still good, and says once when it is not.
 
-    still: synchronous, never raises. over: called once, from the loop; afterwards nothing is asked any more.
+    every_s: 0 means `CHECK_S`. still: synchronous, never raises. over: called once, from the loop; afterwards nothing is asked any more.
     """
 
     __slots__ = ("_every_s", "_over", "_still", "_timer")
 
-    def __init__(self, still: Callable[[], bool], over: Callable[[], None], *, every_s: float = CHECK_S) -> None:
+    def __init__(self, still: Callable[[], bool], over: Callable[[], None], *, every_s: float = 0) -> None:
         self._still = still
         self._over = over
-        self._every_s = every_s
+        self._every_s = every_s or CHECK_S
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -58,7 +58,7 @@ class Tenure:
 
     __slots__ = ("_limit", "_watch", "over")
 
-    def __init__(self, still: Callable[[], bool], *, every_s: float = CHECK_S) -> None:
+    def __init__(self, still: Callable[[], bool], *, every_s: float = 0) -> None:
         self.over = False
         self._watch = TokenWatch(still, self._end, every_s=every_s)
         self._limit: asyncio.Timeout | None = None
