@@ -283,6 +283,7 @@ def make_node(
     beside: Node | None = None,
     fetcher: Any = None,
     key: ECKey | None = None,
+    environment: dict[str, str] | None = None,
     **auths: UpstreamAuth,
 ) -> Node:
     """Return a node. beside: another worker of it, with the same store and shared memory."""
@@ -311,7 +312,7 @@ def make_node(
             fetcher or dialler,
             key or ECKey.generate_key("P-256", private=True),
             (b"m" * 32,),
-            environment={"CLIENT_SECRET": SECRET},
+            environment=environment if environment is not None else {"CLIENT_SECRET": SECRET},
         ),
     )
     nodes.append(Node(identity, clock, store, marks, dialler, origin))
