@@ -14,7 +14,7 @@ from firewall.adapters.authzen.action import House, action_of, server_of
 from firewall.adapters.authzen.message import Evaluation
 from firewall.adapters.authzen.settings import Enforcer
 from firewall.adapters.authzen.subject import People, Unfit, principal_of
-from firewall.core.decision import EFFECT_NAMES
+from firewall.core.decision import EFFECT_NAMES, Effect
 from firewall.core.errors import FAULTS, AuditUnavailable, BartizanError
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.permit import Permit, Refusal
@@ -66,7 +66,9 @@ class Evaluator:
             verdict = await self.guard.check_remote(action, exchange)
             if isinstance(verdict, Refusal):
                 return self._refused(verdict)
-            lost = {o.type for o in verdict.decision.obligations} - enforcer.obligations
+            # An allow asks nothing of the message; its labels are raised here, with the caller.
+            duties = {o.type for o in verdict.decision.obligations if verdict.decision.effect is Effect.TRANSFORM}
+            lost = duties - enforcer.obligations
             cleared = self.guard.commit_or_refuse(verdict, exchange)
             if isinstance(cleared, Refusal):
                 return self._refused(cleared)
@@ -94,6 +96,10 @@ class Evaluator:
         told = refusal.fault
         if told.code == "approval_pending":
             return _no(refusal.decision_id, told.text, effect="approve", requires="approval")
+        if refusal.step_up is not None:
+            asked = refusal.step_up
+            cure: JSONObject = {"acr_values": asked.acr, "max_age": asked.max_age_s}
+            return _no(refusal.decision_id, told.text, requires="step_up", step_up=cure)
         if told.code == "scope_missing":
             return _no(refusal.decision_id, told.text, requires="scope", scope=" ".join(refusal.challenge))
         if told.status >= 500:
