@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from firewall.admin import doctor, oauth_clients
+from firewall.admin import doctor, oauth_clients, signing_keys
 from firewall.admin.access import Access, from_own_page, session_of
 from firewall.admin.api import LATEST_US, Need, router
 from firewall.admin.caller import Caller, Refused
@@ -59,6 +59,7 @@ def make(parts: AdminParts, access: Access) -> App:
     app.state.examine = examine
     app.include_router(router)
     app.include_router(oauth_clients.router)
+    app.include_router(signing_keys.router)
     for path, page in PAGES:
         app.add_api_route(path, page, methods=["GET"])
     for path, act in FORMS:

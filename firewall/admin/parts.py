@@ -14,6 +14,7 @@ from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity
+from firewall.identity.rfc9068.rotation import KeyRotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class AdminParts:
 
     metrics: renders the Prometheus text; called in a thread. audit_stats: `AuditWriter.stats`.
     vkeys: verifier keys of the audit log, newest first. walls_missing: upstream → what its cage lacks.
+    rotation: of the keys that sign tokens, None where nothing is signed.
     on_fault: told a code and an exception's type when a handler of ours fails.
     """
 
@@ -58,6 +60,7 @@ class AdminParts:
     policy: Bundle
     metrics: Callable[[], bytes]
     definitions: Definitions
+    rotation: KeyRotation | None = None
     walls_missing: Callable[[], Mapping[str, tuple[str, ...]]] = dict
     on_fault: Callable[[str, str], None] = lambda _code, _detail: None
     token_bytes: Callable[[int], bytes] = os.urandom

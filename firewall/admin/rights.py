@@ -80,6 +80,8 @@ MATRIX: Final[Mapping[str, Right]] = {
     "sessions.admin": _right("...aw", "fresh"),
     # the node
     "tokens.mint": _right("....w"),
+    "signing.read": _right("...aw"),
+    "signing.rotate": _right("....w"),
     "bearers.mint": _right("....w"),
     "first_contact.open": _right("....w"),
 }

@@ -24,6 +24,7 @@ from firewall.cli import (
     doctor,
     explain,
     init,
+    keys,
     kill,
     oauth_clients,
     pins,
@@ -65,6 +66,7 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, ModuleType], ...]], ...]] = (
             ("agents", agents),
             ("users", users),
             ("clients", oauth_clients),
+            ("keys", keys),
         ),
     ),
     (
