@@ -191,6 +191,7 @@ def build_identity(
     authorization = Authorization(
         AuthorizeParts(
             settings=settings,
+            logos=logos,
             resources=resources,
             clients=clients,
             sign_in=sign_in,

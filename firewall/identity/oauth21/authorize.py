@@ -17,6 +17,7 @@ from firewall.core.errors import Malformed
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
 from firewall.core.tool_details import ToolDetail
+from firewall.identity.cimd.logos import Logos
 from firewall.identity.clients.registry import Client, Clients
 from firewall.identity.oauth21.codes import CodeFacts, Codes
 from firewall.identity.people.consent_page import ConsentView, chosen, consent_page, shown_identity
@@ -57,6 +58,7 @@ class AuthorizeParts:
     consents: Consents
     codes: Codes
     pushed: PushedRequests
+    logos: Logos
     standing: Standing
     throttle: Throttle
     pages: Pages
@@ -213,6 +215,7 @@ class Authorization:
             hidden={"txn": transaction.txn_id},
             destination=oauth.redirect_host(asked.redirect_uri),
             run=RUN_SCOPE in asked.scope,
+            logo=await parts.logos.path_for(client),
         )
         return consent_page(parts.pages, view, headers=headers)
 

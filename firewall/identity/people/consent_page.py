@@ -23,7 +23,8 @@ from firewall.wire.oauth import Form
 class ConsentView:
     """What is shown. destination: the host that the person goes to afterwards, "" for a device.
 
-    user_code: what the device shows, "" where there is none. run: whether a run begins (`run_tokens`). hidden: further fields of the form.
+    user_code: what the device shows, "" where there is none. run: whether a run begins (`run_tokens`). hidden: further
+    fields of the form. logo: path of our own copy of the client's picture, "" where there is none.
     """
 
     client: Client
@@ -38,6 +39,7 @@ class ConsentView:
     destination: str = ""
     user_code: str = ""
     run: bool = False
+    logo: str = ""
 
 
 def consent_page(
@@ -50,6 +52,7 @@ def consent_page(
         "consent",
         identity=shown_identity(client),
         claimed=claimed,
+        logo=view.logo,
         mixed=is_mixed_script(claimed or shown_identity(client)),
         loopback=bool(view.destination) and client.loopback_only,
         user=view.user,
