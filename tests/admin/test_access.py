@@ -47,6 +47,7 @@ def fill(path: str) -> str:
         "{verb}": "approve",
         "{bearer_id}": "0" * 16,
         "{approval_id}": "a_none",
+        "{client_id}": "c_none",
     }
     for name, value in values.items():
         path = path.replace(name, value)
