@@ -196,6 +196,7 @@ WORDS = {
     "*.trust": "Whether its texts are vouched for; what an untrusted one says marks the reader's context.",
     "*.tenants": "Whom it serves; none means this installation's tenant, `*` all.",
     "*.title": "Shown to people.",
+    "*.delegates": "Scopes of other upstreams that people may give along with it, such as `time:read`: the client that stands behind it (`identity.clients.NAME.resource`) exchanges its tokens for those upstreams.",
     "*.credential": "What we present to it. An agent's own token never goes there.",
     "*.credential.header": "Header that carries it.",
     "*.credential.scheme": "Word before the value; may be empty.",

@@ -372,6 +372,7 @@ class MCPUpstream(_Upstream):
     questions it may put to its callers, none by default. transport ``sse`` is the deprecated HTTP+SSE.
     """
 
+    delegates: tuple[str, ...] = ()
     url: str = ""
     transport: Literal["auto", "sse"] = "auto"
     legacy_sse: bool = False
@@ -410,6 +411,7 @@ class MCPUpstream(_Upstream):
 class A2AUpstream(_Upstream):
     """A remote agent: where its card is, and the JWK Set whose keys may have signed it."""
 
+    delegates: tuple[str, ...] = ()
     card_url: str
     step_up: StepUpConfig | None = None
     on_change: OnChange = "block"
@@ -534,6 +536,12 @@ class Config(_Model):
             raise ValueError(f"the same name stands under mcp and a2a: {', '.join(sorted(both))}")
         if self.mcp.keys() & {"llm"} or self.a2a.keys() & {"llm"}:
             raise ValueError("the name llm is taken by the LLM routes")
+        known = {*self.mcp, *self.a2a, "llm"}
+        upstreams: dict[str, MCPUpstream | A2AUpstream] = {**self.mcp, **self.a2a}
+        for name, given in upstreams.items():
+            strange = [scope for scope in given.delegates if scope.partition(":")[0] not in known - {name}]
+            if strange:
+                raise ValueError(f"{name!r} delegates a scope of no other upstream: {strange[0]!r}")
         for alias, model in self.llm.models.items():
             if model.provider not in self.llm.providers:
                 raise ValueError(f"model {alias!r} names a provider that is not configured: {model.provider!r}")

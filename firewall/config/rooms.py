@@ -247,18 +247,18 @@ def protected_resources(
         read, write = f"{spec.name}:read", f"{spec.name}:write"
         title = (config.mcp[spec.name].title if spec.name in config.mcp else "") or spec.name
         allowed = () if "*" in spec.tenants else spec.tenants
-        found.append(
-            ProtectedResource(f"/mcp/{spec.name}", title, (read, write), (read,), allowed, _rules(asked, spec.name))
-        )
+        along = config.mcp[spec.name].delegates if spec.name in config.mcp else ()
+        rules = _rules(asked, spec.name)
+        found.append(ProtectedResource(f"/mcp/{spec.name}", title, (read, write, *along), (read,), allowed, rules))
         steps += _rules(asked, spec.name)
         reads.append(read)
         scopes += (read, write)
     if reads:
         found.append(ProtectedResource("/mcp", "All MCP servers", tuple(scopes), tuple(reads), (), tuple(steps)))
-    found.extend(
-        ProtectedResource(f"/a2a/{name}", title or name, (f"{name}:send",), (f"{name}:send",), (), _rules(asked, name))
-        for name, title in agents
-    )
+    for name, title in agents:
+        send, along = f"{name}:send", config.a2a[name].delegates if name in config.a2a else ()
+        rules = _rules(asked, name)
+        found.append(ProtectedResource(f"/a2a/{name}", title or name, (send, *along), (send,), (), rules))
     if config.authzen.enabled:
         found.append(AUTHZEN)
     if config.llm.models:

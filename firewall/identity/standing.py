@@ -21,6 +21,7 @@ from firewall.identity.records import SECOND_US
 from firewall.identity.throttle import NODE
 
 _MANY = 2**53 - 1
+_KINDS = ("mcp", "a2a")
 _KEPT_S = 91 * 24 * 3600  # longer than any refresh token lives
 _MEMO = 50_000
 
@@ -66,10 +67,15 @@ class Standing:
         """Return how often something that these name has ended.
 
         subject: "" leaves the person out. resource: its URI; with the names before ``:`` in the scopes it
-        says which upstreams are meant.
+        says which upstreams are meant. A scope with another name than the resource's own was given along with it,
+        to be exchanged (RFC 8693), and may be of either kind of upstream.
         """
-        kind = urlsplit(resource).path.split("/")[1:2]
-        keys = {f"{kind[0] if kind else ''}/{scope.rpartition(':')[0]}" for scope in scopes}
+        kind, _, own = urlsplit(resource).path.removeprefix("/").partition("/")
+        keys: set[str] = set()
+        for scope in scopes:
+            name = scope.rpartition(":")[0]
+            kinds = (kind, *_KINDS) if own and name != own else (kind,)
+            keys.update(f"{one}/{name}" for one in kinds)
         total = sum(self._count(owner, key) for key in keys for owner in (tenant, NODE))
         return total + (self._count(tenant, f"subject/{subject}") if subject else 0)
 

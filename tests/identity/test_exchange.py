@@ -495,3 +495,21 @@ async def test_design_6b_1_twin_without_handing_on_the_next_client_is_clean(monk
         held = token_of(door, ada)
         door.labels.raise_(door.verified(held, PLANNER), UNTRUSTED)
         assert door.labels.current(door.verified((await exchange(http, held)).json()["access_token"])) == 0
+
+
+async def test_a_scope_given_along_ends_with_the_upstream_that_it_is_of() -> None:
+    door = chain_door()
+    await people(door)
+    async with door.http() as http:
+        query = authorize_query(client_id="desk", resource=PLANNER, scope="planner:send time:read")
+        code = (await Browser(http).code(query))["code"]
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK, "client_id": "desk"}
+        held = (await http.post("/token", data={**form, "code_verifier": VERIFIER})).json()["access_token"]
+        taken = (await exchange(http, held)).json()["access_token"]
+        door.identity.grants.standing.end_upstream("acme", "mcp", "git")
+        assert door.verified(taken)
+        door.identity.grants.standing.end_upstream("acme", "mcp", "time")
+        for token, resource in ((held, PLANNER), (taken, TIME)):
+            with pytest.raises(Unauthenticated):
+                door.verified(token, resource)
+        assert (await exchange(http, held)).is_error
