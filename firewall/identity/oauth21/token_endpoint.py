@@ -52,7 +52,7 @@ class TokenEndpoint:
         return with_nonce(reply, parts.proofs, request)
 
     def _engine(self) -> TokenServer:
-        """Return the core; authlib is loaded for the first token request of a process (about 25 ms)."""
+        """Return the core; authlib is loaded for the first token request of a process (about 30 ms)."""
         if self._server is None:
             from firewall.identity.engine.server import TokenServer
 
