@@ -282,7 +282,13 @@ def build_identity(
             }
         )
     par = PushedEndpoint(
-        authenticator, pushed, authorization.checked, None, throttle, record, per_minute=settings.token_per_minute
+        authenticator,
+        pushed,
+        authorization.checked,
+        TokenRequestProofs(at_token),
+        throttle,
+        record,
+        per_minute=settings.token_per_minute,
     )
     introspection = IntrospectionEndpoint(
         authenticator, resources, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from joserfc.jwk import ECKey
 
-from firewall.core.errors import AuditUnavailable, Malformed
+from firewall.core.errors import AuditUnavailable, Malformed, Unauthenticated
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.rfc9068.rotation import LIFETIME_S, PUBLISHED_S, KeyRotation
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenFacts, TokenIssuer
@@ -17,6 +17,7 @@ from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.memory import MemoryStore
 from firewall.state.shared import SharedMarks
 from firewall.wire import jwt, strict_json
+from tests.support.door import assertion, client_credentials, make_door
 
 
 class Node:
@@ -100,12 +101,13 @@ def test_op_04_a_token_signed_before_the_rotation_still_verifies_and_a_retired_k
     node.clock.advance(PUBLISHED_S - 1)
     rotation.keep()
     assert verifies(old, rotation.keys)
-    revision = rotation.keys.revision
+    left: list[bool] = []
+    rotation.keys.on_leave(lambda: left.append(True))
     node.clock.advance(1)
     rotation.keep()
     assert not verifies(old, rotation.keys)
     assert len(kids(rotation.keys)) == 2
-    assert rotation.keys.revision == revision + 1
+    assert left == [True]
     # A restart brings nothing back.
     assert not verifies(old, node.worker().keys)
 
@@ -169,6 +171,31 @@ def test_a_compromised_directory_ends_every_token_and_passes_over_the_key_that_l
     assert not set(before) & set(kids(rotation.keys))
     assert not verifies(old, rotation.keys)
     assert len(node.files()) == 2
+
+
+async def test_op_04_a_cached_token_ends_with_its_key(node: Node) -> None:
+    rotation = node.worker()
+    door = make_door(keys=rotation.keys)
+    async with door.http() as http:
+        token = (await client_credentials(http, assertion(door))).json()["access_token"]
+    assert door.verified(token)
+    rotation.rotate(by="test")
+    assert door.verified(token)
+    rotation.rotate(by="test", compromised=True)
+    with pytest.raises(Unauthenticated):
+        door.verified(token)
+
+
+async def test_op_04_without_being_told_the_cache_would_go_on(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin of the test above."""
+    monkeypatch.setattr(SigningKeys, "on_leave", lambda self, told: None)
+    rotation = node.worker()
+    door = make_door(keys=rotation.keys)
+    async with door.http() as http:
+        token = (await client_credentials(http, assertion(door))).json()["access_token"]
+    assert door.verified(token)
+    rotation.rotate(by="test", compromised=True)
+    assert door.verified(token)
 
 
 def test_a_node_from_before_the_plan_goes_on_with_the_key_it_had(node: Node) -> None:

@@ -19,6 +19,7 @@ from firewall.enforce.labels import FlowLabels
 from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.people.users import User
+from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.identity.settings import ClientSettings, IdentitySettings, ProtectedResource
 from firewall.net.asgi import App
 from firewall.net.dial import Fetched, Purpose
@@ -148,7 +149,7 @@ class Door:
         return self.identity.resource_server.authenticate(headers, resource, default_scope="time:read")
 
 
-def make_door(*, idps: ProvidersGiven | None = None, **changes: object) -> Door:
+def make_door(*, idps: ProvidersGiven | None = None, keys: SigningKeys | None = None, **changes: object) -> Door:
     values: dict[str, object] = {
         "public_url": ORIGIN,
         "resources": RESOURCES,
@@ -173,7 +174,7 @@ def make_door(*, idps: ProvidersGiven | None = None, **changes: object) -> Door:
         clock=clock,
         ids=RandomIds(),
         fetcher=fetcher,
-        signing_key=SERVER_KEY,
+        signing_key=keys or SERVER_KEY,
         record=lambda event, facts: doors[0].record(event, facts),
         labels=labels,
         idps=idps,

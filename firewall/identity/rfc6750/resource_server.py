@@ -84,6 +84,7 @@ class BearerResourceServer:
         self._cache = self._known.by_digest
         self._refused: dict[bytes, int] = {}
         self._asking: set[asyncio.Task[None]] = set()
+        keys.on_leave(lambda: self._known.drop_issuer(resources.public_url))
         if others is not None:
             others.on_removed = self._known.drop_issuer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,13 +23,10 @@ Kind = Literal["user", "service", "local"]
 
 
 class SigningKeys:
-    """The active signing key and others still (or already) published. Key ids are RFC 7638 thumbprints.
-
-    revision: grows when a key leaves; what was verified before then must be verified again.
-    """
+    """The active signing key and others still (or already) published. Key ids are RFC 7638 thumbprints."""
 
     def __init__(self, active: ECKey | EllipticCurvePrivateKey, *others: ECKey | EllipticCurvePrivateKey) -> None:
-        self.revision = 0
+        self._on_leave: list[Callable[[], None]] = []
         self.by_kid: Mapping[str, ECKey] = {}
         self.replace(active, *others)
 
@@ -39,11 +36,17 @@ class SigningKeys:
         for key in keys:
             jwt.check_key(key, ALGORITHM)
         by_kid = {key.thumbprint(): key for key in keys}
-        if self.by_kid.keys() - by_kid.keys():
-            self.revision += 1
+        left = self.by_kid.keys() - by_kid.keys()
         self.active = keys[0]
         self.kid = keys[0].thumbprint()
         self.by_kid = by_kid
+        if left:
+            for told in self._on_leave:
+                told()
+
+    def on_leave(self, told: Callable[[], None]) -> None:
+        """Call back whenever a key has left: whoever remembers what it verified must forget it."""
+        self._on_leave.append(told)
 
     def jwks(self) -> JSON:
         """Return the JWK Set document with public members only (OP-04)."""
