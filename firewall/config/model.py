@@ -166,7 +166,7 @@ class RunsConfig(_Model):
     """Runs: clean contexts for flow labels."""
 
     lifetime_s: int = Field(default=8 * 3600, ge=60, le=24 * 3600)
-    per_hour: int = Field(default=600, ge=0, le=2000)
+    per_hour: int = Field(default=600, ge=0, le=1500)
 
 
 class CIMDConfig(_Model):
