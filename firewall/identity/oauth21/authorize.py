@@ -90,7 +90,7 @@ class Authorization:
         except OAuthError:
             return message(parts.pages, "request", 400)
         try:
-            client = await parts.clients.find(client_id)
+            client = await parts.clients.find(client_id, address=request.client_ip)
         except Malformed as error:
             parts.record("identity.client.refused", {"code": error.code, "detail": error.detail})
             client = None

@@ -55,7 +55,7 @@ class DeviceAuthorizationEndpoint:
         try:
             form = request.form()
             oauth.refuse_repeated(form)
-            client = await self._clients.authenticate(form, authorization)
+            client = await self._clients.authenticate(form, authorization, address=request.client_ip)
             if GRANT_TYPE not in client.grant_types:
                 raise OAuthError("unauthorized_client", "grant_type")
             resource = oauth.check_resource(form.get("resource"), self._resources.by_uri)
