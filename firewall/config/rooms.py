@@ -16,6 +16,7 @@ from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
 from firewall.identity.issuers.profile import IssuerProfile
 from firewall.identity.oidc.settings import ClaimNames, ProviderSettings
+from firewall.identity.serve import OPEN_TO_BROWSERS
 from firewall.identity.settings import (
     CIMD_HOSTS,
     AuthMethod,
@@ -25,6 +26,7 @@ from firewall.identity.settings import (
     TrustedIssuer,
     WorkloadSettings,
 )
+from firewall.identity.ssf.settings import Transmitter
 from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.identity.upstream.settings import Secret, UpstreamAuth
 from firewall.net.edge import EdgeSettings
@@ -62,7 +64,8 @@ def edge(config: Config, listener: ListenerConfig, port: int, *, public: bool) -
         hosts.add(urlsplit(config.public_url).netloc)
         hosts.update(config.hosts)
         origins = {config.public_url, *config.origins}
-    return EdgeSettings(frozenset(hosts), frozenset(origins), config.trusted_proxies)
+    open_to_all = OPEN_TO_BROWSERS if public else ()
+    return EdgeSettings(frozenset(hosts), frozenset(origins), open_to_all, config.trusted_proxies)
 
 
 def _local_names(host: str) -> tuple[str, ...]:
@@ -458,6 +461,7 @@ def sign_ins(config: Config) -> dict[str, UpstreamAuth]:
             resource=own.resource,
             send_resource=own.send_resource,
             parameters=own.parameters,
+            dpop=own.dpop,
             group=own.group,
             tenants=tenants(config, given.tenants),
             idp=own.idp,
@@ -481,3 +485,27 @@ def credentials(config: Config) -> dict[str, CredentialSettings]:
             kind, source = ("env", own.env) if own.env else ("file", str(own.file))
             found[name] = CredentialSettings(kind, source, own.header, prefix)  # type: ignore[arg-type]
     return found
+
+
+def transmitters(config: Config) -> tuple[Transmitter, ...]:
+    """Return who may tell us of security events. Raises ConfigFault."""
+    return tuple(
+        Transmitter(
+            name=name,
+            issuer=given.issuer,
+            audience=given.audience or config.public_url,
+            tenant=config.tenant,
+            jwks=given.jwks,
+            jwks_uri=given.jwks_uri,
+            push_secret=given.push_secret,
+            poll_url=given.poll_url,
+            poll_secret=given.poll_secret,
+            poll_s=given.poll_seconds,
+            accounts=given.accounts,
+            email=given.email,
+            window_s=given.window_minutes * 60,
+            silent_s=given.silent_minutes * 60,
+            network=given.network,
+        )
+        for name, given in config.identity.signals.items()
+    )

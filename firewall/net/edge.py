@@ -53,11 +53,13 @@ class EdgeSettings:
 
     hosts: allowed Host values, ``name`` (any port) or ``name:port``, lower case; IPv6 in brackets.
     origins: allowed Origin values, exactly as a browser writes them. No Origin is always allowed.
+    open_to_all: beginnings of paths that any origin may read, because nothing there depends on a cookie.
     trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto count; nobody else's do.
     """
 
     hosts: frozenset[str]
     origins: frozenset[str] = frozenset()
+    open_to_all: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -75,6 +77,7 @@ class Edge:
         """Raises ConfigFault edge_host, edge_proxy."""
         self._app = app
         self._names, self._exact = _hosts(settings.hosts)
+        self._open = settings.open_to_all
         self._origins = frozenset(origin.encode() for origin in settings.origins)
         self._methods = settings.methods
         self._allow = (b"allow", ", ".join(sorted(settings.methods)).encode())
@@ -120,7 +123,8 @@ class Edge:
         if not self._serves(hosts[0]):
             return "host_foreign"
         if origins and (len(origins) > 1 or origins[0] not in self._origins):
-            return "origin_foreign"
+            if len(origins) > 1 or not scope["path"].startswith(self._open):
+                return "origin_foreign"
         if scope["method"] not in self._methods:
             return "method_not_allowed"
         if not is_normal_path(scope["raw_path"]):

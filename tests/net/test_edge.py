@@ -243,3 +243,23 @@ async def test_rs_12_the_twin_of_it_passes() -> None:
     status, seen, _ = await ask(SERVED, (b"authorization", b"Bearer cafe"), query=b"a=1")
     assert status == 200
     assert seen is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "passes"),
+    [
+        (b"/token", True),
+        (b"/.well-known/jwks.json", True),
+        (b"/authorize", False),
+        (b"/mcp/files", False),
+        (b"/consent", False),
+        (b"/mcp/token", False),
+        (b"/.well-known/../mcp", False),
+    ],
+)
+async def test_as_13_any_origin_reads_what_depends_on_no_cookie_and_nothing_else(path: bytes, passes: bool) -> None:
+    settings = EdgeSettings(frozenset({"edge.test"}), open_to_all=("/.well-known/", "/token"))
+    foreign = (b"origin", b"https://client.example")
+    status, seen, _ = await ask(settings, foreign, path=path)
+    assert (status == 200, seen is not None) == (passes, passes)
+    assert (await ask(settings, foreign, foreign, path=path))[0] != 200
