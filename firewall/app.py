@@ -54,6 +54,7 @@ from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.redemption import ClientKey
 from firewall.identity.oidc.secret import secret_reader
 from firewall.identity.rfc9068.rotation import KeyRotation
+from firewall.identity.ssf import build as ssf
 from firewall.identity.upstream.build import UpstreamsGiven
 from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net import server as net_server
@@ -225,6 +226,9 @@ class Worker:
         self.tasks.spawn(self._follow_registry(), "app.registry")
         self.tasks.spawn(self._warm(), "app.warm")
         self.tasks.spawn(self._keep_keys(), "app.keys")
+        if "signals" in self.parts:
+            for run in self.parts["signals"].background:
+                self.tasks.spawn(run(), "app.signals")
         if "sampler" in self.parts:
             self.tasks.spawn(self.parts["sampler"].run(), "app.sampler")
         return self.server.ports
@@ -384,6 +388,19 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         "rotation": rotation,
         "used": used,
     }
+    if config.identity.signals:
+        parts["signals"] = ssf.build(
+            rooms.transmitters(config),
+            users=identity.users,
+            links=identity.links,
+            store=store,
+            clock=clock,
+            fetcher=dialler,
+            secret=secret_reader(os.environ),
+            record=record,
+            on_fault=on_fault,
+        )
+        identity.front_door.mount(parts["signals"].routes)
     near = _near(paths, tasks, seat)
     doors = _doors(config, paths, guard, clock, dialler, near)
     if doors is not None:
@@ -528,7 +545,13 @@ def _upstreams(config: Config, dialler: Dialler, keys: KeyRing) -> UpstreamsGive
     """Return what the front door needs to sign in to upstreams. Raises ConfigFault."""
     key, *older = (ECKey.import_key(key) for key in keys.ec_signing_keys("client"))
     return UpstreamsGiven(
-        rooms.sign_ins(config), rooms.credentials(config), dialler, key, keys.secrets("envelope"), tuple(older)
+        rooms.sign_ins(config),
+        rooms.credentials(config),
+        dialler,
+        key,
+        keys.secrets("envelope"),
+        keys.secret("upstream-dpop"),
+        tuple(older),
     )
 
 

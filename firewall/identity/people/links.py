@@ -71,6 +71,11 @@ class Links:
         link = self._get(tenant, _key(issuer, subject, realm))
         return self._users.get(tenant, link.user) if link and link.user else None
 
+    def account(self, tenant: str, issuer: str, subject: str, *, realm: str = "") -> str:
+        """Return the subject of the account that an outside one is linked with, disabled or not; "" without a link."""
+        link = self._get(tenant, _key(issuer, subject, realm))
+        return link.user if link else ""
+
     def knows(self, tenant: str, issuer: str, subject: str, *, realm: str = "") -> bool:
         """Return whether an outside account is linked, with an enabled account or another."""
         link = self._get(tenant, _key(issuer, subject, realm))

@@ -168,6 +168,10 @@ class Users:
             self._save(user, found[1])
         return user
 
+    def end(self, tenant: str, subject: str, *, reason: str) -> None:
+        """End everything a person has given and every session, and leave the account as it is (Shared Signals)."""
+        self._end(tenant, subject, reason)
+
     def list(self, tenant: str) -> list[User]:
         """Return the users of a tenant."""
         return [_user(tenant, entry.key, records.decode(entry.value)) for entry in self._users.scan(tenant)]
