@@ -20,6 +20,7 @@ from firewall.identity.authorization_server import build_identity
 from firewall.identity.oauth21 import refresh as refresh_module
 from firewall.identity.oauth21.codes import CodeFacts
 from firewall.net.runtime import RandomIds
+from firewall.state.memory import MemoryCollection
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteCollection, SQLiteStore
 from firewall.wire import jwt
@@ -318,6 +319,42 @@ def test_as_11_workers_that_read_the_token_at_the_same_moment_agree_by_the_claim
     answers = node.at_once(lambda http: refresh(http, first))
     successors = {body["refresh_token"] for status, body in answers if status == 200}
     assert (len(successors) == 1) is claimed
+
+
+async def test_as_11_a_repeat_in_the_moment_of_the_claim_finds_the_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = make_door()
+    first = (await first_tokens(door))["refresh_token"]
+    tokens = door.identity.front_door._routes["/token"]["POST"].__self__._parts.refresh  # type: ignore[attr-defined]
+    met: list[str] = []
+    put = MemoryCollection.put
+
+    def claimed(self: MemoryCollection, tenant: str, key: str, value: bytes, **more: int) -> int:
+        version = put(self, tenant, key, value, **more)
+        if b'"successor":"' in value and not met:
+            met.append(tokens.rotate(first))
+            tokens.find(met[0], CIMD_URL)
+        return version
+
+    monkeypatch.setattr(MemoryCollection, "put", claimed)
+    async with door.http() as http:
+        assert (await refresh(http, first)).json()["refresh_token"] == met[0]
+    assert len(list(door.store.collection("oauth_refresh").scan("acme"))) == 2
+
+
+def test_as_11_who_loses_the_claim_leaves_no_token_behind(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    met, seen, seal = Barrier(WORKERS), local(), refresh_module._seal
+
+    def together(*given: object) -> str:
+        if not hasattr(seen, "once"):
+            seen.once = True
+            met.wait(10)
+        return seal(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(refresh_module, "_seal", together)
+    first = node.in_one(first_tokens)["refresh_token"]
+    node.at_once(lambda http: refresh(http, first))
+    with closing(SQLiteStore(node.directory / "state.db", clock=node.base.clock)) as store:
+        assert len(list(store.collection("oauth_refresh").scan("acme"))) == 2
 
 
 async def test_as_11_the_successor_is_kept_sealed_under_the_old_token_alone() -> None:

@@ -128,18 +128,17 @@ class RefreshTokens:
                 "used_us": self._clock.now_us(),
                 "successor": _seal(token, successor.text, self._token_bytes(12)),
             }
-            # First the claim, then the successor: the loser of a race never leaves a second live token.
+            # First the successor, then the claim: whoever sees the claim finds the successor. What the loser of a
+            # race made nobody has ever been told, and it is gone again.
+            expires_us = self._expiry(facts)
+            self._tokens.put(facts.tenant, successor.key, records.encode(_value(facts)), expires_us=expires_us)
             try:
                 self._tokens.put(
-                    token.tenant,
-                    token.key,
-                    records.encode(used),
-                    expires_us=self._expiry(facts),
-                    if_version=entry.version,
+                    token.tenant, token.key, records.encode(used), expires_us=expires_us, if_version=entry.version
                 )
             except Conflict:
+                self._tokens.delete(facts.tenant, successor.key)
                 continue
-            self._tokens.put(facts.tenant, successor.key, records.encode(_value(facts)), expires_us=self._expiry(facts))
             return successor.text
         raise OAuthError("temporarily_unavailable", "refresh_race")
 
