@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import warnings
+from pathlib import Path
 
 import pytest
 from joserfc import jws
@@ -12,6 +14,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.ports import Store
 from firewall.identity.cimd.documents import ClientDocuments
 from firewall.identity.clients.registry import Clients
 from firewall.identity.rfc7523.assertions import UsedOnce
@@ -21,6 +24,7 @@ from firewall.identity.throttle import Throttle
 from firewall.net.dial import Fetched, Purpose
 from firewall.net.runtime import FakeClock
 from firewall.state.memory import MemoryStore
+from firewall.state.sqlite import SQLiteStore
 from firewall.wire import jwt, strict_json
 from firewall.wire.oauth import Form, OAuthError
 from tests.support.door import ORIGIN, NoNetwork, public_jwks
@@ -47,7 +51,7 @@ def keys(*entries: JSONObject) -> JSON:
 class Desk:
     """One worker's authenticator over a shared store."""
 
-    def __init__(self, *clients: ClientSettings, store: MemoryStore | None = None, clock: FakeClock | None = None):
+    def __init__(self, *clients: ClientSettings, store: Store | None = None, clock: FakeClock | None = None):
         self.clock = clock or FakeClock()
         self.store = store or MemoryStore(self.clock)
         self.network = NoNetwork()
@@ -183,6 +187,16 @@ async def test_as_20_two_workers_take_an_assertion_once_between_them() -> None:
         assertion = first.sign(jti=f"n{number}")
         order = (first, second) if number % 2 else (second, first)
         assert [await worker.present(assertion) for worker in order] == ["svc", "invalid_client assertion_replayed"]
+
+
+async def test_as_20_two_workers_on_one_database_race_for_an_assertion(tmp_path: Path) -> None:
+    clock = FakeClock()
+    workers = [Desk(store=SQLiteStore(tmp_path / "state.db", clock=clock), clock=clock) for _ in range(2)]
+    assertion = workers[0].sign()
+    answers = await asyncio.gather(*(worker.present(assertion) for worker in workers * 10))
+    assert sorted(answers) == ["invalid_client assertion_replayed"] * 19 + ["svc"]
+    for worker in workers:
+        worker.store.close()  # type: ignore[attr-defined]
 
 
 async def test_as_20_twin_workers_with_stores_of_their_own_would_take_it_twice() -> None:
