@@ -58,6 +58,8 @@ def run(given: argparse.Namespace) -> int:
     lines = []
     for check in checks:
         lines.append(f"{MARKS[check.status]}  {check.name:<12} {check.text}")
+        if check.evidence and check.status != "ok":
+            lines.append(f"      {'':<12} seen: {check.evidence}")
         if check.mend and check.status != "ok":
             lines.append(f"      {'':<12} mend: {check.mend}")
     failed = sum(c.status == "fail" for c in checks)

@@ -11,7 +11,7 @@ import pytest
 from firewall import config as configuration
 from firewall.admin import doctor
 from firewall.admin.doctor import check as checks
-from firewall.admin.doctor import machine, node
+from firewall.admin.doctor import machine, node, oauth
 from firewall.net.runtime import FakeClock
 from mcp_gateway.sandbox import Support
 from tests.net.certificates import authority
@@ -225,6 +225,7 @@ def test_a_check_that_breaks_is_a_finding(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(machine, "EXAMINATIONS", (("odd", broken),))
     monkeypatch.setattr(node, "EXAMINATIONS", ())
+    monkeypatch.setattr(oauth, "EXAMINATIONS", ())
     (one,) = doctor.examine(patient(tmp_path).config, clock=CLOCK)
     assert (one.name, one.status) == ("odd", "fail")
     assert doctor.as_json([one])["ok"] is False
