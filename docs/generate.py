@@ -216,6 +216,7 @@ WORDS = {
     "*.auth.send_resource": "Whether to send the resource; off for servers that refuse it.",
     "*.auth.expected_audience": "The `aud` of exchanged tokens, where it is not the resource.",
     "*.auth.parameters": "Further parameters of authorization requests, such as `audience` or `access_type`.",
+    "*.auth.dpop": "Bind tokens to a key of ours (RFC 9449): `auto` where the upstream and its authorization server both say that they know it, `on` where the server does, `off` never.",
     "*.auth.group": "Which of our client documents names its redirect URI: `/oauth/client/GROUP.json`. For more upstreams than one document can hold.",
     "*.auth.idp": "Issuer of the identity provider that gives ID-JAGs.",
     "*.auth.idp_client_id": "Our client at that provider.",

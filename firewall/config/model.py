@@ -339,6 +339,7 @@ class UpstreamSignIn(_Model):
     send_resource: bool = True
     expected_audience: str = ""
     parameters: dict[str, str] = {}
+    dpop: Literal["auto", "on", "off"] = "auto"
     group: str = ""
     idp: str = ""
     idp_client_id: str = ""

@@ -7,7 +7,7 @@ refused for its credential was not executed: 401, or 403 that asks for more scop
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Protocol, TypeAlias
@@ -20,15 +20,27 @@ Renew: TypeAlias = Callable[[int, str], Awaitable["LiveHeader | None"]]
 """(status, WWW-Authenticate) → another credential to try, None when there is no better one. Raises UpstreamFault."""
 
 
+class Signs(Protocol):
+    """Proves, request by request, that a credential is held by us (RFC 9449)."""
+
+    def proof(self, method: str, url: str) -> tuple[bytes, bytes]:
+        """Return the header that goes with one request."""
+
+    def again(self, url: str, status: int, headers: Mapping[str, str]) -> bool:
+        """Read an answer; return whether the same request is to be sent with another proof."""
+
+
 class LiveHeader(tuple[bytes, bytes]):
     """A header, like any (name, value) pair, whose maker can be asked for another when it is refused."""
 
     renew: Renew
+    signs: Signs | None
 
-    def __new__(cls, name: bytes, value: bytes, renew: Renew) -> LiveHeader:
-        """Return the pair. renew: asked at most once per request."""
+    def __new__(cls, name: bytes, value: bytes, renew: Renew, signs: Signs | None = None) -> LiveHeader:
+        """Return the pair. renew: asked at most once per request. signs: for credentials that need a proof each time."""
         self = super().__new__(cls, (name, value))
         self.renew = renew
+        self.signs = signs
         return self
 
 
@@ -60,18 +72,20 @@ class RenewingClient:
         method: Method = "POST",
     ) -> UpstreamReply:
         """See UpstreamClient.request."""
-        inner = self.inner
-        reply = await inner.request(
-            cleared, target, headers=headers, deadline_s=deadline_s, max_bytes=max_bytes, method=method
-        )
-        if reply.status not in (401, 403):
-            return reply
-        again = await _renewed(headers, reply.status, reply.headers)
-        if again is None:
-            return reply
-        return await inner.request(
-            cleared, target, headers=again, deadline_s=deadline_s, max_bytes=max_bytes, method=method
-        )
+
+        async def send(given: Headers) -> UpstreamReply:
+            return await self.inner.request(
+                cleared, target, headers=given, deadline_s=deadline_s, max_bytes=max_bytes, method=method
+            )
+
+        live = _live(headers)
+        if live is None:
+            return await send(headers)
+        tries = _Tries(headers, live, method, target.url)
+        reply = await send(tries.first())
+        while (again := await tries.next(reply.status, reply.headers)) is not None:
+            reply = await send(again)
+        return reply
 
     def stream(
         self,
@@ -90,36 +104,71 @@ class RenewingClient:
                 cleared, target, headers=given, deadline_s=deadline_s, idle_s=idle_s, method=method
             )
 
-        if not any(isinstance(pair, LiveHeader) for pair in headers):
+        live = _live(headers)
+        if live is None:
             return begin(headers)
-        return _RenewingStream(begin, headers)
+        return _RenewingStream(begin, _Tries(headers, live, method, target.url))
+
+
+class _Tries:
+    """The headers of each try of one request: at most one renewal, and one repetition per credential for a nonce."""
+
+    __slots__ = ("_headers", "_live", "_method", "_nonces", "_renewed", "_url")
+
+    def __init__(self, headers: Headers, live: LiveHeader, method: str, url: str) -> None:
+        self._headers = headers
+        self._live = live
+        self._method = method
+        self._url = url
+        self._renewed = False
+        self._nonces = 0
+
+    def first(self) -> Headers:
+        """Return the headers to send, with a fresh proof where one is needed."""
+        signs = self._live.signs
+        return self._headers if signs is None else (*self._headers, signs.proof(self._method, self._url))
+
+    async def next(self, status: int, told: Mapping[str, str]) -> Headers | None:
+        """Return the headers to send once more after an answer, None to take the answer as it is."""
+        signs = self._live.signs
+        if signs is not None and signs.again(self._url, status, told) and self._nonces <= self._renewed:
+            self._nonces += 1
+            return self.first()
+        challenge = told.get("www-authenticate", "")
+        refused = status == 401 or (status == 403 and "insufficient_scope" in challenge)
+        if self._renewed or not refused:
+            return None
+        self._renewed = True
+        fresh = await self._live.renew(status, challenge)
+        if fresh is None:
+            return None
+        self._headers = tuple(fresh if pair is self._live else pair for pair in self._headers)
+        self._live = fresh
+        return self.first()
 
 
 class _RenewingStream:
-    """One exchange that may begin twice."""
+    """One exchange that may begin more than once."""
 
-    __slots__ = ("_begin", "_context", "_headers")
+    __slots__ = ("_begin", "_context", "_tries")
 
-    def __init__(
-        self, begin: Callable[[Headers], AbstractAsyncContextManager[UpstreamStream]], headers: Headers
-    ) -> None:
+    def __init__(self, begin: Callable[[Headers], AbstractAsyncContextManager[UpstreamStream]], tries: _Tries) -> None:
         self._begin = begin
-        self._headers = headers
+        self._tries = tries
         self._context: AbstractAsyncContextManager[UpstreamStream] | None = None
 
     async def __aenter__(self) -> UpstreamStream:
-        context = self._begin(self._headers)
-        stream = await context.__aenter__()
-        if stream.status in (401, 403):
+        given: Headers | None = self._tries.first()
+        while given is not None:
+            context = self._begin(given)
+            stream = await context.__aenter__()
             try:
-                again = await _renewed(self._headers, stream.status, stream.headers)
+                given = await self._tries.next(stream.status, stream.headers)
             except BaseException:
                 await context.__aexit__(None, None, None)
                 raise
-            if again is not None:
+            if given is not None:
                 await context.__aexit__(None, None, None)
-                context = self._begin(again)
-                stream = await context.__aenter__()
         self._context = context
         return stream
 
@@ -130,12 +179,8 @@ class _RenewingStream:
         return await context.__aexit__(kind, error, trace) if context is not None else None
 
 
-async def _renewed(headers: Headers, status: int, told: dict[str, str]) -> Headers | None:
-    challenge = told.get("www-authenticate", "")
-    if status == 403 and "insufficient_scope" not in challenge:
-        return None
-    for at, pair in enumerate(headers):
+def _live(headers: Headers) -> LiveHeader | None:
+    for pair in headers:
         if isinstance(pair, LiveHeader):
-            fresh = await pair.renew(status, challenge)
-            return None if fresh is None else (*headers[:at], fresh, *headers[at + 1 :])
+            return pair
     return None

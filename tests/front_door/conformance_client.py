@@ -35,7 +35,7 @@ LAG_S = 61  # between two tries: what we do not do twice within half a minute is
 
 def sign_in(url: str, scenario: str, context: dict[str, Any]) -> tuple[UpstreamAuth, dict[str, str], ECKey | None]:
     """Return how to sign in, the environment that holds the secrets, and our key where the suite gives one."""
-    given: dict[str, Any] = {"url": url, "network": "loopback"}
+    given: dict[str, Any] = {"url": url, "network": "loopback", "dpop": "on"}
     environment: dict[str, str] = {}
     key = None
     if "client_id" in context:

@@ -271,6 +271,7 @@ def sign_in_to(upstream: Upstream, **changes: Any) -> UpstreamAuth:
         "network": "loopback",
         "client_id": "bartizan",
         "secret": Secret(env="CLIENT_SECRET"),
+        "dpop": "off",  # the server behind that front door takes bearer tokens only
         **changes,
     }
     return UpstreamAuth(**given)
@@ -312,6 +313,7 @@ def make_node(
             fetcher or dialler,
             key or ECKey.generate_key("P-256", private=True),
             (b"m" * 32,),
+            b"p" * 32,
             environment=environment if environment is not None else {"CLIENT_SECRET": SECRET},
         ),
     )

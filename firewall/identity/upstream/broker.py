@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from firewall.core.action import Headers
@@ -24,6 +24,7 @@ from firewall.core.errors import BartizanError, ConsentNeeded, Malformed, Upstre
 from firewall.core.ports import Clock, SharedMarks
 from firewall.core.principal import Principal
 from firewall.identity.records import SECOND_US
+from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.settings import Record
 from firewall.identity.upstream.asks import Asks
 from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
@@ -35,7 +36,7 @@ from firewall.identity.upstream.our_client import OurClient
 from firewall.identity.upstream.registration import Registrations
 from firewall.identity.upstream.settings import WAYS, UpstreamAuth, Way
 from firewall.identity.upstream.token_client import TokenClient, TokenRefused
-from firewall.net.renewing import LiveHeader
+from firewall.net.renewing import LiveHeader, Renew
 from firewall.wire import oauth
 
 KEPT: Final = 20_000
@@ -70,6 +71,7 @@ class BrokerParts:
     minting: Minting
     grants: UpstreamGrants
     asks: Asks
+    signer: DPoPSigner
     marks: SharedMarks
     clock: Clock
     record: Record
@@ -199,7 +201,7 @@ class UpstreamBroker:
         async def renew(status: int, challenge: str) -> LiveHeader | None:
             return await self._refused(slot, principal, upstream, auth, grant, status, challenge)
 
-        header = LiveHeader(b"authorization", f"Bearer {grant.access_token}".encode("ascii"), renew)
+        header = self._header(principal.tenant, upstream, grant.token_type, grant.access_token, renew)
         # A token that could not be renewed a moment ago is used to its end, and renewal tried again meanwhile.
         until_us = grant.renew_us
         now_us = self._parts.clock.now_us()
@@ -232,7 +234,8 @@ class UpstreamBroker:
                 "refresh_token": now.refresh_token,
                 "resource": found.resource if auth.send_resource else "",
             }
-            reply = await self._parts.tokens.ask(found.server, client, form, network=auth.network)
+            bound = (principal.tenant, upstream) if now.token_type == "dpop" else None  # noqa: S105  a type
+            reply = await self._parts.tokens.ask(found.server, client, form, network=auth.network, bound=bound)
             now_us = self._parts.clock.now_us()
             return replace(
                 now,
@@ -241,6 +244,7 @@ class UpstreamBroker:
                 obtained_us=now_us,
                 expires_us=now_us + reply.expires_in * SECOND_US if reply.expires_in else 0,
                 scopes=reply.scopes or now.scopes,
+                token_type=reply.token_type,
             )
 
         try:
@@ -321,8 +325,14 @@ class UpstreamBroker:
             here = self._parts.marks.epoch()
             return self._keep(slot, self._minted(slot, principal, upstream, auth, way, again, here)).header
 
-        header = LiveHeader(b"authorization", f"Bearer {minted.token}".encode("ascii"), renew)
+        header = self._header(principal.tenant, upstream, minted.token_type, minted.token, renew)
         return _Kept(header, minted.until_us, epoch)
+
+    def _header(self, tenant: str, upstream: str, token_type: str, token: str, renew: Renew) -> LiveHeader:
+        if token_type != "dpop":  # noqa: S105  a type
+            return LiveHeader(b"authorization", f"Bearer {token}".encode("ascii"), renew)
+        proofs = Proofs(self._parts.signer, tenant, upstream, token)
+        return LiveHeader(b"authorization", f"DPoP {token}".encode("ascii"), renew, proofs)
 
     # -- asking ------------------------------------------------------------------------------------------
 
@@ -337,6 +347,25 @@ class UpstreamBroker:
             self._parts.record(event, {**facts, "upstream": upstream, **({"code": code} if code else {})})
         except BartizanError:
             pass  # the exchange that needs the credential is recorded by itself, or refused
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """Makes the proof of each request that carries one bound token; implements `net.renewing.Signs`."""
+
+    signer: DPoPSigner
+    tenant: str
+    upstream: str
+    token: str = field(repr=False)
+
+    def proof(self, method: str, url: str) -> tuple[bytes, bytes]:
+        """Return the header."""
+        made = self.signer.proof(self.tenant, self.upstream, method=method, url=url, token=self.token)
+        return b"dpop", made.encode("ascii")
+
+    def again(self, url: str, status: int, headers: Mapping[str, str]) -> bool:
+        """Return whether an answer asks for the same request with a nonce that it told."""
+        return self.signer.wants_retry(self.tenant, self.upstream, url, status, headers)
 
 
 def place_of(principal: Principal, upstream: str, found: Found, client: OurClient) -> Place:

@@ -18,6 +18,7 @@ from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions
 from firewall.identity.people.users import Users
 from firewall.identity.rfc9068.tokens import SigningKeys
+from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.serve import Handler
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import Throttle
@@ -50,6 +51,7 @@ class UpstreamsGiven:
 
     auths: upstreams with a sign-in. static: what is presented to each upstream otherwise, secrets or nothing.
     fetcher: our way out. key, older_keys: of our clients, for nothing else. masters: wrap the tenants' keys.
+    proof_secret: what our DPoP keys towards upstreams are derived from.
     """
 
     auths: Mapping[str, UpstreamAuth]
@@ -57,6 +59,7 @@ class UpstreamsGiven:
     fetcher: Fetcher
     key: ECKey
     masters: Sequence[bytes]
+    proof_secret: bytes
     older_keys: tuple[ECKey, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
@@ -107,7 +110,8 @@ def build_upstreams(
 
     discovery = Discovery(given.fetcher, clock, store, changed)
     registrations = Registrations(identity, given.fetcher, store, envelopes, clock, given.environment)
-    tokens = TokenClient(given.fetcher, identity)
+    signer = DPoPSigner(given.proof_secret, clock, token_bytes)
+    tokens = TokenClient(given.fetcher, identity, signer)
     asks = Asks(store, clock, ids)
     verifier = TokenVerifier(given.fetcher, clock)
     minting = Minting(identity, registrations, discovery, tokens, verifier, subjects, clock, record)
@@ -122,6 +126,7 @@ def build_upstreams(
             minting=minting,
             grants=grants,
             asks=asks,
+            signer=signer,
             marks=marks,
             clock=clock,
             record=record,
@@ -138,6 +143,7 @@ def build_upstreams(
             grants=grants,
             asks=asks,
             legs=Legs(store, envelopes, clock, ids, settings, token_bytes),
+            signer=signer,
             sign_in=people.sign_in,
             sessions=people.sessions,
             transactions=people.transactions,

@@ -36,6 +36,7 @@ FRESH_S: Final = 3600
 KEPT_S: Final = 24 * 3600  # through an outage, or a time of invalid answers
 AGAIN_S: Final = 30  # between two tries of one upstream, whoever asks
 SERVERS: Final = 256
+PROOFS: Final = "ES256"  # what our proofs are signed with (`rfc9449.signer`)
 PROBE_BYTES: Final = metadata.DOCUMENT_BYTES
 _JSON: Final[Headers] = ((b"accept", b"application/json"),)
 # Asks for nothing and says nothing of a caller: only its 401 is of use.
@@ -67,12 +68,19 @@ class Fetcher(Protocol):
 class Found:
     """An upstream's resource identifier and its authorization server.
 
-    scopes: what the upstream says is minimally useful.
+    scopes: what the upstream says is minimally useful. dpop: which proofs it says it takes.
     """
 
     resource: str
     server: ServerMetadata
     scopes: tuple[str, ...] = ()
+    dpop: tuple[str, ...] = ()
+
+    def binds(self, auth: UpstreamAuth) -> bool:
+        """Return whether tokens are to be bound to a key of ours."""
+        if auth.dpop == "off" or PROOFS not in self.server.dpop:
+            return False
+        return auth.dpop == "on" or PROOFS in self.dpop
 
 
 @dataclass(slots=True)
@@ -139,6 +147,7 @@ class Discovery:
         row: JSONObject = {
             "resource": found.resource,
             "scopes": list(found.scopes),
+            "dpop": list(found.dpop),
             "server": found.server.to_json(),
             "fetched_us": now_us,
         }
@@ -163,7 +172,7 @@ class Discovery:
         # It was checked when it was fetched, with the origins that were allowed then: they are part of the slot.
         allowed = {parse_url(url).origin for url in _endpoints(server)}
         checked = metadata.parse_server_metadata(data, issuer, clear=True, origins=allowed)
-        found = Found(records.text(row, "resource"), checked, records.texts(row, "scopes"))
+        found = Found(records.text(row, "resource"), checked, records.texts(row, "scopes"), records.texts(row, "dpop"))
         known = self._kept[slot] = _Kept(found, fetched_us, known.tried_us if known else 0)
         return known
 
@@ -182,7 +191,7 @@ class Discovery:
             return Found(auth.resource or auth.url, await self._server(origin, auth, old=True), _told(told))
         server = await self._first(described.issuers, auth)
         resource = auth.resource or described.resource
-        return Found(resource, server, _told(told) or described.scopes)
+        return Found(resource, server, _told(told) or described.scopes, described.dpop)
 
     async def _probe(self, auth: UpstreamAuth) -> Challenge:
         try:

@@ -48,7 +48,7 @@ class Place:
 class UpstreamGrant:
     """One person's tokens at one upstream. Times in Unix microseconds.
 
-    grant_id: new with every linking. expires_us: 0 where the server did not say. obtained_us: of the access
+    token_type: ``bearer``, or ``dpop`` for tokens that are bound to a key of ours. grant_id: new with every linking. expires_us: 0 where the server did not say. obtained_us: of the access
     token.
     """
 
@@ -60,6 +60,7 @@ class UpstreamGrant:
     expires_us: int
     scopes: tuple[str, ...]
     linked_us: int
+    token_type: str = "bearer"  # noqa: S105  a type
     version: int = 0
 
     @property
@@ -108,6 +109,7 @@ class UpstreamGrants:
             "expires_us": grant.expires_us,
             "scopes": list(grant.scopes),
             "linked_us": grant.linked_us,
+            "token_type": grant.token_type,
         }
         data = self._envelopes.seal(place.tenant, f"upstream_grants/{place.key}", value)
         expires_us = self._clock.now_us() + KEPT_S * SECOND_US
@@ -192,6 +194,7 @@ class UpstreamGrants:
             records.number(row, "expires_us"),
             records.texts(row, "scopes"),
             records.number(row, "linked_us"),
+            records.text(row, "token_type"),
             version,
         )
 

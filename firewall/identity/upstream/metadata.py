@@ -52,6 +52,7 @@ class ResourceMetadata:
     resource: str
     issuers: tuple[str, ...]
     scopes: tuple[str, ...] = ()
+    dpop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,8 @@ def parse_resource_metadata(data: bytes, url: str) -> ResourceMetadata:
         raise Malformed("resource_metadata", "resource")
     if not isinstance(issuers, list) or not 0 < len(issuers) <= ISSUERS:
         raise Malformed("resource_metadata", "authorization_servers")
-    return ResourceMetadata(resource, tuple(i for i in issuers if isinstance(i, str) and i), _scopes(value))
+    named = tuple(issuer for issuer in issuers if isinstance(issuer, str) and issuer)
+    return ResourceMetadata(resource, named, _scopes(value), _texts(value, "dpop_signing_alg_values_supported"))
 
 
 def is_parent(resource: str, url: str) -> bool:

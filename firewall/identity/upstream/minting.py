@@ -25,7 +25,7 @@ from firewall.identity.upstream.our_client import ClientIdentity, OurClient
 from firewall.identity.upstream.registration import Registrations
 from firewall.identity.upstream.settings import UpstreamAuth
 from firewall.identity.upstream.subjects import SubjectTokens
-from firewall.identity.upstream.token_client import TokenClient, TokenRefused, TokenReply
+from firewall.identity.upstream.token_client import Bound, TokenClient, TokenRefused, TokenReply
 from firewall.identity.upstream.verify import TokenVerifier
 
 EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -44,6 +44,7 @@ class Minted:
     scopes: tuple[str, ...]
     obtained_us: int
     until_us: int
+    token_type: str = "bearer"  # noqa: S105  a type
     renewed: bool = False
 
 
@@ -89,31 +90,36 @@ class Minting:
         wanted = tuple(dict.fromkeys((*(auth.scopes or found.scopes), *scopes)))
         resource = found.resource if auth.send_resource else ""
         form = {"scope": " ".join(wanted), "resource": resource}
+        bound = (principal.tenant, upstream) if found.binds(auth) else None
         try:
             if way == "exchange":
-                reply = await self._exchange(principal, auth, server, client, form)
+                reply = await self._exchange(principal, auth, server, client, form, bound)
             elif way == "id_jag":
-                reply = await self._id_jag(principal, auth, found, client, form)
+                reply = await self._id_jag(principal, auth, found, client, form, bound)
             else:
                 asked = {"grant_type": "client_credentials", **form}
-                reply = await self._tokens.ask(server, client, asked, network=auth.network)
+                reply = await self._tokens.ask(server, client, asked, network=auth.network, bound=bound)
         except TokenRefused as error:
             self._note(principal, upstream, way, error.code)
             raise UpstreamFault(
                 "credentials", f"{upstream}: its authorization server refused ({way}, {error.code})"
             ) from None
-        if reply.token_type != "bearer":  # noqa: S105  a type
-            raise UpstreamFault("credentials", f"{upstream}: a token of a type that was not asked for")
         if way != "client":
             audience = auth.expected_audience or found.resource
             await self._verifier.check(reply.access_token, server, audience, network=auth.network)
         self._note(principal, upstream, way, "")
         now_us = self._clock.now_us()
         until_us = now_us + (reply.expires_in or DEFAULT_S) * SECOND_US * 4 // 5
-        return Minted(reply.access_token, reply.scopes or wanted, now_us, until_us)
+        return Minted(reply.access_token, reply.scopes or wanted, now_us, until_us, reply.token_type)
 
     async def _exchange(
-        self, principal: Principal, auth: UpstreamAuth, server: ServerMetadata, client: OurClient, form: dict[str, str]
+        self,
+        principal: Principal,
+        auth: UpstreamAuth,
+        server: ServerMetadata,
+        client: OurClient,
+        form: dict[str, str],
+        bound: Bound | None,
     ) -> TokenReply:
         issuer = server.issuer
         reply = await self._tokens.ask(
@@ -131,13 +137,20 @@ class Minting:
                 **form,
             },
             network=auth.network,
+            bound=bound,
         )
         if reply.issued_token_type != ACCESS_TOKEN:
             raise UpstreamFault("credentials", "an exchange gave another kind of token than was asked for")
         return reply
 
     async def _id_jag(
-        self, principal: Principal, auth: UpstreamAuth, found: Found, client: OurClient, form: dict[str, str]
+        self,
+        principal: Principal,
+        auth: UpstreamAuth,
+        found: Found,
+        client: OurClient,
+        form: dict[str, str],
+        bound: Bound | None,
     ) -> TokenReply:
         subject = self._subjects.find(principal.tenant, principal.subject, auth.idp)
         if subject is None:
@@ -166,7 +179,7 @@ class Minting:
         if given.issued_token_type != ID_JAG:
             raise UpstreamFault("credentials", "the identity provider gave another kind of token than an ID-JAG")
         asked = {"grant_type": JWT_BEARER, "assertion": given.access_token, **form}
-        return await self._tokens.ask(found.server, client, asked, network=auth.network)
+        return await self._tokens.ask(found.server, client, asked, network=auth.network, bound=bound)
 
     def _note(self, principal: Principal, upstream: str, way: str, refused: str) -> None:
         event = "identity.upstream.refused" if refused else "identity.upstream.obtained"

@@ -25,6 +25,7 @@ from firewall.identity.people.sessions import LoginSession, LoginSessions
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions, check_form_token
 from firewall.identity.records import SECOND_US
+from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.serve import Handler
 from firewall.identity.settings import IdentitySettings, Record
 from firewall.identity.throttle import Throttle
@@ -79,6 +80,7 @@ class ConnectParts:
     grants: UpstreamGrants
     asks: Asks
     legs: Legs
+    signer: DPoPSigner
     sign_in: SignIn
     sessions: LoginSessions
     transactions: Transactions
@@ -170,7 +172,7 @@ class ConnectPages:
             challenge=challenge,
             scopes=scopes,
             send_resource=auth.send_resource,
-            parameters=dict(auth.parameters),
+            parameters=dict(auth.parameters) | self._bound(name, session, found),
         )
         self._note("identity.upstream.begun", session, name, issuer=found.server.issuer)
         return redirect_reply(location, headers=(cookie,))
@@ -214,14 +216,13 @@ class ConnectPages:
                     "resource": found.resource if auth.send_resource else "",
                 },
                 network=auth.network,
+                bound=(leg.place.tenant, name) if found.binds(auth) else None,
             )
         except TokenRefused:
             self._note("identity.upstream.denied", session, name, issuer=leg.place.issuer)
             return self._say("refused", 403, headers)
         except UpstreamFault as error:
             return self._unavailable(name, error, headers)
-        if reply.token_type != "bearer":  # noqa: S105  a type
-            return self._say("refused", 403, headers)
         now_us = parts.clock.now_us()
         parts.grants.link(
             UpstreamGrant(
@@ -233,6 +234,7 @@ class ConnectPages:
                 now_us + reply.expires_in * SECOND_US if reply.expires_in else 0,
                 reply.scopes or leg.scopes,
                 now_us,
+                reply.token_type,
             )
         )
         self._note("identity.upstream.linked", session, name, issuer=leg.place.issuer)
@@ -320,6 +322,12 @@ class ConnectPages:
                 f"{name}: its authorization server does not say that it knows S256",
                 fix=f"if it does, set auth.s256_assumed of {name}",
             )
+
+    def _bound(self, name: str, session: LoginSession, found: Found) -> dict[str, str]:
+        """Return what binds the code to our key from the start (RFC 9449 §10)."""
+        if not found.binds(self._auths[name]):
+            return {}
+        return {"dpop_jkt": self._parts.signer.thumbprint(session.user.tenant, name)}
 
     def _page(self, name: str, session: LoginSession, ask: Ask | None, found: Found) -> FixedReply:
         auth = self._auths[name]

@@ -42,6 +42,8 @@ class UpstreamAuth:
     s256_assumed: use a server that does not advertise S256 (CL-05). origins: further origins at which
         the issuer's endpoints may stand (CL-07). expected_audience: the ``aud`` of exchanged tokens where
         it is not the resource (CL-10). send_resource: False for servers that refuse RFC 8707.
+    dpop: bind tokens to a key of ours (RFC 9449): ``auto`` where both the upstream and its server say that they
+        know it, ``on`` where the server does.
     parameters: added to authorization requests (``audience``, ``access_type``).
     group: which of our metadata documents names its redirect URI. network: of the authorization server.
     tenants: whose people may connect an account; ``*`` is all.
@@ -64,6 +66,7 @@ class UpstreamAuth:
     resource: str = ""
     send_resource: bool = True
     parameters: Mapping[str, str] = field(default_factory=dict)
+    dpop: Literal["auto", "on", "off"] = "auto"
     group: str = ""
     tenants: tuple[str, ...] = ("*",)
     idp: str = ""

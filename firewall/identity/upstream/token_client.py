@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import quote_plus, urlencode
 
 from firewall.core.action import Headers
@@ -18,11 +18,12 @@ from firewall.core.bounds import KIB
 from firewall.core.errors import BartizanError, Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity import records
+from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.upstream.discovery import Fetcher
 from firewall.identity.upstream.metadata import ServerMetadata
 from firewall.identity.upstream.our_client import ASSERTION_TYPE, ClientIdentity, OurClient
 from firewall.net.address import Network
-from firewall.net.dial import Purpose
+from firewall.net.dial import Fetched, Purpose
 from firewall.wire import oauth, strict_json
 
 ANSWER_BYTES: Final = 256 * KIB
@@ -45,6 +46,10 @@ _ERRORS: Final = frozenset(
 )
 
 
+Bound: TypeAlias = tuple[str, str]
+"""(tenant, upstream): which of our keys tokens are bound to (RFC 9449)."""
+
+
 class TokenRefused(BartizanError):
     """The server answered with an OAuth error; ``code`` is a registered one, or ``refused``."""
 
@@ -64,22 +69,33 @@ class TokenReply:
 class TokenClient:
     """Asks token endpoints."""
 
-    def __init__(self, fetcher: Fetcher, identity: ClientIdentity) -> None:
+    def __init__(self, fetcher: Fetcher, identity: ClientIdentity, signer: DPoPSigner) -> None:
         self._fetcher = fetcher
         self._identity = identity
+        self._signer = signer
 
     async def ask(
-        self, server: ServerMetadata, client: OurClient, form: Mapping[str, str], *, network: Network
+        self,
+        server: ServerMetadata,
+        client: OurClient,
+        form: Mapping[str, str],
+        *,
+        network: Network,
+        bound: Bound | None = None,
     ) -> TokenReply:
         """Return the tokens for one grant. form: without client authentication; empty values are left out.
 
+        bound: whose key the tokens are to be bound to; then, and only then, they may be DPoP tokens.
         Raises TokenRefused for an OAuth error, UpstreamFault for everything else that is no answer.
         """
-        status, value = await self._post(server.token_endpoint, server, client, form, network)
+        status, value = await self._post(server.token_endpoint, server, client, form, network, bound)
         if status != 200:
             told = records.text(value, "error")
             raise TokenRefused(told if told in _ERRORS else "refused", f"status {status}")
-        return _reply(value)
+        reply = _reply(value)
+        if reply.token_type not in (("bearer", "dpop") if bound else ("bearer",)):
+            raise UpstreamFault("credentials", "a token of a type that was not asked for")
+        return reply
 
     async def revoke(
         self, server: ServerMetadata, client: OurClient, token: str, hint: str, *, network: Network
@@ -89,14 +105,43 @@ class TokenClient:
             return False
         form = {"token": token, "token_type_hint": hint}
         try:
-            status, _ = await self._post(server.revocation_endpoint, server, client, form, network)
+            status, _ = await self._post(server.revocation_endpoint, server, client, form, network, None)
         except BartizanError:
             return False
         return status == 200
 
     async def _post(
-        self, url: str, server: ServerMetadata, client: OurClient, form: Mapping[str, str], network: Network
+        self,
+        url: str,
+        server: ServerMetadata,
+        client: OurClient,
+        form: Mapping[str, str],
+        network: Network,
+        bound: Bound | None,
     ) -> tuple[int, JSONObject]:
+        """Return status and body of one request, or of its repetition with the nonce that it was answered with."""
+        fetched = await self._send(url, server, client, form, network, bound)
+        if bound and self._signer.wants_retry(*bound, url, fetched.status, fetched.headers, fetched.body):
+            fetched = await self._send(url, server, client, form, network, bound)
+        if 300 <= fetched.status < 400:
+            raise UpstreamFault("malformed", "the token endpoint answered with a redirect")
+        if fetched.status >= 500 or fetched.status == 429:
+            raise UpstreamFault("unreachable", "the token endpoint cannot answer now")
+        try:
+            value = strict_json.loads(fetched.body, max_depth=16) if fetched.body.strip() else {}
+        except Malformed:
+            value = {}
+        return fetched.status, value if isinstance(value, dict) else {}
+
+    async def _send(
+        self,
+        url: str,
+        server: ServerMetadata,
+        client: OurClient,
+        form: Mapping[str, str],
+        network: Network,
+        bound: Bound | None,
+    ) -> Fetched:
         fields = {name: value for name, value in form.items() if value}
         headers: Headers = ((b"content-type", b"application/x-www-form-urlencoded"), (b"accept", b"application/json"))
         if client.method == "client_secret_basic":
@@ -109,7 +154,9 @@ class TokenClient:
             elif client.method == "private_key_jwt":
                 fields["client_assertion_type"] = ASSERTION_TYPE
                 fields["client_assertion"] = self._identity.assertion(client.client_id, server.issuer)
-        fetched = await self._fetcher.fetch(
+        if bound is not None:
+            headers = (*headers, (b"dpop", self._signer.proof(*bound, method="POST", url=url).encode("ascii")))
+        return await self._fetcher.fetch(
             Purpose.TOKEN,
             url,
             network=network,
@@ -118,15 +165,6 @@ class TokenClient:
             headers=headers,
             body=urlencode(fields).encode("ascii"),
         )
-        if 300 <= fetched.status < 400:
-            raise UpstreamFault("malformed", "the token endpoint answered with a redirect")
-        if fetched.status >= 500 or fetched.status == 429:
-            raise UpstreamFault("unreachable", "the token endpoint cannot answer now")
-        try:
-            value = strict_json.loads(fetched.body, max_depth=16) if fetched.body.strip() else {}
-        except Malformed:
-            value = {}
-        return fetched.status, value if isinstance(value, dict) else {}
 
 
 def _reply(value: JSONObject) -> TokenReply:
