@@ -11,9 +11,17 @@ from typing import Any, ClassVar
 import httpx2
 import pytest
 from authlib.oauth2.drafts import IDJAGGrant
-from authlib.oauth2.rfc6749 import BaseGrant, InvalidGrantError
-from authlib.oauth2.rfc6749.errors import InsecureTransportError
+from authlib.oauth2.rfc6749 import (
+    AuthorizationCodeGrant,
+    BaseGrant,
+    InsecureTransportError,
+    InvalidGrantError,
+    RefreshTokenGrant,
+    UnsupportedGrantTypeError,
+)
+from authlib.oauth2.rfc6750 import BearerTokenGenerator
 from authlib.oauth2.rfc7523 import JWTBearerGrant
+from authlib.oauth2.rfc7636 import CodeChallenge
 
 from firewall.core.errors import Unauthenticated
 from firewall.identity.clients.registry import from_settings
@@ -27,6 +35,7 @@ from firewall.identity.oauth21.grants.code import CodeGrant
 from firewall.identity.oauth21.grants.refresh import RefreshGrant
 from firewall.identity.settings import ClientSettings
 from firewall.identity.web import WebRequest
+from firewall.state.memory import MemoryCollection
 from firewall.wire import jwt
 from firewall.wire.oauth import Form, OAuthError
 from tests.support.door import (
@@ -346,3 +355,31 @@ async def test_op_05_without_the_silent_body_the_log_would_hold_the_token(
     async with door.http() as http:
         body = (await client_credentials(http, assertion(door))).json()
     assert body["access_token"] in caplog.text
+
+
+# -- what the library does alone -------------------------------------------------------------------------
+
+
+def test_without_our_subclasses_the_library_is_as_lenient_as_these_tests_assume() -> None:
+    """The twin of the pitfalls above: what authlib 1.9.9 would do. Whoever updates it learns here what has changed."""
+    request = TokenRequest("https://fw.example/token", HTTP, FORM, SERVICE, "")
+    assert CodeChallenge.DEFAULT_CODE_CHALLENGE_METHOD == "plain"  # 4
+    assert "plain" in CodeChallenge.SUPPORTED_CODE_CHALLENGE_METHOD  # 4
+    assert BaseGrant.TOKEN_ENDPOINT_AUTH_METHODS == ["client_secret_basic"]  # 5
+    assert "client_secret_post" in AuthorizationCodeGrant.TOKEN_ENDPOINT_AUTH_METHODS  # 5
+    assert not RefreshTokenGrant.INCLUDE_NEW_REFRESH_TOKEN  # 9
+    assert isinstance(BaseGrant(request, None)._hooks["any"], set)  # 13
+    assert "password" in UnsupportedGrantTypeError("password").get_error_description()  # 14
+    assert BearerTokenGenerator.GRANT_TYPES_EXPIRES_IN["authorization_code"] == 864_000  # 6
+
+
+async def test_pitfall_08_in_the_librarys_order_two_redemptions_would_both_succeed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A store that does not take, as the library expects one: the code is there until the tokens are."""
+    monkeypatch.setattr(MemoryCollection, "take", lambda self, tenant, key: self.get(tenant, key))
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        code = (await Browser(http).code())["code"]
+        assert [(await redeem(http, code)).status_code for _ in range(2)] == [200, 200]

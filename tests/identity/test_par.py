@@ -93,6 +93,17 @@ async def test_without_the_atomic_take_a_name_would_work_again(monkeypatch: pyte
         assert [(await open_pushed(http, name)).status_code for _ in range(2)] == [200, 200]
 
 
+async def test_without_the_binding_another_client_could_use_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin of the test below: a record that names nobody in particular."""
+    door = make_door()
+    monkeypatch.setattr("firewall.identity.rfc9126.par.records.text", lambda _value, _name: "tool")
+    async with door.http() as http:
+        query = authorize_query(redirect_uri="http://127.0.0.1/callback")
+        name = (await push(http, query)).json()["request_uri"]
+        parts = door.identity.front_door._routes["/par"]["POST"].__self__._pushed  # type: ignore[attr-defined]
+        assert parts.take(name, "tool").get("client_id") == CIMD_URL
+
+
 async def test_a_name_ends_before_a_minute_is_over() -> None:
     door = make_door()
     async with door.http() as http:
@@ -155,6 +166,27 @@ async def test_as_07_nothing_may_repeat_in_a_pushed_request() -> None:
         body = f"{urlencode(authorize_query())}&resource={TIME}"
         reply = await http.post("/par", content=body, headers={"content-type": "application/x-www-form-urlencoded"})
     assert reply.json()["error"] == "invalid_request"
+
+
+@pytest.mark.parametrize("path", ["/par", "/introspect"])
+async def test_as_19_requests_of_one_address_are_limited_per_minute(path: str) -> None:
+    door = make_door(token_per_minute=3)
+    async with door.http() as http:
+        statuses = [(await http.post(path, data=authorize_query())).status_code for _ in range(4)]
+        assert statuses[3] == 429
+        assert 429 not in statuses[:3]
+        door.clock.advance(60)
+        assert (await http.post(path, data=authorize_query())).status_code != 429
+
+
+async def test_as_13_browsers_of_other_origins_learn_nothing_by_introspection() -> None:
+    door = make_door()
+    async with door.http() as http:
+        preflight = await http.options("/introspect", headers={"Origin": "https://evil.example"})
+        answer = await http.post("/introspect", data={"token": "x"}, auth=("svc-basic", "a-long-random-secret"))
+    assert preflight.status_code == 405
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.json() == {"active": False}
 
 
 async def test_parameters_beside_the_name_do_not_count() -> None:
