@@ -376,8 +376,8 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         nonce_keys=tuple(keys.secrets("dpop-nonce")),
         upstreams=_upstreams(config, dialler, keys),
     )
-    assert identity.upstreams is not None
-    credentials = identity.upstreams.broker
+    assert identity.credentials is not None
+    credentials = identity.credentials
     support = sandbox.detect()
     parts: dict[str, Any] = {
         "client": client,

@@ -252,7 +252,9 @@ def protected_resources(
         allowed = () if "*" in spec.tenants else spec.tenants
         along = config.mcp[spec.name].delegates if spec.name in config.mcp else ()
         rules = _rules(asked, spec.name)
-        found.append(ProtectedResource(f"/mcp/{spec.name}", title, (read, write, *along), (read,), allowed, rules))
+        found.append(
+            ProtectedResource(f"/mcp/{spec.name}", title, (read, write, *along), (read,), allowed, rules, along=along)
+        )
         steps += _rules(asked, spec.name)
         reads.append(read)
         scopes += (read, write)
@@ -261,7 +263,7 @@ def protected_resources(
     for name, title in agents:
         send, along = f"{name}:send", config.a2a[name].delegates if name in config.a2a else ()
         rules = _rules(asked, name)
-        found.append(ProtectedResource(f"/a2a/{name}", title or name, (send, *along), (send,), (), rules))
+        found.append(ProtectedResource(f"/a2a/{name}", title or name, (send, *along), (send,), (), rules, along=along))
     if config.authzen.enabled:
         found.append(AUTHZEN)
     if config.llm.models:
@@ -435,7 +437,11 @@ def _trusted_issuers(config: Config) -> tuple[TrustedIssuer, ...]:
 def sign_ins(config: Config) -> dict[str, UpstreamAuth]:
     """Return how we obtain tokens for upstreams, for those that have a sign-in. Raises ConfigFault: upstream_auth."""
     urls = {name: ("mcp", given.url) for name, given in config.mcp.items()}
-    urls |= {name: ("a2a", given.card_url) for name, given in config.a2a.items()}
+    # An agent's card names where it is called; its resource identifier, where that differs, is configuration.
+    urls |= {
+        name: ("a2a", given.auth.resource if given.auth and given.auth.resource else given.card_url)
+        for name, given in config.a2a.items()
+    }
     urls |= {name: ("llm", given.base_url) for name, given in config.llm.providers.items()}
     upstreams = {**config.mcp, **config.a2a, **config.llm.providers}
     found: dict[str, UpstreamAuth] = {}

@@ -33,6 +33,7 @@ class Principal:
 
     details: the only calls of tools that its token permits, () where scopes alone decide (`core.tool_details`).
     run: the clean context that its flow labels belong to (`core.run`), "" for the caller's plain one.
+    session_id: the sign-in behind the token. txn, hop: the transaction, and how many exchanges lie behind it.
     """
 
     tenant: str
@@ -54,6 +55,9 @@ class Principal:
     cnf: str = ""
     run: str = ""
     details: tuple[ToolDetail, ...] = ()
+    session_id: str = ""
+    txn: str = ""
+    hop: int = 0
     key: tuple[str, str, str] = field(init=False, compare=False, default=("", "", ""))
 
     def __post_init__(self) -> None:

@@ -54,6 +54,7 @@ from firewall.identity.rfc8628.codes import DeviceCodes
 from firewall.identity.rfc8628.endpoint import DeviceAuthorizationEndpoint
 from firewall.identity.rfc8628.page import DevicePage, DeviceParts
 from firewall.identity.rfc8693.delegation import Delegation, NoLabels
+from firewall.identity.rfc8693.handing import HandedTokens
 from firewall.identity.rfc8693.presented import PresentedTokens
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
 from firewall.identity.rfc9126.par import PushedEndpoint, PushedRequests
@@ -74,7 +75,7 @@ class Identity:
 
     front_door: ASGI application of the public listener. resource_server: for the gateways.
     resources: swap with ``replace`` when an upstream is registered. registered: clients added by command. users, links, first_contact, operator_tokens,
-    grants: for the admin room and the command line.
+    grants: for the admin room and the command line. credentials: what gateways present to upstreams.
     """
 
     front_door: FrontDoor
@@ -94,6 +95,7 @@ class Identity:
     pages: Pages
     settings: IdentitySettings
     upstreams: Upstreams | None = None
+    credentials: HandedTokens | None = None
 
     def first_contact_page(self, *, origin: str, path: str) -> FirstContactPage:
         """Return the page for the admin listener."""
@@ -349,4 +351,5 @@ def build_identity(
         pages=pages,
         settings=settings,
         upstreams=broker,
+        credentials=HandedTokens(broker.broker, tokens, resources, grants, clock, ids, record) if broker else None,
     )

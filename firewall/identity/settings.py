@@ -116,7 +116,8 @@ class ProtectedResource:
     """One thing that has its own audience: ``/mcp/<name>``, ``/mcp``, ``/a2a/<name>``, ``/v1``.
 
     scopes: all that exist here. default_scopes: the minimal useful set; told in metadata and
-    challenges, and meant when a client asks for none. tenants: () means all. step_up: what it asks of the
+    challenges, and meant when a client asks for none. along: those of its scopes that are of other resources, for
+    the agent behind it to exchange (RFC 8693). tenants: () means all. step_up: what it asks of the
     sign-in behind a token. dpop_required: bearer tokens are refused here (RFC 9728 §2).
     """
 
@@ -127,6 +128,7 @@ class ProtectedResource:
     tenants: tuple[str, ...] = ()
     step_up: tuple[StepUp, ...] = ()
     dpop_required: bool = False
+    along: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,16 +49,15 @@ class OwnTokens:
         )
         jwt.check_claims(claims, rules, now_s)
         principal = principal_of(claims, resource)
-        told, sid, issued = claims.get("standing", 0), claims.get("sid"), claims["iat"]
+        told, issued = claims.get("standing", 0), claims["iat"]
         if not isinstance(told, int) or isinstance(told, bool) or not isinstance(issued, int):
             raise Malformed("jwt_claims", "standing")
         # Every client of the chain: when one of them ends, so does what others got through it.
         names = [standing.client(name) for name in {principal.client_id, *(a.sub for a in principal.chain[1:])}]
-        if isinstance(sid, str) and sid:
-            names.append(standing.session(sid))
-        txn = claims.get("txn")
-        if isinstance(txn, str) and txn:
-            names.extend(standing.exchange(txn, actor.sub) for actor in principal.chain[1:])
+        if principal.session_id:
+            names.append(standing.session(principal.session_id))
+        if principal.txn:
+            names.extend(standing.exchange(principal.txn, actor.sub) for actor in principal.chain[1:])
         return Verified(principal, told, issued, tuple(names))
 
 
@@ -81,6 +80,11 @@ def principal_of(claims: Mapping[str, JSON], resource: str) -> Principal:
     run = claims.get("run", "")
     if not isinstance(run, str) or (run and not run_ends_s(run)):
         raise Malformed("jwt_claims", "run")
+    sid, txn, hop = claims.get("sid", ""), claims.get("txn", ""), claims.get("hop", 0)
+    if not isinstance(sid, str) or not isinstance(txn, str):
+        raise Malformed("jwt_claims", "txn")
+    if not isinstance(hop, int) or isinstance(hop, bool) or hop < 0:
+        raise Malformed("jwt_claims", "hop")
     subject = str(claims["sub"])
     client_id = str(claims["client_id"])
     return Principal(
@@ -104,4 +108,7 @@ def principal_of(claims: Mapping[str, JSON], resource: str) -> Principal:
         cnf=confirmation(claims),
         run=run,
         details=details_of(claims),
+        session_id=sid,
+        txn=txn,
+        hop=hop,
     )

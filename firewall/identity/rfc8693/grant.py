@@ -74,7 +74,7 @@ class ExchangeGrant(TokenGrant):
         parts.delegation.presented.read(self.asked.subject_token)
         run = self._run(who)
         self._hand_on_labels(who, run)
-        txn, hop = given.txn or parts.ids.new("txn"), given.hop + 1
+        txn, hop = who.txn or parts.ids.new("txn"), who.hop + 1
         issued = self.issue(
             TokenFacts(
                 tenant=who.tenant,
@@ -83,7 +83,7 @@ class ExchangeGrant(TokenGrant):
                 resource=uri,
                 scopes=scopes,
                 grant_id=who.grant_id,
-                session_id=given.session_id,
+                session_id=who.session_id,
                 auth_time=who.auth_time,
                 acr=who.acr,
                 roles=user.roles if user else (),

@@ -23,15 +23,12 @@ from firewall.wire.oauth import OAuthError
 class Presented:
     """A verified access token of ours. may_act: the client that it names, "" for none.
 
-    txn, hop: "" and 0 before the first exchange. details: its ``authorization_details`` (RFC 9396).
+    details: its ``authorization_details`` (RFC 9396), as they stand in it.
     """
 
     principal: Principal
-    session_id: str = ""
     amr: tuple[str, ...] = ()
     may_act: str = ""
-    txn: str = ""
-    hop: int = 0
     details: tuple[JSONObject, ...] = ()
 
 
@@ -66,7 +63,7 @@ def actors_after(presented: Presented, client_id: str) -> tuple[Actor, ...]:
     (A2A GW-51). chain_long: more than `ACTOR_CHAIN` actors or exchanges.
     """
     actors = actors_behind(presented)
-    if presented.hop + 1 >= ACTOR_CHAIN:
+    if presented.principal.hop + 1 >= ACTOR_CHAIN:
         raise OAuthError("invalid_request", "chain_long")
     last = actors[-1].sub if actors else presented.principal.subject
     if client_id == last:

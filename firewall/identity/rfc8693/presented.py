@@ -59,19 +59,13 @@ class PresentedTokens:
 
 def _presented(verified: Verified, claims: JSONObject) -> Presented:
     """Return verified claims as a value. Raises Malformed for claims of a wrong shape."""
-    may_act, hop = claims.get("may_act"), claims.get("hop", 0)
     amr, details = claims.get("amr", []), claims.get("authorization_details", [])
-    if not isinstance(hop, int) or isinstance(hop, bool) or hop < 0:
-        raise Malformed("jwt_claims", "hop")
     if not isinstance(amr, list) or not isinstance(details, list) or not all(isinstance(d, dict) for d in details):
         raise Malformed("jwt_claims", "authorization_details")
     return Presented(
         principal=verified.principal,
-        session_id=_text(claims.get("sid")),
         amr=tuple(method for method in amr if isinstance(method, str)),
-        may_act=_named(may_act),
-        txn=_text(claims.get("txn")),
-        hop=hop,
+        may_act=_named(claims.get("may_act")),
         details=tuple(d for d in details if isinstance(d, dict)),
     )
 
