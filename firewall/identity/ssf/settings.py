@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from firewall.core.errors import ConfigFault
+from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.net.dial import Network
+from firewall.wire import jwt
 
 PATH: Final = "/ssf/events"
 LEAST_SECRET_CHARS: Final = 16
@@ -42,6 +43,11 @@ class Transmitter:
     def __post_init__(self) -> None:
         if not self.issuer or not self.audience:
             raise ConfigFault("signals_issuer", self.name, fix="write issuer and audience as its events name them")
+        if self.jwks is not None:
+            try:
+                jwt.keys_of(self.jwks)
+            except Malformed as error:
+                raise ConfigFault("signals_keys", f"{self.name}: {error.detail}", fix="give a JWK Set") from None
         for url in (self.jwks_uri, self.poll_url):
             if url and not url.startswith("https://") and self.network == "public":
                 raise ConfigFault("signals_url", self.name, fix="keys and events are fetched by https only")
