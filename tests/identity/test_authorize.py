@@ -1,6 +1,7 @@
 """The interactive endpoints: who is redirected where, what the pages say and send, what they refuse."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -237,6 +238,26 @@ async def test_ui_03_the_consent_page_names_who_where_and_what() -> None:
     assert page.text.index("app.example") < page.text.index("Example Agent")
 
 
+async def test_ui_03_a_program_that_registered_itself_is_known_by_where_its_answers_go_alone() -> None:
+    door = make_door()
+    await door.user()
+    find = door.identity.clients.find
+
+    async def found(client_id: str, **more: object) -> object:
+        client = await find(client_id, **more)  # type: ignore[arg-type]
+        assert client is not None
+        return replace(client, host="", name="Your Bank", claimed=True, redirect_uris=(CALLBACK,))
+
+    door.identity.clients.find = found  # type: ignore[method-assign,assignment]
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+    title = page.text.partition("<h1>")[2].partition("</h1>")[0]
+    assert "an unknown program at 127.0.0.1" in title
+    assert "Your Bank" not in title
+    assert "It calls itself “Your Bank”" in page.text
+
+
 async def test_ui_04_what_a_client_says_about_itself_is_cleaned_and_escaped() -> None:
     hostile = {**CIMD_DOCUMENT, "client_name": "<script>alert(1)</script>\u202eknaB\u0000" + "x" * 200}
     door = make_door(cimd_pinned={CIMD_URL: hostile})
@@ -366,6 +387,27 @@ async def test_ui_09_a_person_may_give_less_than_was_asked_and_nothing_more() ->
         page = await browser.open(authorize_query(scope="time:read time:write"))
         empty = {k: v for k, v in inputs_of(page.text).items() if not k.startswith("scope.")}
         assert (await browser.post("/consent", {**empty, "decision": "approve"})).status_code == 400
+
+
+async def test_ui_09_what_is_not_asked_again_is_listed_and_forgotten() -> None:
+    door = make_door()
+    await door.user()
+    await door.user("eve")
+    async with door.http() as http:
+        browser = Browser(http)
+        code = (await browser.code())["code"]
+        token = (await redeem(http, code)).json()["access_token"]
+        page = await browser.get("/account/grants")
+        assert "Not asked again" in page.text
+        form = {k: v for k, v in inputs_of(page.text).items() if k != "grant"}
+        # An agreement of somebody else cannot be named.
+        other = f"../{form['agreement']}"
+        await browser.post("/account/grants", {**form, "agreement": other})
+        assert (await browser.open(authorize_query())).status_code == 303
+        await browser.post("/account/grants", form)
+        assert "Not asked again" not in (await browser.get("/account/grants")).text
+        assert (await browser.open(authorize_query())).status_code == 200
+    assert door.verified(token)  # what was given goes on until it is ended
 
 
 async def test_a_person_without_any_of_the_scopes_gives_nothing() -> None:

@@ -68,7 +68,7 @@ class Account:
             return self._refused()
         user = session.user
         form = request.form()
-        if form.get("agreement"):
+        if form.get("agreement") and not form.get("grant"):
             self._consents.forget(user, form.get("agreement"))
             return redirect_reply("/account/grants")
         grant_id = form.get("grant")

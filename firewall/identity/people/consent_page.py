@@ -16,6 +16,7 @@ from firewall.identity.clients.registry import Client
 from firewall.identity.people.pages import Pages, clean_name, is_mixed_script, scope_words
 from firewall.identity.rfc9396.requested import detail_words
 from firewall.identity.web import page_reply
+from firewall.wire import oauth
 from firewall.wire.oauth import Form
 
 
@@ -47,7 +48,7 @@ def consent_page(
 ) -> FixedReply:
     """Return the page."""
     client = view.client
-    claimed = clean_name(client.name) if client.host else ""
+    claimed = clean_name(client.name) if client.host or client.claimed else ""
     html = pages.render(
         "consent",
         identity=shown_identity(client),
@@ -83,5 +84,12 @@ def chosen(
 
 
 def shown_identity(client: Client) -> str:
-    """Return who asks, as a person may believe it: the host of a client that describes itself."""
-    return client.host or clean_name(client.name)
+    """Return who asks, as a person may believe it.
+
+    That is the host of a client that describes itself, and the name that an operator chose. For one that
+    registered itself nobody vouches: all that is true of it is where its answers go.
+    """
+    if client.host or not client.claimed:
+        return client.host or clean_name(client.name)
+    hosts = sorted({oauth.redirect_host(uri) for uri in client.redirect_uris})
+    return f"an unknown program at {', '.join(hosts[:3])}" if hosts else "an unknown program"
