@@ -16,6 +16,8 @@ from firewall import config
 from firewall.core.errors import BartizanError, Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.decide import contract
+from firewall.identity.cimd import images
+from firewall.identity.rfc7591 import metadata as registration
 from firewall.wire import canonical, cimd, http, jsonrpc, jwt, oauth, sse, strict_json
 from llm_router import answer, chat, message_answer, message_events, messages, shape
 from mcp_gateway import bridge, headers, lists
@@ -176,6 +178,18 @@ def decision(data: bytes) -> None:
     assert made.permits is (json.loads(data)["effect"] in ("allow", "transform"))
 
 
+def picture(data: bytes) -> None:
+    """What is called a picture is one of three kinds."""
+    assert images.media_type(data) in ("", "image/png", "image/jpeg", "image/webp")
+
+
+def freshness(data: bytes) -> None:
+    """Whatever a client's host says, its document is kept within our bounds."""
+    names = ("cache-control", "age", "date", "expires")
+    told = dict(zip(names, _text(data).split("\n"), strict=False))
+    assert 300 <= cimd.fresh_seconds(told, 1_795_000_000) <= 86_400
+
+
 def form(data: bytes) -> None:
     """An OAuth form, and an authorization request made of it."""
     oauth.parse_authorization_request(oauth.parse_form(data))
@@ -331,6 +345,9 @@ TARGETS = {
         Target("message_answer", message_stream, (_dump(SAID), _dump(STREAM))),
         Target("call_arguments", lambda data: shape.read_arguments(data.decode("utf-8", "replace")), (b'{"zone":"UTC"}',)),
         Target("cimd", lambda data: cimd.parse_document("https://app.example/c.json", data), (_dump(DOCUMENT),)),
+        Target("registration", _json(registration.parse_registration), (_dump({**DOCUMENT, "application_type": "native", "response_types": ["code"]}),)),
+        Target("client_picture", picture, (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x20\0\0\0\x20\x08\0\0\0\0" + b"\0" * 9, b"\xff\xd8\xff\xc0\0\x11\x08\0\x20\0\x20" + b"\0" * 30, b"RIFF\x30\0\0\0WEBPVP8X\x0a\0\0\0" + b"\0" * 30)),
+        Target("freshness", freshness, (b"public, max-age=600\n12\nWed, 18 Nov 2026 11:06:40 GMT\n0",)),
         Target("jwks", jwt.parse_jwks, (_dump(JWKS),)),
         Target("jwt", lambda data: jwt.parse_compact(data, algorithms=("ES256",)), (TOKEN,)),
         Target("oauth_form", form, (FORM,)),
