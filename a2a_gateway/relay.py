@@ -37,7 +37,7 @@ from firewall.wire import jsonrpc
 
 Outcome = tuple[Literal["ok", "refused", "upstream_fault", "cancelled", "internal"], str]
 # Faults of a call that never reached the agent: its message id may come again.
-NOT_SENT: Final = frozenset({"unreachable", "blocked_address", "credentials"})
+NOT_SENT: Final = frozenset({"unreachable", "blocked_address", "credentials", "consent"})
 CALL_OFF_S: Final = 2.0
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from firewall.core.errors import ConsentNeeded, UpstreamFault, fault
+from firewall.core.errors import ConsentNeeded, UpstreamFault, fault, fault_of
 from firewall.core.jsonvalue import JSONObject
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply
@@ -83,8 +83,7 @@ class Linking:
             await turn.out.final(reply.said(jsonrpc.build_error(call.id, URL_REQUIRED, told.text, data)))
         elif needed.link:
             data = {"url": needed.link, "decision_id": turn.exchange.id}
-            text = f"{told.text} Open {needed.link} in a browser, then try again."
-            await turn.out.final(reply.said(jsonrpc.build_error(call.id, told.rpc_code, text, data)))
+            await turn.out.final(reply.said(jsonrpc.build_error(call.id, told.rpc_code, fault_of(needed).text, data)))
         else:
             return await turn.fail(needed)
         return "upstream_fault"

@@ -21,7 +21,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 CONFIG_EXIT: Final = 4  # a process that ends for a ConfigFault, as documented in docs/cli.md
@@ -197,7 +197,13 @@ def fault(code: str) -> Fault:
 
 
 def fault_of(error: BartizanError) -> Fault:
-    """Return the fixed answer for an exception (upstream codes are prefixed)."""
+    """Return the fixed answer for an exception (upstream codes are prefixed).
+
+    The one text with a place in it: where a person connects an account, on our own origin.
+    """
+    if isinstance(error, ConsentNeeded) and error.link:
+        known = fault("upstream_consent")
+        return replace(known, text=f"{known.text} Open {error.link} in a browser, then try again.")
     if isinstance(error, UpstreamFault):
         return fault(f"upstream_{error.code.removeprefix('upstream_').replace('blocked_address', 'blocked')}")
     if isinstance(error, PolicyFault):
