@@ -114,3 +114,19 @@ async def test_a_write_asks_for_a_second_factor_and_the_challenge_says_how(tmp_p
                 # A service never signed in; its token is refused whatever its scopes.
                 service = await wall.sign_in("/mcp/demo", "demo:write")
                 assert (await wall.call("demo", "put", {"text": "x"}, token=service)).status == 401
+
+
+async def test_an_agent_may_ask_for_a_stronger_sign_in_too(tmp_path: Path) -> None:
+    async with world() as upstreams:
+        config = config_with_client(upstreams, tmp_path / "state")
+        config["a2a"] = {"agent": {**config["a2a"]["agent"], "step_up": {"acr": "mfa"}}}  # type: ignore[index]
+        async with composed(config) as wall:
+            await wall.worker.identity.users.create("ada", PASSWORD, tenant="default", scopes=("*",))
+            async with httpx2.AsyncClient(base_url=wall.url, timeout=20) as http:
+                weak = await token_for(wall, Browser(http, wall.url), "/a2a/agent", "agent:send")
+            part = {"messageId": "m-1", "role": "ROLE_USER", "parts": [{"text": "hello"}]}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": part}}
+            refused = await wall.post("/a2a/agent", body, token=weak, headers={"a2a-version": "1.0"})
+    assert refused.status == 401, refused.text
+    assert 'error="insufficient_user_authentication"' in refused.header("www-authenticate")
+    assert 'acr_values="mfa"' in refused.header("www-authenticate")
