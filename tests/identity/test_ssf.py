@@ -136,7 +136,7 @@ async def test_a_revoked_session_ends_tokens_grants_and_sessions() -> None:
         assert (await refresh(http, issued["refresh_token"])).status_code == 400
         assert 'name="password"' in (await browser.get("/account/grants")).text  # signed in no more
     (record,) = stream.door.named("identity.signal.received")
-    assert (record["event"], record["effect"], record["subjects"]) == ("session-revoked", "end", [stream.ada.subject])
+    assert (record["signal"], record["effect"], record["subjects"]) == ("session-revoked", "end", [stream.ada.subject])
 
 
 async def test_another_persons_token_lives_on() -> None:

@@ -172,7 +172,7 @@ class Receiver:
                 {
                     "tenant": tenant,
                     "transmitter": transmitter.name,
-                    "event": short_name(uri),
+                    "signal": short_name(uri),
                     "effect": effect,
                     "jti": key_of(transmitter.name, event.jti)[:16],
                     "subjects": people,
