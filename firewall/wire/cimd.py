@@ -55,7 +55,8 @@ class ClientDocument:
     client_name: as written by a stranger; clean it before anybody sees it.
     scope: () means no limit of the client's own.
     logo_uri: https on a name, or "" when there is none that could be fetched.
-    dpop: it wants bound tokens and no others (RFC 9449 §5.2).
+    dpop: it wants bound tokens and no others (RFC 9449 §5.2). pushed_only: it asks by pushed requests alone
+        (RFC 9126 §6).
     """
 
     client_id: str
@@ -69,6 +70,7 @@ class ClientDocument:
     logo_uri: str
     digest: str
     dpop: bool = False
+    pushed_only: bool = False
 
 
 def is_client_url(client_id: str) -> bool:
@@ -169,6 +171,7 @@ def check_document(url: str, value: JSON) -> ClientDocument:
         logo_uri=_logo_uri(value),
         digest=consent_digest(value),
         dpop=value.get("dpop_bound_access_tokens") is True,
+        pushed_only=value.get("require_pushed_authorization_requests") is True,
     )
 
 

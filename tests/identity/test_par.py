@@ -15,6 +15,7 @@ from firewall.state.memory import MemoryCollection
 from firewall.wire.oauth import Form, OAuthError
 from tests.support.door import (
     CALLBACK,
+    CIMD_DOCUMENT,
     CIMD_URL,
     GIT,
     TIME,
@@ -243,3 +244,12 @@ def test_what_was_pushed_comes_back_as_it_was() -> None:
     assert pushed.take(pushed.push(form, "c"), "c") == form
     with pytest.raises(OAuthError):
         pushed.take(URN + "A" * 43, "c")
+
+
+async def test_a_document_may_say_that_its_client_always_pushes() -> None:
+    document = {**CIMD_DOCUMENT, "require_pushed_authorization_requests": True}
+    door = make_door(cimd_pinned={CIMD_URL: document})
+    async with door.http() as http:
+        assert callback_of(await Browser(http).open(authorize_query()))["error"] == "invalid_request"
+        name = (await push(http)).json()["request_uri"]
+        assert (await open_pushed(http, name)).status_code == 200

@@ -134,4 +134,5 @@ def from_document(document: ClientDocument) -> Client:
         claimed=True,
         logo_uri=document.logo_uri,
         dpop=document.dpop,
+        pushed_only=document.pushed_only,
     )
