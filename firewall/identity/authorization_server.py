@@ -28,7 +28,7 @@ from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
 from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.oauth21.token_endpoint import TokenEndpoint
-from firewall.identity.oidc.build import ProvidersGiven, build_relying_party
+from firewall.identity.oidc.build import ProvidersGiven, SignInElsewhere, build_sign_in
 from firewall.identity.people.account import Account
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.first_contact import FirstContact, FirstContactPage
@@ -76,6 +76,7 @@ class Identity:
     front_door: ASGI application of the public listener. resource_server: for the gateways.
     resources: swap with ``replace`` when an upstream is registered. registered: clients added by command. users, links, first_contact, operator_tokens,
     grants: for the admin room and the command line. credentials: what gateways present to upstreams.
+    elsewhere: signing in at identity providers, for pages of other origins of ours too.
     """
 
     front_door: FrontDoor
@@ -87,6 +88,7 @@ class Identity:
     first_contact: FirstContact
     operator_tokens: OperatorTokens
     registered: RegisteredClients
+    elsewhere: SignInElsewhere | None
     registrations: Registrations
     clients: Clients
     logos: Logos
@@ -298,8 +300,9 @@ def build_identity(
     front_door.mount({"/par": {"POST": par.serve}, "/introspect": {"POST": introspection.serve}})
     if others is not None:
         front_door.others_at = others.at
+    elsewhere: SignInElsewhere | None = None
     if idps is not None:
-        relying_party = build_relying_party(
+        elsewhere = build_sign_in(
             idps,
             settings,
             store=store,
@@ -316,9 +319,9 @@ def build_identity(
             throttle=throttle,
             pages=pages,
         )
-        front_door.mount(relying_party.routes)
-        sign_in.ways = relying_party.offers
-        account.leave = relying_party.sign_outs.leave
+        front_door.mount(elsewhere.routes)
+        sign_in.ways = elsewhere.party.offers
+        account.leave = elsewhere.sign_outs.leave
     broker = None
     if upstreams is not None:
         broker = build_upstreams(
@@ -343,6 +346,7 @@ def build_identity(
         first_contact=FirstContact(store, clock, token_bytes, users, throttle, settings, record),
         operator_tokens=OperatorTokens(settings, resources, tokens, grants, ids, record),
         registered=registered,
+        elsewhere=elsewhere,
         registrations=registrations,
         clients=clients,
         logos=logos,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from firewall import config as configuration
 from firewall.admin import doctor
-from firewall.admin.doctor import oauth
+from firewall.admin.doctor import machine, node, oauth
 from firewall.admin.doctor.check import Check, Patient
 from firewall.admin.doctor.oauth import trace, upstreams
 from firewall.config import rooms
@@ -179,10 +179,14 @@ def test_a_misconfiguration_turns_its_check_red_and_putting_it_right_turns_it_ba
         assert seen(case.check, patient(tmp_path, **case.right)).status == "ok"
 
 
-def test_every_complaint_has_a_check_and_a_sound_installation_passes_them_all(tmp_path: Path) -> None:
+def test_every_complaint_has_a_check_and_a_sound_installation_passes_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert [name for name, _ in oauth.EXAMINATIONS] == [f"oauth-{n:02}" for n in range(1, 21)]
     who = patient(tmp_path, demo=True, public_url="http://127.0.0.1:8700")
     assert {seen(name, who).status for name in LOOKS} == {"ok"}
+    monkeypatch.setattr(machine, "EXAMINATIONS", ())
+    monkeypatch.setattr(node, "EXAMINATIONS", ())
     document = doctor.as_json(doctor.examine(who.config, clock=CLOCK))
     named = [row["name"] for row in document["checks"]]  # type: ignore[union-attr, index, call-overload]
     assert set(LOOKS) <= set(named)

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from firewall.core.errors import ConfigFault, Malformed
-from firewall.identity.oidc.broker import issuers
 from firewall.identity.oidc.mapping import claim, groups_of
+from firewall.identity.oidc.party import issuers
 from firewall.identity.oidc.settings import ClaimNames, shaped
 from tests.support.door import Browser, authorize_query, redeem
 from tests.support.idp import Idp, Stage, code_of, corp, leave, make_stage, sign_in

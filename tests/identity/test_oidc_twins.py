@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import pytest
 from joserfc.jwk import ECKey
 
-from firewall.identity.oidc import broker, id_token, legs, mapping, metadata, people
+from firewall.identity.oidc import id_token, legs, mapping, metadata, party, people
 from firewall.identity.web import WebRequest
 from firewall.wire import jwt
 from tests.identity.test_twins import Case, always, nothing, patched
@@ -55,11 +55,11 @@ async def other_browser(stage: Stage) -> bool:
 
 def _any_challenge(stage: Stage) -> str:
     """What the front door would send without a cookie: the attacker's provider could learn it."""
-    return legs.Leg("corp", "", "grants", -1, _state(stage), "").challenge
+    return legs.Leg("https://fw.example", "corp", "", "grants", -1, _state(stage), "").challenge
 
 
 def _any_nonce(query: str) -> str:
-    return legs.Leg("corp", "", "grants", -1, parse_qs(query)["state"][0], "").nonce
+    return legs.Leg("https://fw.example", "corp", "", "grants", -1, parse_qs(query)["state"][0], "").nonce
 
 
 def _state(stage: Stage) -> str:
@@ -96,7 +96,7 @@ async def other_audience(stage: Stage) -> bool:
     return await signed_in(stage)
 
 
-@case("as_17 an ID token of another issuer", patched(broker, "issuers", lambda s: (s.issuer, OTHER)))
+@case("as_17 an ID token of another issuer", patched(party, "issuers", lambda s: (s.issuer, OTHER)))
 async def other_issuer(stage: Stage) -> bool:
     stage.idp.changes["iss"] = OTHER
     return await signed_in(stage)
@@ -120,13 +120,13 @@ async def access_token(stage: Stage) -> bool:
     return await signed_in(stage)
 
 
-@case("as_17 an access token that is not the ID token's own", patched(broker, "check_access_hash", nothing))
+@case("as_17 an access token that is not the ID token's own", patched(party, "check_access_hash", nothing))
 async def swapped_access_token(stage: Stage) -> bool:
     stage.idp.changes["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA"
     return await signed_in(stage)
 
 
-@case("as_17 an answer with the iss of another", patched(broker, "_check_issuer", nothing))
+@case("as_17 an answer with the iss of another", patched(party, "_check_issuer", nothing))
 async def foreign_iss(stage: Stage) -> bool:
     async with stage.door.http() as http:
         browser = Browser(http)
@@ -134,7 +134,7 @@ async def foreign_iss(stage: Stage) -> bool:
         return (await come_back(browser, stage.idp.authorize(away.headers["location"], iss=OTHER))).status_code == 303
 
 
-@case("as_17 an old sign-in where a fresh one was asked for", patched(broker, "_fresh_since", lambda *_: -1))
+@case("as_17 an old sign-in where a fresh one was asked for", patched(party.Wish, "fresh_since", lambda *_: -1))
 async def stale(stage: Stage) -> bool:
     stage.idp.changes["auth_time"] = stage.idp.now_s - 3600
     async with stage.door.http() as http:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from firewall.core.ports import Clock, Ids, Store
 from firewall.identity.oidc.broker import Broker, BrokerParts, Handler
 from firewall.identity.oidc.legs import Legs
 from firewall.identity.oidc.offers import Offers
+from firewall.identity.oidc.party import RelyingParty
 from firewall.identity.oidc.people import ProviderPeople
 from firewall.identity.oidc.provider import Provider, ProviderFetcher
 from firewall.identity.oidc.redemption import ClientKey, Redemption
@@ -42,16 +43,15 @@ class ProvidersGiven:
 
 
 @dataclass(frozen=True, slots=True)
-class RelyingParty:
-    """What the front door takes of it. providers: also for whoever verifies their tokens (`by_name`)."""
+class SignInElsewhere:
+    """What the front door takes of it. party: also for pages of another origin of ours (the console)."""
 
     routes: Mapping[str, Mapping[str, Handler]]
-    offers: Offers
+    party: RelyingParty
     sign_outs: SignOuts
-    providers: Mapping[str, Provider]
 
 
-def build_relying_party(
+def build_sign_in(
     given: ProvidersGiven,
     settings: IdentitySettings,
     *,
@@ -68,35 +68,24 @@ def build_relying_party(
     transactions: Transactions,
     throttle: Throttle,
     pages: Pages,
-) -> RelyingParty:
-    """Return the relying party. Raises ConfigFault: idp_forced, idp_none."""
-    providers = _providers(given, clock)
+) -> SignInElsewhere:
+    """Return signing in at providers. Raises ConfigFault: idp_forced, idp_none."""
+    providers = [Provider(shaped(one), given.fetcher, clock) for one in given.settings]
     offers = Offers(
         [p.settings for p in providers],
         passwords=given.passwords,
         resources=resources,
         client_tenants={client.client_id: client.tenant for client in settings.clients},
     )
-    sign_outs = SignOuts(providers, store, clock, sealer, settings, token_bytes)
-    broker = Broker(
-        BrokerParts(
-            settings=settings,
-            offers=offers,
-            legs=Legs(store, clock, settings, token_bytes),
-            redemption=Redemption(given.secrets, clock, ids, given.key),
-            people=ProviderPeople(users, links),
-            sign_in=sign_in,
-            sign_outs=sign_outs,
-            transactions=transactions,
-            throttle=throttle,
-            pages=pages,
-            clock=clock,
-            record=record,
-        ),
+    party = RelyingParty(
         providers,
+        Legs(store, clock, token_bytes),
+        Redemption(given.secrets, clock, ids, given.key),
+        ProviderPeople(users, links),
+        offers,
+        clock,
+        record,
     )
-    return RelyingParty(broker.routes(), offers, sign_outs, {p.settings.name: p for p in providers})
-
-
-def _providers(given: ProvidersGiven, clock: Clock) -> Sequence[Provider]:
-    return [Provider(shaped(one), given.fetcher, clock) for one in given.settings]
+    sign_outs = SignOuts(providers, store, clock, sealer, settings, token_bytes)
+    broker = Broker(BrokerParts(settings, party, sign_in, sign_outs, transactions, throttle, pages))
+    return SignInElsewhere(broker.routes(), party, sign_outs)

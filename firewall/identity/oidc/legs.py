@@ -2,7 +2,7 @@
 
 A leg begins when a person presses the provider's button on our own page, which names who is asking; only
 the answer to that press sets the cookie. Coming back needs all of: the state, the cookie of this leg, the
-callback path of the provider that was asked, and the first use of it. So a provider's answer that somebody
+callback path of the provider that was asked on the origin that it began at, and the first use of it. So a provider's answer that somebody
 else obtained, or meant for another provider, ends here.
 
 The store holds digests only. The PKCE verifier and the nonce are made from the cookie's secret and the
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque, records
 from firewall.identity.records import SECOND_US
-from firewall.identity.settings import IdentitySettings, TokenBytes
+from firewall.identity.settings import TokenBytes
 from firewall.identity.throttle import NODE
 from firewall.identity.web import WebRequest, set_cookie
 
@@ -32,9 +32,11 @@ STATE_CHARS = 43
 class Leg:
     """One way under way.
 
-    txn: id of the transaction that it serves, "" for none. to: where to go on without one, a key of
-    `sign_in.DESTINATIONS`. fresh_since: see `IdTokenRules`.
+    origin: ours that it began at and comes back to. txn: id of the transaction that it serves, "" for none.
+    to: where to go on without one; whoever began it knows what that means. fresh_since: see `IdTokenRules`.
     """
+
+    origin: str
 
     provider: str
     txn: str
@@ -65,17 +67,19 @@ class Leg:
 class Legs:
     """Opens legs and takes them back, each once."""
 
-    def __init__(self, store: Store, clock: Clock, settings: IdentitySettings, token_bytes: TokenBytes) -> None:
+    def __init__(self, store: Store, clock: Clock, token_bytes: TokenBytes) -> None:
         self._legs = store.collection("idp_legs")
         self._clock = clock
-        self._settings = settings
         self._token_bytes = token_bytes
 
-    def open(self, provider: str, txn: str, *, to: str, fresh_since: int = -1) -> tuple[Leg, tuple[bytes, bytes]]:
+    def open(
+        self, origin: str, provider: str, *, txn: str = "", to: str = "", fresh_since: int = -1
+    ) -> tuple[Leg, tuple[bytes, bytes]]:
         """Return a new leg and the Set-Cookie header that ties it to this browser."""
         state, secret = _b64(self._token_bytes(32)), _b64(self._token_bytes(32))
         value = records.encode(
             {
+                "origin": origin,
                 "idp": provider,
                 "txn": txn,
                 "to": to,
@@ -85,10 +89,10 @@ class Legs:
         )
         expires_us = self._clock.now_us() + LEG_S * SECOND_US
         self._legs.put(NODE, opaque.digest(state), value, expires_us=expires_us)
-        cookie = set_cookie(self._cookie(state), secret, secure=self._settings.secure, max_age_s=LEG_S)
-        return Leg(provider, txn, to, fresh_since, state, secret), cookie
+        cookie = set_cookie(_cookie(origin, state), secret, secure=_is_secure(origin), max_age_s=LEG_S)
+        return Leg(origin, provider, txn, to, fresh_since, state, secret), cookie
 
-    def take(self, request: WebRequest, provider: str, state: str) -> Leg | None:
+    def take(self, request: WebRequest, origin: str, provider: str, state: str) -> Leg | None:
         """Return the leg that this browser began towards this provider; None for anything else.
 
         Of several answers with one state the first counts. A wrong browser or provider takes nothing.
@@ -99,20 +103,28 @@ class Legs:
         if entry is None:
             return None
         value = records.decode(entry.value)
-        secret = request.cookies.get(self._cookie(state), "")
+        secret = request.cookies.get(_cookie(origin, state), "")
         if not hmac.compare_digest(opaque.digest(secret), records.text(value, "secret_sha256")):
             return None
-        if records.text(value, "idp") != provider or self._legs.take(NODE, opaque.digest(state)) is None:
+        if (records.text(value, "origin"), records.text(value, "idp")) != (origin, provider):
+            return None
+        if self._legs.take(NODE, opaque.digest(state)) is None:
             return None
         txn, to = records.text(value, "txn"), records.text(value, "to")
-        return Leg(provider, txn, to, records.number(value, "fresh_since"), state, secret)
+        return Leg(origin, provider, txn, to, records.number(value, "fresh_since"), state, secret)
 
     def expired_cookie(self, leg: Leg) -> tuple[bytes, bytes]:
         """Return the header that removes the leg's cookie."""
-        return set_cookie(self._cookie(leg.state), "", secure=self._settings.secure, max_age_s=0)
+        return set_cookie(_cookie(leg.origin, leg.state), "", secure=_is_secure(leg.origin), max_age_s=0)
 
-    def _cookie(self, state: str) -> str:
-        return self._settings.cookie(COOKIE + opaque.digest(state)[:8])
+
+def _is_secure(origin: str) -> bool:
+    return origin.startswith("https://")
+
+
+def _cookie(origin: str, state: str) -> str:
+    name = COOKIE + opaque.digest(state)[:8]
+    return f"__Host-{name}" if _is_secure(origin) else name
 
 
 def _b64(data: bytes) -> str:
