@@ -7,13 +7,18 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.hotp import HOTP
+from mcp.client.auth.oauth2 import OAuthClientProvider
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
+from pydantic import AnyUrl
 
 from tests.flow.test_story import config_with_client
+from tests.identity.test_flow import KeptTokens
 from tests.support.composed import Answer, Composed, composed, modern
 from tests.support.door import CALLBACK, CIMD_URL, PASSWORD, VERIFIER, Browser, authorize_query, callback_of, inputs_of
 from tests.support.world import world
@@ -130,3 +135,53 @@ async def test_an_agent_may_ask_for_a_stronger_sign_in_too(tmp_path: Path) -> No
     assert refused.status == 401, refused.text
     assert 'error="insufficient_user_authentication"' in refused.header("www-authenticate")
     assert 'acr_values="mfa"' in refused.header("www-authenticate")
+
+
+async def test_the_official_client_follows_a_step_up_though_it_knows_scopes_alone(tmp_path: Path) -> None:
+    """It reads ``scope`` of a 401 and asks for it; the ``stepup:`` scope in it brings the second factor."""
+    async with world() as upstreams:
+        config = config_with_client(upstreams, tmp_path / "state")
+        config["mcp"] = {"demo": {**config["mcp"]["demo"], "step_up": {"scope": "demo:write", "acr": "mfa"}}}  # type: ignore[index]
+        async with composed(config) as wall, httpx2.AsyncClient(base_url=wall.url, timeout=20) as pages:
+            identity = wall.worker.identity
+            user = await identity.users.create("ada", PASSWORD, tenant="default", scopes=("*",))
+            browser, found, asked = Browser(pages, wall.url), {}, []
+            secret = b""
+
+            async def redirect(url: str) -> None:
+                query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+                asked.append(query["scope"])
+                page = await browser.open(query)
+                if not secret:
+                    page = await browser.sign_in(page)
+                else:
+                    await browser.post("/login", {**inputs_of(page.text), "username": "ada", "password": PASSWORD})
+                    code = HOTP(secret, 6, SHA1()).generate(int(time.time()) // 30).decode()
+                    page = await browser.get((await browser.post("/login/code", {"code": code})).headers["location"])
+                found.update(callback_of(await browser.approve(page)))
+
+            async def callback() -> AuthorizationCodeResult:
+                return AuthorizationCodeResult(code=found["code"], state=found["state"], iss=found["iss"])
+
+            provider = OAuthClientProvider(
+                f"{wall.url}/mcp/demo",
+                OAuthClientMetadata(
+                    client_name="Example Agent", redirect_uris=[AnyUrl(CALLBACK)], token_endpoint_auth_method="none"
+                ),
+                KeptTokens(),
+                redirect,
+                callback,
+                client_metadata_url=CIMD_URL,
+            )
+            async with httpx2.AsyncClient(auth=provider, timeout=20) as client:
+                answers = []
+                for tool in ("echo", "put"):
+                    body, headers = modern("tools/call", {"name": tool, "arguments": {"text": "hello"}})
+                    answers.append(await client.post(f"{wall.url}/mcp/demo", json=body, headers=headers))
+                    if not secret:
+                        secret = base64.b32decode(identity.factors.offer(user))
+                        before = HOTP(secret, 6, SHA1()).generate(int(time.time()) // 30 - 1).decode()
+                        assert identity.factors.confirm(user, before)
+    assert [answer.status_code for answer in answers] == [200, 200], answers[-1].text
+    assert "stepup" not in asked[0]
+    assert "stepup:mfa" in asked[-1]
