@@ -29,6 +29,7 @@ from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.oauth21.token_endpoint import TokenEndpoint
 from firewall.identity.oidc.build import ProvidersGiven, SignInElsewhere, build_sign_in
+from firewall.identity.oidc.party import RelyingParty
 from firewall.identity.people.account import Account
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.first_contact import FirstContact, FirstContactPage
@@ -75,7 +76,7 @@ class Identity:
 
     front_door: ASGI application of the public listener. resource_server: for the gateways.
     resources: swap with ``replace`` when an upstream is registered. registered: clients added by command. users, links, first_contact, operator_tokens,
-    grants: for the admin room and the command line. credentials: what gateways present to upstreams.
+    grants: for the admin room and the command line. party: the relying party towards identity providers, if any. credentials: what gateways present to upstreams.
     elsewhere: signing in at identity providers, for pages of other origins of ours too.
     """
 
@@ -96,6 +97,7 @@ class Identity:
     factors: SecondFactors
     pages: Pages
     settings: IdentitySettings
+    party: RelyingParty | None = None
     upstreams: Upstreams | None = None
     credentials: HandedTokens | None = None
 
@@ -301,6 +303,7 @@ def build_identity(
     if others is not None:
         front_door.others_at = others.at
     elsewhere: SignInElsewhere | None = None
+    elsewhere = None
     if idps is not None:
         elsewhere = build_sign_in(
             idps,
@@ -354,6 +357,7 @@ def build_identity(
         factors=factors,
         pages=pages,
         settings=settings,
+        party=elsewhere.party if elsewhere else None,
         upstreams=broker,
         credentials=HandedTokens(broker.broker, tokens, resources, grants, clock, ids, record) if broker else None,
     )
