@@ -182,6 +182,8 @@ STATUS: Final[dict[str, int]] = {
     "record_unknown": 404,
     "pin_unknown": 404,
     "user_unknown": 404,
+    "client_unknown": 404,
+    "client_exists": 409,
     "internal": 500,
 }
 
