@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +22,12 @@ from tests.support.chain import (
     claims_in,
     confidential,
     exchange,
+    several,
     token_of,
     why,
 )
 from tests.support.door import CALLBACK, GIT, TIME, VERIFIER, Browser, authorize_query, refresh
+from tests.support.dpop import Holder
 
 UNTRUSTED = label_of(["untrusted"])
 SECRETS = label_of(["secret"])
@@ -513,3 +516,71 @@ async def test_a_scope_given_along_ends_with_the_upstream_that_it_is_of() -> Non
             with pytest.raises(Unauthenticated):
                 door.verified(token, resource)
         assert (await exchange(http, held)).is_error
+
+
+# -- tokens bound to a key (RS-13) ------------------------------------------------------------------------
+
+
+async def bound_exchange(door: Any, http: Any, held: str, key: Holder | None) -> Any:
+    form = {
+        "grant_type": EXCHANGE,
+        "subject_token": held,
+        "subject_token_type": ACCESS_TOKEN,
+        "resource": TIME,
+        "scope": "time:read",
+    }
+    now_s = door.clock.now_us() // 1_000_000
+    headers = {"DPoP": key.proof("POST", f"{door.origin}/token", now_s=now_s)} if key else {}
+    return await http.post("/token", data=form, headers=headers, auth=("planner", SECRET))
+
+
+async def test_rs_13_a_bound_token_is_exchanged_with_its_key_and_stays_bound() -> None:
+    door = chain_door()
+    ada = await people(door)
+    key, other = Holder(), Holder()
+    held = token_of(door, ada, cnf={"jkt": key.thumbprint})
+    async with door.http() as http:
+        for wrong in (None, other):
+            assert (await bound_exchange(door, http, held, wrong)).json()["error"] == "invalid_request"
+            assert why(door) == "subject_proof"
+        body = (await bound_exchange(door, http, held, key)).json()
+        assert body["token_type"] == "DPoP"
+        assert claims_in(body["access_token"])["cnf"] == {"jkt": key.thumbprint}
+        plain = (await bound_exchange(door, http, token_of(door, ada), other)).json()
+        assert claims_in(plain["access_token"])["cnf"] == {"jkt": other.thumbprint}
+
+
+# -- several workers (DESIGN §6b-2) -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_design_6b_2_the_end_of_a_grant_ends_exchanged_tokens_in_every_worker(
+    workers: int, tmp_path: Path
+) -> None:
+    with several(chain_door(), workers, tmp_path) as doors:
+        ada = await people(doors[0])
+        async with doors[0].http() as http:
+            taken = (await exchange(http, token_of(doors[0], ada))).json()["access_token"]
+        assert all(door.verified(taken) for door in doors)
+        doors[-1].identity.grants.revoke("acme", ada.subject, "g_1", reason="test")
+        for door in doors:
+            with pytest.raises(Unauthenticated):
+                door.verified(taken)
+            async with door.http() as http:
+                assert (await exchange(http, token_of(door, ada))).is_error
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_design_6b_1_labels_go_along_from_one_worker_to_another(workers: int, tmp_path: Path) -> None:
+    with several(chain_door(), workers, tmp_path) as doors:
+        ada = await people(doors[0])
+        first, last = doors[0], doors[-1]
+        assert first.labels is not None
+        assert last.labels is not None
+        held = token_of(first, ada)
+        first.labels.raise_(first.verified(held, PLANNER), UNTRUSTED)
+        async with last.http() as http:
+            taken = (await exchange(http, held)).json()["access_token"]
+        for door in doors:
+            assert door.labels is not None
+            assert door.labels.current(door.verified(taken)) == UNTRUSTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,7 +20,7 @@ from firewall.identity.rfc7523.assertions import UsedOnce
 from firewall.identity.settings import ClientSettings, TrustedIssuer
 from firewall.net.dial import Fetched
 from firewall.wire import jwt
-from tests.support.chain import SECRET, claims_in, confidential, why
+from tests.support.chain import SECRET, claims_in, confidential, several, why
 from tests.support.door import GIT, ORIGIN, TIME, Door, make_door, public_jwks
 
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -304,6 +305,18 @@ async def test_as_20_an_assertion_is_used_once_whoever_races() -> None:
         # The same jti of another issuer, and of a client's own assertion, is another one.
         UsedOnce(door.store).burn("app", "x", door.clock.now_us() // 1_000_000 + 60)
         assert (await present(http, id_jag(door, jti="x"))).is_success
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_as_20_an_assertion_is_used_once_on_the_whole_node(workers: int, tmp_path: Path) -> None:
+    with several(id_jag_door(create=True, account_scopes=("*",)), workers, tmp_path) as doors:
+        text = id_jag(doors[0])
+        answers = []
+        for door in doors * 2:
+            async with door.http() as http:
+                answers.append((await present(http, text)).status_code)
+        assert answers == [200] + [400] * (2 * workers - 1)
+        assert len(doors[0].identity.users.list("acme")) == 1
 
 
 async def test_as_20_twin_where_the_operator_allows_it_an_assertion_serves_until_it_ends() -> None:

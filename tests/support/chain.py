@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from firewall.enforce.labels import FlowLabels
+from firewall.identity.authorization_server import build_identity
 from firewall.identity.people.users import User
 from firewall.identity.settings import ClientSettings, ProtectedResource
+from firewall.net.runtime import RandomIds
+from firewall.state.shared import SharedMarks
+from firewall.state.sqlite import SQLiteStore
 from firewall.wire import jwt
 from tests.support.door import ORIGIN, RESOURCES, SERVER_KEY, TIME, Door, make_door
 
@@ -110,3 +118,31 @@ def claims_in(token: str) -> dict[str, Any]:
 def why(door: Door) -> str:
     """Return our own code of the last refusal at the token endpoint."""
     return str(door.named("identity.token.refused")[-1]["code"])
+
+
+@contextlib.contextmanager
+def several(base: Door, workers: int, folder: Path) -> Iterator[list[Door]]:
+    """Give doors like ``base`` as the workers of one node: one store, one shared memory, a connection each."""
+    stores = [SQLiteStore(folder / "state.db", clock=base.clock) for _ in range(workers)]
+    marks = [SharedMarks(folder, workers=workers) for _ in range(workers)]
+    doors = []
+    for store, mark in zip(stores, marks, strict=True):
+        labels = FlowLabels(mark, store.collection("labels"), base.clock)
+        identity = build_identity(
+            base.identity.settings,
+            store=store,
+            marks=mark,
+            clock=base.clock,
+            ids=RandomIds(),
+            fetcher=base.fetcher,
+            signing_key=SERVER_KEY,
+            record=base.record,
+            labels=labels,
+        )
+        doors.append(Door(identity, base.clock, base.store, mark, base.fetcher, base.events, labels=labels))
+    try:
+        yield doors
+    finally:
+        for store, mark in zip(stores, marks, strict=True):
+            store.close()
+            mark.close()
