@@ -76,6 +76,7 @@ class Standing:
             name = scope.rpartition(":")[0]
             kinds = (kind, *_KINDS) if own and name != own else (kind,)
             keys.update(f"{one}/{name}" for one in kinds)
+        self._look()
         total = sum(self._count(owner, key) for key in keys for owner in (tenant, NODE))
         return total + (self._count(tenant, f"subject/{subject}") if subject else 0)
 
@@ -99,16 +100,20 @@ class Standing:
 
     def ended(self, tenant: str, names: Iterable[str], issued_s: int) -> bool:
         """Return whether any of the names ended in the second of the issue or later. issued_s: Unix seconds."""
+        self._look()
         return any(self._read("at", owner, name) >= issued_s for name in names for owner in (tenant, NODE))
 
     def _count(self, tenant: str, key: str) -> int:
         return self._read("count", tenant, key)
 
-    def _read(self, what: str, tenant: str, key: str) -> int:
-        epoch = self._marks.epoch()  # before the look-up: a write in between is seen with the next epoch
+    def _look(self) -> None:
+        """Forget what was read at another epoch. Before any look-up: a write in between is seen with the next one."""
+        epoch = self._marks.epoch()
         if epoch != self._memo_epoch or len(self._memo) >= _MEMO:
             self._memo.clear()
             self._memo_epoch = epoch
+
+    def _read(self, what: str, tenant: str, key: str) -> int:
         found = self._memo.get((what, tenant, key))
         if found is None:
             entry = (self._ended if what == "count" else self._ended_at).get(tenant, key)

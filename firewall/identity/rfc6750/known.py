@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from firewall.core.principal import Principal
+from firewall.core.value import value
 
 T = TypeVar("T")
 
 OF_OTHERS: Final = 4  # each other issuer may fill a quarter of what ours may
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verified:
     """A token that was verified. names: what may end beside its grant (`identity.standing`).
 

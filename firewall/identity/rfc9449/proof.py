@@ -12,7 +12,6 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from joserfc.jwk import ECKey
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.value import value
 from firewall.wire import jwt
 
 PROOF_TYPE: Final = "dpop+jwt"
@@ -37,7 +37,7 @@ class NonceWanted(Malformed):
         super().__init__("dpop_nonce", detail)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Proof:
     """A proof whose signature and claims hold. thumbprint: of its key, RFC 7638, base64url."""
 
@@ -46,7 +46,7 @@ class Proof:
     issued_s: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Demand:
     """What a proof must be about.
 
