@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from authlib.oauth2.rfc6749 import OAuth2Request
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 
 from firewall.identity.clients.registry import Client
 from firewall.identity.web import WebRequest
 from firewall.wire.oauth import Form
+
+if TYPE_CHECKING:
+    from firewall.identity.engine.grant import TokenGrant
 
 
 class KnownClient:
@@ -46,6 +51,7 @@ class TokenRequest(OAuth2Request):  # type: ignore[misc] # authlib is published 
         self.http = http
         self.proof = proof
         self.resolved = KnownClient(client)
+        self.grant: TokenGrant | None = None  # once it is prepared
         self._strict = form
 
     @property

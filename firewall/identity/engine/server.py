@@ -61,9 +61,10 @@ class TokenServer(AuthorizationServer):  # type: ignore[misc] # authlib is publi
     # -- what authlib asks of a framework ---------------------------------------------------------------
 
     def get_token_grant(self, request: TokenRequest) -> TokenGrant:
-        """Return the grant that was prepared for this request."""
-        grant: TokenGrant = request.grant
-        return grant
+        """Return the grant that was prepared for this request. Raises OAuthError: one that was not never runs."""
+        if request.grant is None:
+            raise OAuthError("unsupported_grant_type", "engine")
+        return request.grant
 
     def get_authorization_grant(self, request: object) -> NoReturn:
         """Raise OAuthError: `/authorize` is `oauth21.authorize`, and nothing leads from here to a redirect."""

@@ -75,6 +75,7 @@ class KeyRotation:
         self._clock = clock
         self._record = record
         self._plan = self._begin()
+        self._published: tuple[int, ...] = ()
         self.keys = SigningKeys(*self._load(self._plan))
         self.keep()
 
@@ -90,6 +91,9 @@ class KeyRotation:
         """Follow what another worker decided, and let go of what has been published for long enough."""
         for left in reversed(range(TRIES)):
             _, plan = self._read()
+            published = (plan.current, *(old.generation for old in self._live(plan)))
+            if published == self._published:
+                return  # an epoch moves for many reasons; files are read for this one alone
             try:
                 keys = self._load(plan)
             except ConfigFault:
@@ -97,7 +101,7 @@ class KeyRotation:
                     raise
                 continue  # rotated between the two readings: the plan says so by now
             self.keys.replace(*keys)
-            self._plan = plan
+            self._plan, self._published = plan, published
             return
 
     def rotate(self, *, by: str, compromised: bool = False) -> str:
