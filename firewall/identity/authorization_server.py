@@ -318,6 +318,7 @@ def build_identity(
             links=links,
             resources=resources,
             sign_in=sign_in,
+            sessions=sessions,
             transactions=transactions,
             throttle=throttle,
             pages=pages,

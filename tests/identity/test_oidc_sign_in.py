@@ -10,6 +10,7 @@ import pytest
 from joserfc.jwk import ECKey
 
 from firewall.core.errors import ConfigFault, Malformed
+from firewall.core.step_up import StepUp
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.metadata import parse_metadata
 from firewall.identity.oidc.settings import ClaimNames
@@ -402,6 +403,35 @@ async def test_as_17_a_fresh_sign_in_is_believed_only_with_its_time(
         back = await come_back(browser, stage.idp.authorize(away.headers["location"]))
     assert back.status_code == (303 if fine else 403)
     assert ("did not ask you to sign in anew" in back.text) is not fine
+
+
+async def test_what_a_resource_asks_of_a_sign_in_is_asked_of_the_provider() -> None:
+    """A challenge leads to a ``stepup:`` scope (RFC 9470); the provider gets the age and the level that it means."""
+    rules = (StepUp(acr="mfa"), StepUp(scope="time:write", max_age_s=120))
+    resources = (ProtectedResource("/mcp/time", "Time", ("time:read", "time:write"), ("time:read",), (), rules),)
+    stage = make_stage(corp(acr_of={"urn:acme:strong": "mfa"}), resources=resources)
+    async with stage.door.http() as http:
+        browser = Browser(http)
+        query = authorize_query(scope="time:read stepup:mfa stepup:fresh")
+        away = asked_of((await leave(browser, await browser.open(query))).headers["location"])
+    assert (away["max_age"], away["acr_values"]) == ("120", "urn:acme:strong")
+
+
+async def test_somebody_who_is_signed_in_and_asked_again_proves_it_anew() -> None:
+    stage = make_stage()
+    async with stage.door.http() as http:
+        browser = Browser(http)
+        first = await browser.post("/login/corp", {"to": "security"})
+        assert "prompt" not in asked_of(first.headers["location"])
+        stage.idp.changes["auth_time"] = stage.idp.now_s - 7200  # signed in there for two hours
+        back = await come_back(browser, stage.idp.authorize(first.headers["location"]))
+        page = await browser.get(back.headers["location"])
+        again = await leave(browser, page)
+        assert asked_of(again.headers["location"])["prompt"] == "login"
+        stage.idp.changes["auth_time"] = stage.idp.now_s
+        back = await come_back(browser, stage.idp.authorize(again.headers["location"]))
+        assert back.headers["location"] == "/account/security"
+        assert "Continue with" not in (await browser.get(back.headers["location"])).text
 
 
 async def test_a_provider_that_does_not_say_when_is_never_taken_for_fresh() -> None:

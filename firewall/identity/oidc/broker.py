@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from firewall.core.errors import BartizanError, Conflict, Malformed, UpstreamFault
 from firewall.core.permit import FixedReply
+from firewall.core.step_up import FRESH, PREFIX
 from firewall.identity.oidc.party import RelyingParty, Wish
 from firewall.identity.oidc.provider import Provider
 from firewall.identity.oidc.refusals import refusal, words
@@ -21,8 +22,11 @@ from firewall.identity.oidc.settings import ProviderSettings
 from firewall.identity.oidc.sign_out import SignOuts
 from firewall.identity.people.messages import message, read_post
 from firewall.identity.people.pages import Pages
+from firewall.identity.people.sessions import LoginSessions
 from firewall.identity.people.sign_in import DESTINATIONS, SignIn
 from firewall.identity.people.transactions import Transaction, Transactions
+from firewall.identity.resources import Resources
+from firewall.identity.rfc9470 import levels
 from firewall.identity.settings import IdentitySettings
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
@@ -42,7 +46,9 @@ class BrokerParts:
     party: RelyingParty
     sign_in: SignIn
     sign_outs: SignOuts
+    sessions: LoginSessions
     transactions: Transactions
+    resources: Resources
     throttle: Throttle
     pages: Pages
 
@@ -82,7 +88,8 @@ class Broker:
         to = form.get("to") if form.get("to") in DESTINATIONS else "grants"
         txn = transaction.txn_id if transaction else ""
         try:
-            location, cookie = await parts.party.begin(provider, self._origin, _wish(transaction), txn=txn, to=to)
+            wish = self._wish(request, transaction)
+            location, cookie = await parts.party.begin(provider, self._origin, wish, txn=txn, to=to)
         except UpstreamFault as error:
             return self._failed(settings, error)
         return redirect_reply(location, headers=(cookie,))
@@ -119,6 +126,21 @@ class Broker:
             headers=(*gone, *parts.sign_outs.remember(found.user.tenant, settings, found.id_token)),
         )
 
+    def _wish(self, request: WebRequest, transaction: Transaction | None) -> Wish:
+        """Return what the sign-in must be like for what it is for (RFC 9470 §4).
+
+        Somebody who is signed in and still got the sign-in page is asked to prove it anew.
+        """
+        parts = self._parts
+        if transaction is None:
+            return Wish(prompt=frozenset({"login"})) if parts.sessions.read(request) else Wish()
+        asked = transaction.request
+        known = parts.resources.by_uri.get(asked.resource)
+        max_age = levels.longest_age_s(asked, known) if known is not None else asked.max_age
+        steps = (step.removeprefix(PREFIX) for step in levels.steps(asked.scope))
+        wanted = tuple(dict.fromkeys((*asked.acr_values, *(level for level in steps if level != FRESH))))
+        return Wish(asked.prompt, max_age, asked.login_hint, wanted)
+
     def _failed(self, settings: ProviderSettings, error: BartizanError, headers: SetCookies = ()) -> FixedReply:
         self._parts.party.failed(settings, error.code, error.detail)
         reason, status = refusal(error)
@@ -127,14 +149,6 @@ class Broker:
     def _page(self, reason: str, settings: ProviderSettings, status: int, headers: SetCookies = ()) -> FixedReply:
         html = self._parts.pages.render("message", title="You are not signed in", text=words(reason, settings))
         return page_reply(html, status, headers=headers)
-
-
-def _wish(transaction: Transaction | None) -> Wish:
-    """Return what the client asked of the sign-in."""
-    if transaction is None:
-        return Wish()
-    asked = transaction.request
-    return Wish(asked.prompt, asked.max_age, asked.login_hint, asked.acr_values)
 
 
 def _bound(call: Callable[[WebRequest, Provider], Awaitable[FixedReply]], provider: Provider) -> Handler:

@@ -18,6 +18,7 @@ from firewall.identity.oidc.settings import ProviderSettings, shaped
 from firewall.identity.oidc.sign_out import SignOuts
 from firewall.identity.people.links import Links
 from firewall.identity.people.pages import Pages
+from firewall.identity.people.sessions import LoginSessions
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions
 from firewall.identity.people.users import Users
@@ -65,6 +66,7 @@ def build_sign_in(
     links: Links,
     resources: Resources,
     sign_in: SignIn,
+    sessions: LoginSessions,
     transactions: Transactions,
     throttle: Throttle,
     pages: Pages,
@@ -87,5 +89,7 @@ def build_sign_in(
         record,
     )
     sign_outs = SignOuts(providers, store, clock, sealer, settings, token_bytes)
-    broker = Broker(BrokerParts(settings, party, sign_in, sign_outs, transactions, throttle, pages))
+    broker = Broker(
+        BrokerParts(settings, party, sign_in, sign_outs, sessions, transactions, resources, throttle, pages)
+    )
     return SignInElsewhere(broker.routes(), party, sign_outs)
