@@ -175,6 +175,7 @@ class Minting:
                 "resource": found.resource,
             },
             network=auth.network,
+            assertion=True,
         )
         if given.issued_token_type != ID_JAG:
             raise UpstreamFault("credentials", "the identity provider gave another kind of token than an ID-JAG")

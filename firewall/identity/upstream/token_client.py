@@ -82,10 +82,12 @@ class TokenClient:
         *,
         network: Network,
         bound: Bound | None = None,
+        assertion: bool = False,
     ) -> TokenReply:
         """Return the tokens for one grant. form: without client authentication; empty values are left out.
 
         bound: whose key the tokens are to be bound to; then, and only then, they may be DPoP tokens.
+        assertion: what is asked for is none to be presented to a resource (``N_A``, RFC 8693 §2.2.1).
         Raises TokenRefused for an OAuth error, UpstreamFault for everything else that is no answer.
         """
         status, value = await self._post(server.token_endpoint, server, client, form, network, bound)
@@ -93,7 +95,8 @@ class TokenClient:
             told = records.text(value, "error")
             raise TokenRefused(told if told in _ERRORS else "refused", f"status {status}")
         reply = _reply(value)
-        if reply.token_type not in (("bearer", "dpop") if bound else ("bearer",)):
+        wanted = ("n_a",) if assertion else ("bearer", "dpop") if bound else ("bearer",)
+        if reply.token_type not in wanted:
             raise UpstreamFault("credentials", "a token of a type that was not asked for")
         return reply
 
