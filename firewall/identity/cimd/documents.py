@@ -113,8 +113,15 @@ class ClientDocuments:
         if fresh is not None:
             return fresh
         await self.trust.check_host(url, host)
-        async with self._flight(url):
-            return self._fresh(url) or await self._refresh(url, host, allow_stale=allow_stale, address=address)
+        try:
+            async with self._flight(url):
+                return self._fresh(url) or await self._refresh(url, host, address=address)
+        except Malformed as error:
+            kept = self._kept.get(url)
+            good = kept is not None and allow_stale and self._clock.now_us() < kept.stale_until_us
+            if kept is None or not good or error.code == "cimd_refused":
+                raise
+            return kept.document  # a failing host, or a flood of others, ends nobody's session
 
     def _fresh(self, url: str) -> cimd.ClientDocument | None:
         kept = self._kept.get(url)
@@ -140,21 +147,16 @@ class ClientDocuments:
             if not flight.callers:
                 del self._flights[url]
 
-    async def _refresh(self, url: str, host: str, *, allow_stale: bool, address: str) -> cimd.ClientDocument:
-        now_us = self._clock.now_us()
-        kept = self._kept.get(url)
-        stale = kept.document if kept and allow_stale and now_us < kept.stale_until_us else None
+    async def _refresh(self, url: str, host: str, *, address: str) -> cimd.ClientDocument:
+        if self._failed.get(url, 0) > self._clock.now_us():
+            raise Malformed("cimd_fetch", "failed a moment ago")
+        if not self._may_fetch(address):
+            raise Malformed("cimd_busy", "too many fetches for one address")
         try:
-            if self._failed.get(url, 0) > now_us:
-                raise Malformed("cimd_fetch", "failed a moment ago")
-            if not self._may_fetch(address):
-                raise Malformed("cimd_busy", "too many fetches for one address")
-            new = await self._load(url, host, kept)
+            new = await self._load(url, host, self._kept.get(url))
+        except Malformed:
+            raise
         except BartizanError as error:
-            if stale and error.code != "cimd_refused":
-                return stale
-            if isinstance(error, Malformed):
-                raise
             raise Malformed("cimd_fetch", error.code) from None
         self._kept[url] = new
         self._kept.move_to_end(url)
