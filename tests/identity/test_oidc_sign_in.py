@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -9,12 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from joserfc.jwk import ECKey
 
-from firewall.core.errors import ConfigFault, Malformed
+from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.step_up import StepUp
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.metadata import parse_metadata
 from firewall.identity.oidc.settings import ClaimNames
 from firewall.identity.settings import ProtectedResource
+from firewall.net.dial import Fetched, Purpose
 from firewall.wire import strict_json
 from tests.support.door import (
     GIT,
@@ -669,6 +671,30 @@ async def test_op_08_a_provider_that_is_down_costs_its_own_people_a_page_and_nob
         stage.idp.down = False
         stage.door.clock.advance(11)
         assert (await leave(browser, await browser.open(authorize_query(prompt="login")))).status_code == 303
+
+
+async def test_op_08_a_provider_that_hangs_is_asked_once_and_nobody_else_waits() -> None:
+    """Many people press the button of a provider that does not answer; others sign in meanwhile."""
+    stage = make_stage(corp(), corp(name="slow", issuer=OTHER, title="Slow"), idps=(Idp(), Idp(OTHER)))
+    plain, hanging = stage.idps.fetch, asyncio.Event()
+
+    async def fetch(purpose: Purpose, url: str, **more: Any) -> Fetched:
+        if url.startswith(OTHER):
+            stage.idps.fetched.append(url)
+            await hanging.wait()
+            raise UpstreamFault("timeout")
+        return await plain(purpose, url, **more)
+
+    stage.idps.fetch = fetch  # type: ignore[method-assign, assignment]
+    async with stage.door.http() as http:
+        pressed = [asyncio.create_task(Browser(http).post("/login/slow", {"to": "grants"})) for _ in range(15)]
+        async with stage.door.http() as other:
+            assert (await sign_in(Browser(other), stage)).status_code == 303
+        assert not any(task.done() for task in pressed)
+        hanging.set()
+        replies = await asyncio.gather(*pressed)
+    assert {reply.status_code for reply in replies} == {503}
+    assert stage.idps.fetched.count(f"{OTHER}/.well-known/openid-configuration") == 1
 
 
 async def test_op_08_a_provider_that_dies_during_the_sign_in_signs_nobody_in() -> None:
