@@ -340,6 +340,13 @@ def build_identity(
             record=record,
         )
         front_door.mount(broker.routes)
+        if elsewhere is not None:
+            elsewhere.party.kept = broker.keep_sign_in
+    handed = None
+    if broker is not None:
+        handed = HandedTokens(
+            broker.broker, tokens, resources, grants, clock, ids, record, delegation.labels, settings.clients
+        )
     return Identity(
         front_door=front_door,
         resource_server=BearerResourceServer(resources, keys, grants, marks, clock, proofs=at_resource, others=others),
@@ -360,5 +367,5 @@ def build_identity(
         settings=settings,
         party=elsewhere.party if elsewhere else None,
         upstreams=broker,
-        credentials=HandedTokens(broker.broker, tokens, resources, grants, clock, ids, record) if broker else None,
+        credentials=handed,
     )

@@ -250,3 +250,20 @@ async def test_a_token_that_is_refused_for_lack_of_scope_is_asked_for_again_with
             await fresh.renew(403, 'Bearer error="insufficient_scope", scope="write"') is None
             or len(server.requests) == 3
         )
+
+
+async def test_a_sign_in_at_a_provider_is_kept_only_where_id_jags_are_asked_of_it_and_only_while_it_lives():
+    async with node_of("id_jag", idp="https://idp.example", idp_client_id="at-idp") as (node, _):
+        upstreams, ada = node.identity.upstreams, await node.user("ada")
+        assert upstreams is not None
+        ends_s = node.clock.now_us() // 1_000_000 + 300
+        upstreams.keep_sign_in(ada, {"iss": "https://another.example", "exp": ends_s}, "not.this.one")
+        assert not list(node.store.collection("upstream_subjects").scan("acme"))
+        upstreams.keep_sign_in(ada, {"iss": "https://idp.example", "exp": ends_s}, "the.id.token")
+        (row,) = node.store.collection("upstream_subjects").scan("acme")
+        assert b"the.id.token" not in row.value
+        kept = upstreams.subjects.find("acme", ada.subject, "https://idp.example")
+        assert kept is not None
+        assert kept.token == "the.id.token"
+        node.clock.advance(301)
+        assert upstreams.subjects.find("acme", ada.subject, "https://idp.example") is None

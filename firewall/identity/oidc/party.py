@@ -6,7 +6,7 @@ console for people who look after this node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
@@ -69,8 +69,12 @@ class SignedIn:
     id_token: str = field(repr=False)
 
 
+# (person, verified claims, ID token): for whoever asks the provider for more in the person's name (`upstream.subjects`).
+Kept = Callable[[User, JSONObject, str], None]
+
+
 class RelyingParty:
-    """Begins legs and ends them. providers: by name."""
+    """Begins legs and ends them. providers: by name. kept: told of each sign-in, where set."""
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class RelyingParty:
         self._people = people
         self._clock = clock
         self._record = record
+        self.kept: Kept | None = None
 
     async def begin(
         self, provider: Provider, origin: str, wish: Wish, *, txn: str = "", to: str = ""
@@ -144,6 +149,8 @@ class RelyingParty:
             raise Malformed("idp_elsewhere")
         user = self._people.settle(who, settings)
         self._record("identity.idp.signed_in", {"idp": settings.name, "tenant": user.tenant, "sub": user.subject})
+        if self.kept is not None:
+            self.kept(user, claims, tokens.id_token)
         when = auth_time(claims, self._clock.now_us() // SECOND_US) or LONG_AGO
         return SignedIn(user, who.acr, who.amr, when, tokens.id_token)
 

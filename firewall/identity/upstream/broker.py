@@ -87,6 +87,11 @@ class UpstreamBroker:
         self._kept: OrderedDict[Slot, _Kept] = OrderedDict()
         self._locks: dict[Slot, asyncio.Lock] = {}
 
+    @property
+    def providers(self) -> frozenset[str]:
+        """The identity providers that are asked for ID-JAGs, by issuer."""
+        return frozenset(auth.idp for auth in self._parts.auths.values() if "id_jag" in auth.ways)
+
     def add(self, upstream: str, credential: CredentialSettings) -> None:
         """Configure one more upstream (a registration); those sign in by static secret only."""
         self._parts.static.add(upstream, credential)

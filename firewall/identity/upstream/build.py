@@ -10,13 +10,15 @@ from typing import Final
 
 from joserfc.jwk import ECKey
 
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids, SharedMarks, Store
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.sessions import LoginSessions
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions
-from firewall.identity.people.users import Users
+from firewall.identity.people.users import User, Users
+from firewall.identity.records import SECOND_US
 from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.serve import Handler
@@ -84,6 +86,14 @@ class Upstreams:
     subjects: SubjectTokens
     grants: UpstreamGrants
     routes: Mapping[str, Mapping[str, Handler]]
+    clock: Clock
+
+    def keep_sign_in(self, user: User, claims: JSONObject, id_token: str) -> None:
+        """Keep the ID token of a sign-in at a provider, for as long as it lives; only where an ID-JAG may be asked for."""
+        issuer, ends_s = claims.get("iss"), claims.get("exp")
+        if isinstance(issuer, str) and isinstance(ends_s, int) and issuer in self.broker.providers:
+            lives_s = ends_s - self.clock.now_us() // SECOND_US
+            self.subjects.keep(user.tenant, user.subject, issuer, "id_token", id_token, lives_s=lives_s)
 
 
 def build_upstreams(
@@ -161,7 +171,7 @@ def build_upstreams(
             subjects.drop(tenant, subject)
 
     people.users.on_end(ended)
-    return Upstreams(broker, subjects, grants, {**pages.routes, **_documents(identity)})
+    return Upstreams(broker, subjects, grants, {**pages.routes, **_documents(identity)}, clock)
 
 
 def _documents(identity: ClientIdentity) -> Mapping[str, Mapping[str, Handler]]:
