@@ -96,6 +96,11 @@ def permit_call(details: Iterable[ToolDetail], location: str, tool: str, argumen
     return any(detail.permits(location, tool, arguments) for detail in details)
 
 
+def names_tool(details: Iterable[ToolDetail], location: str, tool: str) -> bool:
+    """Return whether any of the details names a tool, whatever its arguments."""
+    return any(location in detail.locations and tool in detail.tools for detail in details)
+
+
 def covers(given: Iterable[ToolDetail], wanted: ToolDetail) -> bool:
     """Return whether one given detail permits everything that the wanted one would: so it may be given on."""
     return any(_covers(detail, wanted) for detail in given)

@@ -1,7 +1,7 @@
 """What a caller's token and sign-in limit by themselves, before policy is asked: named calls, and step-up. Pure.
 
 - A token with details (RFC 9396) reaches the calls that they name, whatever its scopes say beside them. Of
-  the rest only what carries the protocol stays open: sessions, lists, notices, answers, its own tasks.
+  the rest only what carries the protocol stays open: sessions, lists, notices, answers, tasks of those calls.
 - An operation for which an upstream asks a stronger or fresher sign-in (RFC 9470) is refused without one. A
   caller who never signed in, such as a service, has none.
 
@@ -19,9 +19,10 @@ from firewall.core.permit import Refusal
 from firewall.core.points import INFO, Point
 from firewall.core.ports import ResourceServer
 from firewall.core.step_up import FRESH, PREFIX, StepUp
-from firewall.core.tool_details import permit_call
+from firewall.core.tool_details import names_tool, permit_call
 
 AGGREGATE: Final = "/mcp"
+_TASKS: Final = (Point.MCP_TASK_GET, Point.MCP_TASK_CANCEL)
 _CARRIES: Final = frozenset(
     {
         Point.MCP_SESSION_OPEN,
@@ -29,8 +30,6 @@ _CARRIES: Final = frozenset(
         Point.MCP_TOOL_LIST,
         Point.MCP_RESOURCE_LIST,
         Point.MCP_PROMPT_LIST,
-        Point.MCP_TASK_GET,
-        Point.MCP_TASK_CANCEL,
         Point.MCP_SAMPLING_ANSWER,
         Point.MCP_ELICITATION_ANSWER,
         Point.MCP_ROOTS_ANSWER,
@@ -43,13 +42,15 @@ def beyond_details(action: Action) -> bool:
     principal = action.principal
     if not principal.details or INFO[action.point].direction != "request" or action.point in _CARRIES:
         return False
-    if action.point is not Point.MCP_TOOL_CALL:
-        return True
     resource = action.resource
     # At the aggregate a tool is named with its server: two servers may have tools of one name.
     whole = urlsplit(principal.audience).path == AGGREGATE
     tool = resource.id if whole else resource.id.removeprefix(f"{resource.upstream}/")
-    return not permit_call(principal.details, principal.audience, tool, action.arguments)
+    if action.point is Point.MCP_TOOL_CALL:
+        return not permit_call(principal.details, principal.audience, tool, action.arguments)
+    if action.point in _TASKS:  # what became of a call: its arguments were judged when it was made
+        return resource.type == "mcp_tool" and not names_tool(principal.details, principal.audience, tool)
+    return True
 
 
 def unmet_step_up(action: Action, rules: Mapping[str, StepUp], now_s: int) -> StepUp | None:

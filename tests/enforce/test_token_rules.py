@@ -171,6 +171,13 @@ async def test_what_carries_the_protocol_stays_open(point: Point) -> None:
     assert isinstance(await judged(call(person(details=(READ,)), point=point)), Cleared)
 
 
+@pytest.mark.parametrize("point", [Point.MCP_TASK_GET, Point.MCP_TASK_CANCEL])
+async def test_tasks_are_reached_of_calls_that_are_named(point: Point) -> None:
+    who = person(details=(READ,))
+    assert isinstance(await judged(call(who, point=point)), Cleared)
+    assert isinstance(await judged(call(who, "write_file", point=point)), Refusal)
+
+
 async def test_at_the_aggregate_a_tool_is_named_with_its_server() -> None:
     named = ToolDetail((ALL,), ("demo/read_file",))
     bare = ToolDetail((ALL,), ("read_file",))

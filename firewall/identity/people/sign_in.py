@@ -39,6 +39,8 @@ COOKIE: Final = "bz_second"
 PREFIX: Final = "bzq"
 PENDING_S: Final = 300
 TRIES: Final = 5
+ACCOUNT_TRIES: Final = 20  # of all addresses together: one guess in 333,000 is right
+ACCOUNT_WINDOW_S: Final = 900
 
 _WRONG: Final = "The user name or the password is not right."
 _WRONG_CODE: Final = "The code is not right, or was used already. Wait for the next one."
@@ -210,6 +212,9 @@ class SignIn:
         wait_s = parts.throttle.wait_s(account, address)
         if wait_s or not parts.throttle.allow("login", address, per_minute=parts.settings.login_per_minute):
             return self._later(wait_s)
+        # Only who knows the password gets here, so no stranger can use these up.
+        if not parts.throttle.allow_within("second", account, limit=ACCOUNT_TRIES, window_s=ACCOUNT_WINDOW_S):
+            return self._later(ACCOUNT_WINDOW_S)
         # Counted before it is looked at: parallel guesses cost one try each.
         within = self._pending.add(user.tenant, f"{key}/tries", 1, ceiling=TRIES, expires_us=self._end_us())
         if not within or not parts.factors.verify(user, form.get("code")):

@@ -11,7 +11,7 @@ from firewall.core.step_up import LEVELS
 from firewall.identity.engine import registered
 from firewall.identity.resources import Resources
 from firewall.identity.rfc9068.tokens import ALGORITHM
-from firewall.identity.rfc9396.requested import TYPES_SUPPORTED
+from firewall.identity.rfc9396.requested import TYPES_SUPPORTED, has_tools
 from firewall.identity.rfc9449.proof import ALGORITHMS as DPOP_ALGORITHMS
 from firewall.identity.settings import IdentitySettings, ProtectedResource
 from firewall.wire import jwt
@@ -33,6 +33,7 @@ def resource_metadata(resources: Resources, resource: ProtectedResource, *, othe
         "bearer_methods_supported": ["header"],
         "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
         **({"dpop_bound_access_tokens_required": True} if resource.dpop_required else {}),
+        **({"authorization_details_types_supported": list(TYPES_SUPPORTED)} if has_tools(resource.path) else {}),
     }
 
 

@@ -7,6 +7,7 @@ for; details of several resources are several requests.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
@@ -30,7 +31,7 @@ def read_details(text: str, resource: str) -> tuple[ToolDetail, ...]:
     except Malformed:
         raise OAuthError("invalid_authorization_details", "details_shape") from None
     for detail in details:
-        if detail.locations != (resource,) or not _is_mcp(resource):
+        if detail.locations != (resource,) or not has_tools(urlsplit(resource).path):
             raise OAuthError("invalid_authorization_details", "details_location")
     return details
 
@@ -83,6 +84,6 @@ def _shown(value: str | int | bool) -> str:
     return strict_json.dumps(value).decode() if not isinstance(value, str) else value
 
 
-def _is_mcp(resource: str) -> bool:
-    path = "/" + resource.partition("://")[2].partition("/")[2]
+def has_tools(path: str) -> bool:
+    """Return whether the resource at a path of ours is an MCP endpoint."""
     return path == AGGREGATE or path.startswith(AGGREGATE + "/")
