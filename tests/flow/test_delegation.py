@@ -11,8 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from firewall.core.label import names_of
+from firewall.identity.rfc8693.handing import HandedTokens
 from firewall.wire import jwt
-from tests.invariants.conftest import house_config
+from tests.invariants.conftest import HIDDEN, house_config
 from tests.support.chain import claims_in
 from tests.support.composed import SERVICE_KEY, Composed, composed
 from tests.support.world import World, world
@@ -121,3 +123,27 @@ async def test_two_people_are_handed_each_their_own(tmp_path: Path) -> None:
         first = handed(upstreams)
         await ask(wall, same)
         assert handed(upstreams) == first, "made once for a token, not once for a request"
+
+
+@pytest.mark.parametrize("handing", [True, False])
+async def test_what_a_client_has_read_reaches_the_agent_with_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handing: bool
+) -> None:
+    """The agent exchanged in time, before the client read anything: its context is no cleaner for it."""
+    if not handing:
+        monkeypatch.setattr(HandedTokens, "_hand_on_labels", lambda *_a: None)
+    async with world() as upstreams, composed(config(upstreams, tmp_path / "s", delegates=["demo:write"])) as wall:
+        ada = await wall.worker.identity.users.create("ada", PASSWORD, tenant="default", scopes=("*",))
+        who = {"sub": ada.subject, "client_id": "desk"}
+        mine = wall.mint("/a2a/agent", "agent:send", "demo:write", **who)
+        await ask(wall, mine)
+        taken = (await exchanged(wall, handed(upstreams), "agent", "/mcp/demo", "demo:write")).json()["access_token"]
+        upstreams.mcp["demo"].answer = {"content": [{"type": "text", "text": HIDDEN}]}
+        await wall.call("demo", "echo", {"text": "x"}, token=wall.mint("/mcp/demo", "demo:read", **who))
+        upstreams.mcp["demo"].answer = None
+        bearer = {b"authorization": f"Bearer {taken}".encode()}
+        agent = wall.worker.identity.resource_server.authenticate(bearer, f"{wall.url}/mcp/demo", default_scope="")
+        labels = wall.worker.guard.labels
+        assert "hidden_instructions" not in names_of(labels.current(agent))
+        await ask(wall, mine)
+        assert ("hidden_instructions" in names_of(labels.current(agent))) == handing

@@ -6,23 +6,28 @@
 Never the token that came in (RS-16): a new one, for the agent's own resource, with nothing but the scopes that
 the person gave along with it (`ProtectedResource.along`). With it the agent can call nobody; only the client
 that the operator registered for that resource can exchange it (TX-01). It ends with the token it came with.
+
+With every call the caller's flow labels go to the clients behind the agent, token or not: what a context has
+read reaches them in the message, and an exchange that lies behind them must not have been in time (DESIGN §6b-1).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from firewall.core.action import Headers
-from firewall.core.ports import Clock, Ids
+from firewall.core.label import CLEAN
+from firewall.core.ports import Clock, Ids, Labels
 from firewall.core.ports import UpstreamCredentials as Credentials
 from firewall.core.principal import Principal, act_of_chain
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.records import SECOND_US
 from firewall.identity.resources import Resources
 from firewall.identity.rfc9068.tokens import Kind, TokenFacts, TokenIssuer
-from firewall.identity.settings import ProtectedResource, Record
+from firewall.identity.settings import ClientSettings, ProtectedResource, Record
 from firewall.identity.upstream.credentials import CredentialSettings
 
 KEPT: Final = 10_000
@@ -55,8 +60,16 @@ class HandedTokens:
         clock: Clock,
         ids: Ids,
         record: Record,
+        labels: Labels,
+        clients: Iterable[ClientSettings],
     ) -> None:
+        """clients: all that the operator registered; those with a ``resource`` stand behind an upstream."""
         self._behind = behind
+        self._labels = labels
+        self._clients: dict[str, tuple[str, ...]] = {}
+        for client in clients:
+            if client.resource:
+                self._clients[client.resource] = (*self._clients.get(client.resource, ()), client.client_id)
         self._tokens = tokens
         self._resources = resources
         self._grants = grants
@@ -70,7 +83,12 @@ class HandedTokens:
         self._behind.add(upstream, credential)
 
     async def headers_for(self, principal: Principal, upstream: str) -> Headers:
-        """Return the credential headers; see the port. Where a token is handed, nothing else is presented."""
+        """Return the credential headers; see the port. Where a token is handed, nothing else is presented.
+
+        Raises StateUnavailable besides: a label that cannot be handed on holds the message back.
+        """
+        if self._clients:
+            self._hand_on_labels(principal, upstream)
         scopes = self._along(principal, upstream)
         if not scopes:
             return await self._behind.headers_for(principal, upstream)
@@ -103,6 +121,15 @@ class HandedTokens:
         if principal.issuer != self._resources.public_url:
             return ()
         return tuple(scope for scope in known.along if scope in principal.scopes)
+
+    def _hand_on_labels(self, principal: Principal, upstream: str) -> None:
+        """Join the caller's label into the plain contexts, for the same subject, of the clients behind an upstream."""
+        known = self._resource(upstream)
+        behind = self._clients.get(known.path, ()) if known else ()
+        label = self._labels.current(principal) if behind else CLEAN
+        if label:
+            for client_id in behind:
+                self._labels.raise_(replace(principal, client_id=client_id, run=""), label)
 
     def _resource(self, upstream: str) -> ProtectedResource | None:
         for road in ROADS:
