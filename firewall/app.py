@@ -50,6 +50,7 @@ from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.issuers.direct import DirectGiven
+from firewall.identity.issuers.preflight import Preflights
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.redemption import ClientKey
 from firewall.identity.oidc.secret import secret_reader
@@ -615,7 +616,21 @@ def check(config: Config) -> None:
     rooms.identity_providers(config)
     paths = Paths(config.state)
     paths.make()
+    _check_issuers(config, paths)
     load_policy(config, paths)
+
+
+def _check_issuers(config: Config, paths: Paths) -> None:
+    profiles = rooms.issuers(config)
+    if not profiles:
+        return
+    clock = SystemClock()
+    store = SQLiteStore(paths.store, clock=clock)
+    try:
+        for profile in profiles:
+            Preflights(store, clock).require(profile)
+    finally:
+        store.close()
 
 
 def work(index: int, heartbeat: Heartbeat, argument: Any) -> None:
