@@ -48,6 +48,7 @@ class UsedOnce:
         self._worker, self._workers, self._slots = worker, workers, slots
         self._mask, self._limit = slots - 1, slots * 3 // 4
         self._table_words = _HEAD + 2 * slots
+        self._written: tuple[list[int], list[int]] = ([], [])  # by us, in this life, in each of our tables
         size = _PAGE + 8 * workers * 2 * self._table_words
         self._map = mmap.mmap(-1, size) if directory is None else self._attach(Path(directory), size)
         self._words = memoryview(self._map).cast("Q")
@@ -88,10 +89,7 @@ class UsedOnce:
         """Write the key into our table of the period; return whether it is new there."""
         words, at = self._words, self._table(self._worker, period)
         if words[at] != period:
-            words[at] = 0  # nobody reads a table that is being emptied
-            start = 8 * (at + _HEAD)
-            self._map[start : start + 16 * self._slots] = bytes(16 * self._slots)
-            words[at + 1] = 0
+            self._empty(at, self._written[period % 2])
             words[at] = period
         slot = self._find(at, low, high)
         if slot < 0:
@@ -102,7 +100,20 @@ class UsedOnce:
         words[slot + 1] = high
         words[slot] = low
         words[at + 1] += 1
+        self._written[period % 2].append(slot)
         return True
+
+    def _empty(self, at: int, written: list[int]) -> None:
+        words = self._words
+        words[at] = 0  # nobody reads a table that is being emptied
+        if words[at + 1] == len(written):  # a whole table is some megabytes, which need not be touched for a few keys
+            for slot in written:
+                words[slot] = words[slot + 1] = 0
+        else:
+            start = 8 * (at + _HEAD)
+            self._map[start : start + 16 * self._slots] = bytes(16 * self._slots)
+        written.clear()
+        words[at + 1] = 0
 
     def _find(self, at: int, low: int, high: int) -> int:
         """Return −1 when a table has the key, else the word where it would stand."""

@@ -236,6 +236,19 @@ def test_what_was_used_is_remembered_for_longer_than_a_proof_is_good_and_then_fo
     assert used.first(b"k" * 16, start + 2 * PERIOD_S + 1)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_table_of_an_old_period_is_emptied_whoever_wrote_it(tmp_path: Any, restarted: bool) -> None:
+    used = UsedOnce(tmp_path, slots=64)
+    keys = [bytes([n]) * 16 for n in range(1, 40)]
+    assert all(used.first(key, 10 * PERIOD_S) for key in keys)
+    if restarted:
+        used.close()
+        used = UsedOnce(tmp_path, slots=64)
+        assert not used.first(keys[0], 10 * PERIOD_S)
+    assert all(used.first(key, 12 * PERIOD_S) for key in keys)
+    assert not any(used.first(key, 13 * PERIOD_S) for key in keys)
+
+
 def test_a_full_memory_refuses_and_forgets_nothing() -> None:
     used = UsedOnce(None, slots=8)
     keys = [bytes([n]) * 16 for n in range(1, 8)]

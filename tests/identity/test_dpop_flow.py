@@ -17,6 +17,7 @@ from firewall.identity.rfc6750 import own_tokens, resource_server
 from firewall.identity.rfc9449 import proof as proofs
 from firewall.identity.settings import ClientSettings
 from firewall.state.replays import UsedOnce
+from tests.identity.test_registration import NATIVE, open_door, register
 from tests.support.door import (
     CALLBACK,
     CIMD_DOCUMENT,
@@ -204,9 +205,14 @@ async def test_rs_13_a_refresh_token_of_a_public_client_is_bound_to_the_key_of_i
     assert again.json()["error"] == "invalid_grant"
 
 
-@pytest.mark.parametrize("said_by", ["operator", "document"])
+@pytest.mark.parametrize("said_by", ["operator", "document", "registration"])
 async def test_rs_13_a_client_that_wants_bound_tokens_gets_no_others(said_by: str) -> None:
-    if said_by == "operator":
+    if said_by == "registration":
+        door = open_door()
+        made = (await register(door, **NATIVE, dpop_bound_access_tokens=True)).json()
+        assert made["dpop_bound_access_tokens"] is True
+        client_id = made["client_id"]
+    elif said_by == "operator":
         client = ClientSettings("bound", "Bound", redirect_uris=(CALLBACK,), tenant="", dpop=True)
         door, client_id = make_door(clients=(client,)), "bound"
     else:

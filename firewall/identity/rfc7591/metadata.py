@@ -29,7 +29,7 @@ REFUSED_GRANTS: Final = ("client_credentials", *cimd.SIGNED_GRANTS)
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A checked request. scope: () means no limit of the client's own."""
+    """A checked request. scope: () means no limit of the client's own. dpop: bound tokens only (RFC 9449 §5.2)."""
 
     name: str
     redirect_uris: tuple[str, ...]
@@ -39,6 +39,7 @@ class Registration:
     application_type: Literal["web", "native"]
     jwks: JSON = None
     jwks_uri: str = ""
+    dpop: bool = False
 
 
 def parse_registration(value: JSON) -> Registration:
@@ -67,7 +68,15 @@ def parse_registration(value: JSON) -> Registration:
     keyed = method == "private_key_jwt"
     name = _text(value, "client_name")
     return Registration(
-        name[:NAME_CHARS], redirects, method, grants, scope, kind, jwks if keyed else None, jwks_uri if keyed else ""
+        name[:NAME_CHARS],
+        redirects,
+        method,
+        grants,
+        scope,
+        kind,
+        jwks if keyed else None,
+        jwks_uri if keyed else "",
+        value.get("dpop_bound_access_tokens") is True,
     )
 
 
@@ -155,6 +164,8 @@ def answer(made: Registration, client_id: str, issued_s: int, secret: str) -> JS
         body["jwks"] = made.jwks
     if made.jwks_uri:
         body["jwks_uri"] = made.jwks_uri
+    if made.dpop:
+        body["dpop_bound_access_tokens"] = True
     if secret:
         body |= {"client_secret": secret, "client_secret_expires_at": 0}
     return body

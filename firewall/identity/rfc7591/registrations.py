@@ -56,6 +56,7 @@ class Registrations:
             "scope": list(made.scope),
             "jwks": made.jwks,
             "jwks_uri": made.jwks_uri,
+            "dpop": made.dpop,
             "secret_sha256": hashlib.sha256(secret.encode()).hexdigest() if secret else "",
             "made_us": now_us,
             "used_us": 0,
@@ -130,4 +131,5 @@ def _client(entry: Entry) -> Client:
         digest=canonical.digest([entry.key, records.text(value, "name"), list(redirects)]),
         first_party=False,
         claimed=True,
+        dpop=value.get("dpop") is True,
     )
