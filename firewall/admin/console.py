@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from firewall.admin import doctor, oauth_clients, signing_keys
+from firewall.admin import doctor, elsewhere, oauth_clients, signing_keys
 from firewall.admin.access import Access, from_own_page, session_of
 from firewall.admin.api import LATEST_US, Need, router
 from firewall.admin.caller import Caller, Refused
@@ -25,11 +25,12 @@ from firewall.admin.desk import Desk, pin_json
 from firewall.admin.office import Office, Parked, approval_json
 from firewall.admin.pages import TEXTS, Pages
 from firewall.admin.parts import AdminParts
-from firewall.admin.people import proved
+from firewall.admin.people import Typed, proved
 from firewall.admin.serve import error_reply, status_of
 from firewall.admin.sessions import cookie_name
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity.people.sign_in import Offer
 from firewall.identity.people.users import User
 from firewall.identity.throttle import Throttle
 from firewall.net.asgi import App, header_map
@@ -254,13 +255,13 @@ async def confirm_page(
     request: Request, caller: Annotated[Caller, Depends(Need("session.confirm"))], then: str = HOME
 ) -> Response:
     """Show the form by which a person proves anew who they are."""
-    return page(request, "confirm", caller=caller, then=local_path(then), error="")
+    return page(request, "confirm", caller=caller, then=local_path(then), error="", offer=_offer(request))
 
 
 async def sign_in_page(request: Request) -> Response:
     """Show the sign-in form, or the way to the first user."""
     parts: AdminParts = request.app.state.parts
-    return page(request, "sign_in", first=not parts.identity.users.exists_admin(), error="")
+    return page(request, "sign_in", first=not parts.identity.users.exists_admin(), error="", offer=_offer(request))
 
 
 async def first_page(request: Request) -> Response:
@@ -278,11 +279,11 @@ async def sign_in(request: Request) -> Response:
         raise Refused("csrf")
     parts: AdminParts = request.app.state.parts
     try:
-        user = await proved(
-            parts, request.app.state.throttle, form.get("username"), form.get("password"), _address(request)
-        )
+        user = await proved(parts, request.app.state.throttle, _typed(form), _address(request))
     except Malformed as error:
-        return page(request, "sign_in", _proof_status(error), first=False, error=TEXTS[error.code])
+        return page(
+            request, "sign_in", _proof_status(error), first=False, error=TEXTS[error.code], offer=_offer(request)
+        )
     return _signed_in(request, user)
 
 
@@ -294,21 +295,34 @@ async def confirm(request: Request) -> Response:
     access: Access = request.app.state.access
     then = local_path(form.get("then"))
     try:
-        await proved(
-            parts,
-            request.app.state.throttle,
-            caller.name,
-            form.get("password"),
-            _address(request),
-            subject=caller.subject,
-        )
+        typed = _typed(form, caller.name)
+        await proved(parts, request.app.state.throttle, typed, _address(request), subject=caller.subject)
     except Malformed as error:
-        return page(request, "confirm", _proof_status(error), caller=caller, then=then, error=TEXTS[error.code])
+        return page(
+            request,
+            "confirm",
+            _proof_status(error),
+            caller=caller,
+            then=then,
+            error=TEXTS[error.code],
+            offer=_offer(request),
+        )
     parts.audit.append({"kind": "auth", "event": "admin.confirmed", "tenant": caller.tenant, "by": caller.name})
     answer = RedirectResponse(then, 303)
     secret = access.sessions.prove(session_of(request.scope, header_map(request.scope)))
     _set_cookie(request, answer, secret, parts.settings.session_s)
     return answer
+
+
+def _typed(form: oauth.Form, name: str = "") -> Typed:
+    return Typed(name or form.get("username"), form.get("password"), form.get("code"))
+
+
+def _offer(request: Request) -> Offer:
+    """Return which ways to sign in a page of ours offers."""
+    parts: AdminParts = request.app.state.parts
+    ways = parts.identity.sign_in.ways
+    return ways.of(None) if ways else Offer()
 
 
 def _proof_status(error: Malformed) -> int:
@@ -441,10 +455,13 @@ PAGES: Final[tuple[tuple[str, Handler], ...]] = (
     ("/approvals/{approval_id}", approval),
     (CONFIRM, confirm_page),
     (SIGN_IN, sign_in_page),
+    ("/callback/{provider}", elsewhere.callback),
     ("/first", first_page),
 )
 FORMS: Final[tuple[tuple[str, Handler], ...]] = (
     (SIGN_IN, sign_in),
+    (SIGN_IN + "/{provider}", elsewhere.begin),
+    (CONFIRM + "/{provider}", elsewhere.confirm),
     ("/first", first),
     ("/sign-out", sign_out),
     ("/pins/approve", approve_pin),

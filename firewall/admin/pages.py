@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 # What a person is told, by code. Fixed words: nothing that was typed comes back but the user name.
 TEXTS: Final[dict[str, str]] = {
-    "sign_in_failed": "User name and password do not fit, or this user has no role here.",
+    "sign_in_failed": "User name, password and code do not fit, or this user has no role here.",
     "sign_in_busy": "Too many tries. Wait a while.",
     "first_contact_code": "The code is not right, or is no longer valid. `bartizan users code` gives a new one.",
     "first_contact_busy": "Too many tries. Wait a minute.",

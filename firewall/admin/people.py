@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from firewall.admin.caller import Caller, Refused
@@ -21,22 +23,39 @@ class Person(BaseModel):
 
     name: str = Field(max_length=64)
     password: str = Field(repr=False, max_length=1024)
+    code: str = Field(default="", repr=False, max_length=16)
 
 
-async def proved(
-    parts: AdminParts, throttle: Throttle, name: str, password: str, address: str, *, subject: str = ""
-) -> User:
-    """Return the person whose name and password these are, if that person has a role here.
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What a person typed to prove who they are. code: of a second factor, where one is enrolled."""
+
+    name: str
+    password: str = field(repr=False)
+    code: str = field(default="", repr=False)
+
+
+async def proved(parts: AdminParts, throttle: Throttle, typed: Typed, address: str, *, subject: str = "") -> User:
+    """Return the person who typed this, if that person has a role here and may sign in by password.
 
     subject: whose account it must be, "" for anybody's. Failures delay further tries of this pair of name and
     address (AS-19). Raises Malformed: sign_in_busy, sign_in_failed (told alike, whatever was wrong).
     """
-    name = name[:64].strip().lower()
+    identity = parts.identity
+    name = typed.name[:64].strip().lower()
     allowed = throttle.allow("admin_sign_in", address, per_minute=parts.settings.sign_in_per_minute)
     if not allowed or throttle.wait_s(f"admin:{name}", address) > 0:
         raise Malformed("sign_in_busy")
-    user = await parts.identity.users.verify(name, password)
-    if user is None or not known(user.roles) or (subject and user.subject != subject):
+    user = await identity.users.verify(name, typed.password)
+    ways = identity.sign_in.ways
+    if user is not None and (
+        not known(user.roles)
+        or (subject and user.subject != subject)
+        or (ways is not None and not ways.permitted("", user.tenant))
+        or (identity.factors.enrolled(user) and not identity.factors.verify(user, typed.code))
+    ):
+        user = None
+    if user is None:
         throttle.failed(f"admin:{name}", address)
         parts.audit.append({"kind": "auth", "event": "admin.sign_in.refused"})
         raise Malformed("sign_in_failed")
@@ -47,7 +66,7 @@ async def proved(
 async def known_person(parts: AdminParts, throttle: Throttle, person: Person) -> Caller:
     """Return the caller who typed this at the node's own command line, proved this moment. Raises Refused("sign_in")."""
     try:
-        user = await proved(parts, throttle, person.name, person.password, AT_THE_SOCKET)
+        user = await proved(parts, throttle, Typed(person.name, person.password, person.code), AT_THE_SOCKET)
     except Malformed as error:
         raise Refused("sign_in", fix="name and password do not fit, or too many tries: wait a while") from error
     return Caller(user.name, user.tenant, known(user.roles), "session", user.subject, proved_us=parts.clock.now_us())

@@ -170,6 +170,7 @@ def json_reply(value: object, status: int = 200) -> FixedReply:
 # Codes that only this room tells, with their status; every other one is in core.errors.FAULTS.
 STATUS: Final[dict[str, int]] = {
     "sign_in": 401,
+    "sign_in_busy": 429,
     "csrf": 403,
     "role": 403,
     "fresh": 403,

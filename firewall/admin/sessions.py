@@ -64,14 +64,14 @@ class AdminSessions:
         self._settings = settings
         users.on_end(lambda tenant, subject, _reason: self.end_of(tenant, subject))
 
-    def open(self, user: User, *, how: str = "password") -> str:
-        """Return the secret of a new session of a person who proved a moment ago who they are.
+    def open(self, user: User, *, how: str = "password", proved_us: int = 0) -> str:
+        """Return the secret of a new session.
 
-        how: ``password``, or ``front-door`` where a hand-over brought them.
+        how: ``password``, or the identity provider's name. proved_us: when the person proved who they are; 0 is now.
         """
         secret = opaque.mint(SESSION_PREFIX, user.tenant, self._token_bytes)
         now_us = self._clock.now_us()
-        self._put(secret.tenant, secret.key, user.subject, how, now_us, now_us, now_us)
+        self._put(secret.tenant, secret.key, user.subject, how, now_us, now_us, proved_us or now_us)
         return secret.text
 
     def read(self, text: str, *, touch: bool) -> Caller | None:
@@ -101,21 +101,24 @@ class AdminSessions:
         The absolute end stays. "" when the session has ended meanwhile.
         """
         secret = opaque.locate(SESSION_PREFIX, text)
-        entry = self._sessions.take(secret.tenant, secret.key) if secret else None
-        if secret is None or entry is None:
+        return self._proved(secret.tenant, secret.key, "", self._clock.now_us()) if secret else ""
+
+    def prove_key(self, tenant: str, key: str, subject: str, proved_us: int) -> str:
+        """As `prove`, of the session under a key, if it is this person's: for a proof that was given elsewhere."""
+        return self._proved(tenant, key, subject, proved_us)
+
+    def _proved(self, tenant: str, key: str, subject: str, proved_us: int) -> str:
+        entry = self._sessions.get(tenant, key)
+        if entry is None:
             return ""
         value = records.decode(entry.value)
-        fresh = opaque.mint(SESSION_PREFIX, secret.tenant, self._token_bytes)
-        now_us, opened_us = self._clock.now_us(), records.number(value, "opened_us")
-        subject, how = records.text(value, "sub"), records.text(value, "how")
-        self._put(fresh.tenant, fresh.key, subject, how, opened_us, now_us, now_us)
+        whose, how = records.text(value, "sub"), records.text(value, "how")
+        if (subject and whose != subject) or self._sessions.take(tenant, key) is None:
+            return ""
+        fresh = opaque.mint(SESSION_PREFIX, tenant, self._token_bytes)
+        opened_us = records.number(value, "opened_us")
+        self._put(tenant, fresh.key, whose, how, opened_us, self._clock.now_us(), proved_us)
         return fresh.text
-
-    def how(self, text: str) -> str:
-        """Return how a session began, "" when it is none."""
-        secret = opaque.locate(SESSION_PREFIX, text)
-        entry = self._sessions.get(secret.tenant, secret.key) if secret else None
-        return records.text(records.decode(entry.value), "how") if entry else ""
 
     def close(self, text: str) -> None:
         """End a session."""

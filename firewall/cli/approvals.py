@@ -38,6 +38,7 @@ def decision_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id")
     parser.add_argument("--user", default="", help="who decides: a person with the role approver")
     parser.add_argument("--password-stdin", action="store_true", help="read that person's password from stdin")
+    parser.add_argument("--code", default="", help="of that person's authenticator, where one is enrolled")
     parser.add_argument("--yes", action="store_true", help="do not ask again after showing what will be done")
 
 
@@ -89,7 +90,7 @@ def _decide(given: argparse.Namespace, verb: str) -> int:
         if sys.stdin.readline().strip() != "yes":
             return 1
     password = sys.stdin.readline().rstrip("\n") if given.password_stdin else getpass.getpass("Password: ")
-    body = {"digest": found["digest"], "person": {"name": given.user, "password": password}}
+    body = {"digest": found["digest"], "person": {"name": given.user, "password": password, "code": given.code}}
     made = node.post(f"approvals/{_id(given)}/{verb}", body)
     said = {"done": "Done.", "denied": "Denied; nothing was done."}
     emit(given, made, said.get(made["state"], f"Not done: {made['outcome'] or made['state']}."))
