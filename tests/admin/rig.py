@@ -152,9 +152,9 @@ class Browser:
         return await self.http.post(f"/api/v1/{path}", content=orjson.dumps(body), headers=sent)
 
 
-def make_room(directory: Path, **changes: Any) -> Room:
+def make_room(directory: Path, door: Door | None = None, **changes: Any) -> Room:
     """Return a room with one tenant and no people."""
-    door = make_door()
+    door = door or make_door()
     log = Log(directory / "audit", door.clock)
     config = configuration.build(
         {
