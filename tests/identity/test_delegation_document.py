@@ -53,9 +53,8 @@ def test_the_settings_of_the_page_are_settings(root: Path) -> None:
     text = (root / "docs" / "delegation.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     assert len(blocks) == 2
-    given: dict[str, object] = {"mcp": {"time": {"url": "https://time.example/mcp"}}}
     for block in blocks:
-        made = configuration.build({**given, **yaml.safe_load(block)})
+        made = configuration.build(yaml.safe_load(block))
         resources = rooms.protected_resources(made, (), [(name, "") for name in made.a2a])
         settings = rooms.identity(made, resources)
         assert settings.clients
