@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,27 +14,31 @@ import httpx2
 import orjson
 
 from firewall.identity.settings import ClientSettings
+from tests.identity.test_device import TV
+from tests.identity.test_id_jag import IDP, id_jag, issuers
+from tests.support.chain import AGENTS, SECRET, confidential, token_of
 from tests.support.door import (
     PASSWORD,
+    RESOURCES,
     VERIFIER,
-    Door,
     assertion,
     challenge_of,
     inputs_of,
     make_door,
     registered_clients,
 )
+from tests.support.dpop import Holder
 
 REST = "…"
 NAME = re.compile(r"<([a-z_]+)>")
-SECRET = "a-long-random-secret-of-a-resource"
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One block of the page. where: its heading, for a failure's text."""
+    """One block of the page. where: its heading, for a failure's text. wait_s: what the text before it says."""
 
     where: str
+    wait_s: int
     method: str
     target: str
     headers: dict[str, str]
@@ -46,11 +49,12 @@ class Exchange:
 
 
 def exchanges(text: str) -> Iterator[Exchange]:
-    heading = ""
+    heading, wait_s = "", 0
     for part in re.split(r"(^## [^\n]*$|^```http\n.*?^```$)", text, flags=re.MULTILINE | re.DOTALL):
         if part.startswith("## "):
             heading = part[3:]
         if not part.startswith("```http"):
+            wait_s = 5 if "Five seconds later" in part else 0
             continue
         request, answer = re.split(r"^HTTP/1\.1 ", part[8:-4], flags=re.MULTILINE)[-2:]
         # A line that begins with a space goes on where the one before it ended.
@@ -62,6 +66,7 @@ def exchanges(text: str) -> Iterator[Exchange]:
         status, *answer_headers = answer_head.splitlines()
         yield Exchange(
             heading,
+            wait_s,
             method,
             target,
             dict(h.split(": ", 1) for h in headers),
@@ -125,38 +130,49 @@ class Reader:
             assert told == found, (where, told, found)
 
 
-def documented_door(**changes: object) -> Door:
-    resource = ClientSettings(
-        "rs-time",
-        "Time",
-        auth_method="client_secret_basic",
-        grant_types=("client_credentials",),
-        tenant="acme",
-        secret_sha256=hashlib.sha256(SECRET.encode()).hexdigest(),
-        resource="/mcp/time",
-    )
-    return make_door(clients=(*registered_clients(), resource), **changes)
+CLIENTS = (
+    *registered_clients(),
+    confidential("rs-time", resource="/mcp/time"),
+    confidential("planner", resource="/a2a/planner"),
+    confidential("app", grant_types=("urn:ietf:params:oauth:grant-type:jwt-bearer",)),
+    ClientSettings("desk", "A desk", redirect_uris=("http://127.0.0.1/callback",), tenant="acme"),
+    TV,
+)
 
 
 async def test_every_exchange_of_the_page_is_answered_as_it_says(root: Path) -> None:
     text = (root / "docs" / "oauth.md").read_text(encoding="utf-8")
-    door = documented_door()
-    await door.user()
-    numbers = iter(range(1000))
+    door = make_door(resources=(*RESOURCES, *AGENTS), clients=CLIENTS, device_grant=True, trusted_issuers=issuers())
+    ada = await door.user(scopes=("*",))
+    door.identity.links.link("acme", IDP, "00u1", ada.subject)
+    numbers, holder = iter(range(1000)), Holder()
     known = {
         "challenge": challenge_of(VERIFIER),
         "verifier": VERIFIER,
         "password": PASSWORD,
-        "resource_credentials": base64.b64encode(f"rs-time:{SECRET}".encode()).decode(),
+        "resource_credentials": basic("rs-time"),
+        "planner_credentials": basic("planner"),
+        "app_credentials": basic("app"),
     }
-    made = {"assertion": lambda: assertion(door, jti=f"n{next(numbers)}")}
+    made = {
+        "assertion": lambda: assertion(door, jti=f"n{next(numbers)}"),
+        "proof": lambda: holder.proof("POST", f"{door.origin}/token", now_s=door.clock.now_us() // 1_000_000),
+        "persons_token": lambda: token_of(door, ada),
+        "id_jag": lambda: id_jag(door),
+    }
     done = 0
     async with door.http() as http:
         reader = Reader(http, known, made)
         for one in exchanges(text):
+            door.clock.advance(one.wait_s)
             await reader.send(one)
             done += 1
-    assert done == text.count("```http\n") >= 15
+    assert done == text.count("```http\n") >= 25
+    assert door.verified(reader.known["exchanged_token"]).subject == ada.subject
+
+
+def basic(client_id: str) -> str:
+    return base64.b64encode(f"{client_id}:{SECRET}".encode()).decode()
 
 
 def test_the_reader_of_the_page_notices_what_is_not_so() -> None:
