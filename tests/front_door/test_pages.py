@@ -6,6 +6,7 @@ A real listener with TLS and the edge in front, a client's callback on loopback;
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 
 pytest.importorskip("selenium", reason="not installed: requirements/install.sh conformance")
 
-from selenium.common.exceptions import NoSuchElementException, NoSuchFrameException
+from selenium.common.exceptions import NoSuchElementException, NoSuchFrameException, StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -47,7 +48,15 @@ class Person:
         home.client.queries.clear()
 
     def find(self, css: str) -> WebElement:
+        """Return the first element; the page may be one that is only just coming."""
+        wait(lambda: self.has(css), css)
         return self.chrome.find_element(By.CSS_SELECTOR, css)
+
+    def text(self, css: str) -> str:
+        """Return an element's text, of whichever page is there when it is read."""
+        kept: list[str] = []
+        wait(lambda: kept.append(self.find(css).text) is None, f"the text of {css}")
+        return kept[-1]
 
     def has(self, css: str) -> bool:
         return bool(self.chrome.find_elements(By.CSS_SELECTOR, css))
@@ -90,8 +99,9 @@ class Person:
 def wait(true: Callable[[], bool], what: str, *, within_s: float = 8.0) -> None:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        if true():
-            return
+        with contextlib.suppress(NoSuchElementException, StaleElementReferenceException):
+            if true():
+                return
         time.sleep(0.02)
     raise AssertionError(f"not within {within_s} s: {what}")
 
@@ -106,7 +116,7 @@ def ada(home: House, chrome: WebDriver) -> Person:
 
 def test_a_person_signs_in_allows_and_the_program_is_answered(ada: Person) -> None:
     ada.ask()
-    text = ada.find("main").text
+    text = ada.text("main")
     for shown in ("app.example", "Example Agent", ada.name, "127.0.0.1", "Read from “time”", "any program"):
         assert shown in text
     ada.allow()
@@ -137,9 +147,9 @@ def test_ui_09_a_connection_is_listed_and_ended(ada: Person) -> None:
     time_here = f"{ada.home.url}/mcp/time"
     assert ada.home.door.verified(token, time_here).subject == ada.user.subject
     ada.chrome.get(f"{ada.home.url}/account/grants")
-    assert "app.example" in ada.find("main").text or "Example Agent" in ada.find("main").text
+    assert "app.example" in ada.text("main") or "Example Agent" in ada.text("main")
     ada.find("button[aria-label^='End the connection']").click()
-    wait(lambda: "No program is connected" in ada.find("main").text, "the connection is gone")
+    wait(lambda: "No program is connected" in ada.text("main"), "the connection is gone")
     with pytest.raises(Exception, match="token_invalid"):
         ada.home.door.verified(token, time_here)
     assert not ada.has("button[aria-label^='Forget']")
@@ -164,18 +174,18 @@ def test_a_wrong_password_is_said_in_a_summary_that_leads_to_the_field(ada: Pers
 def test_ui_04_no_name_of_a_client_becomes_more_than_text(ada: Person, at: int) -> None:
     ada.ask(f"https://app.example/x{at}.json")
     assert ada.script("return window.pwned") is None
-    assert "app.example" in ada.find("h1").text
+    assert "app.example" in ada.text("h1")
     assert not ada.has("main img, main iframe, main style, main svg, main base, main script")
     assert ada.script("return document.scripts.length") == 1
     assert ada.script("return document.forms.length") == 1
-    assert len(ada.find("h1 + p").text) < 100
+    assert len(ada.text("h1 + p")) < 100
     assert "\u202e" not in ada.chrome.page_source
     assert ada.script("return getComputedStyle(document.querySelector('main')).display") == "block"
 
 
 def test_ui_04_a_look_alike_is_marked(ada: Person) -> None:
     ada.ask(f"https://app.example/x{len(XSS) - 1}.json")
-    assert "mixes alphabets" in ada.find("main").text
+    assert "mixes alphabets" in ada.text("main")
 
 
 INJECT = """
@@ -359,7 +369,7 @@ def test_ui_06_reloading_prefetching_and_going_back_keep_the_page_working(ada: P
     assert "code" in ada.answer()
     # Once decided it is over: nothing that is still open can decide again.
     ada.chrome.get(consent)
-    assert "has ended" in ada.find("main").text
+    assert "has ended" in ada.text("main")
 
 
 def test_as_15_another_browser_cannot_finish_what_this_one_began(ada: Person, tmp_path: Any) -> None:
@@ -371,7 +381,7 @@ def test_as_15_another_browser_cannot_finish_what_this_one_began(ada: Person, tm
         chrome.get(f"{ada.home.url}/account/grants")
         eve.sign_in()
         chrome.get(consent)
-        assert "started in another browser" in eve.find("main").text
+        assert "started in another browser" in eve.text("main")
         assert not eve.has(ALLOW)
     ada.allow()
     assert "code" in ada.answer()
@@ -495,10 +505,10 @@ def test_a_person_connects_a_device_by_typing_what_it_shows(ada: Person) -> None
         field = ada.find("#user_code")
         assert field.get_attribute("value") == ""
         field.send_keys("BCDF-GHJK", Keys.ENTER)
-        assert "is not known" in ada.find("[role=alert]").text
+        assert "is not known" in ada.text("[role=alert]")
         ada.find("#user_code").send_keys(asked["user_code"].lower(), Keys.ENTER)
-        assert asked["user_code"] in ada.find("main").text
-        assert "device" in ada.find("h1").text
+        assert asked["user_code"] in ada.text("main")
+        assert "device" in ada.text("h1")
         wait(lambda: ada.find(ALLOW).is_enabled(), "Allow becomes usable")
         assert ada.script(PROBLEMS) == []
         ada.find(ALLOW).click()
@@ -515,9 +525,9 @@ def test_a_person_adds_a_second_factor_and_is_asked_for_it(ada: Person) -> None:
 
     ada.chrome.get(f"{ada.home.url}/account/security")
     ada.sign_in()
-    secret = base64.b32decode(ada.find("code.code").text.replace(" ", ""))
+    secret = base64.b32decode(ada.text("code.code").replace(" ", ""))
     ada.find("#code").send_keys(code(secret), Keys.ENTER)
-    wait(lambda: "confirms your sign-ins" in ada.find("main").text, "the factor is there")
+    wait(lambda: "confirms your sign-ins" in ada.text("main"), "the factor is there")
     clock.advance(30)
     ada.chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
     ada.ask(acr_values="mfa")

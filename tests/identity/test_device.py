@@ -246,6 +246,25 @@ async def test_metadata_tells_the_endpoint_where_it_is_on() -> None:
     assert GRANT_TYPE in metadata["grant_types_supported"]
 
 
+async def test_a_device_that_asks_for_more_waits_for_the_sign_in_that_gives_it() -> None:
+    door = device_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await signed_in(browser)
+        door.clock.advance(10)
+        fresh, strong = [(await ask(http, scope=f"time:read {step}")).json() for step in ("stepup:fresh", "stepup:mfa")]
+        assert 'action="/login"' in (await typed(browser, fresh["user_code"])).text
+        assert 'action="/login"' in (await typed(browser, strong["user_code"])).text
+        await browser.post("/logout", inputs_of((await browser.get("/account/grants")).text))
+        await signed_in(browser)
+        assert "stronger sign-in" in (await typed(browser, strong["user_code"])).text
+        await decided(browser, fresh["user_code"])
+        token = (await poll(http, fresh["device_code"])).json()
+        assert token["scope"] == "time:read stepup:fresh"
+        assert (await poll(http, strong["device_code"])).json()["error"] == "authorization_pending"
+
+
 def test_user_codes_have_no_vowels_fall_evenly_and_forgive_spelling() -> None:
     assert not set(codes.ALPHABET) & set("AEIOUY")
     assert len(codes.ALPHABET) == 20

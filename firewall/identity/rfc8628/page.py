@@ -22,7 +22,6 @@ from firewall.identity.people.pages import Pages, clean_name
 from firewall.identity.people.sessions import LoginSession, LoginSessions
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions, check_form_token
-from firewall.identity.records import SECOND_US
 from firewall.identity.resources import Resources
 from firewall.identity.rfc8628.codes import DeviceCodes, DeviceRequest, shown
 from firewall.identity.rfc9396.requested import details_json, read_details
@@ -32,7 +31,6 @@ from firewall.identity.standing import Standing
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, page_reply
 
-FRESH_S = 60
 _UNKNOWN = "This code is not known, or is no longer valid. Look at your device again."
 
 
@@ -172,15 +170,19 @@ class DevicePage:
         return session, asked, client, scopes, read_details(asked.details, asked.resource)
 
     def _weak(self, session: LoginSession, asked: DeviceRequest) -> FixedReply | None:
-        """Ask for another sign-in where this one is too weak or too old for the scopes; say so when it was just now."""
+        """Ask for another sign-in where this one is too weak or too old; say so when another would be no stronger.
+
+        A sign-in is as old as it was when the device asked: one that came after it is fresh.
+        """
         known = self._parts.resources.by_uri.get(asked.resource)
         allowed_s = levels.allowed_age_s(asked.scope, known) if known is not None else -1
-        age_s = self._parts.clock.now_us() // SECOND_US - session.auth_time
+        asked_s = asked.expires_s - self._parts.settings.device_lifetime_s
         steps = levels.steps(asked.scope)
-        stale = 0 <= allowed_s < age_s
-        if not stale and set(steps) <= set(levels.attained(steps, session.acr)):
+        stale = 0 <= allowed_s < asked_s - session.auth_time
+        strong = set(steps) <= set(levels.attained(steps, session.acr))
+        if strong and not stale:
             return None
-        if age_s <= FRESH_S:
+        if not strong and session.auth_time >= asked_s:
             return message(self._parts.pages, "weak", 403)
         return self._parts.sign_in.page(None, to="device", status=403)
 
