@@ -265,7 +265,6 @@ def build_identity(
             standing=grants.standing,
             throttle=throttle,
             pages=pages,
-            clock=clock,
             ids=ids,
             record=record,
         )

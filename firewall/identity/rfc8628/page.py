@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from firewall.core.errors import Malformed
 from firewall.core.permit import FixedReply
-from firewall.core.ports import Clock, Ids
+from firewall.core.ports import Ids
 from firewall.core.tool_details import ToolDetail
 from firewall.identity.clients.registry import Client, Clients
 from firewall.identity.oauth21.codes import CodeFacts
@@ -48,7 +48,6 @@ class DeviceParts:
     standing: Standing
     throttle: Throttle
     pages: Pages
-    clock: Clock
     ids: Ids
     record: Record
 
