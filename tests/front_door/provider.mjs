@@ -32,6 +32,8 @@ function begin() {
     claims: { openid: ["sub"], profile: ["name", "preferred_username"], groups: ["groups"] },
     scopes: ["openid", "profile", "groups"],
     conformIdTokenClaims: given.sparse === true,
+    // Its own guard against private addresses would keep it from the key set of a client on loopback.
+    fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     pkce: { required: () => true },
     features: {
       devInteractions: { enabled: true },
@@ -51,7 +53,9 @@ function begin() {
       return { accountId: sub, claims: async () => ({ sub, ...person }) };
     },
   });
-  provider.on("server_error", (_context, error) => process.stderr.write(`${error.stack}\n`));
+  for (const event of ["server_error", "grant.error"]) {
+    provider.on(event, (_context, error) => process.stderr.write(`${error.error_description ?? ""} ${error.error_detail ?? error.stack}\n`));
+  }
   answer = provider.callback();
 }
 

@@ -19,12 +19,13 @@ SECRET = "a-secret-of-forty-characters-or-more-than-that"
 CALLBACK = "http://127.0.0.1:51004/callback"
 
 
-def configuration(state: Path, issuer: str, **identity: Any) -> dict[str, Any]:
+def configuration(state: Path, issuer: str, method: str) -> dict[str, Any]:
     provider = {
         "issuer": issuer,
         "title": "Acme",
         "client_id": "bartizan",
-        "client_secret": "env:IDP_SECRET",
+        "client_secret": "env:IDP_SECRET" if method != "private_key_jwt" else "",
+        "client_auth": method,
         "scopes": ["openid", "profile", "groups"],
         "roles": {"agents": "dev"},
         "scopes_of": {"agents": ["files:*"]},
@@ -37,25 +38,32 @@ def configuration(state: Path, issuer: str, **identity: Any) -> dict[str, Any]:
             "passwords": "off",
             "providers": {"corp": provider},
             "clients": {"tool": {"name": "Tool", "redirect_uris": ["http://127.0.0.1/callback"]}},
-            **identity,
         },
         mcp={"files": {"url": "http://127.0.0.1:1/mcp", "network": "loopback"}},
     )
 
 
-async def test_a_person_of_a_provider_reaches_a_tool_through_a_node_of_several_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["client_secret_basic", "private_key_jwt"])
+async def test_a_person_of_a_provider_reaches_a_tool_through_a_node_of_several_workers(
+    tmp_path: Path, method: str
+) -> None:
+    """With private_key_jwt the provider fetches our key from the node itself: there is no secret at all."""
     # The provider must know our callback before the node has its port.
     given = settings(tmp_path)
     port = given["listeners"]["data"]["port"]
     origin = f"http://127.0.0.1:{port}"
     client = {
         "client_id": "bartizan",
-        "client_secret": SECRET,
         "redirect_uris": [f"{origin}/callback/corp"],
         "post_logout_redirect_uris": [f"{origin}/account/grants"],
+        "token_endpoint_auth_method": method,
     }
+    if method == "private_key_jwt":
+        client |= {"jwks_uri": f"{origin}/.well-known/client-jwks.json", "token_endpoint_auth_signing_alg": "ES256"}
+    else:
+        client["client_secret"] = SECRET
     with running([client], {"ada": {"name": "Ada L.", "groups": ["agents"]}}) as provider:
-        config = configuration(tmp_path / "state", provider.issuer)
+        config = configuration(tmp_path / "state", provider.issuer, method)
         config |= {"public_url": origin, "listeners": given["listeners"]}
         with started(config, tmp_path, environ={"IDP_SECRET": SECRET}):
             async with httpx2.AsyncClient(base_url=origin) as ours, httpx2.AsyncClient() as theirs:
