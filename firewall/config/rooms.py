@@ -264,7 +264,7 @@ def protected_resources(
         send, along = f"{name}:send", config.a2a[name].delegates if name in config.a2a else ()
         rules = _rules(asked, name)
         found.append(ProtectedResource(f"/a2a/{name}", title or name, (send, *along), (send,), (), rules, along=along))
-    if config.authzen.enabled:
+    if config.authzen.enforcers:
         found.append(AUTHZEN)
     if config.llm.models:
         found.append(ProtectedResource("/v1", "Language models", ("llm:invoke",), ("llm:invoke",)))
@@ -456,6 +456,7 @@ def sign_ins(config: Config) -> dict[str, UpstreamAuth]:
             kind=kind,  # type: ignore[arg-type]
             title=given.title,
             network=own.network or given.network,
+            ca_file=given.tls.ca_file,
             issuer=own.issuer,
             scopes=own.scopes,
             client_id=own.client_id,

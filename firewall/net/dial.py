@@ -174,11 +174,12 @@ class Dialler:
         timeout_s: float,
         headers: Headers = (),
         body: bytes | None = None,
+        ca_file: str = "",
     ) -> Fetched:
         """Return the answer of a GET, or of a POST when there is a body. Redirects are answers, never followed.
 
         url: https; http only where ``network`` is private or loopback, which is written down one by
-        one. Public URLs may name the ports of the settings only.
+        one. Public URLs may name the ports of the settings only. ca_file: PEM bundle instead of the system's roots.
         Raises UpstreamFault: blocked_address, unreachable, timeout, malformed, too_large, cut_stream.
         """
         parsed = self.check_url(url, network)
@@ -187,7 +188,14 @@ class Dialler:
 
             self._fetcher = Fetcher(self)
         return await self._fetcher.fetch(
-            purpose, parsed, network=network, max_bytes=max_bytes, timeout_s=timeout_s, headers=headers, body=body
+            purpose,
+            parsed,
+            network=network,
+            max_bytes=max_bytes,
+            timeout_s=timeout_s,
+            headers=headers,
+            body=body,
+            ca_file=ca_file,
         )
 
     def check_url(self, url: str, network: Network) -> URL:

@@ -13,18 +13,18 @@ from firewall.core.errors import UpstreamFault
 from firewall.net.address import Network
 from firewall.net.connector import fault_for, open_session, read_bounded
 from firewall.net.dial import Dialler, Fetched, Purpose
+from firewall.net.upstream import Target, tls_of
 from firewall.wire.http import URL
-
 
 CONNECT_S: Final = 3.0  # less than for upstreams: what a stranger names does not get our patience
 
 
 class Fetcher:
-    """One session per network permission."""
+    """One session per network permission and bundle of roots."""
 
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
-        self._sessions: dict[Network, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[Network, str], aiohttp.ClientSession] = {}
 
     async def fetch(
         self,
@@ -36,11 +36,13 @@ class Fetcher:
         timeout_s: float,
         headers: Headers,
         body: bytes | None,
+        ca_file: str = "",
     ) -> Fetched:
         """Return the answer; see `Dialler.fetch`."""
-        session = self._sessions.get(network)
+        session = self._sessions.get((network, ca_file))
         if session is None:
-            session = self._sessions[network] = open_session(self._dialler, network)
+            tls = tls_of(Target(str(url), network, ca_file)) if ca_file else None
+            session = self._sessions[network, ca_file] = open_session(self._dialler, network, tls=tls)
         sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         sent.setdefault("User-Agent", f"bartizan ({purpose.value})")
         sent["Accept-Encoding"] = "identity"

@@ -7,72 +7,48 @@ an upstream is never tried with somebody else's credential because the caller's 
 The inbound token is not within reach here: a Principal does not carry it (RS-16). Only people have grants
 and can be spoken for; a service is served by client credentials or a static secret.
 
-Hot path: one dictionary look-up per request. Tokens are kept in memory for four fifths of their life, per
-worker, and looked at again whenever the node's epoch moved; what is asked of others is single-flight.
+Hot path: one dictionary look-up per request. Tokens are kept for four fifths of their life (`presented`);
+what is asked of others is single-flight.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from firewall.core.action import Headers
-from firewall.core.errors import BartizanError, ConsentNeeded, Malformed, UpstreamFault
-from firewall.core.ports import Clock, SharedMarks
+from firewall.core.errors import BartizanError, ConsentNeeded, UpstreamFault
+from firewall.core.ports import Clock
 from firewall.core.principal import Principal
 from firewall.identity.records import SECOND_US
 from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.settings import Record
-from firewall.identity.upstream.asks import Asks
 from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
-from firewall.identity.upstream.discovery import Discovery, Found
-from firewall.identity.upstream.grants import Place, UpstreamGrant, UpstreamGrants
-from firewall.identity.upstream.metadata import parse_challenge
+from firewall.identity.upstream.discovery import Discovery
+from firewall.identity.upstream.grants import UpstreamGrant, UpstreamGrants
 from firewall.identity.upstream.minting import Minted, Minting
-from firewall.identity.upstream.our_client import OurClient
-from firewall.identity.upstream.registration import Registrations
+from firewall.identity.upstream.personal import AGAIN_S, Caller, Personal, more_scopes
+from firewall.identity.upstream.presented import Presented, PresentedTokens, Slot, header_of
 from firewall.identity.upstream.settings import WAYS, UpstreamAuth, Way
-from firewall.identity.upstream.token_client import TokenClient, TokenRefused
-from firewall.net.renewing import LiveHeader, Renew
-from firewall.wire import oauth
+from firewall.net.renewing import LiveHeader
 
-KEPT: Final = 20_000
-AGAIN_S: Final = 30  # a credential as young as this was not refused for its age
-CONNECT: Final = "/upstream/connect/"
-
-Slot = tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A header that may be presented. until_us: 0 without end. version: of a grant's row, 0 for a minted token."""
-
-    header: LiveHeader
-    until_us: int
-    epoch: int
-    place: Place | None = None
-    grant_id: str = ""
-    version: int = 0
+TOLD_S: Final = 60  # between two records of one problem of one upstream
+TOLD: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerParts:
-    """What the broker works with."""
+    """What the broker works with. auths: upstreams with a sign-in; the others are served by ``static`` alone."""
 
-    public_url: str
     auths: Mapping[str, UpstreamAuth]
     static: StaticUpstreamCredentials
     discovery: Discovery
-    registrations: Registrations
-    tokens: TokenClient
     minting: Minting
+    personal: Personal
+    presented: PresentedTokens
     grants: UpstreamGrants
-    asks: Asks
     signer: DPoPSigner
-    marks: SharedMarks
     clock: Clock
     record: Record
 
@@ -84,8 +60,7 @@ class UpstreamBroker:
         for name, auth in parts.auths.items():
             auth.check(name)
         self._parts = parts
-        self._kept: OrderedDict[Slot, _Kept] = OrderedDict()
-        self._locks: dict[Slot, asyncio.Lock] = {}
+        self._told: dict[tuple[str, str, str], int] = {}
 
     @property
     def providers(self) -> frozenset[str]:
@@ -98,307 +73,107 @@ class UpstreamBroker:
 
     async def headers_for(self, principal: Principal, upstream: str) -> Headers:
         """Return the credential headers; see the port. Raises ConsentNeeded, UpstreamFault("credentials")."""
-        auth = self._parts.auths.get(upstream)
-        if auth is None:
-            return await self._parts.static.headers_for(principal, upstream)
-        way = self._way(principal, upstream, auth)
-        if way == "":
-            return await self._parts.static.headers_for(principal, upstream)
+        parts = self._parts
+        auth = parts.auths.get(upstream)
+        way = self._way(principal, upstream, auth) if auth is not None else None
+        if auth is None or way is None:
+            return await parts.static.headers_for(principal, upstream)
         slot = _slot(principal, upstream, way)
-        kept = self._live(slot)
-        if kept is not None:
-            return (kept.header,)
-        lock = self._locks.setdefault(slot, asyncio.Lock())
-        try:
-            async with lock:
-                kept = self._live(slot) or await self._obtain(slot, principal, upstream, auth, way)
-        finally:
-            if not lock.locked():
-                self._locks.pop(slot, None)
+        kept = parts.presented.live(slot)
+        if kept is None:
+            async with parts.presented.alone(slot):
+                kept = parts.presented.live(slot) or await self._obtain(Caller(principal, upstream, auth, slot), way)
         return (kept.header,)
 
     def key_for(self, principal: Principal, upstream: str) -> str:
         """Return the pool key: a session opened with one person's credential is nobody else's."""
-        auth = self._parts.auths.get(upstream)
+        parts, tenant = self._parts, principal.tenant
+        auth = parts.auths.get(upstream)
         if auth is None:
-            return self._parts.static.key_for(principal, upstream)
-        way = next((w for w in WAYS if w in auth.ways and (w == "client" or _is_person(principal))), "")
-        if way in ("", "client"):
-            return f"{principal.tenant}/{way or 'static'}"
+            return parts.static.key_for(principal, upstream)
+        way = _first(principal, auth)
+        if way is None or way == "client":
+            return f"{tenant}/{way or 'static'}"
         if way != "user":
-            return f"{principal.tenant}/{way}/{principal.issuer}/{principal.subject}"
-        kept = self._live(_slot(principal, upstream, "user"))
+            return f"{tenant}/{way}/{principal.issuer}/{principal.subject}"
+        kept = parts.presented.live(_slot(principal, upstream, way))
+        newest: UpstreamGrant | None
         if kept is not None:
-            return f"{principal.tenant}/user/{principal.subject}/{kept.grant_id}"
-        # An account that was linked anew is another account: its sessions are not the old one's.
-        newest = max(
-            self._parts.grants.of_person(principal.tenant, principal.subject, upstream), key=_linked, default=None
-        )
-        return f"{principal.tenant}/user/{principal.subject}/{newest.grant_id if newest else ''}"
-
-    def forget(self, tenant: str, subject: str, upstream: str) -> None:
-        """Drop what this worker remembers of a person's grant; others see it by the epoch."""
-        self._kept.pop((tenant, upstream, "user", subject), None)
-
-    # -- choosing ------------------------------------------------------------------------------------------
-
-    def _way(self, principal: Principal, upstream: str, auth: UpstreamAuth) -> Way | str:
-        person = _is_person(principal)
-        for way in WAYS:
-            if way in auth.ways and (person or way == "client"):
-                return way
-        if self._parts.static.has(upstream):
-            return ""
-        raise ConsentNeeded(upstream)
-
-    def _live(self, slot: Slot) -> _Kept | None:
-        """Return what is kept for a slot if it may still be presented."""
-        kept = self._kept.get(slot)
-        if kept is None or (kept.until_us and self._parts.clock.now_us() >= kept.until_us):
-            return None
-        epoch = self._parts.marks.epoch()
-        if kept.epoch != epoch:
-            if kept.place is not None:
-                grant = self._parts.grants.find(kept.place)
-                if grant is None or (grant.grant_id, grant.version) != (kept.grant_id, kept.version):
-                    del self._kept[slot]
-                    return None
-                auth = self._parts.auths[kept.place.upstream]
-                if self._parts.discovery.issuer(kept.place.upstream, auth) != kept.place.issuer:
-                    del self._kept[slot]
-                    return None
-            kept.epoch = epoch
-        return kept
-
-    async def _obtain(self, slot: Slot, principal: Principal, upstream: str, auth: UpstreamAuth, way: str) -> _Kept:
-        epoch = self._parts.marks.epoch()
-        found = await self._parts.discovery.find(upstream, auth)
-        if way == "user":
-            kept = await self._granted(slot, principal, upstream, auth, found, epoch)
+            newest = kept.grant
         else:
-            minted = await self._parts.minting.mint(way, principal, upstream, auth, found)
-            kept = self._minted(slot, principal, upstream, auth, way, minted, epoch)
-        return self._keep(slot, kept)
+            found = parts.grants.of_person(tenant, principal.subject, upstream)
+            newest = max(found, key=lambda grant: grant.linked_us, default=None)
+        # An account that was linked anew is another account: its sessions are not the old one's.
+        return f"{tenant}/user/{principal.subject}/{newest.grant_id if newest else ''}"
 
-    def _keep(self, slot: Slot, kept: _Kept) -> _Kept:
-        self._kept[slot] = kept
-        self._kept.move_to_end(slot)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return kept
+    def _way(self, principal: Principal, upstream: str, auth: UpstreamAuth) -> Way | None:
+        """Return the way that fits a caller, None for the static secret. Raises ConsentNeeded: nothing fits."""
+        way = _first(principal, auth)
+        if way is None and not self._parts.static.has(upstream):
+            raise ConsentNeeded(upstream)
+        return way
 
-    # -- a person's own grant ----------------------------------------------------------------------------
-
-    async def _granted(
-        self, slot: Slot, principal: Principal, upstream: str, auth: UpstreamAuth, found: Found, epoch: int
-    ) -> _Kept:
-        client = self._parts.registrations.known(upstream, auth, found.server)
-        grant = self._parts.grants.find(place_of(principal, upstream, found, client)) if client else None
-        if grant is None or client is None:
-            raise self._ask(principal, upstream)
-        if grant.renew_us and self._parts.clock.now_us() >= grant.renew_us:
-            grant = await self._renewed(principal, upstream, auth, found, client, grant)
-        return self._present(slot, principal, upstream, auth, grant, epoch)
-
-    def _present(
-        self, slot: Slot, principal: Principal, upstream: str, auth: UpstreamAuth, grant: UpstreamGrant, epoch: int
-    ) -> _Kept:
-        async def renew(status: int, challenge: str) -> LiveHeader | None:
-            return await self._refused(slot, principal, upstream, auth, grant, status, challenge)
-
-        header = self._header(principal.tenant, upstream, grant.token_type, grant.access_token, renew)
-        # A token that could not be renewed a moment ago is used to its end, and renewal tried again meanwhile.
-        until_us = grant.renew_us
-        now_us = self._parts.clock.now_us()
-        if until_us and until_us <= now_us:
-            until_us = min(grant.expires_us, now_us + AGAIN_S * SECOND_US)
-        return _Kept(header, until_us, epoch, grant.place, grant.grant_id, grant.version)
-
-    async def _renewed(
-        self,
-        principal: Principal,
-        upstream: str,
-        auth: UpstreamAuth,
-        found: Found,
-        client: OurClient,
-        grant: UpstreamGrant,
-        *,
-        refused: bool = False,
-    ) -> UpstreamGrant:
-        """Return the grant with a fresh access token. refused: the present one is of no use any more.
-
-        Raises ConsentNeeded when its server has ended the grant, UpstreamFault when it cannot be asked.
-        """
-        if not grant.refresh_token:
-            self._parts.grants.drop(grant.place)
-            raise self._ask(principal, upstream)
-
-        async def renew(now: UpstreamGrant) -> UpstreamGrant:
-            form = {
-                "grant_type": "refresh_token",
-                "refresh_token": now.refresh_token,
-                "resource": found.resource if auth.send_resource else "",
-            }
-            bound = (principal.tenant, upstream) if now.token_type == "dpop" else None  # noqa: S105  a type
-            reply = await self._parts.tokens.ask(found.server, client, form, network=auth.network, bound=bound)
-            now_us = self._parts.clock.now_us()
-            return replace(
-                now,
-                access_token=reply.access_token,
-                refresh_token=reply.refresh_token or now.refresh_token,
-                obtained_us=now_us,
-                expires_us=now_us + reply.expires_in * SECOND_US if reply.expires_in else 0,
-                scopes=reply.scopes or now.scopes,
-                token_type=reply.token_type,
-            )
-
+    async def _obtain(self, caller: Caller, way: Way) -> Presented:
+        parts = self._parts
         try:
-            fresh = await self._parts.grants.renewed(grant, renew)
-        except TokenRefused as error:
-            self._note("identity.upstream.refresh_refused", principal, upstream, code=error.code)
-            if error.code != "invalid_grant":
-                raise UpstreamFault("credentials", f"{upstream}: its token endpoint refused a renewal") from None
-            self._parts.grants.drop(grant.place)
-            raise self._ask(principal, upstream) from None
-        except UpstreamFault:
-            # Its server is down: what has not expired is still good (OP-08).
-            if refused or (grant.expires_us and self._parts.clock.now_us() >= grant.expires_us):
-                raise
-            return grant
-        if fresh is None:
-            raise self._ask(principal, upstream)
-        self._note("identity.upstream.refreshed", principal, upstream)
-        return fresh
+            found = await parts.discovery.find(caller.upstream, caller.auth)
+            if way == "user":
+                return parts.presented.keep(caller.slot, await parts.personal.obtain(caller, found))
+            epoch = parts.presented.epoch()
+            minted = await parts.minting.mint(way, caller.principal, caller.upstream, caller.auth, found)
+            return parts.presented.keep(caller.slot, self._minted(caller, way, minted, epoch))
+        except ConsentNeeded:
+            raise
+        except UpstreamFault as error:
+            self._tell(caller.upstream, error)
+            raise
 
-    async def _refused(
-        self,
-        slot: Slot,
-        principal: Principal,
-        upstream: str,
-        auth: UpstreamAuth,
-        grant: UpstreamGrant,
-        status: int,
-        challenge: str,
-    ) -> LiveHeader | None:
-        """The upstream refused a person's token: look for its server again, renew once, or ask the person."""
-        if status == 403:
-            raise self._ask(principal, upstream, _more(grant.scopes, challenge))
-        found = await self._parts.discovery.find(upstream, auth, challenge=challenge)
-        if found.server.issuer != grant.place.issuer or found.resource != grant.place.resource:
-            self._kept.pop(slot, None)
-            raise self._ask(principal, upstream)
-        client = self._parts.registrations.known(upstream, auth, found.server)
-        if client is None or client.client_id != grant.place.client_id:
-            self._kept.pop(slot, None)
-            raise self._ask(principal, upstream)
-        now = self._parts.grants.find(grant.place)
-        if now is None:
-            self._kept.pop(slot, None)
-            raise self._ask(principal, upstream)
-        epoch = self._parts.marks.epoch()
-        async with self._locks.setdefault(slot, asyncio.Lock()):
-            if (now.grant_id, now.version) == (grant.grant_id, grant.version):
-                if self._parts.clock.now_us() < now.obtained_us + AGAIN_S * SECOND_US and now.version > 1:
-                    return None  # it was renewed a moment ago: age is not what is wrong with it
-                self._kept.pop(slot, None)
-                now = await self._renewed(principal, upstream, auth, found, client, now, refused=True)
-            return self._keep(slot, self._present(slot, principal, upstream, auth, now, epoch)).header
+    def _minted(self, caller: Caller, way: Way, minted: Minted, epoch: int) -> Presented:
+        parts = self._parts
 
-    # -- tokens that are made for us ---------------------------------------------------------------------
-
-    def _minted(
-        self,
-        slot: Slot,
-        principal: Principal,
-        upstream: str,
-        auth: UpstreamAuth,
-        way: str,
-        minted: Minted,
-        epoch: int,
-    ) -> _Kept:
         async def renew(status: int, challenge: str) -> LiveHeader | None:
-            now_us = self._parts.clock.now_us()
-            more = _more(minted.scopes, challenge) if status == 403 else ()
+            more = more_scopes(minted.scopes, challenge) if status == 403 else ()
             if status == 403 and set(more) <= set(minted.scopes):
                 return None
-            if status == 401 and now_us < minted.obtained_us + AGAIN_S * SECOND_US and minted.renewed:
-                return None
-            self._kept.pop(slot, None)
-            found = await self._parts.discovery.find(upstream, auth, challenge=challenge)
-            fresh = await self._parts.minting.mint(way, principal, upstream, auth, found, scopes=more)
-            again = replace(fresh, renewed=True)
-            here = self._parts.marks.epoch()
-            return self._keep(slot, self._minted(slot, principal, upstream, auth, way, again, here)).header
+            young = parts.clock.now_us() < minted.obtained_us + AGAIN_S * SECOND_US
+            if status == 401 and young and minted.renewed:
+                return None  # it was made anew a moment ago: age is not what is wrong with it
+            parts.presented.drop(caller.slot)
+            found = await parts.discovery.find(caller.upstream, caller.auth, challenge=challenge)
+            here = parts.presented.epoch()
+            fresh = await parts.minting.mint(way, caller.principal, caller.upstream, caller.auth, found, scopes=more)
+            again = self._minted(caller, way, replace(fresh, renewed=True), here)
+            return parts.presented.keep(caller.slot, again).header
 
-        header = self._header(principal.tenant, upstream, minted.token_type, minted.token, renew)
-        return _Kept(header, minted.until_us, epoch)
+        tenant = caller.principal.tenant
+        header = header_of(parts.signer, tenant, caller.upstream, minted.token_type, minted.token, renew)
+        return Presented(header, minted.until_us, epoch)
 
-    def _header(self, tenant: str, upstream: str, token_type: str, token: str, renew: Renew) -> LiveHeader:
-        if token_type != "dpop":  # noqa: S105  a type
-            return LiveHeader(b"authorization", f"Bearer {token}".encode("ascii"), renew)
-        proofs = Proofs(self._parts.signer, tenant, upstream, token)
-        return LiveHeader(b"authorization", f"DPoP {token}".encode("ascii"), renew, proofs)
-
-    # -- asking ------------------------------------------------------------------------------------------
-
-    def _ask(self, principal: Principal, upstream: str, scopes: tuple[str, ...] = ()) -> ConsentNeeded:
-        ask = self._parts.asks.begin(principal, upstream, scopes)
-        link = f"{self._parts.public_url}{CONNECT}{upstream}?ask={ask.ask_id}"
-        return ConsentNeeded(upstream, link, ask.ask_id)
-
-    def _note(self, event: str, principal: Principal, upstream: str, *, code: str = "") -> None:
-        facts = {"tenant": principal.tenant, "sub": principal.subject, "client_id": principal.client_id}
+    def _tell(self, upstream: str, error: UpstreamFault) -> None:
+        """Record why an upstream's credential cannot be had, and the mend: once a minute, not once a call."""
+        slot = (upstream, error.code, error.detail)
+        now_us = self._parts.clock.now_us()
+        if now_us < self._told.get(slot, 0):
+            return
+        if len(self._told) >= TOLD:
+            self._told.clear()
+        self._told[slot] = now_us + TOLD_S * SECOND_US
+        facts = {"upstream": upstream, "code": error.code, "detail": error.detail, "fix": error.fix}
         try:
-            self._parts.record(event, {**facts, "upstream": upstream, **({"code": code} if code else {})})
+            self._parts.record("identity.upstream.failed", {k: v for k, v in facts.items() if v})
         except BartizanError:
             pass  # the exchange that needs the credential is recorded by itself, or refused
 
 
-@dataclass(frozen=True, slots=True)
-class Proofs:
-    """Makes the proof of each request that carries one bound token; implements `net.renewing.Signs`."""
-
-    signer: DPoPSigner
-    tenant: str
-    upstream: str
-    token: str = field(repr=False)
-
-    def proof(self, method: str, url: str) -> tuple[bytes, bytes]:
-        """Return the header."""
-        made = self.signer.proof(self.tenant, self.upstream, method=method, url=url, token=self.token)
-        return b"dpop", made.encode("ascii")
-
-    def again(self, url: str, status: int, headers: Mapping[str, str]) -> bool:
-        """Return whether an answer asks for the same request with a nonce that it told."""
-        return self.signer.wants_retry(self.tenant, self.upstream, url, status, headers)
+def _first(principal: Principal, auth: UpstreamAuth) -> Way | None:
+    person = principal.kind == "user"
+    return next((way for way in WAYS if way in auth.ways and (person or way == "client")), None)
 
 
-def place_of(principal: Principal, upstream: str, found: Found, client: OurClient) -> Place:
-    """Return where a caller's grant stands (CL-06)."""
-    return Place(principal.tenant, principal.subject, upstream, found.resource, found.server.issuer, client.client_id)
-
-
-def _is_person(principal: Principal) -> bool:
-    return principal.kind == "user"
-
-
-def _slot(principal: Principal, upstream: str, way: str) -> Slot:
-    """Return the key of a cached token (oauth reference §6.4). The resource is the upstream's; scopes are its setting's."""
+def _slot(principal: Principal, upstream: str, way: Way) -> Slot:
+    """Return the key of a cached token (oauth reference §6.4); resource and scopes are settings of the upstream."""
     if way == "client":
         return (principal.tenant, upstream, way)
     if way == "user":
         return (principal.tenant, upstream, way, principal.subject)
     return (principal.tenant, upstream, way, principal.subject, principal.issuer, principal.client_id, principal.acr)
-
-
-def _linked(grant: UpstreamGrant) -> int:
-    return grant.linked_us
-
-
-def _more(scopes: tuple[str, ...], challenge: str) -> tuple[str, ...]:
-    """Return the union of what was given and what a challenge asks for (MCP 2026-07-28, step-up)."""
-    try:
-        asked = oauth.parse_scope(parse_challenge(challenge).scope)
-    except Malformed:
-        asked = ()
-    return tuple(dict.fromkeys((*scopes, *asked)))[: oauth.SCOPES]

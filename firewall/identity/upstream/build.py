@@ -29,10 +29,12 @@ from firewall.identity.upstream.broker import BrokerParts, UpstreamBroker
 from firewall.identity.upstream.connecting import Legs
 from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.identity.upstream.discovery import Discovery, Fetcher
-from firewall.identity.upstream.grants import UpstreamGrants
+from firewall.identity.upstream.grants import UpstreamGrant, UpstreamGrants
 from firewall.identity.upstream.minting import Minting
 from firewall.identity.upstream.our_client import JWKS_PATH, ClientIdentity
 from firewall.identity.upstream.pages import ConnectPages, ConnectParts
+from firewall.identity.upstream.personal import Personal, PersonalParts
+from firewall.identity.upstream.presented import PresentedTokens
 from firewall.identity.upstream.registration import Registrations
 from firewall.identity.upstream.settings import UpstreamAuth
 from firewall.identity.upstream.subjects import SubjectTokens
@@ -125,19 +127,37 @@ def build_upstreams(
     asks = Asks(store, clock, ids)
     verifier = TokenVerifier(given.fetcher, clock)
     minting = Minting(identity, registrations, discovery, tokens, verifier, subjects, clock, record)
-    broker = UpstreamBroker(
-        BrokerParts(
+
+    def stands(grant: UpstreamGrant) -> bool:
+        now, name = grants.find(grant.place), grant.place.upstream
+        same = now is not None and (now.grant_id, now.version) == (grant.grant_id, grant.version)
+        return same and discovery.issuer(name, given.auths[name]) == grant.place.issuer
+
+    presented = PresentedTokens(marks, clock, stands)
+    personal = Personal(
+        PersonalParts(
             public_url=settings.public_url,
-            auths=given.auths,
-            static=StaticUpstreamCredentials(given.static, given.environment),
             discovery=discovery,
             registrations=registrations,
             tokens=tokens,
-            minting=minting,
             grants=grants,
+            presented=presented,
             asks=asks,
             signer=signer,
-            marks=marks,
+            clock=clock,
+            record=record,
+        )
+    )
+    broker = UpstreamBroker(
+        BrokerParts(
+            auths=given.auths,
+            static=StaticUpstreamCredentials(given.static, given.environment),
+            discovery=discovery,
+            minting=minting,
+            personal=personal,
+            presented=presented,
+            grants=grants,
+            signer=signer,
             clock=clock,
             record=record,
         )

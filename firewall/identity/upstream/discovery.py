@@ -60,6 +60,7 @@ class Fetcher(Protocol):
         timeout_s: float,
         headers: Headers = (),
         body: bytes | None = None,
+        ca_file: str = "",
     ) -> Fetched:
         """Return the answer of a GET, or of a POST with a body, without redirects. Raises UpstreamFault."""
 
@@ -203,6 +204,7 @@ class Discovery:
                 timeout_s=FETCH_S,
                 headers=_PROBE if auth.kind == "mcp" else _JSON,
                 body=_PING if auth.kind == "mcp" else None,
+                ca_file=auth.ca_file,
             )
         except UpstreamFault:
             return Challenge()
@@ -221,7 +223,7 @@ class Discovery:
                 raise Malformed("resource_metadata", "origin")
             places = (told.metadata_url, *places)
         for place in places:
-            fetched = await self._get(Purpose.RESOURCE_METADATA, place, auth.network)
+            fetched = await self._get(Purpose.RESOURCE_METADATA, place, auth)
             if fetched.status == 200:
                 return metadata.parse_resource_metadata(fetched.body, auth.url)
             if fetched.status >= 500 or fetched.status == 429:
@@ -242,7 +244,7 @@ class Discovery:
         clear = auth.network != "public"
         metadata.check_clear(issuer, clear=clear)
         for place in metadata.server_metadata_urls(issuer):
-            fetched = await self._get(Purpose.IDP_METADATA, place, auth.network)
+            fetched = await self._get(Purpose.IDP_METADATA, place, auth)
             if fetched.status == 200:
                 return metadata.parse_server_metadata(fetched.body, issuer, clear=clear, origins=auth.origins)
             if fetched.status >= 500 or fetched.status == 429:
@@ -258,9 +260,15 @@ class Discovery:
             )
         raise Malformed("server_metadata", "missing")
 
-    async def _get(self, purpose: Purpose, url: str, network: Network) -> Fetched:
+    async def _get(self, purpose: Purpose, url: str, auth: UpstreamAuth) -> Fetched:
         return await self._fetcher.fetch(
-            purpose, url, network=network, max_bytes=metadata.DOCUMENT_BYTES, timeout_s=FETCH_S, headers=_JSON
+            purpose,
+            url,
+            network=auth.network,
+            max_bytes=metadata.DOCUMENT_BYTES,
+            timeout_s=FETCH_S,
+            headers=_JSON,
+            ca_file=auth.ca_file,
         )
 
 

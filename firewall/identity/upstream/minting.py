@@ -98,7 +98,9 @@ class Minting:
                 reply = await self._id_jag(principal, auth, found, client, form, bound)
             else:
                 asked = {"grant_type": "client_credentials", **form}
-                reply = await self._tokens.ask(server, client, asked, network=auth.network, bound=bound)
+                reply = await self._tokens.ask(
+                    server, client, asked, network=auth.network, ca_file=auth.ca_file, bound=bound
+                )
         except TokenRefused as error:
             self._note(principal, upstream, way, error.code)
             raise UpstreamFault(
@@ -106,7 +108,7 @@ class Minting:
             ) from None
         if way != "client":
             audience = auth.expected_audience or found.resource
-            await self._verifier.check(reply.access_token, server, audience, network=auth.network)
+            await self._verifier.check(reply.access_token, server, audience, network=auth.network, ca_file=auth.ca_file)
         self._note(principal, upstream, way, "")
         now_us = self._clock.now_us()
         until_us = now_us + (reply.expires_in or DEFAULT_S) * SECOND_US * 4 // 5
@@ -137,6 +139,7 @@ class Minting:
                 **form,
             },
             network=auth.network,
+            ca_file=auth.ca_file,
             bound=bound,
         )
         if reply.issued_token_type != ACCESS_TOKEN:
@@ -159,7 +162,9 @@ class Minting:
                 "the person's identity provider gave nothing that an ID-JAG can be asked for with",
                 fix="the person signs in again through the identity provider",
             )
-        about = UpstreamAuth(url=auth.idp, issuer=auth.idp, network=auth.network, origins=auth.origins)
+        about = UpstreamAuth(
+            url=auth.idp, issuer=auth.idp, network=auth.network, ca_file=auth.ca_file, origins=auth.origins
+        )
         idp = (await self._discovery.find("idp", about)).server
         ours = self._registrations.registered(auth.idp_client_id, auth.idp_secret, "", idp)
         given = await self._tokens.ask(
@@ -175,12 +180,15 @@ class Minting:
                 "resource": found.resource,
             },
             network=auth.network,
+            ca_file=auth.ca_file,
             assertion=True,
         )
         if given.issued_token_type != ID_JAG:
             raise UpstreamFault("credentials", "the identity provider gave another kind of token than an ID-JAG")
         asked = {"grant_type": JWT_BEARER, "assertion": given.access_token, **form}
-        return await self._tokens.ask(found.server, client, asked, network=auth.network, bound=bound)
+        return await self._tokens.ask(
+            found.server, client, asked, network=auth.network, ca_file=auth.ca_file, bound=bound
+        )
 
     def _note(self, principal: Principal, upstream: str, way: str, refused: str) -> None:
         event = "identity.upstream.refused" if refused else "identity.upstream.obtained"

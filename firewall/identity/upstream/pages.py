@@ -30,11 +30,11 @@ from firewall.identity.serve import Handler
 from firewall.identity.settings import IdentitySettings, Record
 from firewall.identity.throttle import Throttle
 from firewall.identity.upstream.asks import Ask, Asks
-from firewall.identity.upstream.broker import CONNECT
 from firewall.identity.upstream.connecting import Legs, authorization_url, is_issuer
 from firewall.identity.upstream.discovery import Discovery, Found
 from firewall.identity.upstream.grants import Place, UpstreamGrant, UpstreamGrants
 from firewall.identity.upstream.our_client import ClientIdentity
+from firewall.identity.upstream.personal import CONNECT
 from firewall.identity.upstream.registration import Registrations
 from firewall.identity.upstream.settings import UpstreamAuth
 from firewall.identity.upstream.token_client import TokenClient, TokenRefused
@@ -216,6 +216,7 @@ class ConnectPages:
                     "resource": found.resource if auth.send_resource else "",
                 },
                 network=auth.network,
+                ca_file=auth.ca_file,
                 bound=(leg.place.tenant, name) if found.binds(auth) else None,
             )
         except TokenRefused:
@@ -298,7 +299,7 @@ class ConnectPages:
         if client is None or (found.server.issuer, client.client_id) != (grant.place.issuer, grant.place.client_id):
             return
         for token, hint in ((grant.refresh_token, "refresh_token"), (grant.access_token, "access_token")):
-            await parts.tokens.revoke(found.server, client, token, hint, network=auth.network)
+            await parts.tokens.revoke(found.server, client, token, hint, network=auth.network, ca_file=auth.ca_file)
 
     # -- inside ----------------------------------------------------------------------------------------------
 

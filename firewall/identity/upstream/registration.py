@@ -111,6 +111,7 @@ class Registrations:
             timeout_s=FETCH_S,
             headers=((b"content-type", b"application/json"), (b"accept", b"application/json")),
             body=strict_json.dumps(self._asked(upstream, auth, method)),
+            ca_file=auth.ca_file,
         )
         refused = UpstreamFault(
             "credentials",

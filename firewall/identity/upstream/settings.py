@@ -45,7 +45,8 @@ class UpstreamAuth:
     dpop: bind tokens to a key of ours (RFC 9449): ``auto`` where both the upstream and its server say that they
         know it, ``on`` where the server does.
     parameters: added to authorization requests (``audience``, ``access_type``).
-    group: which of our metadata documents names its redirect URI. network: of the authorization server.
+    group: which of our metadata documents names its redirect URI. network, ca_file: of the authorization server; a PEM
+        bundle instead of the system's roots.
     tenants: whose people may connect an account; ``*`` is all.
     idp, idp_client_id, idp_secret: the identity provider that gives ID-JAGs, and our client there.
     """
@@ -55,6 +56,7 @@ class UpstreamAuth:
     kind: Literal["mcp", "a2a", "llm"] = "mcp"
     title: str = ""
     network: Network = "public"
+    ca_file: str = ""
     issuer: str = ""
     scopes: tuple[str, ...] = ()
     client_id: str = ""

@@ -50,6 +50,14 @@ Bound: TypeAlias = tuple[str, str]
 """(tenant, upstream): which of our keys tokens are bound to (RFC 9449)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Road:
+    """How a server is reached: the class of its address, and a PEM bundle instead of the system's roots."""
+
+    network: Network
+    ca_file: str = ""
+
+
 class TokenRefused(BartizanError):
     """The server answered with an OAuth error; ``code`` is a registered one, or ``refused``."""
 
@@ -81,6 +89,7 @@ class TokenClient:
         form: Mapping[str, str],
         *,
         network: Network,
+        ca_file: str = "",
         bound: Bound | None = None,
         assertion: bool = False,
     ) -> TokenReply:
@@ -90,7 +99,7 @@ class TokenClient:
         assertion: what is asked for is none to be presented to a resource (``N_A``, RFC 8693 §2.2.1).
         Raises TokenRefused for an OAuth error, UpstreamFault for everything else that is no answer.
         """
-        status, value = await self._post(server.token_endpoint, server, client, form, network, bound)
+        status, value = await self._post(server.token_endpoint, server, client, form, Road(network, ca_file), bound)
         if status != 200:
             told = records.text(value, "error")
             raise TokenRefused(told if told in _ERRORS else "refused", f"status {status}")
@@ -101,14 +110,14 @@ class TokenClient:
         return reply
 
     async def revoke(
-        self, server: ServerMetadata, client: OurClient, token: str, hint: str, *, network: Network
+        self, server: ServerMetadata, client: OurClient, token: str, hint: str, *, network: Network, ca_file: str = ""
     ) -> bool:
         """Revoke a token at its server (RFC 7009); return whether the server says that it did."""
         if not server.revocation_endpoint or not token:
             return False
         form = {"token": token, "token_type_hint": hint}
         try:
-            status, _ = await self._post(server.revocation_endpoint, server, client, form, network, None)
+            status, _ = await self._post(server.revocation_endpoint, server, client, form, Road(network, ca_file), None)
         except BartizanError:
             return False
         return status == 200
@@ -119,13 +128,13 @@ class TokenClient:
         server: ServerMetadata,
         client: OurClient,
         form: Mapping[str, str],
-        network: Network,
+        road: Road,
         bound: Bound | None,
     ) -> tuple[int, JSONObject]:
         """Return status and body of one request, or of its repetition with the nonce that it was answered with."""
-        fetched = await self._send(url, server, client, form, network, bound)
+        fetched = await self._send(url, server, client, form, road, bound)
         if bound and self._signer.wants_retry(*bound, url, fetched.status, fetched.headers, fetched.body):
-            fetched = await self._send(url, server, client, form, network, bound)
+            fetched = await self._send(url, server, client, form, road, bound)
         if 300 <= fetched.status < 400:
             raise UpstreamFault("malformed", "the token endpoint answered with a redirect")
         if fetched.status >= 500 or fetched.status == 429:
@@ -142,7 +151,7 @@ class TokenClient:
         server: ServerMetadata,
         client: OurClient,
         form: Mapping[str, str],
-        network: Network,
+        road: Road,
         bound: Bound | None,
     ) -> Fetched:
         fields = {name: value for name, value in form.items() if value}
@@ -162,11 +171,12 @@ class TokenClient:
         return await self._fetcher.fetch(
             Purpose.TOKEN,
             url,
-            network=network,
+            network=road.network,
             max_bytes=ANSWER_BYTES,
             timeout_s=TIMEOUT_S,
             headers=headers,
             body=urlencode(fields).encode("ascii"),
+            ca_file=road.ca_file,
         )
 
 

@@ -42,13 +42,15 @@ class TokenVerifier:
         self._clock = clock
         self._sets: dict[str, _Keys] = {}
 
-    async def check(self, token: str, server: ServerMetadata, audience: str, *, network: Network) -> None:
+    async def check(
+        self, token: str, server: ServerMetadata, audience: str, *, network: Network, ca_file: str = ""
+    ) -> None:
         """Raise UpstreamFault("credentials") for a JWT that is not for this audience, from this issuer, now."""
         if token.count(".") != 2:
             return
         try:
             unchecked = jwt.parse_compact(token.encode("ascii"), max_bytes=TOKEN_BYTES)
-            claims = jwt.verify(unchecked, await self._key(server.jwks_uri, unchecked.kid, network))
+            claims = jwt.verify(unchecked, await self._key(server.jwks_uri, unchecked.kid, network, ca_file))
             rules = jwt.ClaimRules(
                 server.issuer, audience, MAX_AGE_S, leeway_s=30, audience_list=True, iat_required=False
             )
@@ -57,15 +59,15 @@ class TokenVerifier:
             why = f"an exchanged token is not what was asked for ({error.code} {error.detail})"
             raise UpstreamFault("credentials", why.strip(), fix="see auth.expected_audience") from None
 
-    async def _key(self, uri: str, kid: str, network: Network) -> jwt.Key:
-        keys = await self._set(uri, kid, network)
+    async def _key(self, uri: str, kid: str, network: Network, ca_file: str) -> jwt.Key:
+        keys = await self._set(uri, kid, network, ca_file)
         if not kid and len(keys) == 1:
             return next(iter(keys.values()))
         if kid not in keys:
             raise Malformed("jwt_key", "kid")
         return keys[kid]
 
-    async def _set(self, uri: str, kid: str, network: Network) -> Mapping[str, jwt.Key]:
+    async def _set(self, uri: str, kid: str, network: Network, ca_file: str) -> Mapping[str, jwt.Key]:
         if not uri:
             raise Malformed("jwt_key", "its issuer publishes no keys")
         now_us = self._clock.now_us()
@@ -75,7 +77,7 @@ class TokenVerifier:
             if age_us < AGAIN_S * SECOND_US or (kid in known.keys and age_us < FRESH_S * SECOND_US):
                 return known.keys
         fetched = await self._fetcher.fetch(
-            Purpose.JWKS, uri, network=network, max_bytes=jwt.JWKS_BYTES, timeout_s=FETCH_S
+            Purpose.JWKS, uri, network=network, max_bytes=jwt.JWKS_BYTES, timeout_s=FETCH_S, ca_file=ca_file
         )
         if fetched.status != 200:
             raise Malformed("jwt_key", "status")
