@@ -494,7 +494,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             ),
         )
     decides = None
-    if config.authzen.enabled:
+    if config.authzen.enforcers:
         decides = authzen.build(
             config,
             guard=guard,

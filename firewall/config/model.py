@@ -188,6 +188,7 @@ class WorkloadConfig(_Model):
     jwks_file: str = ""
     jwks_uri: str = ""
     network: Network = "public"
+    ca_file: str = ""
     max_age_s: int = Field(default=3900, ge=60, le=86_400)
     once: bool = False
 
@@ -482,9 +483,8 @@ class EnforcerConfig(_Model):
 
 
 class AuthZENConfig(_Model):
-    """The policy decision point for other enforcers (AuthZEN Authorization API 1.0)."""
+    """The policy decision point for other enforcers (AuthZEN Authorization API 1.0): there while one is named."""
 
-    enabled: bool = False
     enforcers: dict[str, EnforcerConfig] = {}
 
 

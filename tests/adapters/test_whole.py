@@ -23,7 +23,7 @@ def asked(tool: str, arguments: dict[str, Any], *scopes: str) -> dict[str, Any]:
 async def test_the_shipped_policy_decides_for_another_enforcer_as_it_does_on_our_own_road(tmp_path: Path) -> None:
     async with world() as upstreams:
         enforcers = {"svc": {"scopes": ["demo:*"], "strangers": True}}
-        config = house_config(upstreams, tmp_path / "state", authzen={"enabled": True, "enforcers": enforcers})
+        config = house_config(upstreams, tmp_path / "state", authzen={"enforcers": enforcers})
         async with composed(config) as wall:
             # Seen and pinned once, through us.
             answer = await wall.call("demo", "echo", {"text": "x"}, token=wall.mint("/mcp/demo", "demo:read"))
