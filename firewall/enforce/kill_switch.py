@@ -69,7 +69,10 @@ class KillSwitch:
         return found
 
     def stopped(self, principal: Principal, *upstreams: str) -> bool:
-        """Return whether a stop covers this caller or any of these upstreams or rooms. Unknown counts as stopped."""
+        """Return whether a stop covers this caller or any of these upstreams or rooms. Unknown counts as stopped.
+
+        A stop of a client covers what others do on its behalf: every client of the actor chain counts.
+        """
         try:
             epoch = self._marks.epoch()
             if epoch != self._epoch:
@@ -87,6 +90,7 @@ class KillSwitch:
                 *((owner, "upstream", name) for name in upstreams for owner in (tenant, GLOBAL)),
                 (tenant, "subject", principal.subject),
                 (tenant, "client", principal.client_id),
+                *((tenant, "client", actor.sub) for actor in principal.chain[1:]),
             )
         )
 

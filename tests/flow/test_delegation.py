@@ -147,3 +147,18 @@ async def test_what_a_client_has_read_reaches_the_agent_with_its_message(
         assert "hidden_instructions" not in names_of(labels.current(agent))
         await ask(wall, mine)
         assert ("hidden_instructions" in names_of(labels.current(agent))) == handing
+
+
+async def test_a_stop_of_a_client_stops_whoever_acts_for_it(tmp_path: Path) -> None:
+    async with world() as upstreams, composed(config(upstreams, tmp_path / "s")) as wall:
+        behind = {"sub": "u_ann", "client_id": "agent", "act": {"sub": "agent", "act": {"sub": "desk"}}}
+        mine = wall.mint("/mcp/demo", "demo:read", sub="u_ann", client_id="agent")
+        through = wall.mint("/mcp/demo", "demo:read", **behind)
+        for stopped, own in (("desk", True), ("agent", False), ("somebody", True)):
+            wall.worker.kill_switch.pull("default", "client", stopped, by="test")
+            allowed = [
+                not (await wall.call("demo", "echo", {"text": "x"}, token=token)).json["result"].get("isError")
+                for token in (mine, through)
+            ]
+            assert allowed == [own, stopped == "somebody"], stopped
+            wall.worker.kill_switch.release("default", "client", stopped)

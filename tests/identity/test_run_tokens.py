@@ -14,6 +14,7 @@ from firewall.core.run import run_ends_s
 from firewall.identity.oauth21 import authorize
 from firewall.identity.rfc8693 import grant as exchange_grant
 from firewall.identity.run_tokens import runs as runs_module
+from tests.identity.test_device import ask, decided, device_door, poll, signed_in
 from tests.support.chain import PLANNER, chain_door, claims_in, exchange, token_of, why
 from tests.support.door import (
     CIMD_DOCUMENT,
@@ -284,3 +285,17 @@ async def test_a_token_with_something_else_for_a_run_is_no_token(run: Any) -> No
         return
     with pytest.raises(Unauthenticated):
         door.verified(held, PLANNER)
+
+
+async def test_a_device_begins_none() -> None:
+    door = device_door()
+    await door.user()
+    async with door.http() as http:
+        asked = (await ask(http, scope=RUN)).json()
+        browser = Browser(http)
+        await signed_in(browser)
+        await decided(browser, asked["user_code"])
+        answer = (await poll(http, asked["device_code"])).json()
+    assert answer["scope"] == "time:read"
+    assert "run" not in claims_in(answer["access_token"])
+    assert door.named("identity.run.begun") == []
