@@ -10,6 +10,7 @@ one is worth nothing at another.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
@@ -297,14 +298,16 @@ class MCPGateway:
         turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)
         turn.still = still = partial(self._standing.still, request.headers, endpoint, principal)
         watch = TokenWatch(lambda: not turn.out.streaming or still(), partial(self._standing.over, turn))
-        if call.method != "subscriptions/listen":  # which ends by itself, with a result
-            watch.start()
+        on_open = (
+            None if call.method == "subscriptions/listen" else watch.start
+        )  # a listen ends by itself, with a result
+        request.out.on_open = on_open
         try:
-            return await self._serve(call, request, turn)
+            return await self._serve(call, request, turn, on_open)
         finally:
             watch.stop()
 
-    async def _serve(self, call: Call, request: Request, turn: Turn) -> str:
+    async def _serve(self, call: Call, request: Request, turn: Turn, on_open: Callable[[], None] | None) -> str:
         exchange, endpoint = request.exchange, request.endpoint
         if call.era != LEGACY or call.method == "initialize":
             return await self._dispatch.serve(turn, endpoint)
@@ -318,6 +321,7 @@ class MCPGateway:
             turn.session, turn.face = session, LegacyFace(session, self._guard, self._ids)
             turn.call = session.speaks(call)
             turn.out = request.out = LegacyOut(request.send, self._tasks, session, streams=request.prefers_stream)
+            turn.out.on_open = on_open
             return await self._dispatch.serve(turn, endpoint)
         finally:
             ended()

@@ -488,6 +488,21 @@ async def test_rs_13_a_bound_token_of_another_issuer_needs_its_proof_too() -> No
     assert await direct.refused(bound) == "jwt_claims cnf"
 
 
+async def test_rs_17_an_unknown_key_of_an_issuer_costs_one_verification_like_a_bad_signature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    direct = Direct()
+    await direct.admit(direct.token())
+    await direct.refused(direct.token(kid="asked-already"))
+    calls: list[int] = []
+    real = jwt.verify
+    monkeypatch.setattr(jwt, "verify", lambda *args: (calls.append(1), real(*args))[1])
+    for wrong in (direct.token(kid="nobody"), direct.token(key=NEXT_KEY), direct.token(exp=1), direct.token(aud="x")):
+        calls.clear()
+        await direct.refused(wrong)
+        assert len(calls) == 1
+
+
 # -- outages and floods ------------------------------------------------------------------------------------------
 
 

@@ -76,6 +76,17 @@ class IssuerKeys:
             self._start(now_us)
         return key
 
+    def same_work(self, unchecked: jwt.UncheckedJWT) -> None:
+        """Verify with some key: an unknown one must not be told sooner than a bad signature (RS-17)."""
+        for key in self._good.keys.values() if self._good is not None else ():
+            try:
+                jwt.check_key(key, unchecked.alg)
+                jwt.verify(unchecked, key)
+            except Malformed as error:
+                if error.code == "jwt_key":
+                    continue
+            return
+
     async def refresh(self) -> None:
         """Fetch the keys, or wait for whoever does; at most one fetch in 30 s. Never raises for the issuer's faults."""
         if self._flight is None:

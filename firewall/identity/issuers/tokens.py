@@ -17,7 +17,7 @@ from firewall.core.ports import Clock
 from firewall.identity import standing
 from firewall.identity.issuers import claims as read
 from firewall.identity.issuers.introspection import Introspection
-from firewall.identity.issuers.keys import IssuerKeys
+from firewall.identity.issuers.keys import IssuerKeys, Wanted
 from firewall.identity.issuers.profile import IssuerProfile
 from firewall.identity.oidc.provider import ProviderFetcher
 from firewall.identity.resources import Resources
@@ -96,7 +96,15 @@ class ForeignTokens:
         path = self._path(resource)
         if path not in profile.audiences:
             raise Malformed("jwt_claims", "aud")  # before its issuer is asked for anything
-        claims = jwt.verify(unchecked, self._keys[profile.issuer].find(unchecked.kid))
+        keys = self._keys[profile.issuer]
+        try:
+            key = keys.find(unchecked.kid)
+        except Wanted:
+            raise
+        except Malformed:
+            keys.same_work(unchecked)
+            raise
+        claims = jwt.verify(unchecked, key)
         read.check_type(unchecked.typ, claims, profile)
         return self._checked(claims, profile, resource, now_s, unchecked.token)
 
