@@ -188,6 +188,7 @@ WORDS = {
     "identity.workloads.NAME.jwks": "Its public keys, written here.",
     "identity.workloads.NAME.jwks_file": "A file with its keys (a JWK Set or a SPIFFE bundle), read again as it changes.",
     "identity.workloads.NAME.jwks_uri": "Where its keys are fetched.",
+    "identity.workloads.NAME.ca_file": "Its authority, instead of the system's.",
     "identity.workloads.NAME.max_age_s": "The longest life of a credential that is accepted, in seconds.",
     "identity.workloads.NAME.once": "Take each credential a single time, by its `jti`.",
     "identity.clients.NAME.jwks_uri": "Where its public keys are fetched, instead of `jwks`.",

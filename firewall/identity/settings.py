@@ -68,7 +68,7 @@ class WorkloadSettings:
     clients: subject → client id, ``spiffe://prod.example/batch`` or ``system:serviceaccount:<ns>:<name>``, each
         written out: a workload that is not named is nobody.
     Keys: exactly one of ``jwks``, ``jwks_file`` (a JWK Set or SPIFFE bundle, read again as it changes) and ``jwks_uri``,
-        which ``network`` may reach. max_age_s: longest accepted ``exp − iat``. once: demand a ``jti`` and
+        which ``network`` may reach under the roots of ``ca_file``. max_age_s: longest accepted ``exp − iat``. once: demand a ``jti`` and
         take each credential a single time; for issuers whose tokens are made per request.
     """
 
@@ -80,6 +80,7 @@ class WorkloadSettings:
     jwks_file: str = ""
     jwks_uri: str = ""
     network: Literal["public", "private", "loopback"] = "public"
+    ca_file: str = ""
     max_age_s: int = 3900
     once: bool = False
 

@@ -10,14 +10,17 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, RSAKey
 
-from firewall.core.errors import ConfigFault
+from firewall.core.errors import ConfigFault, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.rfc7523.assertions import ASSERTION_TYPE
-from firewall.identity.rfc7523.workloads import SPIFFE_TYPE
+from firewall.identity.rfc7523.workloads import SPIFFE_TYPE, WorkloadKeys
 from firewall.identity.settings import ClientSettings, WorkloadSettings
-from firewall.net.dial import Fetched, Purpose
+from firewall.net.dial import Dialler, Fetched, Purpose
+from firewall.net.runtime import SystemClock
 from firewall.wire import jwt, strict_json
+from tests.net.certificates import authority
 from tests.support.door import CLIENT_KEY, ORIGIN, TIME, Door, assertion, make_door, public_jwks
+from tests.support.site import site
 
 SPIRE = ECKey.generate_key("P-256", private=True)
 CLUSTER = RSAKey.generate_key(2048, private=True)
@@ -181,6 +184,28 @@ async def test_a_bundle_is_read_from_a_file_and_read_again(tmp_path: Path) -> No
     assert await refused(door, svid(door)) == "jwt_key"
     now_s = door.clock.now_us() // 1_000_000
     assert (await ask(door, sign({"sub": BATCH, "aud": [ORIGIN], "exp": now_s + 60}, turned, "s2"))).status_code == 200
+
+
+async def test_keys_of_a_private_cluster_are_fetched_on_its_network_under_its_own_authority(tmp_path: Path) -> None:
+    async def resolve(_name: str) -> list[str]:
+        return ["127.0.0.1"]
+
+    files = authority(tmp_path, "cluster.test")
+    async with site(files) as made:
+        made.says("/openid/v1/jwks", strict_json.dumps({"keys": [entry(CLUSTER, "k1")]}))
+        uri = f"https://cluster.test:{made.port}/openid/v1/jwks"
+        dialler = Dialler(SystemClock(), resolver=resolve)
+        found = {}
+        for network, ca_file in (("loopback", str(files.ca)), ("loopback", ""), ("public", str(files.ca))):
+            given = kubernetes(jwks_uri=uri, network=network, ca_file=ca_file)
+            source = WorkloadKeys((given,), dialler)
+            try:
+                found[network, ca_file] = b"keys" in await source.read("cluster")
+            except UpstreamFault as fault:
+                found[network, ca_file] = fault.code
+        await dialler.close()
+    assert list(found.values()) == [True, "unreachable", "blocked_address"]
+    assert made.names[0] == "cluster.test"
 
 
 # -- what does not ---------------------------------------------------------------------------------------------

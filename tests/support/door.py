@@ -105,6 +105,7 @@ class NoNetwork:
         max_bytes: int,
         timeout_s: float,
         headers: Headers = (),
+        ca_file: str = "",
     ) -> Fetched:
         self.asked.append((purpose, url))
         if url not in self.answers:

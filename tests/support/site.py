@@ -9,9 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from firewall.core.action import Headers
-from firewall.net.connector import open_session
 from firewall.net.dial import Dialler, Fetched, Network, Purpose
-from firewall.net.fetch import Fetcher
 from tests.net.certificates import Files
 
 Behaviour = Callable[["Site", asyncio.StreamWriter], Awaitable[None]]
@@ -74,10 +72,7 @@ class LoopbackFetcher:
 
     def __init__(self, dialler: Dialler, files: Files) -> None:
         self._dialler = dialler
-        fetcher = Fetcher(dialler)
-        context = ssl.create_default_context(cafile=str(files.ca))
-        fetcher._sessions["loopback"] = open_session(dialler, "loopback", tls=context)
-        dialler._fetcher = fetcher
+        self._files = files
         self.asked: list[str] = []
 
     async def fetch(
@@ -89,10 +84,17 @@ class LoopbackFetcher:
         max_bytes: int,
         timeout_s: float,
         headers: Headers = (),
+        ca_file: str = "",
     ) -> Fetched:
         self.asked.append(url)
         return await self._dialler.fetch(
-            purpose, url, network="loopback", max_bytes=max_bytes, timeout_s=timeout_s, headers=headers
+            purpose,
+            url,
+            network="loopback",
+            max_bytes=max_bytes,
+            timeout_s=timeout_s,
+            headers=headers,
+            ca_file=str(self._files.ca),
         )
 
     async def close(self) -> None:

@@ -49,10 +49,12 @@ class DocumentFetcher(Protocol):
         max_bytes: int,
         timeout_s: float,
         headers: Headers = (),
+        ca_file: str = "",
     ) -> Fetched:
         """Return the answer of a GET, without following redirects; raises UpstreamFault when there is none.
 
-        network: another one than the public only where an operator wrote it down.
+        network, ca_file: another network than the public, other roots than the system's, only where an operator
+        wrote them down.
         """
 
 

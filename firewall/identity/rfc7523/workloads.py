@@ -44,7 +44,12 @@ class WorkloadKeys:
         if workload.jwks_file:
             return _file(workload.jwks_file)
         fetched = await self._fetcher.fetch(
-            Purpose.JWKS, workload.jwks_uri, network=workload.network, max_bytes=jwt.JWKS_BYTES, timeout_s=FETCH_S
+            Purpose.JWKS,
+            workload.jwks_uri,
+            network=workload.network,
+            max_bytes=jwt.JWKS_BYTES,
+            timeout_s=FETCH_S,
+            ca_file=workload.ca_file,
         )
         if fetched.status != 200:
             raise Malformed("jwks_invalid", "status")
