@@ -24,6 +24,7 @@ from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.serve import Handler
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
 from firewall.identity.throttle import Throttle
+from firewall.identity.upstream.account import AccountPage
 from firewall.identity.upstream.asks import Asks
 from firewall.identity.upstream.broker import BrokerParts, UpstreamBroker
 from firewall.identity.upstream.connecting import Legs
@@ -162,27 +163,25 @@ def build_upstreams(
             record=record,
         )
     )
-    pages = ConnectPages(
-        ConnectParts(
-            settings=settings,
-            auths=given.auths,
-            identity=identity,
-            discovery=discovery,
-            registrations=registrations,
-            tokens=tokens,
-            grants=grants,
-            asks=asks,
-            legs=Legs(store, envelopes, clock, ids, settings, token_bytes),
-            signer=signer,
-            sign_in=people.sign_in,
-            sessions=people.sessions,
-            transactions=people.transactions,
-            throttle=people.throttle,
-            pages=people.pages,
-            clock=clock,
-            ids=ids,
-            record=record,
-        )
+    parts = ConnectParts(
+        settings=settings,
+        auths=given.auths,
+        identity=identity,
+        discovery=discovery,
+        registrations=registrations,
+        tokens=tokens,
+        grants=grants,
+        asks=asks,
+        legs=Legs(store, envelopes, clock, ids, settings, token_bytes),
+        signer=signer,
+        sign_in=people.sign_in,
+        sessions=people.sessions,
+        transactions=people.transactions,
+        throttle=people.throttle,
+        pages=people.pages,
+        clock=clock,
+        ids=ids,
+        record=record,
     )
 
     def ended(tenant: str, subject: str, reason: str) -> None:
@@ -191,7 +190,8 @@ def build_upstreams(
             subjects.drop(tenant, subject)
 
     people.users.on_end(ended)
-    return Upstreams(broker, subjects, grants, {**pages.routes, **_documents(identity)}, clock)
+    routes = {**ConnectPages(parts).routes, **AccountPage(parts).routes, **_documents(identity)}
+    return Upstreams(broker, subjects, grants, routes, clock)
 
 
 def _documents(identity: ClientIdentity) -> Mapping[str, Mapping[str, Handler]]:

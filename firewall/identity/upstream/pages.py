@@ -1,9 +1,8 @@
-"""``/upstream/…`` and ``/account/upstreams``: a person connects an account at an upstream, sees it, ends it.
+"""``/upstream/…``: a person connects an account at an upstream (`account` lists and ends connections).
 
     GET  /upstream/connect/<name>     what it is about, on our own page, before anything is asked elsewhere
     POST /upstream/connect/<name>     the person agreed: off to the upstream's authorization server
     GET  /upstream/callback/<name>    back again, one address per upstream
-    GET, POST /account/upstreams      what is connected; ending it
 
 Nothing of another server's words is shown: not its errors, not its names for scopes beyond their ids.
 """
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from firewall.core.errors import BartizanError, UpstreamFault
 from firewall.core.permit import FixedReply
@@ -102,8 +101,8 @@ class ConnectPages:
 
     @property
     def routes(self) -> Mapping[str, Mapping[str, Handler]]:
-        """The exact paths: two per upstream that people connect accounts at, and the list."""
-        found: dict[str, Mapping[str, Handler]] = {ACCOUNT: {"GET": self.show, "POST": self.end}}
+        """The exact paths: two per upstream that people connect accounts at."""
+        found: dict[str, Mapping[str, Handler]] = {}
         for name in self._auths:
             found[CONNECT + name] = {"GET": partial(self.ask, name), "POST": partial(self.begin, name)}
             found[CALLBACK + name] = {"GET": partial(self.back, name)}
@@ -119,12 +118,12 @@ class ConnectPages:
             return self._say("ended", 400)
         session = self._parts.sessions.read(request)
         if session is None:
+            if ask_id and not (ask_id.isascii() and ask_id.replace("_", "").isalnum()):
+                return self._say("ended", 400)
             # Remembered by this browser, so that a sign-in leads back: an address never comes from a request.
-            header = set_cookie(
-                self._cookie, f"{name}.{ask_id}", secure=self._parts.settings.secure, max_age_s=SIGN_IN_S
-            )
-            safe = ask_id.isascii() and ask_id.replace("_", "").isalnum()
-            return self._parts.sign_in.page(None, to="upstreams", headers=(header,) if safe or not ask_id else ())
+            secure = self._parts.settings.secure
+            header = set_cookie(self._cookie, f"{name}.{ask_id}", secure=secure, max_age_s=SIGN_IN_S)
+            return self._parts.sign_in.page(None, to="upstreams", headers=(header,))
         ask = self._parts.asks.find(ask_id)
         problem = self._problem(name, session, ask_id, ask)
         if problem:
@@ -240,66 +239,6 @@ class ConnectPages:
         )
         self._note("identity.upstream.linked", session, name, issuer=leg.place.issuer)
         return self._say("connected", 200, headers)
-
-    # -- GET and POST /account/upstreams ---------------------------------------------------------------------
-
-    async def show(self, request: WebRequest) -> FixedReply:
-        """List the upstreams of a person; lead on to a connection that a sign-in interrupted."""
-        parts = self._parts
-        session = parts.sessions.read(request)
-        if session is None:
-            return parts.sign_in.page(None, to="upstreams")
-        name, _, ask_id = request.cookies.get(self._cookie, "").partition(".")
-        if name in self._auths:
-            query = f"?{urlencode({'ask': ask_id})}" if ask_id else ""
-            gone = set_cookie(self._cookie, "", secure=parts.settings.secure, max_age_s=0)
-            return redirect_reply(f"{CONNECT}{name}{query}", headers=(gone,))
-        user = session.user
-        linked = {grant.place.upstream: grant for grant in parts.grants.of_person(user.tenant, user.subject)}
-        rows = [
-            {
-                "name": name,
-                "title": auth.title or name,
-                "host": urlsplit(auth.url).netloc,
-                "issuer": urlsplit(linked[name].place.issuer).netloc if name in linked else "",
-                "scopes": " ".join(linked[name].scopes) if name in linked else "",
-                "connected": name in linked,
-            }
-            for name, auth in sorted(self._auths.items())
-            if auth.serves(user.tenant)
-        ]
-        csrf = parts.transactions.form_token(session.form_secret, ACCOUNT)
-        return page_reply(parts.pages.render("upstreams", user=user.shown, upstreams=rows, csrf=csrf))
-
-    async def end(self, request: WebRequest) -> FixedReply:
-        """End a connection: here at once, and at its server as far as it listens (RFC 7009)."""
-        parts = self._parts
-        form = read_post(request, self._origin, parts.pages)
-        if isinstance(form, FixedReply):
-            return form
-        session = parts.sessions.read(request)
-        if session is None or not check_form_token(session.form_secret, ACCOUNT, form.get("csrf")):
-            return message(parts.pages, "signed_out", 403)
-        user = session.user
-        name = form.get("upstream")
-        for grant in parts.grants.of_person(user.tenant, user.subject, name) if name in self._auths else ():
-            parts.grants.drop(grant.place)
-            self._note("identity.upstream.unlinked", session, name, issuer=grant.place.issuer)
-            await self._revoke(name, grant)
-        return redirect_reply(ACCOUNT)
-
-    async def _revoke(self, name: str, grant: UpstreamGrant) -> None:
-        parts, auth = self._parts, self._auths[name]
-        try:
-            found = await parts.discovery.find(name, auth)
-            client = parts.registrations.known(name, auth, found.server)
-        except UpstreamFault:
-            return
-        # Never told to anybody but the issuer that it came from (CL-07).
-        if client is None or (found.server.issuer, client.client_id) != (grant.place.issuer, grant.place.client_id):
-            return
-        for token, hint in ((grant.refresh_token, "refresh_token"), (grant.access_token, "access_token")):
-            await parts.tokens.revoke(found.server, client, token, hint, network=auth.network, ca_file=auth.ca_file)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
