@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from a2a_gateway import card
 from a2a_gateway import message as a2a_message
 from firewall import config
+from firewall.core import tool_details
 from firewall.core.errors import BartizanError, Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.decide import contract
 from firewall.identity.cimd import images
 from firewall.identity.rfc7591 import metadata as registration
+from firewall.identity.rfc8628 import codes as device_codes
 from firewall.wire import canonical, cimd, http, jsonrpc, jwt, oauth, sse, strict_json
 from llm_router import answer, chat, message_answer, message_events, messages, shape
 from mcp_gateway import bridge, headers, lists
@@ -190,6 +192,31 @@ def freshness(data: bytes) -> None:
     assert 300 <= cimd.fresh_seconds(told, 1_795_000_000) <= 86_400
 
 
+DETAILS = [
+    {
+        "type": "mcp_tool",
+        "locations": ["https://fw.example/mcp/files"],
+        "actions": ["call"],
+        "tools": ["read_file"],
+        "constraints": {"path": ["/docs/a"], "depth": [1, True]},
+    }
+]
+
+
+def details(value: JSON) -> None:
+    """What was read is written and read again as the same limits, which permit no more than themselves."""
+    read = tool_details.parse_details(value)
+    assert tool_details.parse_details([one.as_json() for one in read]) == read
+    assert all(tool_details.covers(read, one) for one in read)
+    assert not tool_details.permit_call(read, "https://fw.example/mcp/files", "\0", {})
+
+
+def user_code(typed: str) -> None:
+    """A typed code is one of ours or nothing, and is always spelt the same."""
+    kept = device_codes.normal(typed)
+    assert kept == "" or (len(kept) == 8 and device_codes.normal(device_codes.shown(kept)) == kept)
+
+
 def form(data: bytes) -> None:
     """An OAuth form, and an authorization request made of it."""
     oauth.parse_authorization_request(oauth.parse_form(data))
@@ -351,6 +378,8 @@ TARGETS = {
         Target("jwks", jwt.parse_jwks, (_dump(JWKS),)),
         Target("jwt", lambda data: jwt.parse_compact(data, algorithms=("ES256",)), (TOKEN,)),
         Target("oauth_form", form, (FORM,)),
+        Target("tool_details", _json(details), (_dump(DETAILS),)),
+        Target("user_code", lambda data: user_code(_text(data)), (b"WDJB-MJHT", b"wdjb mjht")),
         Target("addresses", paths, (b"/mcp/a", b"https://a.example:8443/x?y=1", b"[::1]:80", b"text/html;q=0.5, */*")),
         Target("decision", decision, (_dump(DECISION),)),
         Target("config", settings, (CONFIG,)),
