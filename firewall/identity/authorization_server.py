@@ -28,7 +28,7 @@ from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
 from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
 from firewall.identity.oauth21.token_endpoint import TokenEndpoint
-from firewall.identity.oidc.build import ProvidersGiven, SignInElsewhere, build_sign_in
+from firewall.identity.oidc.build import ProvidersGiven, build_sign_in
 from firewall.identity.oidc.party import RelyingParty
 from firewall.identity.people.account import Account
 from firewall.identity.people.consents import Consents
@@ -77,7 +77,6 @@ class Identity:
     front_door: ASGI application of the public listener. resource_server: for the gateways.
     resources: swap with ``replace`` when an upstream is registered. registered: clients added by command. users, links, first_contact, operator_tokens,
     grants: for the admin room and the command line. party: the relying party towards identity providers, if any. credentials: what gateways present to upstreams.
-    elsewhere: signing in at identity providers, for pages of other origins of ours too.
     """
 
     front_door: FrontDoor
@@ -89,7 +88,6 @@ class Identity:
     first_contact: FirstContact
     operator_tokens: OperatorTokens
     registered: RegisteredClients
-    elsewhere: SignInElsewhere | None
     registrations: Registrations
     clients: Clients
     logos: Logos
@@ -301,7 +299,6 @@ def build_identity(
     front_door.mount({"/par": {"POST": par.serve}, "/introspect": {"POST": introspection.serve}})
     if others is not None:
         front_door.others_at = others.at
-    elsewhere: SignInElsewhere | None = None
     elsewhere = None
     if idps is not None:
         elsewhere = build_sign_in(
@@ -356,7 +353,6 @@ def build_identity(
         first_contact=FirstContact(store, clock, token_bytes, users, throttle, settings, record),
         operator_tokens=OperatorTokens(settings, resources, tokens, grants, ids, record),
         registered=registered,
-        elsewhere=elsewhere,
         registrations=registrations,
         clients=clients,
         logos=logos,

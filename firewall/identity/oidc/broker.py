@@ -2,8 +2,9 @@
 
     login page ──POST /login/<idp>──▶ provider ──GET /callback/<idp>──▶ session ──▶ our consent page
 
-The provider says who it is and nothing else: its tokens are read once and dropped, what our clients get is
-our own, and what they may do is asked on our own consent page, after the sign-in (MCP, confused deputy).
+The provider says who it is and nothing else: what our clients get is our own, and what they may do is asked on
+our own consent page, after the sign-in (MCP, confused deputy). Its access token is dropped; its ID token is
+kept, sealed, for signing out there, and for upstreams that want an identity assertion (`party.RelyingParty.kept`).
 When a provider does not answer, its own people get a page that says so; nobody else waits.
 """
 
