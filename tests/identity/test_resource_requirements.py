@@ -20,7 +20,7 @@ from firewall.wire import jwt
 from tests.identity.test_resource_server import mint, refused
 from tests.mcp_gateway.legacy import opened
 from tests.mcp_gateway.scripted import event, head, result, scripted
-from tests.support.door import GIT, SERVER_KEY, TIME, Door, make_door
+from tests.support.door import GIT, ORIGIN, SERVER_KEY, TIME, Door, make_door
 from tests.support.mcp import person, running, spec
 
 
@@ -116,6 +116,59 @@ def test_rs_02_a_key_in_the_header_is_never_used_and_nothing_is_fetched(name: st
     value: Any = {"jwk": dict(thief.as_dict(private=False)), "jku": "https://evil.example/jwks"}.get(name, ["x"])
     assert refused(door, signed_raw(orjson.dumps({**head_, name: value}), orjson.dumps(body))) == "jwt_header"
     assert door.fetcher.asked == []
+
+
+# -- RS-08, RS-10: issuer and times of our own tokens ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "iss",
+    [
+        ORIGIN + "/",
+        ORIGIN.upper(),
+        "http://fw.example",
+        "https://fw.example.evil.example",
+        "https://fẃ.example",
+        "",
+        None,
+        [ORIGIN],
+    ],
+)
+def test_rs_08_the_issuer_is_ours_byte_for_byte(iss: Any) -> None:
+    door = make_door()
+    assert refused(door, mint(door, iss=iss)) == "jwt_claims iss"
+
+
+@pytest.mark.parametrize("value", ["9999999999", 1.5, 9e99, True, False, None, [], {}, -1, 2**62])
+@pytest.mark.parametrize("name", ["exp", "iat"])
+def test_rs_10_a_time_is_an_integer(name: str, value: Any) -> None:
+    door = make_door()
+    refused(door, mint(door, **{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "good"),
+    [
+        ({"iat": 30, "exp": 330}, True),  # a clock that is ahead of ours
+        ({"iat": 31, "exp": 331}, False),
+        ({"iat": -300, "exp": 0}, False),  # its last second is over
+        ({"iat": -300, "exp": 1}, True),
+        ({"iat": 0, "exp": 24 * 3600}, True),
+        ({"iat": 0, "exp": 24 * 3600 + 1}, False),
+        ({"iat": 0, "exp": 10 * 365 * 24 * 3600}, False),
+        ({"iat": 0, "exp": 0}, False),
+        ({"nbf": 0}, True),
+        ({"nbf": 1}, False),
+    ],
+)
+def test_rs_10_times_are_within_their_bounds(changes: dict[str, int], good: bool) -> None:
+    door = make_door()
+    now_s = door.clock.now_us() // 1_000_000
+    token = mint(door, **{name: now_s + offset for name, offset in changes.items()})
+    if good:
+        assert door.verified(token)
+    else:
+        assert refused(door, token).startswith("jwt_claims")
 
 
 # -- RS-17: no oracle ------------------------------------------------------------------------------------------------

@@ -26,3 +26,15 @@ async def test_rs_19_a_streamed_answer_ends_when_its_token_does(scanner, monkeyp
     last = [json.loads(line[6:]) for line in whole.splitlines() if line.startswith("data: ")][-1]
     assert "not valid" in json.dumps(last["error"])
     assert len(r.spent) == 1
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+async def test_rs_16_nothing_that_the_caller_authenticates_with_reaches_the_provider(scanner, protocol):
+    own = {"cookie": "c=1", "dpop": "p", "proxy-authorization": "Basic x", "x-forwarded-user": "root", "txn-token": "t"}
+    async with rig(scanner, protocol=protocol) as r:
+        path = "/v1/chat/completions" if protocol == "openai" else "/v1/messages"
+        body = r.body("ok") if protocol == "openai" else r.body("ok", max_tokens=50)
+        assert (await r.post(json.dumps(body).encode(), path=path, **own)).status == 200
+        headers, _ = r.provider.seen[-1]
+    assert not {name.encode() for name in own} & headers.keys()
+    assert not any(b"alice" in value for value in headers.values())
