@@ -229,3 +229,34 @@ def test_a_check_that_breaks_is_a_finding(tmp_path: Path, monkeypatch: pytest.Mo
     (one,) = doctor.examine(patient(tmp_path).config, clock=CLOCK)
     assert (one.name, one.status) == ("odd", "fail")
     assert doctor.as_json([one])["ok"] is False
+
+
+def test_a_silent_or_paused_stream_of_events_and_its_secrets_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from firewall.admin.doctor.signals import signals
+    from firewall.config import rooms
+    from firewall.identity.ssf.health import StreamHealth
+    from firewall.state.sqlite import SQLiteStore
+
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    stream = {
+        "issuer": "https://idp.example",
+        "jwks_uri": "https://idp.example/jwks",
+        "push_secret": "env:IDP_PUSH",
+        "silent_minutes": 10,
+    }
+    who = patient(state, identity={"signals": {"idp": stream}})
+    assert found(signals, patient(state)) == []
+    assert found(signals, who)[0][0] == "warn"
+    monkeypatch.setenv("IDP_PUSH", "short")
+    assert found(signals, who) == [("fail", "idp: the secret behind env:IDP_PUSH is too short")]
+    monkeypatch.setenv("IDP_PUSH", "a-long-enough-secret")
+    (transmitter,) = rooms.transmitters(who.config)
+    past = FakeClock(CLOCK.now_us() - 11 * 60 * 1_000_000)
+    for clock, status, expected in ((CLOCK, "enabled", "ok"), (CLOCK, "paused", "fail"), (past, "enabled", "fail")):
+        store = SQLiteStore(state / "state.db", clock=clock)
+        StreamHealth(store, clock).heard(transmitter, status)
+        store.close()
+        assert [s for s, _ in found(signals, who)] == [expected]

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.admin.doctor.signals import signals
 from firewall.config import Config, rooms
 from firewall.config.commands import remarks
 from firewall.config.model import Credential, ListenerConfig
@@ -344,5 +345,6 @@ EXAMINATIONS: Final[tuple[tuple[str, Examination], ...]] = (
     ("credentials", credentials),
     ("upstreams", upstreams),
     ("commands", commands),
+    ("signals", signals),
     ("clock", clock),
 )
