@@ -19,6 +19,7 @@ from firewall.identity.cimd.logos import PATH as LOGO_PATH
 from firewall.identity.cimd.logos import Logos
 from firewall.identity.clients.registered import RegisteredClients
 from firewall.identity.clients.registry import Clients, ClientSource
+from firewall.identity.engine.endpoints import program_endpoints
 from firewall.identity.engine.parts import AnyOf, TokenParts
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.id_jag.accepting import AcceptedAssertions
@@ -27,7 +28,6 @@ from firewall.identity.issuers.direct import DirectGiven, build_direct
 from firewall.identity.oauth21.authorize import Authorization, AuthorizeParts
 from firewall.identity.oauth21.codes import Codes
 from firewall.identity.oauth21.refresh import RefreshTokens
-from firewall.identity.oauth21.token_endpoint import TokenEndpoint
 from firewall.identity.oidc.build import ProvidersGiven, build_sign_in
 from firewall.identity.oidc.party import RelyingParty
 from firewall.identity.people.account import Account
@@ -45,20 +45,17 @@ from firewall.identity.people.users import Users
 from firewall.identity.resources import Resources
 from firewall.identity.rfc6750.own_tokens import OwnTokens
 from firewall.identity.rfc6750.resource_server import BearerResourceServer
-from firewall.identity.rfc7009.revocation import RevocationEndpoint
 from firewall.identity.rfc7523.client_auth import ClientAuthenticator, ClientKeys
 from firewall.identity.rfc7523.workloads import WorkloadAuthenticator
 from firewall.identity.rfc7591.endpoint import RegistrationEndpoint
 from firewall.identity.rfc7591.registrations import Registrations
-from firewall.identity.rfc7662.introspection import IntrospectionEndpoint
 from firewall.identity.rfc8628.codes import DeviceCodes
-from firewall.identity.rfc8628.endpoint import DeviceAuthorizationEndpoint
 from firewall.identity.rfc8628.page import DevicePage, DeviceParts
 from firewall.identity.rfc8693.delegation import Delegation, NoLabels
 from firewall.identity.rfc8693.handing import HandedTokens
 from firewall.identity.rfc8693.presented import PresentedTokens
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenIssuer
-from firewall.identity.rfc9126.par import PushedEndpoint, PushedRequests
+from firewall.identity.rfc9126.par import PushedRequests
 from firewall.identity.rfc9449.nonces import Nonces
 from firewall.identity.rfc9449.verifier import ProofVerifier, TokenRequestProofs
 from firewall.identity.run_tokens.runs import Runs
@@ -227,29 +224,24 @@ def build_identity(
     others = build_direct(direct, resources, store, clock)
     presented = PresentedTokens(OwnTokens(settings.public_url, keys), resources, grants, clock)
     delegation = Delegation(clients, presented, labels or NoLabels(), runs)
-    token = TokenEndpoint(
-        TokenParts(
-            settings=settings,
-            resources=resources,
-            clients=authenticator,
-            users=users,
-            codes=codes,
-            devices=devices,
-            delegation=delegation,
-            assertions=AcceptedAssertions(settings, fetcher, store, clock, grants, links),
-            refresh=refresh,
-            grants=grants,
-            tokens=tokens,
-            throttle=throttle,
-            clock=clock,
-            ids=ids,
-            record=record,
-            per_minute=settings.token_per_minute,
-            proofs=TokenRequestProofs(at_token),
-        )
-    )
-    revocation = RevocationEndpoint(
-        authenticator, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
+    token_parts = TokenParts(
+        settings=settings,
+        resources=resources,
+        clients=authenticator,
+        users=users,
+        codes=codes,
+        devices=devices,
+        delegation=delegation,
+        assertions=AcceptedAssertions(settings, fetcher, store, clock, grants, links),
+        refresh=refresh,
+        grants=grants,
+        tokens=tokens,
+        throttle=throttle,
+        clock=clock,
+        ids=ids,
+        record=record,
+        per_minute=settings.token_per_minute,
+        proofs=TokenRequestProofs(at_token),
     )
     device_page = DevicePage(
         DeviceParts(
@@ -267,9 +259,9 @@ def build_identity(
             record=record,
         )
     )
-    device_endpoint = DeviceAuthorizationEndpoint(settings, resources, authenticator, devices, throttle, record)
     account = Account(settings, sign_in, sessions, transactions, grants, consents, pages)
-    front_door = FrontDoor(settings, resources, keys, sign_in, authorization, token, revocation, account, pages, record)
+    front_door = FrontDoor(settings, resources, keys, sign_in, authorization, account, pages, record)
+    front_door.mount(program_endpoints(token_parts, keys, pushed, authorization.checked))
     front_door.mount_below(LOGO_PATH, {"GET": logos.serve})
     if settings.registration:
         registration = RegistrationEndpoint(registrations, throttle, record)
@@ -279,24 +271,10 @@ def build_identity(
     if settings.device_grant:
         front_door.mount(
             {
-                "/device_authorization": {"POST": device_endpoint.serve},
                 "/device": {"GET": device_page.show, "POST": device_page.enter},
                 "/device/decide": {"POST": device_page.decide},
             }
         )
-    par = PushedEndpoint(
-        authenticator,
-        pushed,
-        authorization.checked,
-        TokenRequestProofs(at_token),
-        throttle,
-        record,
-        per_minute=settings.token_per_minute,
-    )
-    introspection = IntrospectionEndpoint(
-        authenticator, resources, refresh, grants, keys, throttle, clock, per_minute=settings.token_per_minute
-    )
-    front_door.mount({"/par": {"POST": par.serve}, "/introspect": {"POST": introspection.serve}})
     if others is not None:
         front_door.others_at = others.at
     elsewhere = None

@@ -13,12 +13,10 @@ from firewall.core.bounds import FORM_BODY_BYTES, REQUEST_READ_S
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed, StateUnavailable, fault
 from firewall.core.permit import FixedReply
 from firewall.identity.oauth21.authorize import Authorization
-from firewall.identity.oauth21.token_endpoint import TokenEndpoint
 from firewall.identity.people.account import Account
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.resources import WELL_KNOWN_PRM, Resources
-from firewall.identity.rfc7009.revocation import RevocationEndpoint
 from firewall.identity.rfc8414.metadata import openid_configuration, resource_metadata, server_metadata
 from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.identity.settings import IdentitySettings, Record
@@ -39,7 +37,7 @@ Handler = Callable[[WebRequest], Awaitable[FixedReply]]
 METADATA_CACHE_S: Final = 300
 STYLESHEET: Final = "/assets/front-door.css"
 CONSENT_SCRIPT: Final = "/assets/consent.js"
-OPEN_TO_BROWSERS: Final = ("/.well-known/", "/token", "/revoke", "/register")
+OPEN_TO_BROWSERS: Final = ("/.well-known/", "/token", "/revoke", "/register", "/par")
 
 
 class FrontDoor:
@@ -52,8 +50,6 @@ class FrontDoor:
         keys: SigningKeys,
         sign_in: SignIn,
         authorization: Authorization,
-        token: TokenEndpoint,
-        revocation: RevocationEndpoint,
         account: Account,
         pages: Pages,
         record: Record,
@@ -70,8 +66,6 @@ class FrontDoor:
             "/login": {"POST": sign_in.login},
             "/login/code": {"GET": sign_in.show_second, "POST": sign_in.second},
             "/consent": {"GET": authorization.consent, "POST": authorization.decide},
-            "/token": {"POST": token.serve},
-            "/revoke": {"POST": revocation.serve},
             "/account/grants": {"GET": account.show, "POST": account.end},
             "/logout": {"POST": account.logout},
             "/.well-known/oauth-authorization-server": {"GET": self._server_metadata},
