@@ -348,7 +348,10 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     registry, pins = core.registry, core.pins
     _configure(config, registry)
     fetch_ports = DiallerSettings().fetch_ports | set(config.identity.cimd.ports)
-    dialler = Dialler(clock, DiallerSettings(fetch_ports=fetch_ports))
+    way_out = config.egress
+    dialler = Dialler(
+        clock, DiallerSettings(fetch_ports=fetch_ports, proxy=way_out.proxy, proxy_network=way_out.network)
+    )
     client = RenewingClient(PooledClient(dialler))
     specs = mcp_specs(config, registry)
     resources = rooms.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])

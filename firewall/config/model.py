@@ -488,6 +488,23 @@ class AuthZENConfig(_Model):
     enforcers: dict[str, EnforcerConfig] = {}
 
 
+class EgressConfig(_Model):
+    """How our own fetches (metadata, keys, documents of clients) leave: directly, or through an HTTP proxy."""
+
+    proxy: str = ""
+    network: Network = "private"
+
+    @field_validator("proxy")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (f"{parts.scheme}://{parts.netloc}" != value or parts.scheme not in ("http", "https")):
+            raise ValueError("give scheme, host and port of the proxy, such as http://proxy.example:3128")
+        if "@" in parts.netloc or (value and not parts.hostname):
+            raise ValueError("a proxy without user information is needed")
+        return value
+
+
 class Config(_Model):
     """The whole of ``bartizan.yaml``."""
 
@@ -511,6 +528,7 @@ class Config(_Model):
     llm: LLMConfig = LLMConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     admin: AdminConfig = AdminConfig()
+    egress: EgressConfig = EgressConfig()
     authzen: AuthZENConfig = AuthZENConfig()
     lock: Path | None = None
     demo: bool = False

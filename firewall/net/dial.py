@@ -68,6 +68,8 @@ class DiallerSettings:
 
     fetch_ports: ports that a public URL of a fetch may name; a URL that others choose must not reach
     an arbitrary service.
+    proxy: of our own fetches from public addresses, ``http://proxy.example:3128``, on ``proxy_network``; it then
+    resolves names itself, so which addresses they may lead to is its to say.
     """
 
     resolve_s: float = 2.0
@@ -76,6 +78,8 @@ class DiallerSettings:
     answers: int = 8
     connect_s: float = UPSTREAM_CONNECT_S
     fetch_ports: frozenset[int] = frozenset({443, 8443})
+    proxy: str = ""
+    proxy_network: Network = "private"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import yarl
 
 from firewall.core.action import Headers
 from firewall.core.errors import UpstreamFault
-from firewall.net.address import Network
+from firewall.net.address import Network, classify
 from firewall.net.connector import fault_for, open_session, read_bounded
 from firewall.net.dial import Dialler, Fetched, Purpose
 from firewall.net.upstream import Target, tls_of
@@ -39,10 +39,12 @@ class Fetcher:
         ca_file: str = "",
     ) -> Fetched:
         """Return the answer; see `Dialler.fetch`."""
-        session = self._sessions.get((network, ca_file))
-        if session is None:
-            tls = tls_of(Target(str(url), network, ca_file)) if ca_file else None
-            session = self._sessions[network, ca_file] = open_session(self._dialler, network, tls=tls)
+        settings = self._dialler.settings
+        proxy = settings.proxy if network == "public" else ""
+        if proxy and classify(url.host) != "public":
+            # What a name leads to is the proxy's to judge; what is written is judged here as always.
+            raise UpstreamFault("blocked_address", "the host is not a public one")
+        session = self._session(str(url), settings.proxy_network if proxy else network, ca_file)
         sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         sent.setdefault("User-Agent", f"bartizan ({purpose.value})")
         sent["Accept-Encoding"] = "identity"
@@ -57,6 +59,7 @@ class Fetcher:
                     headers=sent,
                     data=body,
                     allow_redirects=False,
+                    proxy=proxy or None,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 ) as response,
             ):
@@ -64,8 +67,17 @@ class Fetcher:
                 return Fetched(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
         except UpstreamFault:
             raise
+        except aiohttp.ClientHttpProxyError:
+            raise UpstreamFault("unreachable", "the proxy did not connect") from None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise fault_for(error) from None
+
+    def _session(self, url: str, network: Network, ca_file: str) -> aiohttp.ClientSession:
+        session = self._sessions.get((network, ca_file))
+        if session is None:
+            tls = tls_of(Target(url, network, ca_file)) if ca_file else None
+            session = self._sessions[network, ca_file] = open_session(self._dialler, network, tls=tls)
+        return session
 
     async def close(self) -> None:
         """Close all connections."""
