@@ -191,7 +191,7 @@ def agent_spec(config: Config, given: A2AUpstream) -> AgentSpec:
 
 def inventory_settings(config: Config) -> InventorySettings:
     """Return the agent inventory's settings."""
-    return InventorySettings(config.public_url, home_tenant=config.tenant)
+    return InventorySettings(config.public_url, home_tenant=config.tenant, device_grant=config.identity.device_grant)
 
 
 # -- LLM -----------------------------------------------------------------------------------------------------
