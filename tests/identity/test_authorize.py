@@ -226,6 +226,20 @@ async def test_ui_02_a_remembered_consent_is_shown_when_the_person_did_not_start
         assert 'action="/consent"' in page.text
 
 
+@pytest.mark.parametrize("header", [{"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}])
+async def test_ui_02_what_a_browser_fetches_in_advance_decides_nothing(header: dict[str, str]) -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        query = authorize_query()
+        ahead = await http.get("/authorize", params=query, headers={"Sec-Fetch-Site": "none", **header})
+        assert ahead.status_code == 200
+        assert 'action="/consent"' in ahead.text
+        assert (await browser.open(query)).status_code == 303
+
+
 async def test_ui_03_the_consent_page_names_who_where_and_what() -> None:
     door = make_door()
     await door.user()

@@ -104,7 +104,7 @@ class Authorization:
             asked = self.checked(form, client)
         except OAuthError as error:
             return self._error_redirect(redirect_uri, _safe_state(form), error.error)
-        own = request.headers.get(b"sec-fetch-site") in OWN_INITIATIVE
+        own = _is_own_doing(request)
         transaction, cookie = parts.transactions.open(asked, cross_site=not own)
         return await self._step(request, transaction, client, headers=(cookie,))
 
@@ -198,7 +198,7 @@ class Authorization:
             return self._end(transaction, "access_denied")
         details = _details(transaction)
         agreed = client.first_party or parts.consents.covers(session.user, client, asked, scopes, details)
-        own = not transaction.cross_site and request.headers.get(b"sec-fetch-site") in OWN_INITIATIVE
+        own = not transaction.cross_site and _is_own_doing(request)
         if agreed and own and "consent" not in asked.prompt and parts.transactions.take(transaction):
             return self._code_redirect(transaction, session, client, scopes, details)
         if silent:
@@ -325,6 +325,12 @@ class Authorization:
                 "scope": " ".join(scopes),
             },
         )
+
+
+def _is_own_doing(request: WebRequest) -> bool:
+    """Return whether the person is here by their own doing (UI-02): a page fetched in advance is nobody's decision."""
+    ahead = b"sec-purpose" in request.headers or b"purpose" in request.headers
+    return not ahead and request.headers.get(b"sec-fetch-site") in OWN_INITIATIVE
 
 
 def _purpose(transaction: Transaction, session: LoginSession) -> str:
