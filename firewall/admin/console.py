@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from firewall.admin import doctor, elsewhere, oauth_clients, signing_keys
+from firewall.admin import account_links, doctor, elsewhere, oauth_clients, signing_keys
 from firewall.admin.access import Access, from_own_page, session_of
 from firewall.admin.api import LATEST_US, Need, router
 from firewall.admin.caller import Caller, Refused
@@ -26,7 +26,7 @@ from firewall.admin.office import Office, Parked, approval_json
 from firewall.admin.pages import TEXTS, Pages
 from firewall.admin.parts import AdminParts
 from firewall.admin.people import Typed, proved
-from firewall.admin.serve import error_reply, status_of
+from firewall.admin.serve import LEADS_AWAY, error_reply, status_of
 from firewall.admin.sessions import cookie_name
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
@@ -59,6 +59,7 @@ def make(parts: AdminParts, access: Access) -> App:
 
     app.state.examine = examine
     app.include_router(router)
+    app.include_router(account_links.router)
     app.include_router(oauth_clients.router)
     app.include_router(signing_keys.router)
     for path, page in PAGES:
@@ -116,7 +117,10 @@ def page(request: Request, name: str, status: int = 200, *, caller: Caller | Non
     """Return a rendered page; ``caller`` decides which buttons it shows."""
     pages: Pages = request.app.state.pages
     html = pages.render(name, caller=caller, path=request.url.path, **values)
-    return Response(html, status, media_type="text/html")
+    offer = values.get("offer")
+    leads_away = isinstance(offer, Offer) and offer.choices
+    headers = {"content-security-policy": LEADS_AWAY.decode()} if leads_away else None
+    return Response(html, status, headers, media_type="text/html")
 
 
 def _caller(request: Request, act: str, form: oauth.Form) -> Caller:

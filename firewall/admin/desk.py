@@ -31,6 +31,7 @@ from firewall.enforce.lock import Locked, render
 from firewall.enforce.pins import OF_A_SERVER, OF_AN_AGENT, Pin
 from firewall.enforce.pins import Kind as PinKind
 from firewall.enforce.registry import Kind, RegistryEntry, Verb, check_name
+from firewall.identity.people.links import Link
 from firewall.identity.people.users import User
 from firewall.identity.throttle import NODE
 from firewall.wire.http import parse_url
@@ -330,6 +331,29 @@ class Desk:
         return self._parts.identity.users.update(
             user.tenant, user.subject, roles=user.roles, scopes=user.scopes, disabled=not enabled
         )
+
+    def account_links(self, caller: Caller, name: str) -> list[Link]:
+        """Return who a person is at issuers elsewhere. Raises Malformed("user_unknown")."""
+        return self._parts.identity.links.of_user(caller.tenant, self.user(caller, name).subject)
+
+    def link_account(self, caller: Caller, name: str, issuer: str, subject: str, realm: str = "") -> Link:
+        """Let somebody at an issuer in as this person: by (issuer, subject), never by address.
+
+        Raises Malformed: user_unknown, link_identity; Conflict where that account leads to somebody already;
+        Refused("role"): whoever may not give a person's roles may not give the person to somebody else.
+        """
+        user = self.user(caller, name)
+        self._weighty(caller, user.roles)
+        self._record(caller, "user.link", user.subject, issuer)
+        return self._parts.identity.links.link(caller.tenant, issuer, subject, user.subject, realm=realm)
+
+    def unlink_account(self, caller: Caller, name: str, issuer: str, subject: str, realm: str = "") -> bool:
+        """End a link of a person, and what the person had given; return whether there was one."""
+        user = self.user(caller, name)
+        if (issuer, subject, realm) not in [(x.issuer, x.subject, x.realm) for x in self.account_links(caller, name)]:
+            return False
+        self._record(caller, "user.unlink", user.subject, issuer)
+        return self._parts.identity.links.unlink(caller.tenant, issuer, subject, realm=realm)
 
     def _weighty(self, caller: Caller, roles: Iterable[str]) -> None:
         """Raise Refused unless these roles may be given: an administrator alone makes no peer and no approver."""

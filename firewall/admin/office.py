@@ -10,7 +10,7 @@ asker saw, and the deed runs through the same verb of the desk, which makes all 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final, cast
 
 from firewall.admin.access import Access
@@ -249,6 +249,10 @@ async def _people(desk: Desk, caller: Caller, wish: JSONObject) -> JSONObject:
         return user_json(desk.enable_user(caller, name, enabled=True))
     if verb == "set":
         return user_json(desk.set_user(caller, name, _texts(wish, "roles"), _texts(wish, "scopes")))
+    if verb == "link":
+        return asdict(
+            desk.link_account(caller, name, _text(wish, "issuer"), _text(wish, "subject"), _text(wish, "realm"))
+        )
     raise Malformed("params_invalid", "verb")
 
 
@@ -260,6 +264,9 @@ def _people_words(wish: JSONObject) -> str:
     name = visible(_text(wish, "name"))
     if wish.get("verb") == "enable":
         return f"let {name} in again"
+    if wish.get("verb") == "link":
+        there = f"{_text(wish, 'subject')} of {_text(wish, 'issuer')} {_text(wish, 'realm')}"
+        return f"let {visible(there.strip())} in as {name}"
     roles, scopes = ", ".join(_texts(wish, "roles")) or "none", " ".join(_texts(wish, "scopes")) or "none"
     return f"let {name} in with the roles {visible(roles)} and the scopes {visible(scopes)}"
 

@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     roles.add_argument("name")
     roles.add_argument("--role", action="append", default=[], help="exactly these roles from now on")
     roles.add_argument("--scope", action="append", default=[], help="exactly these scopes from now on (default: *)")
+    known_as = verbs.add("links", show_links)
+    linked, unlinked = verbs.add("link", link), verbs.add("unlink", unlink)
+    for one in (known_as, linked, unlinked):
+        one.add_argument("name")
+    for one in (linked, unlinked):
+        one.add_argument("--issuer", required=True, metavar="URL", help="the identity provider, as its tokens name it")
+        one.add_argument("--subject", required=True, help="its `sub` for this person; never an address")
+        one.add_argument("--realm", default="", help="the provider's own tenant, where it has several")
     verbs.add("sessions", show_sessions)
     ended_sessions = verbs.add("end-sessions", end_sessions)
     ended_sessions.add_argument("name")
@@ -47,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bearers = verbs.add("bearers", show_bearers)
     ended = verbs.add("end-bearer", end_bearer)
     ended.add_argument("id")
-    for one in (listed, new, roles, ended_sessions, *changed, made, bearers, ended):
+    for one in (listed, new, roles, known_as, linked, unlinked, ended_sessions, *changed, made, bearers, ended):
         one.add_argument("--tenant", default="", help="of another tenant")
 
 
@@ -88,6 +96,31 @@ def change(given: argparse.Namespace) -> int:
     body = {"roles": given.role, "scopes": [scope for text in given.scope for scope in text.split()] or ["*"]}
     made = Node(given).post(f"users/{given.name}/set", body)
     return told(given, made, lambda: f"{made['name']} has the roles: {' '.join(made['roles']) or 'none'}")
+
+
+def show_links(given: argparse.Namespace) -> int:
+    """List who a person is at identity providers."""
+    found = Node(given).get(f"users/{given.name}/links")
+    rows = [(x["issuer"], x["subject"], x["realm"], when(x["created_s"] * 1_000_000)) for x in found["links"]]
+    emit(given, found, table(("ISSUER", "SUBJECT", "REALM", "SINCE"), rows, empty="Nobody elsewhere is this person."))
+    return 0
+
+
+def link(given: argparse.Namespace) -> int:
+    """Let somebody at an identity provider in as this person."""
+    made = Node(given).post(f"users/{given.name}/links", _outside(given))
+    return told(given, made, lambda: f"{given.subject} of {given.issuer} is {given.name} here.")
+
+
+def unlink(given: argparse.Namespace) -> int:
+    """End a link, and what the person had given; exit 1 when there was none."""
+    made = Node(given).post(f"users/{given.name}/links/end", _outside(given))
+    emit(given, made, "Ended." if made["ended"] else "There is no such link.")
+    return 0 if made["ended"] else 1
+
+
+def _outside(given: argparse.Namespace) -> dict[str, str]:
+    return {"issuer": given.issuer, "subject": given.subject, "realm": given.realm}
 
 
 def show_sessions(given: argparse.Namespace) -> int:
