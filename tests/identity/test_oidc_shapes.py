@@ -264,6 +264,17 @@ async def test_groups_that_are_left_out_for_their_number_let_nobody_in() -> None
 # -- the others ------------------------------------------------------------------------------------------------------
 
 
+async def test_an_alias_of_an_issuer_makes_no_second_person_of_anybody() -> None:
+    stage = SHAPES[4].stage()
+    for spelling in ("https://accounts.google.example", "accounts.google.com"):
+        stage.idp.changes["iss"] = spelling
+        async with stage.door.http() as http:
+            assert (await sign_in(Browser(http), stage)).status_code == 303
+    (user,) = stage.door.identity.users.list("acme")
+    (link,) = stage.door.identity.links.of_user("acme", user.subject)
+    assert link.issuer == "https://accounts.google.example"
+
+
 async def test_people_outside_the_workspace_domain_stay_out() -> None:
     for domain in (None, "gmail.example", "ACME.example"):
         stage = SHAPES[4].stage()

@@ -12,14 +12,19 @@ from typing import Final
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.step_up import SECOND_FACTOR
 from firewall.identity.oidc.id_token import SUBJECT_CHARS
 from firewall.identity.oidc.settings import ENTRA_TENANT, EVERYBODY, ProviderSettings
 
 GROUPS: Final = 1000
 GROUP_CHARS: Final = 256
 AMR: Final = 16
-# Methods that mean more than one factor, or one that cannot be phished (RFC 8176 §2).
-STRONG: Final = frozenset({"mfa", "hwk", "pop", "sc", "swk"})
+# Kinds of factors (RFC 8176 §2): what one knows, has, is. Methods of two kinds are several factors.
+FACTORS: Final = (
+    frozenset({"pwd", "pin", "kba"}),
+    frozenset({"otp", "sms", "tel", "hwk", "swk", "pop", "sc", "fido"}),
+    frozenset({"face", "fpt", "iris", "retina", "vbm"}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +64,15 @@ def import_claims(claims: JSONObject, settings: ProviderSettings, *, default_acr
     acr = claims.get("acr")
     ours = settings.acr_of.get(acr, "") if isinstance(acr, str) else ""
     return Imported(
-        issuer=str(claims["iss"]),
+        # One name per issuer: an alias must not make a second person of anybody.
+        issuer=str(claims["iss"]) if ENTRA_TENANT in settings.issuer else settings.issuer,
         subject=subject,
         tenant=_tenant(claims, settings),
         name=name if isinstance(name, str) else "",
         roles=roles,
         scopes=scopes,
-        mapped=any(group in settings.roles or group in settings.scopes_of for group in groups),
-        acr=ours or ("mfa" if STRONG.intersection(methods) else default_acr),
+        mapped=any(g != EVERYBODY and (g in settings.roles or g in settings.scopes_of) for g in groups),
+        acr=ours or (SECOND_FACTOR if _several(methods) else default_acr),
         amr=methods,
     )
 
@@ -117,6 +123,12 @@ def _tenant(claims: Mapping[str, JSON], settings: ProviderSettings) -> str:
     if tenant is None:
         raise Malformed("idp_claims", "tenant")
     return tenant
+
+
+def _several(methods: Iterable[str]) -> bool:
+    """Return whether the methods are more than one factor."""
+    used = set(methods)
+    return "mfa" in used or sum(bool(used & kind) for kind in FACTORS) > 1
 
 
 def _given(table: Mapping[str, tuple[str, ...]], groups: Iterable[str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from firewall.wire import jwt, strict_json
 METADATA_BYTES: Final = 64 * 1024
 URL_CHARS: Final = 2048
 REQUIRED: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+_URL_SET: Final = frozenset(chr(code) for code in range(0x21, 0x7F))
 OPTIONAL: Final = ("userinfo_endpoint", "end_session_endpoint")
 
 
@@ -88,13 +89,14 @@ def _object(data: bytes) -> JSONObject:
 
 def _endpoint(value: JSONObject, name: str, settings: ProviderSettings) -> str:
     url = value.get(name, "")
-    if not isinstance(url, str) or len(url) > URL_CHARS or not url.isascii():
+    # Printable ASCII only: a line break, which `urlsplit` would pass over, could end a header of our redirect.
+    if not isinstance(url, str) or len(url) > URL_CHARS or not _URL_SET.issuperset(url):
         raise Malformed("idp_metadata", name)
     if not url:
         return ""
     try:
         parts = urlsplit(url)
-        good = bool(parts.hostname) and not parts.fragment and "@" not in parts.netloc and " " not in url
+        good = bool(parts.hostname) and not parts.fragment and "@" not in parts.netloc
     except ValueError:
         raise Malformed("idp_metadata", name) from None
     plain = parts.scheme == "http" and settings.network == "loopback" and parts.hostname in LOOPBACK
