@@ -64,7 +64,10 @@ class Fetcher:
                 ) as response,
             ):
                 data = await read_bounded(response, max_bytes)
-                return Fetched(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
+                told = {name.lower(): value for name, value in response.headers.items()}
+                if "www-authenticate" in told:  # several challenges, one list (RFC 9110 §11.6.1, §5.3)
+                    told["www-authenticate"] = ", ".join(response.headers.getall("WWW-Authenticate"))
+                return Fetched(response.status, told, data)
         except UpstreamFault:
             raise
         except aiohttp.ClientHttpProxyError:

@@ -64,7 +64,8 @@ class Envelopes:
         key_id, dot, text = rest.partition(b".")
         try:
             raw = base64.urlsafe_b64decode(text)
-            if mark != _MARK or not dot:
+            # One spelling per row: unused bits and foreign characters are refused as any other change is.
+            if mark != _MARK or not dot or base64.urlsafe_b64encode(raw) != text:
                 raise ValueError
             name = key_id.decode("ascii")
             plain = self._key(tenant, name).decrypt(raw[:_NONCE], raw[_NONCE:], _bound(tenant, name, row))

@@ -73,6 +73,7 @@ class Upstream:
     seen: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     down: bool = False
+    proven: set[str] = field(default_factory=set)
     override: Callable[[str], tuple[int, dict[str, str], bytes] | None] = lambda _path: None
 
     @property
@@ -94,6 +95,8 @@ class _Verifier:
 
     async def verify_token(self, token: str) -> AccessToken | None:
         headers = {b"authorization": f"Bearer {token}".encode()}
+        if token in self._upstream.proven:  # the guard in front has seen the proof; the SDK knows bearer tokens only
+            return AccessToken(token=token, client_id="", scopes=["files:read"], resource=self._upstream.url)
         try:
             found = self._upstream.identity.resource_server.authenticate(
                 headers, self._upstream.url, default_scope="files:read"
@@ -147,8 +150,8 @@ def protected_server(upstream: Upstream) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def upstream_server(**changes: Any) -> AsyncIterator[Upstream]:
-    """Serve an upstream. changes: settings of its authorization server."""
+async def upstream_server(*, bound: bool = False, **changes: Any) -> AsyncIterator[Upstream]:
+    """Serve an upstream. bound: it takes DPoP tokens. changes: settings of its authorization server."""
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     clock = MovedClock()
@@ -205,6 +208,21 @@ async def upstream_server(**changes: Any) -> AsyncIterator[Upstream]:
             await send({"type": "http.response.body", "body": body})
         elif path.startswith("/mcp/"):
             upstream.seen.append((scope["method"], headers.get(b"authorization", b"").decode()))
+            if bound and headers.get(b"authorization", b"").startswith(b"DPoP "):
+                guard = upstream.identity.resource_server
+                try:
+                    guard.authenticate(
+                        headers, upstream.url, default_scope="files:read", method=scope["method"], path=path
+                    )
+                except Unauthenticated as error:
+                    challenges = guard.challenges(upstream.url, error, "files:read")
+                    await send({"type": "http.response.start", "status": 401, "headers": list(challenges)})
+                    await send({"type": "http.response.body", "body": b""})
+                    return
+                token = headers[b"authorization"].removeprefix(b"DPoP ")
+                upstream.proven.add(token.decode())
+                fields = [(n, b"Bearer " + token if n == b"authorization" else v) for n, v in scope["headers"]]
+                scope = {**scope, "headers": fields}
             await protected(scope, receive, send)
         elif upstream.down:
             await send({"type": "http.response.start", "status": 503, "headers": []})

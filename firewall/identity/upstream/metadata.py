@@ -38,7 +38,7 @@ _SCHEMES: Final = ("bearer", "dpop")
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """The first Bearer or DPoP challenge of a WWW-Authenticate field. Empty members were not told."""
+    """What the Bearer and DPoP challenges of a WWW-Authenticate field say. Empty members were not told."""
 
     metadata_url: str = ""
     scope: str = ""
@@ -100,19 +100,18 @@ class ServerMetadata:
 
 
 def parse_challenge(value: str) -> Challenge:
-    """Return the first Bearer (or DPoP) challenge of a field value; an unreadable one says nothing.
+    """Return what a field value says; an unreadable one says nothing.
 
-    value: at most 8,192 characters; several challenges may share it; of a repeated parameter the first
-    counts. Source: RFC 9110 §11.6.1, RFC 6750 §3, RFC 9728 §5.1.
+    value: at most 8,192 characters; several challenges may share it, of other schemes too; of a repeated
+    parameter the first counts. Source: RFC 9110 §11.6.1, RFC 6750 §3, RFC 9728 §5.1.
     """
     if len(value) > CHALLENGE_CHARS or not value.isascii():
         return Challenge()
+    told: dict[str, str] = {}
     for scheme, parameters in _challenges(value):
         if scheme in _SCHEMES:
-            return Challenge(
-                parameters.get("resource_metadata", ""), parameters.get("scope", ""), parameters.get("error", "")
-            )
-    return Challenge()
+            told = parameters | told
+    return Challenge(told.get("resource_metadata", ""), told.get("scope", ""), told.get("error", ""))
 
 
 def _challenges(value: str) -> list[tuple[str, dict[str, str]]]:
