@@ -491,6 +491,42 @@ async def test_an_outage_of_one_client_does_not_hold_up_another() -> None:
     assert await desk.present(desk.sign(key=OTHER, iss="other", sub="other")) == "other"
 
 
+async def test_many_who_come_first_wait_for_one_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(service(jwks=None, jwks_uri=URI))
+    desk.network.answers[URI] = fetched(public(KEY, "c1"))
+    fetch, gate = desk.network.fetch, asyncio.Event()
+
+    async def slow(*args: object, **more: object) -> Fetched:
+        await gate.wait()
+        return await fetch(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(desk.network, "fetch", slow)
+    callers = [asyncio.create_task(desk.present(desk.sign(jti=str(number)))) for number in range(20)]
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*callers) == ["svc"] * 20
+    assert len(desk.network.asked) == 1
+
+
+async def test_slow_addresses_of_strangers_hold_up_no_registered_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(service(jwks=None, jwks_uri=URI))
+    desk.network.answers[URI] = fetched(public(KEY, "c1"))
+    keys_of = desk.authenticator._keys
+    fetch, gate = desk.network.fetch, asyncio.Event()
+
+    async def slow(purpose: Purpose, url: str, **more: object) -> Fetched:
+        if "stranger" in url:
+            await gate.wait()
+        return await fetch(purpose, url, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(desk.network, "fetch", slow)
+    strangers = [asyncio.create_task(keys_of._strangers.get(f"https://stranger{n}.example/k", "x")) for n in range(8)]
+    await asyncio.sleep(0)
+    assert await desk.present(desk.sign()) == "svc"
+    gate.set()
+    await asyncio.gather(*strangers, return_exceptions=True)
+
+
 async def test_keys_of_a_thousand_addresses_are_kept_and_no_more() -> None:
     keys_of = ClientKeys(NoNetwork(), FakeClock())
     for number in range(1010):

@@ -98,28 +98,36 @@ class KeySets:
         return bool(fresh) and (not kid or kid in known.keys)
 
     async def _read(self, uri: str, known: _KeySet, *, spiffe: bool) -> None:
-        known.tried_us = self._clock.now_us()
         try:
             async with asyncio.timeout(FETCH_S), self._turn:
                 data = await self._source.read(uri)
             known.keys = _parsed(data, spiffe=spiffe)
+            known.good_us = self._clock.now_us()
         except (BartizanError, TimeoutError):
-            return  # what was good stays good; nothing bad ever replaces it
-        known.good_us = self._clock.now_us()
+            pass  # what was good stays good; nothing bad ever replaces it
+        finally:
+            # Not before: whoever comes while the answer is under way waits for it.
+            known.tried_us = self._clock.now_us()
 
 
 class ClientKeys:
-    """Keys that clients sign their assertions with."""
+    """Keys that clients sign their assertions with.
+
+    Addresses that strangers chose have turns and room of their own: slow ones hold up no client that an operator
+    registered.
+    """
 
     def __init__(self, fetcher: DocumentFetcher, clock: Clock) -> None:
         self._sets = KeySets(FetchedKeys(fetcher), clock)
+        self._strangers = KeySets(FetchedKeys(fetcher), clock)
 
     async def verify(self, client: Client, unchecked: jwt.UncheckedJWT) -> None:
         """Return when a key of the client verifies the signature. Raises Malformed: jwt_key, jwt_signature."""
         if client.jwks is not None:
             keys: Keys = jwt.keys_of(client.jwks)
         else:
-            keys = await self._sets.get(client.jwks_uri, unchecked.kid)
+            sets = self._strangers if client.claimed else self._sets
+            keys = await sets.get(client.jwks_uri, unchecked.kid)
         verify_with(keys, unchecked)
 
 
