@@ -43,6 +43,9 @@ SECURITY: Final[Headers] = (
     (b"cache-control", b"no-store"),
 )
 
+# Of pages whose form leads to an identity provider: browsers hold `form-action` against the redirect after it too.
+LEADS_AWAY: Final = SECURITY[0][1].replace(b"form-action 'self'; ", b"")
+
 
 def build(parts: AdminParts) -> AdminApp:
     """Return the ASGI application of the admin listener; the composition root puts it behind an Edge."""

@@ -7,6 +7,8 @@ import pytest
 
 from firewall.core.errors import AuditUnavailable
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.wire import canonical
+from mcp_gateway import lists
 from tests.adapters.rig import EVALUATION, EVALUATIONS, TENANT, TOOL, Point, asked, make_point
 from tests.support.door import ORIGIN, TIME
 from tests.support.kit import ALLOW, principal
@@ -156,6 +158,25 @@ async def test_questions_about_a_server_carry_its_audience(method: str, kind: st
     found = await point.decide(action={"name": method}, resource={"type": kind, "id": f"{ORIGIN}/mcp/files"})
     assert yes(found)
     assert point.engine.inputs[0]["point"] == point_name
+
+
+PLAN: JSONObject = {"name": "plan", "description": "Plans.", "arguments": [{"name": "day", "required": False}]}
+
+
+@pytest.mark.parametrize(("name", "schema"), [("day", "ok"), ("night", "mismatch")])
+async def test_a_completion_is_asked_about_by_its_prompt_and_argument(name: str, schema: str) -> None:
+    point = await make_point()
+    value = lists.definition(PLAN, "prompt").value
+    point.definitions.note(value)
+    point.pins.observe(TENANT, "files", "prompt", "plan", canonical.digest(value), trust=True)
+    resource = {"type": "prompt", "id": "plan", "properties": {"server": "files"}}
+    action = {"name": "completion/complete", "properties": {"argument": {"name": name, "value": "mon"}}}
+    assert yes(await point.decide(action=action, resource=resource))
+    (seen,) = point.engine.inputs
+    assert seen["point"] == "mcp.completion.ask"
+    assert seen["resource"]["properties"]["schema"] == schema  # type: ignore[index,call-overload]
+    assert seen["action"]["properties"]["arguments"] == {"argument": {"name": name, "value": "mon"}}  # type: ignore[index,call-overload]
+    assert not yes(await point.decide(action={"name": "completion/complete"}, resource=resource))
 
 
 @pytest.mark.parametrize(

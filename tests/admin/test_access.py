@@ -78,7 +78,7 @@ def test_the_owner_decides_nothing_as_a_second_person() -> None:
     assert MATRIX["approvals.decide"].roles == {"approver"}
 
 
-async def test_a_stranger_gets_nothing_from_any_route(room: Room) -> None:
+async def test_op_07_a_stranger_gets_nothing_from_any_route(room: Room) -> None:
     async with room.http() as http:
         for method, path, role in routes(room):
             if not role:
@@ -136,7 +136,7 @@ async def test_a_script_reaches_what_its_role_may_and_nothing_that_needs_a_perso
             assert (answer.status_code == 403) == (not may), (method, path, act, answer.text)
 
 
-async def test_an_agents_token_opens_no_route_and_no_command(room: Room) -> None:
+async def test_op_07_an_agents_token_opens_no_route_and_no_command(room: Room) -> None:
     tokens = room.door.identity.operator_tokens
     token = tokens.mint_for_operator("/mcp/time", ("time:read", "time:write"), tenant=TENANT).token
     assert room.door.verified(token)  # it is good where it belongs

@@ -167,6 +167,21 @@ async def test_where_no_provider_is_configured_there_is_no_way(room: Room) -> No
         assert (await http.get("/callback/corp?state=x")).status_code == 404
 
 
+async def test_only_pages_that_lead_to_a_provider_let_a_form_lead_away(console: Console, tmp_path: Path) -> None:
+    """Browsers hold ``form-action`` against the redirect that follows a form."""
+    browser = await console.sign_in()
+    for path in ("/sign-in", "/confirm"):
+        policy = (await browser.http.get(path)).headers["content-security-policy"]
+        assert "form-action" not in policy
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+    assert "form-action 'self'" in (await browser.http.get("/stops")).headers["content-security-policy"]
+    room = make_room(tmp_path / "other")  # the twin: no provider, nothing leads away
+    async with room.http() as http:
+        assert "form-action 'self'" in (await http.get("/sign-in")).headers["content-security-policy"]
+    room.log.writer.close()
+
+
 async def test_a_provider_that_is_down_is_told_and_nothing_is_broken(console: Console) -> None:
     console.stage.idp.down = True
     async with console.room.http() as http:

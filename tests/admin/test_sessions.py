@@ -37,7 +37,7 @@ async def test_a_dangerous_act_needs_a_proof_of_the_last_five_minutes(room: Room
     assert (await browser.api("kill", {"scope": "all"})).status_code == 201  # a stop is pulled without delay
 
 
-async def test_confirming_opens_it_and_makes_another_session_of_it(room: Room) -> None:
+async def test_as_16_confirming_opens_it_and_makes_another_session_of_it(room: Room) -> None:
     browser = await room.person("operator")
     await browser.api("kill", {"scope": "upstream", "name": "time"})
     room.door.clock.advance(301)
@@ -68,7 +68,7 @@ async def test_a_wrong_password_confirms_nothing(room: Room, password: str) -> N
     assert (await browser.api("kill/release", {"scope": "all"})).json()["error"] == "fresh"
 
 
-async def test_guessing_at_the_confirmation_is_slowed_down(room: Room) -> None:
+async def test_as_19_guessing_at_the_confirmation_is_slowed_down(room: Room) -> None:
     browser = await room.person("operator")
     for n in range(5):
         await browser.post("/confirm", {"password": f"guess {n}", "then": "/"})

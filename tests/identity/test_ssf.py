@@ -327,7 +327,7 @@ async def test_a_signature_of_another_key_or_under_another_id_is_refused() -> No
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "HS256", "ES512", ""])
-async def test_an_algorithm_that_is_not_on_the_list_is_refused_before_any_key(alg: str) -> None:
+async def test_rs_01_an_algorithm_that_is_not_on_the_list_is_refused_before_any_key(alg: str) -> None:
     from base64 import urlsafe_b64encode
 
     def part(value: object) -> bytes:
@@ -350,7 +350,7 @@ async def test_what_is_no_token_at_all_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "Bearer ", "Bearer wrong", f"Basic {SECRET}", f"{SECRET}", "Bearer \xe9"])
-async def test_without_the_secret_of_a_transmitter_nothing_is_read(header: str) -> None:
+async def test_op_07_without_the_secret_of_a_transmitter_nothing_is_read(header: str) -> None:
     stream = await make_stream()
     async with stream.door.http() as http:
         headers: dict[str, Any] = {"content-type": "application/secevent+jwt"}
@@ -499,7 +499,7 @@ async def test_the_background_task_does_it_at_once() -> None:
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 
-async def test_keys_are_fetched_from_the_configured_address_and_kept() -> None:
+async def test_rs_03_keys_are_fetched_from_the_configured_address_and_kept() -> None:
     stream = await make_stream(jwks=None, jwks_uri=f"{ISSUER}/jwks.json")
     stream.door.fetcher.answers = {}
     fetcher = Scripted(stream.door.clock)
@@ -706,7 +706,7 @@ async def test_a_paused_stream_is_told() -> None:
     assert [s.status for s in stream.signals.receiver.health.of([stream.transmitter])] == ["paused"]
 
 
-async def test_no_secret_and_no_text_of_a_transmitter_reaches_a_record() -> None:
+async def test_op_05_no_secret_and_no_text_of_a_transmitter_reaches_a_record() -> None:
     stream = await make_stream()
     claims = stream.claims(payload={"reason_admin": {"en": "SECRET-TEXT"}}, jti="SECRET-JTI")
     await stream.push(stream.sign(claims))

@@ -45,6 +45,9 @@ class Row:
 
 _SERVER: Final = Row("mcp_server")
 _TASK: Final = Row("task", "taskId")
+COMPLETE: Final = "completion/complete"
+# What a completion is for: an argument of a prompt, or a variable of a resource's template.
+REFERENCES: Final[Mapping[str, Kind]] = {"prompt": "prompt", "resource": "template"}
 METHODS: Final[Mapping[str, Row]] = {
     "initialize": _SERVER,
     "server/discover": _SERVER,
@@ -62,6 +65,7 @@ METHODS: Final[Mapping[str, Row]] = {
     "tasks/get": _TASK,
     "tasks/result": _TASK,
     "tasks/cancel": _TASK,
+    COMPLETE: Row("prompt", "ref"),
 }
 
 
@@ -106,7 +110,8 @@ def server_of(question: Evaluation, house: House) -> tuple[UpstreamSpec, str]:
     row = METHODS.get(question.action)
     if row is None:
         raise Unfit("method_unknown", "This method is not known here, so it is denied.", 404)
-    if question.resource.type != row.type:
+    types = REFERENCES.keys() if question.action == COMPLETE else {row.type}
+    if question.resource.type not in types:
         raise Unfit("resource_type", f"{question.action} is asked about a {row.type}.", 400)
     given = question.resource.properties.get("server", question.context.get("server", ""))
     if not isinstance(given, str):
@@ -137,7 +142,11 @@ def action_of(question: Evaluation, spec: UpstreamSpec, item: str, principal: Pr
         raise Unfit("params_invalid", "action.properties.arguments must be an object", 400)
     params: JSONObject = {row.param: item} if row.param else {}
     read: JSONObject = {}
-    if row.kind is None:
+    if question.action == COMPLETE:
+        kind = REFERENCES[question.resource.type]
+        params, read = _completion(question, item)
+        resource = _facts(question, spec, kind, item, read, tenant, state, house)
+    elif row.kind is None:
         resource = server_resource(spec.facts, state)
     else:
         if row.kind in ("tool", "prompt"):
@@ -149,6 +158,17 @@ def action_of(question: Evaluation, spec: UpstreamSpec, item: str, principal: Pr
         params["level"] = question.context["level"]
     body = jsonrpc.build_request(RPC_ID, question.action, params)
     return request(point, principal, question.action, resource, body, version=version, transport="http", arguments=read)
+
+
+def _completion(question: Evaluation, item: str) -> tuple[JSONObject, JSONObject]:
+    """Return a completion's parameters, and what rules read of it: which argument, with what beside it."""
+    given = question.action_properties.get("argument")
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str) or not isinstance(given.get("value"), str):
+        raise Unfit("params_invalid", "action.properties.argument must have a name and a value", 400)
+    argument: JSONObject = {"name": given["name"], "value": given["value"]}
+    prompt = question.resource.type == "prompt"
+    ref: JSONObject = {"type": "ref/prompt", "name": item} if prompt else {"type": "ref/resource", "uri": item}
+    return {"ref": ref, "argument": argument}, {"argument": argument}
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -206,7 +226,11 @@ def _facts(
         raise Unfit("resource_unknown", "This object was never seen here.", 404)
     if isinstance(found, Tool):
         return found.resource(state, status, found.check_arguments(arguments))
-    fits = kind != "prompt" or lists.prompt_fits(found.definition, arguments)
+    if question.action == COMPLETE:
+        told = arguments["argument"]
+        fits = isinstance(told, dict) and told["name"] in lists.argument_names(found.definition)
+    else:
+        fits = kind != "prompt" or lists.prompt_fits(found.definition, arguments)
     return found.resource(state, status, "ok" if fits else "mismatch")
 
 

@@ -83,9 +83,8 @@ class AuthZENApp:
                 echo = ((REQUEST_ID, given),)
             reply = await self._answer(scope, receive)
         except Unauthenticated as error:
-            missing = error.code == "token_missing"
-            challenge = self._auth.challenge(self._resource, "token_missing" if missing else "token_invalid", SCOPE)
-            reply = _error(401, fault_of(error).text, ((b"www-authenticate", challenge),))
+            challenges = self._auth.challenges(self._resource, error, SCOPE)
+            reply = _error(401, fault_of(error).text, challenges)
         except BartizanError as error:
             if error.code == "client_gone":
                 return
@@ -107,7 +106,7 @@ class AuthZENApp:
         if method != "POST":
             return _error(405, "Use POST.", ((b"allow", b"POST"),))
         headers = asgi.header_map(scope)
-        caller = self._auth.authenticate(headers, self._resource, default_scope=SCOPE, method=method, path=path)
+        caller = await self._auth.admit(headers, self._resource, default_scope=SCOPE, method=method, path=path)
         enforcer = self._settings.enforcers.get(caller.client_id)
         if enforcer is None or caller.kind != "service" or caller.subject != caller.client_id:
             return _error(403, "This client is not registered as an enforcer.")

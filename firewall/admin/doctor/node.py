@@ -24,6 +24,7 @@ from firewall.net.address import classify
 from firewall.net.dial import Dialler
 from firewall.net.server import server_tls
 from firewall.state.keys import KeyRing
+from firewall.state.unlock import unlock_secret
 from firewall.state.sqlite import SQLiteStore
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
@@ -69,7 +70,7 @@ def state(patient: Patient) -> Iterator[Check]:
 def _open_keys(directory: Path) -> None:
     """Read every key that is there, and make none. Raises ConfigFault."""
     names = {path.name.rpartition(".")[0].partition("-")[::2] for path in directory.glob("*-*.[0-9]*")}
-    ring = KeyRing(directory) if names else None
+    ring = KeyRing(directory, unlock=unlock_secret(os.environ)) if names else None
     for kind, name in sorted(names):
         assert ring is not None
         if kind == "ec":
