@@ -161,6 +161,27 @@ async def test_cl_03_a_flood_of_other_documents_ends_nobodys_session(monkeypatch
     await asyncio.gather(*flood, return_exceptions=True)
 
 
+async def test_slow_hosts_that_nobody_listed_leave_a_turn_to_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = Finder(cimd_policy="any")
+    finder.publish()
+    fetch, gate, busy = finder.network.fetch, asyncio.Event(), list[str]()
+
+    async def slow(purpose: Purpose, url: str, **more: object) -> Fetched:
+        if url != CIMD_URL:
+            busy.append(url)
+            await gate.wait()
+        return await fetch(purpose, url, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finder.network, "fetch", slow)
+    strangers = [asyncio.create_task(finder.documents.get(f"https://h{n}.example/c")) for n in range(12)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(busy) == 3
+    assert await finder.documents.get(CIMD_URL)  # app.example is listed
+    gate.set()
+    await asyncio.gather(*strangers, return_exceptions=True)
+
+
 async def test_a_thousand_documents_are_kept_and_the_least_used_goes_first() -> None:
     finder = Finder(cimd_policy="any")
     finder.publish()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -96,6 +96,7 @@ class ClientDocuments:
         self._failed: OrderedDict[str, int] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
         self._turn = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._strangers = asyncio.Semaphore(FETCHES_AT_ONCE - 1)
         self._pinned = pinned.load(settings.cimd_pinned, settings.cimd_ports)
 
     async def get(self, url: str, *, allow_stale: bool = False, address: str = "") -> cimd.ClientDocument:
@@ -155,7 +156,8 @@ class ClientDocuments:
         if not self._may_fetch(address):
             raise Malformed("cimd_busy", "too many fetches for one address")
         try:
-            new = await self._load(url, host, self._kept.get(url))
+            async with self._a_turn(host):
+                new = await self._load(url, host, self._kept.get(url))
         except Malformed:
             raise
         except BartizanError as error:
@@ -171,13 +173,21 @@ class ClientDocuments:
             return True
         return self._throttle.allow("cimd", network_of(address), per_minute=FETCHES_PER_MINUTE)
 
+    @asynccontextmanager
+    async def _a_turn(self, host: str) -> AsyncIterator[None]:
+        """Wait for one of the turns; hosts that nobody listed never have all of them."""
+        turns = (self._turn,) if self.trust.lists(host) else (self._strangers, self._turn)
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(FETCH_S):
+                    for turn in turns:
+                        await held.enter_async_context(turn)
+            except TimeoutError:
+                raise Malformed("cimd_busy", "too many fetches at once") from None
+            yield
+
     async def _load(self, url: str, host: str, kept: _Kept | None) -> _Kept:
         """Return what the host says now; a failure is noted, so that it is not asked again at once."""
-        try:
-            async with asyncio.timeout(FETCH_S):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise Malformed("cimd_busy", "too many fetches at once") from None
         try:
             fetched = await self._fetch(url, kept.etag if kept else "")
             if fetched.status == 304 and kept and kept.etag:
@@ -190,8 +200,6 @@ class ClientDocuments:
             if len(self._failed) > ENTRIES:
                 self._failed.popitem(last=False)
             raise
-        finally:
-            self._turn.release()
         self._failed.pop(url, None)
         now_us = self._clock.now_us()
         seconds = cimd.fresh_seconds(fetched.headers, now_us // SECOND_US)
