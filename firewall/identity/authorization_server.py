@@ -143,8 +143,6 @@ def build_identity(
     users.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
     users.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
     links = Links(store, clock, users, record)
-    links.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
-    links.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
     documents = ClientDocuments(settings, fetcher, clock, throttle=throttle, policy=client_trust)
     registered = RegisteredClients(
         store,

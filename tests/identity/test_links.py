@@ -12,6 +12,7 @@ from firewall.identity.people.passwords import Passwords
 from firewall.identity.people.users import Users
 from firewall.net.runtime import FakeClock, RandomIds
 from firewall.state.memory import MemoryStore
+from tests.support.door import Browser, authorize_query, make_door
 
 IDP = "https://idp.acme.example"
 OTHER = "https://idp.other.example"
@@ -130,12 +131,12 @@ async def test_an_outside_account_has_one_link(room: Room) -> None:
 
 async def test_the_end_of_a_link_ends_what_was_given_through_it(room: Room) -> None:
     ended: list[tuple[str, str, str]] = []
-    room.links.on_end(lambda *facts: ended.append(facts))
+    room.users.on_end(lambda *facts: ended.append(facts))
     ada = await room.users.create("ada", "a long enough password", tenant="acme")
     room.links.link("acme", IDP, "00u1", ada.subject)
     assert room.links.unlink("acme", IDP, "00u1")
     assert not room.links.unlink("acme", IDP, "00u1")
-    assert ended == [("acme", ada.subject, "unlinked")]
+    assert ended == [("acme", ada.subject, "link_unlinked")]
     assert room.links.find("acme", IDP, "00u1") is None
 
 
@@ -158,3 +159,15 @@ def test_an_identity_without_a_part_is_none(room: Room, tenant: str, issuer: str
 def test_events_hold_no_address(room: Room) -> None:
     room.links.admit("acme", IDP, "ada@acme.example", OPEN)
     assert "ada@" not in repr(room.events)
+
+
+async def test_who_is_signed_in_through_a_link_is_signed_out_with_it() -> None:
+    door = make_door()
+    ada = await door.user()
+    door.identity.links.link("acme", IDP, "00u1", ada.subject)
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        assert 'action="/login"' not in (await browser.open(authorize_query(prompt="consent"))).text
+        door.identity.links.unlink("acme", IDP, "00u1")
+        assert 'action="/login"' in (await browser.open(authorize_query(prompt="consent"))).text

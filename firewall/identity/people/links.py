@@ -12,7 +12,6 @@ and is never made anew by itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from firewall.core.errors import Conflict, Malformed, StateUnavailable
@@ -60,11 +59,6 @@ class Links:
         self._clock = clock
         self._users = users
         self._record = record
-        self._ended: list[Callable[[str, str, str], object]] = []
-
-    def on_end(self, call: Callable[[str, str, str], object]) -> None:
-        """Call ``call(tenant, user subject, reason)`` when a link has ended: what was given through it must end too."""
-        self._ended.append(call)
 
     def find(self, tenant: str, issuer: str, subject: str, *, realm: str = "") -> User | None:
         """Return the enabled account that is linked with an outside account, None without a link."""
@@ -134,14 +128,13 @@ class Links:
         return [link for link in found if link.user]
 
     def unlink(self, tenant: str, issuer: str, subject: str, *, realm: str = "", reason: str = "unlinked") -> bool:
-        """End a link, and with it what the account had given; return whether there was one."""
+        """End a link, and with it the account's sessions and what it had given; return whether there was one."""
         key = _key(issuer, subject, realm)
         link = self._get(tenant, key)
         if link is None or not link.user or not self._links.delete(tenant, key):
             return False
         self._noted("identity.link.ended", tenant, link, reason)
-        for call in self._ended:
-            call(tenant, link.user, reason)
+        self._users.end(tenant, link.user, reason=f"link_{reason}")
         return True
 
     def _get(self, tenant: str, key: str) -> Link | None:
