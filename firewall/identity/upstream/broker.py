@@ -60,6 +60,9 @@ class UpstreamBroker:
         for name, auth in parts.auths.items():
             auth.check(name)
         self._parts = parts
+        # Which way a person is served, and which anybody else: looked up on every request.
+        self._person = {name: _first(auth, person=True) for name, auth in parts.auths.items()}
+        self._service = {name: _first(auth, person=False) for name, auth in parts.auths.items()}
         self._told: dict[tuple[str, str, str], int] = {}
 
     @property
@@ -75,8 +78,12 @@ class UpstreamBroker:
         """Return the credential headers; see the port. Raises ConsentNeeded, UpstreamFault("credentials")."""
         parts = self._parts
         auth = parts.auths.get(upstream)
-        way = self._way(principal, upstream, auth) if auth is not None else None
-        if auth is None or way is None:
+        if auth is None:
+            return await parts.static.headers_for(principal, upstream)
+        way = self._way(principal, upstream)
+        if way is None:
+            if not parts.static.has(upstream):
+                raise ConsentNeeded(upstream)  # nothing fits: there is nobody to ask either
             return await parts.static.headers_for(principal, upstream)
         slot = _slot(principal, upstream, way)
         kept = parts.presented.live(slot)
@@ -91,7 +98,7 @@ class UpstreamBroker:
         auth = parts.auths.get(upstream)
         if auth is None:
             return parts.static.key_for(principal, upstream)
-        way = _first(principal, auth)
+        way = self._way(principal, upstream)
         if way is None or way == "client":
             return f"{tenant}/{way or 'static'}"
         if way != "user":
@@ -106,12 +113,9 @@ class UpstreamBroker:
         # An account that was linked anew is another account: its sessions are not the old one's.
         return f"{tenant}/user/{principal.subject}/{newest.grant_id if newest else ''}"
 
-    def _way(self, principal: Principal, upstream: str, auth: UpstreamAuth) -> Way | None:
-        """Return the way that fits a caller, None for the static secret. Raises ConsentNeeded: nothing fits."""
-        way = _first(principal, auth)
-        if way is None and not self._parts.static.has(upstream):
-            raise ConsentNeeded(upstream)
-        return way
+    def _way(self, principal: Principal, upstream: str) -> Way | None:
+        """Return the way that fits a caller, None for the static secret."""
+        return (self._person if principal.kind == "user" else self._service)[upstream]
 
     async def _obtain(self, caller: Caller, way: Way) -> Presented:
         parts = self._parts
@@ -165,8 +169,7 @@ class UpstreamBroker:
             pass  # the exchange that needs the credential is recorded by itself, or refused
 
 
-def _first(principal: Principal, auth: UpstreamAuth) -> Way | None:
-    person = principal.kind == "user"
+def _first(auth: UpstreamAuth, *, person: bool) -> Way | None:
     return next((way for way in WAYS if way in auth.ways and (person or way == "client")), None)
 
 
