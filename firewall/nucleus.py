@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -28,6 +29,7 @@ from firewall.record.telemetry import GuardTelemetry
 from firewall.state.keys import KeyRing
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
+from firewall.state.unlock import unlock_secret
 
 VERSION: Final = installed_version("bartizan")
 
@@ -159,7 +161,7 @@ def build(
     paths = settings.paths
     paths.make()
     ids, tasks = RandomIds(), Tasks()
-    keys = KeyRing(paths.keys)
+    keys = KeyRing(paths.keys, unlock=unlock_secret(os.environ))
     store = SQLiteStore(paths.store, clock=clock)
     marks = SharedMarks(paths.shared, workers=settings.workers)
     audit = AuditWriter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -142,8 +143,9 @@ def _vkeys(given: argparse.Namespace) -> list[str]:
         raise ConfigFault("audit_vkey", f"{keys} holds no audit key", fix="give the verifier key with --vkey")
     from firewall.app import audit_vkeys
     from firewall.state.keys import KeyRing
+    from firewall.state.unlock import unlock_secret
 
-    return list(audit_vkeys(config, KeyRing(keys)))
+    return list(audit_vkeys(config, KeyRing(keys, unlock=unlock_secret(os.environ))))
 
 
 def _age_us(text: str) -> int:

@@ -24,8 +24,8 @@ from firewall.net.address import classify
 from firewall.net.dial import Dialler
 from firewall.net.server import server_tls
 from firewall.state.keys import KeyRing
-from firewall.state.unlock import unlock_secret
 from firewall.state.sqlite import SQLiteStore
+from firewall.state.unlock import unlock_secret
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
 
