@@ -9,6 +9,7 @@ import pytest
 
 from firewall.core.action import Action, Protocol, Resource
 from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON
 from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.principal import Principal
@@ -16,7 +17,8 @@ from firewall.core.step_up import StepUp
 from firewall.core.tool_details import ToolDetail, covers, details_of, parse_details, permit_call
 from firewall.enforce import guard as guard_room
 from firewall.enforce.token_rules import asked_of_sign_in
-from tests.support.kit import kit, principal
+from tests.enforce.test_guard import decided, reason
+from tests.support.kit import ScriptedEngine, kit, principal
 
 HERE = "https://fw.example/mcp/demo"
 ALL = "https://fw.example/mcp"
@@ -221,6 +223,15 @@ def test_policy_asks_for_a_sign_in_by_a_scope() -> None:
     assert asked_of_sign_in(("demo:write",)) is None
     assert asked_of_sign_in(("demo:write", "stepup:mfa")) == StepUp(acr="mfa")
     assert asked_of_sign_in(("stepup:fresh",)) == StepUp(max_age_s=0)
+
+
+async def test_a_rule_of_policy_asks_for_a_stronger_sign_in() -> None:
+    duty: list[JSON] = [{"type": "step_up", "scope": "stepup:mfa"}]
+    answer = decided("deny", reason("acme.weak_sign_in", code="scope_missing"), obligations=duty)
+    verdict = await judged(call(person(acr="pwd")), engine=ScriptedEngine(lambda _input: answer))
+    assert isinstance(verdict, Refusal)
+    assert (verdict.fault.code, verdict.challenge) == ("step_up_required", ("stepup:mfa",))
+    assert verdict.step_up == StepUp(acr="mfa")
 
 
 def test_what_a_challenge_says_cannot_be_broken_out_of() -> None:
