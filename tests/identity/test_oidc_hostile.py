@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,6 +28,14 @@ JSON = st.recursive(
 )
 NAMES = ("sub", "name", "groups", "acr", "amr", "auth_time", "at_hash", "_claim_names", "org", "realm_access", "email")
 CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, JSON))
+
+
+def tried(call: Callable[[], Any]) -> tuple[Any, str]:
+    """Return the value of a call and "", or None and the code of its refusal; anything else is a fault."""
+    try:
+        return call(), ""
+    except Malformed as refused:
+        return None, refused.code
 
 
 @given(
