@@ -15,7 +15,7 @@ from firewall.identity.cimd.images import media_type
 from firewall.identity.clients.registry import Client, from_document
 from firewall.net.dial import Fetched, Purpose
 from firewall.wire import cimd, strict_json
-from tests.support.door import CIMD_DOCUMENT, CIMD_URL, Browser, Door, authorize_query, make_door
+from tests.support.door import CIMD_DOCUMENT, CIMD_URL, Browser, Door, authorize_query, inputs_of, make_door
 
 LOGO = "https://app.example/logo.png"
 
@@ -250,3 +250,22 @@ async def test_ui_01_a_document_that_changed_is_asked_about_again() -> None:
 def publish(door: Door, body: dict[str, object]) -> None:
     data = strict_json.dumps(body)  # type: ignore[arg-type]
     door.fetcher.answers[CIMD_URL] = Fetched(200, {"content-type": "application/json"}, data)
+
+
+async def test_ui_01_a_document_that_changes_after_it_was_shown_was_not_agreed_to() -> None:
+    door = make_door(cimd_pinned={})
+    await door.user()
+    publish(door, dict(CIMD_DOCUMENT))
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+        assert "Example Agent" in page.text
+        door.clock.advance(301)
+        publish(door, {**CIMD_DOCUMENT, "client_name": "Bank"})
+        door.identity.clients._documents._kept.clear()
+        assert (await browser.approve(page)).status_code == 403
+        door.clock.advance(31)
+        publish(door, {**CIMD_DOCUMENT, "redirect_uris": ["http://127.0.0.1/elsewhere"]})
+        door.identity.clients._documents._kept.clear()
+        again = await browser.get(f"/consent?txn={inputs_of(page.text)['txn']}")
+        assert (again.status_code, "has not registered" in again.text) == (400, True)

@@ -149,7 +149,7 @@ class Authorization:
         client = await self._client_of(transaction)
         if transaction is None or session is None or client is None or self._unfit(session, transaction):
             return message(parts.pages, "ended", 403)
-        if not check_form_token(transaction.secret, _purpose(transaction, session), form.get("csrf")):
+        if not check_form_token(transaction.secret, _purpose(transaction, session, client), form.get("csrf")):
             return message(parts.pages, "ended", 403)
         if form.get("decision") != "approve":
             if not parts.transactions.take(transaction):
@@ -184,6 +184,8 @@ class Authorization:
         """Return the next page of a transaction, or its end."""
         parts = self._parts
         asked = transaction.request
+        if not oauth.redirect_matches(client.redirect_uris, asked.redirect_uri):
+            return message(parts.pages, "redirect", 400)  # its document changed on the way
         session = parts.sessions.read(request)
         silent = "none" in asked.prompt
         if session is None or self._unfit(session, transaction):
@@ -211,7 +213,7 @@ class Authorization:
             scopes=scopes,
             details=details,
             action="/consent",
-            csrf=parts.transactions.form_token(transaction.secret, _purpose(transaction, session)),
+            csrf=parts.transactions.form_token(transaction.secret, _purpose(transaction, session, client)),
             hidden={"txn": transaction.txn_id},
             destination=oauth.redirect_host(asked.redirect_uri),
             run=RUN_SCOPE in asked.scope,
@@ -333,9 +335,10 @@ def _is_own_doing(request: WebRequest) -> bool:
     return not ahead and request.headers.get(b"sec-fetch-site") in OWN_INITIATIVE
 
 
-def _purpose(transaction: Transaction, session: LoginSession) -> str:
-    # Bound to the session too: a form rendered for one person cannot be sent as another.
-    return f"consent\0{transaction.txn_id}\0{session.session_id}"
+def _purpose(transaction: Transaction, session: LoginSession, client: Client) -> str:
+    # Bound to the session too: a form rendered for one person cannot be sent as another. And to what the client
+    # said of itself: a document that changes after it was shown was not agreed to (UI-01).
+    return f"consent\0{transaction.txn_id}\0{session.session_id}\0{client.digest}"
 
 
 def anew(asked: AuthorizationRequest) -> AuthorizationRequest:
