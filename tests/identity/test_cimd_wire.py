@@ -10,19 +10,25 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
+from secrets import token_bytes
 
 import pytest
 
 from firewall.core.errors import Malformed
 from firewall.identity.cimd import documents as cimd_documents
 from firewall.identity.cimd.documents import ClientDocuments
+from firewall.identity.cimd.logos import Logos
+from firewall.identity.cimd.trust import HostTrust
+from firewall.identity.clients.registry import from_document
+from firewall.identity.rfc7523.client_keys import ClientKeys
 from firewall.identity.settings import IdentitySettings
 from firewall.net import connector, dial
 from firewall.net.dial import Dialler
 from firewall.net.runtime import FakeClock, SystemClock
-from firewall.wire import strict_json
+from firewall.state.memory import MemoryStore
+from firewall.wire import cimd, strict_json
 from tests.net.certificates import Files, authority
-from tests.support.door import CIMD_DOCUMENT, ORIGIN
+from tests.support.door import CIMD_DOCUMENT, CIMD_URL, ORIGIN
 from tests.support.site import LoopbackFetcher, Site, site
 
 HOST = "app.example"
@@ -294,3 +300,32 @@ async def test_cl_01_twin_without_the_address_check_the_socket_would_be_opened(m
 
 def _no_socket(*_args: object) -> None:
     raise OSError("no socket is opened here")
+
+
+@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES.keys())
+async def test_cl_01_no_address_inside_a_document_leads_to_a_special_one(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``jwks_uri`` and ``logo_uri`` are chosen by the same stranger, and go the same way out."""
+    monkeypatch.setattr(connector.socket, "socket", _no_socket)
+    lookups: list[str] = []
+
+    async def resolve(name: str) -> list[str]:
+        lookups.append(name)
+        return [address]
+
+    clock = FakeClock()
+    dialler = Dialler(clock, resolver=resolve)
+    document = {**CIMD_DOCUMENT, "client_id": CIMD_URL, "logo_uri": "https://logo.app.example/l.png"}
+    client = from_document(
+        cimd.check_document(
+            CIMD_URL,
+            {**document, "jwks_uri": "https://keys.app.example/k", "token_endpoint_auth_method": "private_key_jwt"},
+        )
+    )
+    with pytest.raises(Malformed, match="jwt_key"):
+        await ClientKeys(dialler, clock)._strangers.get(client.jwks_uri, "k")
+    trust = HostTrust(IdentitySettings(ORIGIN), None)
+    assert await Logos(MemoryStore(clock), dialler, trust, clock, token_bytes).path_for(client) == ""
+    assert lookups == ["keys.app.example", "logo.app.example"]
+    await dialler.close()
