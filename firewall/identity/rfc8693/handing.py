@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from firewall.core.action import Headers
+from firewall.core.errors import StateUnavailable, UpstreamFault
 from firewall.core.label import CLEAN
 from firewall.core.ports import Clock, Ids, Labels
 from firewall.core.ports import UpstreamCredentials as Credentials
@@ -76,7 +77,7 @@ class HandedTokens:
         self._clock = clock
         self._ids = ids
         self._record = record
-        self._kept: OrderedDict[tuple[str, str], _Handed] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str], _Handed] = OrderedDict()
 
     def add(self, upstream: str, credential: CredentialSettings) -> None:
         """Configure one more upstream (a registration)."""
@@ -85,14 +86,14 @@ class HandedTokens:
     async def headers_for(self, principal: Principal, upstream: str) -> Headers:
         """Return the credential headers; see the port. Where a token is handed, nothing else is presented.
 
-        Raises StateUnavailable besides: a label that cannot be handed on holds the message back.
+        Raises UpstreamFault("credentials") also where a label cannot be handed on: the message is held back.
         """
         if self._clients:
             self._hand_on_labels(principal, upstream)
         scopes = self._along(principal, upstream)
         if not scopes:
             return await self._behind.headers_for(principal, upstream)
-        slot = (upstream, principal.token_id)
+        slot = (principal.tenant, upstream, principal.token_id)
         kept = self._kept.get(slot)
         if kept is None or self._clock.now_us() >= kept.until_us:
             kept = self._kept[slot] = self._minted(principal, upstream, scopes)
@@ -127,9 +128,11 @@ class HandedTokens:
         known = self._resource(upstream)
         behind = self._clients.get(known.path, ()) if known else ()
         label = self._labels.current(principal) if behind else CLEAN
-        if label:
-            for client_id in behind:
+        try:
+            for client_id in behind if label else ():
                 self._labels.raise_(replace(principal, client_id=client_id, run=""), label)
+        except StateUnavailable:
+            raise UpstreamFault("credentials", f"{upstream}: labels cannot be handed on") from None
 
     def _resource(self, upstream: str) -> ProtectedResource | None:
         for road in ROADS:
