@@ -205,7 +205,7 @@ WORDS = {
     "*.credential.header": "Header that carries it.",
     "*.credential.scheme": "Word before the value; may be empty.",
     "*.credential.env": "Environment variable that holds the value.",
-    "*.auth": "How tokens for it are obtained: one place for its tools, lists, streams and everything else. See docs/oauth.md.",
+    "*.auth": "How tokens for it are obtained: one place for its tools, lists, streams and everything else. See [accounts.md](accounts.md).",
     "*.auth.ways": "Sources of a token. Their order is fixed: `exchange` (RFC 8693), `id_jag`, `user` (each person connects an account of their own), `client` (our own, for nobody in particular); then `credential`. The first that fits the caller decides.",
     "*.auth.issuer": "Its authorization server. Empty: found by what it says of itself (RFC 9728).",
     "*.auth.network": "The class of address that the authorization server may resolve to; the upstream's own unless given.",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,3 +158,49 @@ async def test_the_aggregate_lists_what_is_connected_and_asks_when_nothing_is():
             await ada.connect(told.value.error.data["url"])
             names = {tool.name for tool in (await client.list_tools()).tools}
         assert names == {"files__whoami", "files__renew"}
+
+
+def _shown(root: Path) -> list[Any]:
+    text = (root / "docs" / "accounts.md").read_text(encoding="utf-8")
+    return [json.loads(part.partition("```")[0]) for part in text.split("```json5\n")[1:]]
+
+
+def _as_shown(value: Any, key: str = "") -> Any:
+    """Put what is random, and the origin of this test, as the page shows it."""
+    if isinstance(value, dict):
+        return {name: _as_shown(member, name) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_as_shown(member) for member in value]
+    if key in ("requestState", "decision_id"):
+        return "…"
+    if isinstance(value, str):
+        return re.sub(r"e_[0-9A-Z]{26}", "e_…", value.replace(OURS, "https://fw.example"))
+    return value
+
+
+async def test_the_page_about_accounts_shows_what_is_sent(root: Path):
+    modern, legacy, plain = _shown(root)
+    can = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}}}
+    async with stack_of("ada") as (stack, _, _upstream):
+        asked = await stack.modern("/mcp/files", "tools/call", {"name": "whoami", "_meta": can}, token="ada")
+        assert _as_shown(asked.json()) == modern
+        opened = await stack.post(
+            "/mcp/files",
+            {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "initialize",
+                "params": {
+                    "protocolVersion": "2025-11-25",
+                    "capabilities": {"elicitation": {"url": {}}},
+                    "clientInfo": {"name": "t", "version": "1"},
+                },
+            },
+            token="ada",
+        )
+        session = {"mcp-session-id": opened.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
+        listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        told = await stack.post("/mcp/files", listed, token="ada", headers=session)
+        assert (told.status_code, _as_shown(told.json())) == (200, legacy)
+        told = await stack.modern("/mcp/files", "tools/list", {"_meta": can}, token="ada")
+        assert (told.status_code, _as_shown(told.json())) == (200, plain)
