@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field, JsonValue
 
 from firewall.admin.api import Need, _Body, body_of, reply
-from firewall.admin.caller import Caller
+from firewall.admin.caller import Caller, Refused
 from firewall.admin.parts import AdminParts
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.authorization_server import Identity
-from firewall.identity.clients.registered import Registered
+from firewall.identity.clients.registered import DYNAMIC, Registered
 from firewall.identity.clients.registry import Client
 from firewall.identity.settings import AuthMethod, ClientSettings
 
@@ -58,9 +58,14 @@ class NewClient(_Body):
 
 @router.get("/clients")
 async def clients(caller: Reader, door: Door) -> Response:
-    """Return the tenant's clients: those of the configuration file, then those added by command."""
+    """Return the tenant's clients: of the configuration file, added by command, and to the owner those by themselves."""
     written: list[JSON] = [_client_json(c) for c in door.clients.configured if c.tenant in ("", caller.tenant)]
-    return reply({"clients": [*written, *(registered_json(made) for made in door.registered.list(caller.tenant))]})
+    added: list[JSON] = [registered_json(made) for made in door.registered.list(caller.tenant)]
+    # They belong to no tenant; whoever runs the node sees them, and removes them.
+    by_themselves: list[JSON] = []
+    if caller.role == "owner" and door.settings.registration:
+        by_themselves = [_client_json(c, "itself", since) for c, since in door.registrations.list()]
+    return reply({"clients": [*written, *added, *by_themselves]})
 
 
 @router.post("/clients")
@@ -73,6 +78,10 @@ async def add_client(request: Request, caller: Keeper, door: Door) -> Response:
 @router.post("/clients/{client_id}/remove")
 async def remove_client(caller: Keeper, door: Door, client_id: str) -> Response:
     """Remove a client; what was issued to it ends at once."""
+    if client_id.startswith(DYNAMIC):
+        if caller.role != "owner":
+            raise Refused("role", fix="a client that registered itself is removed by the node's owner")
+        return reply({"removed": door.registrations.remove(client_id, by=caller.name)})
     return reply({"removed": door.registered.remove(caller.tenant, client_id, by=caller.name)})
 
 
@@ -98,16 +107,16 @@ def registered_json(made: Registered) -> JSONObject:
     return {**value, "secret": made.secret} if made.secret else value
 
 
-def _client_json(client: Client) -> JSONObject:
+def _client_json(client: Client, source: str = "file", since_s: int = 0) -> JSONObject:
     return {
         "client_id": client.client_id,
         "name": client.name,
-        "from": "file",
+        "from": source,
         "method": client.auth_method,
         "grants": list(client.grant_types),
         "scopes": list(client.scopes),
         "redirect_uris": list(client.redirect_uris),
-        "created_s": 0,
+        "created_s": since_s,
     }
 
 

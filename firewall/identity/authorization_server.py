@@ -144,15 +144,19 @@ def build_identity(
     users.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
     links = Links(store, clock, users, record)
     documents = ClientDocuments(settings, fetcher, clock, throttle=throttle, policy=client_trust)
+
+    def end_client(client_id: str) -> None:
+        grants.standing.end(NODE, standing.client(client_id))
+
     registered = RegisteredClients(
         store,
         clock,
         token_bytes,
         record,
         taken=(client.client_id for client in settings.clients),
-        end=lambda client_id: grants.standing.end(NODE, standing.client(client_id)),
+        end=end_client,
     )
-    registrations = Registrations(store, clock, ids, token_bytes, cap=settings.registration_cap)
+    registrations = Registrations(store, clock, ids, token_bytes, record, cap=settings.registration_cap, end=end_client)
     grants.on_save(lambda grant: registrations.used(grant.client_id))
     sources: tuple[ClientSource, ...] = (registered, registrations) if settings.registration else (registered,)
     clients = Clients(settings, documents, *sources)

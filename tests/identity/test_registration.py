@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
+from firewall.core.errors import Unauthenticated
 from firewall.core.jsonvalue import JSON
 from firewall.identity.rfc7591 import endpoint, metadata
 from firewall.identity.rfc7591.registrations import UNVERIFIED
@@ -256,7 +257,7 @@ async def test_as_22_a_flood_of_ten_thousand_stays_below_the_cap_and_displaces_n
     for _ in range(10_000):
         door.clock.advance(0.001)
         registrations.add(made)
-    assert registrations.count() == 20
+    assert len(registrations.list()) == 20
     assert await door.identity.clients.find(used) is not None
     assert await door.identity.clients.find(early) is None
 
@@ -273,3 +274,20 @@ async def test_a_callback_that_was_not_registered_is_not_redirected_to() -> None
     async with door.http() as http:
         reply = await Browser(http).open(authorize_query(client_id=made, redirect_uri=CALLBACK))
     assert reply.status_code == 400
+
+
+async def test_an_operator_sees_and_removes_clients_that_registered_themselves() -> None:
+    door = open_door()
+    await door.user()
+    made = (await register(door)).json()["client_id"]
+    token = (await log_in(door, made)).json()["access_token"]
+    assert door.verified(token)
+    ((client, since_s),) = door.identity.registrations.list()
+    assert (client.client_id, since_s) == (made, door.clock.now_us() // 1_000_000)
+    assert door.identity.registrations.remove(made, by="uid:1000")
+    assert not door.identity.registrations.remove(made, by="uid:1000")
+    assert not door.identity.registrations.remove("tool", by="uid:1000")
+    assert await door.identity.clients.find(made) is None
+    with pytest.raises(Unauthenticated):
+        door.verified(token)
+    assert door.named("identity.client.removed") == [{"client_id": made, "method": "registration", "by": "uid:1000"}]

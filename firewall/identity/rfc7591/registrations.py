@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 from firewall.core.errors import Conflict
@@ -19,7 +20,7 @@ from firewall.identity.clients.registered import DYNAMIC
 from firewall.identity.clients.registry import Client
 from firewall.identity.records import SECOND_US
 from firewall.identity.rfc7591.metadata import Registration
-from firewall.identity.settings import AuthMethod, TokenBytes
+from firewall.identity.settings import AuthMethod, Record, TokenBytes
 from firewall.identity.throttle import NODE
 from firewall.wire import canonical, oauth
 
@@ -33,7 +34,20 @@ _METHODS: Final[tuple[AuthMethod, ...]] = ("none", "private_key_jwt", "client_se
 class Registrations:
     """Implements `clients.registry.ClientSource` for ids that begin with ``dcr_``."""
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, token_bytes: TokenBytes, *, cap: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        token_bytes: TokenBytes,
+        record: Record,
+        *,
+        cap: int,
+        end: Callable[[str], None],
+    ) -> None:
+        """end: ends what was issued to a client, in every worker."""
+        self._record = record
+        self._end = end
         self._clients = store.collection("oauth_registrations")
         self._clock = clock
         self._ids = ids
@@ -92,9 +106,18 @@ class Registrations:
         except Conflict:
             pass  # another worker noted a use at the same moment
 
-    def count(self) -> int:
-        """Return how many there are."""
-        return sum(1 for _ in self._clients.scan(NODE))
+    def list(self) -> list[tuple[Client, int]]:
+        """Return the clients, each with when it registered itself (Unix seconds)."""
+        found = ((entry, records.number(records.decode(entry.value), "made_us")) for entry in self._clients.scan(NODE))
+        return [(_client(entry), made_us // SECOND_US) for entry, made_us in found]
+
+    def remove(self, client_id: str, *, by: str) -> bool:
+        """Forget a client and end what it holds, whoever gave it; return whether it was there."""
+        if self.find(client_id) is None or not self._clients.delete(NODE, client_id):
+            return False
+        self._end(client_id)
+        self._record("identity.client.removed", {"client_id": client_id, "method": "registration", "by": by})
+        return True
 
     def _make_room(self) -> None:
         entries = list(self._clients.scan(NODE))
