@@ -37,7 +37,7 @@ async def test_every_exchange_of_the_page_is_answered_as_it_says(root: Path) -> 
 
 def test_the_settings_of_the_page_are_taken(root: Path, tmp_path: Path) -> None:
     found = blocks(root, "yaml")
-    assert len(found) == 3
+    assert len(found) == 4
     for block in found:
         given = yaml.safe_load(block)
         given |= {"public_url": "https://fw.example", "state_dir": str(tmp_path)}
