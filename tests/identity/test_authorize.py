@@ -84,6 +84,19 @@ async def test_as_08_every_error_redirect_carries_state_and_iss(changes: dict[st
     assert reply.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize(
+    "to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "x", ""]
+)
+async def test_as_01_a_sign_in_leads_to_our_own_pages_only(to: str) -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        form = {**inputs_of((await browser.get("/account/grants")).text), "username": "ada", "password": PASSWORD}
+        assert (await browser.post("/login", {**form, "to": to})).headers["location"] == "/account/grants"
+        assert (await browser.post("/login", {**form, "to": "device"})).headers["location"] == "/device"
+
+
 async def test_as_14_forms_are_answered_with_303() -> None:
     door = make_door()
     await door.user()
