@@ -149,7 +149,7 @@ async def framed(door: Door) -> bool:
     return "frame-ancestors 'none'" not in policy and headers.get("x-frame-options") != "DENY"
 
 
-@case("ui_07 a form rendered for one person, sent by another", patched(authorize, "_purpose", lambda t, _s: t.txn_id))
+@case("ui_07 a form rendered for one person, sent by another", patched(authorize, "_purpose", lambda t, *_: t.txn_id))
 async def another_person(door: Door) -> bool:
     await door.user()
     await door.user("eve")
