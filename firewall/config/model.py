@@ -561,6 +561,12 @@ class Config(_Model):
             strange = [scope for scope in given.delegates if scope.partition(":")[0] not in known - {name}]
             if strange:
                 raise ValueError(f"{name!r} delegates a scope of no other upstream: {strange[0]!r}")
+            secret = given.credential
+            taken = given.auth is not None or (secret is not None and secret.header.lower() == "authorization")
+            if given.delegates and taken:
+                raise ValueError(
+                    f"{name!r} delegates: its Authorization header holds the handed token and nothing else"
+                )
         for alias, model in self.llm.models.items():
             if model.provider not in self.llm.providers:
                 raise ValueError(f"model {alias!r} names a provider that is not configured: {model.provider!r}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 from joserfc.jwk import ECKey
 
 from firewall import config as configuration
 from firewall.config import rooms
+from firewall.core.errors import ConfigFault
 from firewall.identity.settings import TrustedIssuer
 from firewall.wire import jwt
 from tests.identity.test_oauth_document import Reader, exchanges
@@ -59,3 +62,26 @@ def test_the_settings_of_the_page_are_settings(root: Path) -> None:
         settings = rooms.identity(made, resources)
         assert settings.clients
     assert settings.trusted_issuers[0].issuer == IDP
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"delegates": ["planner:send"]},
+        {"delegates": ["nowhere:read"]},
+        {"delegates": ["time:read"], "credential": {"env": "X"}},
+        {"delegates": ["time:read"], "auth": {"issuer": "https://as.example"}},
+    ],
+)
+def test_what_cannot_be_given_along_is_no_setting(wrong: dict[str, Any]) -> None:
+    card = {"card_url": "https://planner.example/.well-known/agent-card.json"}
+    given: dict[str, Any] = {
+        "mcp": {"time": {"url": "https://time.example/mcp"}},
+        "a2a": {"planner": {**card, **wrong}},
+    }
+    with pytest.raises(ConfigFault):
+        configuration.build(given)
+    good = {"delegates": ["time:read"], "credential": {"env": "X", "header": "X-Api-Key", "scheme": ""}}
+    assert configuration.build({**given, "a2a": {"planner": {**card, **good}}}).a2a["planner"].delegates == (
+        "time:read",
+    )

@@ -121,6 +121,7 @@ async def test_rs_16_nothing_is_handed_that_was_not_agreed_to_for_this(changes: 
     assert await handed.headers_for(other, upstream) == ((b"x-api-key", b"ours"),)
     assert handed.key_for(other, upstream) == "acme/static"
     assert await token(handed, who) != "", "the twin"
+    assert (b"x-api-key", b"ours") in await handed.headers_for(who, "planner"), "beside a secret in another header"
 
 
 async def test_it_is_made_once_for_a_token_and_anew_while_half_of_its_life_is_left() -> None:

@@ -84,15 +84,16 @@ class HandedTokens:
         self._behind.add(upstream, credential)
 
     async def headers_for(self, principal: Principal, upstream: str) -> Headers:
-        """Return the credential headers; see the port. Where a token is handed, nothing else is presented.
+        """Return the credential headers; see the port. A handed token stands beside a secret in another header.
 
         Raises UpstreamFault("credentials") also where a label cannot be handed on: the message is held back.
         """
         if self._clients:
             self._hand_on_labels(principal, upstream)
+        others = await self._behind.headers_for(principal, upstream)
         scopes = self._along(principal, upstream)
         if not scopes:
-            return await self._behind.headers_for(principal, upstream)
+            return others
         slot = (principal.tenant, upstream, principal.token_id)
         kept = self._kept.get(slot)
         if kept is None or self._clock.now_us() >= kept.until_us:
@@ -100,7 +101,7 @@ class HandedTokens:
             self._kept.move_to_end(slot)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return (kept.header,)
+        return (kept.header, *others)
 
     def key_for(self, principal: Principal, upstream: str) -> str:
         """Return the pool key: a session in which a person's token was handed over is nobody else's."""
