@@ -12,13 +12,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from firewall.admin.access import Access
-from firewall.admin.approvals import State
-from firewall.admin.caller import Caller, Refused
+from firewall.admin.caller import Caller
 from firewall.admin.decisions import MOST, PAGE, Decisions, Wanted
-from firewall.admin.desk import Desk, entry_json, pin_json, user_json
+from firewall.admin.desk import Desk, entry_json, pin_json
 from firewall.admin.office import Done, Office, Parked, approval_json
-from firewall.admin.people import Person, known_person
-from firewall.admin.rights import TELLS
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.enforce.pins import Kind as PinKind
@@ -41,23 +38,6 @@ class Need:
         desk: Desk = request.app.state.desk
         caller = access.require(request.scope, self.act)
         return desk.for_tenant(caller, request.query_params.get("tenant", ""))
-
-
-class NeedPerson(Need):
-    """As `Need`, for what only a person does: at the socket the body's ``person`` proves who that is."""
-
-    async def __call__(self, request: Request) -> Caller:
-        """Raise Refused: sign_in, csrf, role, fresh."""
-        access: Access = request.app.state.access
-        asking = access.caller(request.scope)
-        if asking is None or asking.via != "socket":
-            return await super().__call__(request)
-        wish = await body_of(request, Decision)
-        if wish.person is None:
-            raise Refused("role", fix="the node's owner is nobody in particular: name a person with the role approver")
-        caller = await known_person(request.app.state.parts, request.app.state.throttle, wish.person)
-        access.permit(caller, self.act)
-        return caller
 
 
 def desk_of(request: Request) -> Desk:
@@ -104,45 +84,6 @@ class StopBody(_Body):
     name: str = ""
     reason: str = Field(default="", max_length=200)
     everywhere: bool = False
-
-
-class TokenWish(_Body):
-    """ttl_s 0 means the usual lifetime."""
-
-    resource: str
-    scopes: list[str] = []
-    ttl_s: int = 0
-
-
-class BearerWish(_Body):
-    """ttl_s 0 means a day."""
-
-    role: str
-    ttl_s: int = 0
-    user: str = ""
-
-
-class Decision(_Body):
-    """A second person's word about exactly what was shown. person: who that is, at the unix socket only."""
-
-    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    person: Person | None = None
-
-
-class UserChange(_Body):
-    """What a person may be and give from now on."""
-
-    roles: list[str]
-    scopes: list[str]
-
-
-class NewUser(_Body):
-    """A person. roles: of the console; scopes: the most that the person may ever give to an agent."""
-
-    name: str
-    password: str = Field(repr=False)
-    roles: list[str] = []
-    scopes: list[str] = ["*"]
 
 
 def reply(value: object, status: int = 200) -> Response:
@@ -318,160 +259,3 @@ async def release(request: Request, caller: Annotated[Caller, Depends(Need("kill
 def stop_json(stop: object) -> dict[str, JSON]:
     """Return a stop as the API shows it."""
     return {name: getattr(stop, name) for name in ("tenant", "scope", "name", "by", "since_us")}
-
-
-# -- requests for a second person --------------------------------------------------------------------------------
-
-
-@router.get("/approvals")
-async def approvals(
-    caller: Annotated[Caller, Depends(Need("approvals.read"))], office: Acts, state: State | None = None
-) -> Response:
-    """Return requests, those that wait first, then the newest."""
-    return reply({"approvals": [approval_json(a) for a in office.listed(caller, state)]})
-
-
-@router.get("/approvals/{approval_id}")
-async def approval(
-    caller: Annotated[Caller, Depends(Need("approvals.read"))], office: Acts, approval_id: str
-) -> Response:
-    """Return one request, exactly as it would be done."""
-    return reply(approval_json(office.approvals.get(caller.tenant, approval_id)))
-
-
-@router.post("/approvals/{approval_id}/approve")
-async def approve(
-    request: Request, caller: Annotated[Caller, Depends(NeedPerson("approvals.decide"))], office: Acts, approval_id: str
-) -> Response:
-    """Agree, as a second person, to exactly what was shown; it is done before this answers."""
-    wish = await body_of(request, Decision)
-    return reply(approval_json(await office.approve(caller, approval_id, wish.digest)))
-
-
-@router.post("/approvals/{approval_id}/deny")
-async def deny(
-    request: Request, caller: Annotated[Caller, Depends(NeedPerson("approvals.decide"))], office: Acts, approval_id: str
-) -> Response:
-    """Refuse, as a second person; nothing is done."""
-    wish = await body_of(request, Decision)
-    return reply(approval_json(office.deny(caller, approval_id, wish.digest)))
-
-
-@router.post("/approvals/{approval_id}/withdraw")
-async def withdraw(
-    caller: Annotated[Caller, Depends(Need("approvals.withdraw"))], office: Acts, approval_id: str
-) -> Response:
-    """End one's own request."""
-    return reply(approval_json(office.withdraw(caller, approval_id)))
-
-
-# -- tokens, bearers, people ------------------------------------------------------------------------------------
-
-
-@router.get("/tokens")
-async def resources(caller: Annotated[Caller, Depends(Need("resources.read"))], desk: Verbs) -> Response:
-    """Return the resources that a token can be minted for."""
-    rows: list[JSON] = list(desk.resources(caller))
-    return reply({"resources": rows})
-
-
-@router.post("/tokens")
-async def token(request: Request, caller: Annotated[Caller, Depends(Need("tokens.mint"))], desk: Verbs) -> Response:
-    """Mint a short-lived token for one resource."""
-    wish = await body_of(request, TokenWish)
-    return reply(desk.token(caller, wish.resource, tuple(wish.scopes), wish.ttl_s), 201)
-
-
-@router.get("/bearers")
-async def bearers(caller: Annotated[Caller, Depends(Need("bearers.read"))], desk: Verbs) -> Response:
-    """Return what is known of bearers: all of the tenant for the owner, one's own for a person."""
-    rows: list[JSON] = list(desk.bearers(caller))
-    return reply({"bearers": rows})
-
-
-@router.post("/bearers")
-async def bearer(request: Request, caller: Annotated[Caller, Depends(Need("bearers.mint"))], desk: Verbs) -> Response:
-    """Mint a bearer for this API: the node's, or a person's."""
-    wish = await body_of(request, BearerWish)
-    return reply(desk.bearer(caller, wish.role, wish.ttl_s, user=wish.user), 201)
-
-
-@router.post("/bearers/{bearer_id}/end")
-async def end_bearer(caller: Annotated[Caller, Depends(Need("bearers.mint"))], desk: Verbs, bearer_id: str) -> Response:
-    """End a bearer."""
-    return reply({"ended": desk.end_bearer(caller, bearer_id)})
-
-
-@router.post("/keys")
-async def own_bearer(request: Request, caller: Annotated[Caller, Depends(Need("keys.own"))], desk: Verbs) -> Response:
-    """Mint a bearer of one's own for scripts: at most what one is oneself, now and later."""
-    wish = await body_of(request, BearerWish)
-    return reply(desk.bearer(caller, wish.role, wish.ttl_s, user=caller.name), 201)
-
-
-@router.post("/keys/{bearer_id}/end")
-async def end_own_bearer(caller: Annotated[Caller, Depends(Need("keys.own"))], desk: Verbs, bearer_id: str) -> Response:
-    """End a bearer of one's own."""
-    return reply({"ended": desk.end_bearer(caller, bearer_id)})
-
-
-@router.get("/users")
-async def users(caller: Annotated[Caller, Depends(Need("users.read"))], desk: Verbs) -> Response:
-    """Return the people of the tenant, and what each role may do."""
-    people: list[JSON] = [user_json(u) for u in desk.users(caller)]
-    return reply({"users": people, "roles": {str(k): v for k, v in TELLS.items()}})
-
-
-@router.post("/users")
-async def add_user(
-    request: Request, caller: Annotated[Caller, Depends(Need("users.admin"))], desk: Verbs, office: Acts
-) -> Response:
-    """Add a person. Where that needs two, the account waits without any right for the second."""
-    wish = await body_of(request, NewUser)
-    roles, scopes = tuple(wish.roles), tuple(wish.scopes)
-    if not office.needs_second("users.admin"):
-        return reply(user_json(await desk.add_user(caller, wish.name, wish.password, roles, scopes)), 201)
-    made = await desk.prepare_user(caller, wish.name, wish.password)
-    change: dict[str, JSON] = {"verb": "set", "name": made.name, "roles": list(roles), "scopes": list(scopes)}
-    return told(await office.do(caller, "users.admin", change))
-
-
-@router.post("/users/{name}/set")
-async def set_user(
-    request: Request, caller: Annotated[Caller, Depends(Need("users.admin"))], office: Acts, name: str
-) -> Response:
-    """Give a person exactly these roles and scopes."""
-    wish = await body_of(request, UserChange)
-    change: dict[str, JSON] = {"verb": "set", "name": name, "roles": list(wish.roles), "scopes": list(wish.scopes)}
-    return told(await office.do(caller, "users.admin", change))
-
-
-@router.post("/users/{name}/enable")
-async def enable_user(caller: Annotated[Caller, Depends(Need("users.admin"))], office: Acts, name: str) -> Response:
-    """Let a person in again."""
-    return told(await office.do(caller, "users.admin", {"verb": "enable", "name": name}))
-
-
-@router.post("/users/{name}/disable")
-async def disable_user(caller: Annotated[Caller, Depends(Need("users.disable"))], desk: Verbs, name: str) -> Response:
-    """Disable a person: everything of theirs ends at once."""
-    return reply(user_json(desk.enable_user(caller, name, enabled=False)))
-
-
-@router.get("/sessions")
-async def sessions(caller: Annotated[Caller, Depends(Need("users.read"))], desk: Verbs) -> Response:
-    """Return the console's sessions."""
-    rows: list[JSON] = list(desk.sessions(caller))
-    return reply({"sessions": rows})
-
-
-@router.post("/sessions/{name}/end")
-async def end_sessions(caller: Annotated[Caller, Depends(Need("sessions.admin"))], desk: Verbs, name: str) -> Response:
-    """End every console session of a person."""
-    return reply({"ended": desk.end_sessions(caller, name)})
-
-
-@router.post("/first-contact")
-async def first_contact(caller: Annotated[Caller, Depends(Need("first_contact.open"))], desk: Verbs) -> Response:
-    """Return a new one-time code; nothing while there is an administrator."""
-    return reply(desk.first_contact(caller))

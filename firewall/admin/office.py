@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final, cast
 
 from firewall.admin.access import Access
+from firewall.admin.accounts_desk import user_json
 from firewall.admin.approvals import Approval, Approvals, State
 from firewall.admin.caller import Caller, Refused
-from firewall.admin.desk import Desk, entry_json, pin_json, user_json
+from firewall.admin.desk import Desk, entry_json, pin_json
 from firewall.admin.parts import AdminParts
 from firewall.admin.rights import Role, known
 from firewall.admin.sessions import BEARER_ROLES

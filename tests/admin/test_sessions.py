@@ -2,7 +2,7 @@
 
 import pytest
 
-from firewall.admin.console import local_path
+from firewall.admin.web import local_path
 from tests.admin.rig import OWN, TENANT, Browser, Room
 from tests.support.door import PASSWORD
 
