@@ -240,6 +240,18 @@ async def test_a_password_alone_opens_no_session_where_a_second_factor_is_enroll
         assert 'action="/login"' in (await browser.get("/consent?txn=" + inputs_of(page.text)["txn"])).text
 
 
+async def test_a_password_that_was_changed_meanwhile_ends_the_attempt() -> None:
+    door = make_door()
+    user = await door.user()
+    secret = await enrol(door, user)
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.open(authorize_query())
+        await browser.post("/login", {**inputs_of(page.text), "username": "ada", "password": PASSWORD})
+        await door.identity.users.set_password("acme", user.subject, PASSWORD + " new")
+        assert (await browser.post("/login/code", {"code": code_of(secret, door)})).status_code == 403
+
+
 async def test_the_page_adds_and_removes_a_factor_within_minutes_of_a_sign_in() -> None:
     import base64
     import re

@@ -96,8 +96,10 @@ class SignIn:
         self._parts = parts
         self._issuer = parts.settings.public_url
         self._pending = parts.store.collection("login_pending")
+        self._tries = parts.store.collection("login_tries")
         self._cookie = parts.settings.cookie(COOKIE)
         self.ways: Ways | None = None
+        parts.users.on_end(self._end_pending)
 
     # -- the page --------------------------------------------------------------------------------------
 
@@ -216,7 +218,7 @@ class SignIn:
         if not parts.throttle.allow_within("second", account, limit=ACCOUNT_TRIES, window_s=ACCOUNT_WINDOW_S):
             return self._later(ACCOUNT_WINDOW_S)
         # Counted before it is looked at: parallel guesses cost one try each.
-        within = self._pending.add(user.tenant, f"{key}/tries", 1, ceiling=TRIES, expires_us=self._end_us())
+        within = self._tries.add(user.tenant, key, 1, ceiling=TRIES, expires_us=self._end_us())
         if not within or not parts.factors.verify(user, form.get("code")):
             parts.throttle.failed(account, address)
             parts.record("identity.login.failed", {"tenant": user.tenant, "sub": user.subject, "factor": "otp"})
@@ -257,6 +259,12 @@ class SignIn:
         value = records.decode(entry.value)
         user = self._parts.users.get(secret.tenant, records.text(value, "sub"))
         return (secret.key, user, value) if user else None
+
+    def _end_pending(self, tenant: str, subject: str, _reason: str) -> None:
+        """A password that was right before it was changed opens nothing any more."""
+        for entry in list(self._pending.scan(tenant)):
+            if records.text(records.decode(entry.value), "sub") == subject:
+                self._pending.delete(tenant, entry.key)
 
     def _second_page(self, error: str = "", status: int = 200) -> FixedReply:
         return page_reply(self._parts.pages.render("second", error=error), status)
