@@ -115,9 +115,11 @@ class House:
 
 
 @contextlib.contextmanager
-def house(folder: Path, client: Callback, documents: Mapping[str, str], **changes: Any) -> Iterator[House]:
-    """Run a front door with a real listener, edge and TLS. documents: client id → client_name."""
-    port = free_port()
+def house(
+    folder: Path, client: Callback, documents: Mapping[str, str], *, port: int = 0, **changes: Any
+) -> Iterator[House]:
+    """Run a front door with a real listener, edge and TLS. documents: client id → client_name; port 0: a free one."""
+    port = port or free_port()
     url = f"https://localhost:{port}"
     files = authority(folder, "localhost")
     pinned = {name: {**CIMD_DOCUMENT, "client_id": name, "client_name": said} for name, said in documents.items()}
