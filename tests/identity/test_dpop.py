@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey
 
@@ -51,6 +53,9 @@ def made(clock: FakeClock, *, key: Any = HOLDER, header: dict[str, Any] | None =
     claims = {name: value for name, value in claims.items() if value is not None}
     registry = jws.JWSRegistry(algorithms=[head["alg"]], strict_check_header=False)
     return jws.serialize_compact(head, orjson.dumps(claims), key, algorithms=[head["alg"]], registry=registry).encode()
+
+
+PROOF = made(FakeClock())
 
 
 def verifier(clock: FakeClock, *, nonce_required: bool = False, used: UsedOnce | None = None) -> ProofVerifier:
@@ -275,6 +280,20 @@ def test_keys_of_proofs_are_kept_and_bounded() -> None:
     assert keys.read(public()) is first
     keys.read(public(ECKey.generate_key("P-256", private=True)))
     assert keys.read(public()) is not first
+
+
+@given(st.binary(max_size=300) | st.text(alphabet="abcAB_-.", max_size=300).map(str.encode))
+def test_rs_13_no_bytes_are_a_proof_and_no_bytes_break_its_reader(data: bytes) -> None:
+    clock = FakeClock()
+    refused(data, clock)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_rs_13_a_proof_with_one_byte_changed_is_none(at: int, by: int) -> None:
+    clock = FakeClock()
+    good = bytearray(PROOF)
+    good[at % len(good)] ^= by
+    refused(bytes(good), clock)
 
 
 # -- our own proofs -------------------------------------------------------------------------------------------

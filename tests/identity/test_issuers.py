@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc.jwk import ECKey, RSAKey
 
 from firewall.core.action import Headers
@@ -650,6 +652,19 @@ async def test_questions_are_bounded_and_an_issuer_that_is_away_lets_nobody_in()
     assert len(away.provider.asked) == 1
 
 
+async def test_made_up_tokens_are_asked_about_so_often_a_second_and_put_nobody_out_who_is_in() -> None:
+    direct = opaque()
+    assert await direct.admit("good")
+    direct.door.clock.advance(31)
+    for n in range(100):
+        await direct.refused(f"made-up-{n}")
+    assert len(direct.provider.forms) == 1 + 50
+    assert await direct.admit("good")
+    direct.door.clock.advance(1)
+    await direct.refused("made-up-too")
+    assert len(direct.provider.forms) == 1 + 50 + 1 + 1
+
+
 async def test_rs_19_a_stream_of_an_opaque_token_ends_after_its_issuer_says_that_it_is_over() -> None:
     direct = opaque()
     found = await direct.admit("good")
@@ -755,6 +770,45 @@ async def test_an_attack_fails_with_its_control_and_works_without(
     monkeypatch.setattr(owner, name, value)
     # A token that is over is cached for no time at all: its principal is what shows that it was let in.
     assert (await direct.admit(token)).subject == "corp|00u1"
+
+
+VALUES: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        "sub",
+        "client_id",
+        "azp",
+        "scope",
+        "groups",
+        "exp",
+        "auth_time",
+        "acr",
+        "act",
+        "cnf",
+        "jti",
+        "sid",
+        "aud",
+        "idtyp",
+    ]
+)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=8))
+def test_any_claims_become_a_principal_of_the_profile_or_are_refused(claims: dict[str, Any]) -> None:
+    try:
+        reading.check_type("at+jwt", claims, PROFILE)
+        reading.audience_of(claims, PROFILE, "/mcp/time")
+        found = reading.principal_of(claims, PROFILE, TIME, ("time:read",), "x")
+    except Malformed:
+        return
+    assert found.subject.startswith("corp|")
+    assert found.tenant == "acme"
+    assert found.scopes <= {"time:read"}
+    assert set(found.roles) <= {"dev"}
 
 
 def test_another_error_than_ours_never_comes_out_of_a_key_set() -> None:

@@ -1,7 +1,8 @@
 """Tokens that only their issuer can read: asked about at its introspection endpoint (RFC 7662), never per request.
 
-An answer counts for 30 s or until ``exp``; only ``active: true`` is kept. One question per token at a time,
-and a bounded number of them at once: strangers' tokens must not become a flood at the issuer.
+An answer counts for 30 s or until ``exp``. One question per token at a time, and of tokens that were never good a
+bounded number at once and per second: what strangers make up must not become a flood at the issuer. Tokens that
+were good before are asked about past that bound, so that a flood does not put out who is in.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ ACTIVE_S: Final = 30
 INACTIVE_S: Final = 5
 ANSWER_BYTES: Final = 64 * 1024
 ENTRIES: Final = 10_000
-QUESTIONS: Final = 16
+STRANGERS: Final = 16
+STRANGERS_PER_S: Final = 50
+QUESTIONS: Final = 64
 ASK_S: Final = 5.0
 
 
@@ -42,6 +45,7 @@ class Introspection:
         self._secret = secret
         self._known: dict[bytes, tuple[JSONObject | None, int]] = {}
         self._flights: dict[bytes, asyncio.Task[None]] = {}
+        self._second = (0, 0)  # which, and how many strangers were asked about in it
 
     def find(self, token: bytes, digest: bytes) -> tuple[JSONObject, int]:
         """Return the claims of an active token and until when they count (µs). Raises Malformed, Wanted."""
@@ -51,21 +55,31 @@ class Introspection:
             if claims is None:
                 raise Malformed("jwt_claims", "inactive")
             return claims, until_us
-        if digest not in self._flights and len(self._flights) >= QUESTIONS:
+        if not self._may_ask(digest):
             raise Malformed("jwt_claims", "too many questions")
-        return self._ask_first(token, digest)
 
-    def _ask_first(self, token: bytes, digest: bytes) -> tuple[JSONObject, int]:
         async def ready() -> None:
             flight = self._flights.get(digest)
             if flight is None:
-                if len(self._flights) >= QUESTIONS:
+                if not self._may_ask(digest):
                     return
+                second, asked = self._clock.now_us() // SECOND_US, self._second
+                self._second = (second, asked[1] + 1 if asked[0] == second else 1)
                 flight = asyncio.get_running_loop().create_task(self._ask(token, digest), name="identity.introspect")
                 self._flights[digest] = flight
             await asyncio.shield(flight)
 
         raise Wanted(ready)
+
+    def _may_ask(self, digest: bytes) -> bool:
+        if digest in self._flights:
+            return True
+        known = self._known.get(digest)
+        if known is not None and known[0] is not None:
+            return len(self._flights) < QUESTIONS
+        second, asked = self._second
+        spent = asked if second == self._clock.now_us() // SECOND_US else 0
+        return len(self._flights) < STRANGERS and spent < STRANGERS_PER_S
 
     async def _ask(self, token: bytes, digest: bytes) -> None:
         try:
