@@ -157,6 +157,7 @@ WORDS = {
     "identity.trusted_issuers.NAME.reusable": "Whether an assertion may be presented again until it expires.",
     "identity.trusted_issuers.NAME.create": "Whether somebody unknown gets an account at first contact. Accounts are linked by issuer and subject, never by address.",
     "identity.trusted_issuers.NAME.roles": "Roles of accounts made so.",
+    "identity.trusted_issuers.NAME.acr_of": "What its authentication contexts (`acr`) are called here, such as `mfa`; another one proves nothing.",
     "identity.trusted_issuers.NAME.account_scopes": "Patterns of what such an account may give away; none means nothing.",
     "identity.runs": "Runs: clean contexts for flow labels.",
     "identity.runs.lifetime_s": "Longest time that a run lasts.",

@@ -160,6 +160,7 @@ class TrustedIssuerConfig(_Model):
     create: bool = False
     roles: tuple[str, ...] = ()
     account_scopes: tuple[str, ...] = ()
+    acr_of: dict[str, str] = {}
 
 
 class RunsConfig(_Model):

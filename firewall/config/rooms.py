@@ -429,6 +429,7 @@ def _trusted_issuers(config: Config) -> tuple[TrustedIssuer, ...]:
             create=given.create,
             roles=given.roles,
             account_scopes=given.account_scopes,
+            acr_of=given.acr_of,
         )
         for issuer, given in config.identity.trusted_issuers.items()
     )

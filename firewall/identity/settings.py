@@ -95,6 +95,7 @@ class TrustedIssuer:
     realms: its own tenants that are believed; () takes only assertions that name none.
     max_lifetime_s: longest accepted ``exp − iat``. reusable: one assertion may be presented again until it expires.
     create: an unknown person gets an account at first contact, with ``roles`` and ``account_scopes``.
+    acr_of: what its authentication contexts (``acr``) are called here; another one proves nothing (RFC 9470).
     """
 
     issuer: str
@@ -110,6 +111,7 @@ class TrustedIssuer:
     create: bool = False
     roles: tuple[str, ...] = ()
     account_scopes: tuple[str, ...] = ()
+    acr_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,22 @@ async def test_design_6b_6_issuer_client_and_person_each_have_their_say() -> Non
         assert (await present(http, id_jag(door))).json()["scope"] == "time:write"
 
 
+async def test_a_context_of_the_issuer_means_what_the_operator_says() -> None:
+    both = "time:read stepup:mfa"
+    for acr_of, acr, expected in (
+        ({"urn:idp:strong": "mfa"}, "urn:idp:strong", "mfa"),
+        ({"urn:idp:strong": "mfa"}, "mfa", ""),
+        ({}, "mfa", ""),
+        ({"urn:idp:strong": "mfa"}, None, ""),
+    ):
+        door = id_jag_door(acr_of=acr_of, scopes=("time:*",))
+        await linked(door)
+        async with door.http() as http:
+            body = (await present(http, id_jag(door, acr=acr, scope=both))).json()
+        assert claims_in(body["access_token"]).get("acr", "") == expected
+        assert body["scope"] == (both if expected else "time:read")
+
+
 async def test_details_of_an_assertion_bind_the_token() -> None:
     door = id_jag_door()
     await linked(door)

@@ -29,7 +29,7 @@ RESOURCES: Final = 16
 class Assertion:
     """A checked assertion. Times in Unix seconds.
 
-    realm: the issuer's own tenant, "" for none. resources: URIs that it was given for, () for any. scopes: the
+    realm: the issuer's own tenant, "" for none. acr: ours, "" where the issuer's setting knows none. resources: URIs that it was given for, () for any. scopes: the
     most that may be given, None where it names none. details: ``authorization_details`` as JSON text, or "".
     account: who the issuer believes the subject is here, "" for no word; it may contradict, never choose.
     """
@@ -41,6 +41,7 @@ class Assertion:
     issued_s: int
     expires_s: int
     auth_time: int
+    acr: str
     resources: tuple[str, ...]
     scopes: tuple[str, ...] | None
     details: str
@@ -85,6 +86,7 @@ def check_assertion(
         issued_s=issued_s,
         expires_s=expires_s,
         auth_time=auth_time if 0 <= auth_time <= now_s else 0,
+        acr=trusted.acr_of.get(_text(claims, "acr"), ""),
         resources=_resources(claims.get("resource")),
         scopes=oauth.parse_scope(_text(claims, "scope")) if "scope" in claims else None,
         details=_details(claims),

@@ -20,6 +20,7 @@ from firewall.identity.people.users import User
 from firewall.identity.records import SECOND_US
 from firewall.identity.rfc9068.tokens import TokenFacts
 from firewall.identity.rfc9396.requested import details_json, read_details, requested_details
+from firewall.identity.rfc9470.levels import permissions, steps
 from firewall.identity.run_tokens.runs import RUN_SCOPE
 from firewall.identity.settings import TrustedIssuer
 from firewall.wire import oauth
@@ -57,13 +58,13 @@ class IdentityAssertionGrant(TokenGrant):
         resource = chosen_resource(assertion, self.form.get("resource"), parts.resources.by_uri)
         default = parts.resources.by_uri[resource].default_scopes
         asserted = wanted_scopes(assertion, self.form.get("scope"), default)
-        wanted = oauth.intersect(asserted, self.trusted.scopes)
+        wanted = (*oauth.intersect(permissions(asserted), self.trusted.scopes), *steps(asserted))
         agreed = details_json(read_details(assertion.details, resource))
         details = requested_details(self.form, agreed, resource)
         # Used up by the first request that could have had a token, and before an account is made.
         parts.assertions.use_up(assertion, self.trusted)
         user = self._person()
-        scopes = self.entitled(wanted, resource, user)
+        scopes = self.entitled(wanted, resource, user, acr=assertion.acr)
         tenant, subject = user.tenant, user.subject
         standing = parts.grants.standing.of(tenant, subject, resource, scopes)
         if parts.users.get(tenant, subject) is None:
@@ -81,6 +82,7 @@ class IdentityAssertionGrant(TokenGrant):
                 scopes=scopes,
                 grant_id=grant_id,
                 auth_time=assertion.auth_time,
+                acr=assertion.acr,
                 roles=user.roles,
                 standing=standing,
                 cnf_jkt=self.proof,
