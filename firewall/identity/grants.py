@@ -24,7 +24,7 @@ REVOKED_MARK = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class OAuthGrant:
-    """One grant. Times in Unix seconds."""
+    """One grant. Times in Unix seconds. details: the only calls that it was given for, () for all of its scopes."""
 
     tenant: str
     subject: str
@@ -35,6 +35,7 @@ class OAuthGrant:
     scopes: tuple[str, ...]
     created_s: int
     standing: int = 0
+    details: tuple[JSONObject, ...] = ()
 
 
 class OAuthGrants:
@@ -63,6 +64,7 @@ class OAuthGrants:
             "scopes": list(grant.scopes),
             "created_s": grant.created_s,
             "standing": grant.standing,
+            "details": list(grant.details),
         }
         key = f"{grant.subject}/{grant.grant_id}"
         self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon(for_s))
@@ -84,6 +86,7 @@ class OAuthGrants:
                 scopes=records.texts(value, "scopes"),
                 created_s=records.number(value, "created_s"),
                 standing=records.number(value, "standing"),
+                details=records.objects(value, "details"),
             )
             if self.stands(tenant, subject, grant.resource, grant.scopes, grant.standing):
                 found.append(grant)

@@ -124,6 +124,15 @@ async def test_a_token_request_narrows_and_never_widens() -> None:
         assert (await refresh(http, again["refresh_token"])).status_code == 200
 
 
+async def test_ui_09_a_connection_shows_what_it_was_narrowed_to() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await redeem(http, (await browser.code(authorize_query(authorization_details=BOUND)))["code"])
+        assert "Call only the tools “get_time”, “convert”" in (await browser.get("/account/grants")).text
+
+
 async def test_where_scopes_alone_were_agreed_a_client_may_still_bind_its_own_token() -> None:
     door = make_door()
     await door.user()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from firewall.core.permit import FixedReply
+from firewall.core.tool_details import parse_details
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.people.consents import Consents
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.sessions import LoginSession, LoginSessions
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions, check_form_token
+from firewall.identity.rfc9396.requested import detail_words
 from firewall.identity.settings import IdentitySettings
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
 from firewall.wire.oauth import OAuthError
@@ -53,6 +55,9 @@ class Account:
                 "client": g.client_name or g.client_id,
                 "resource": g.resource,
                 "scopes": " ".join(g.scopes),
+                "details": [line for d in parse_details(list(g.details)) for line in detail_words(d)]
+                if g.details
+                else [],
             }
             for g in self._grants.of_subject(user.tenant, user.subject)
         ]

@@ -42,6 +42,7 @@ def first_tokens(grant: TokenGrant, facts: CodeFacts, user: User, *, renewable: 
             scopes,
             now_s,
             standing,
+            facts.authorization_details,
         )
     )
     agreed = RefreshFacts(
