@@ -94,7 +94,7 @@ class Reader:
     async def send(self, one: Exchange) -> None:
         target = self.filled(one.target, quoted=True)
         headers = {name: self.filled(value) for name, value in one.headers.items()}
-        body = self.filled(one.body, quoted=True)
+        body = self.filled(one.body, quoted=one.headers.get("Content-Type", "").endswith("urlencoded"))
         reply = await self.http.request(one.method, target, headers=headers, content=body or None)
         where = f"{one.where}: {one.method} {one.target[:40]}"
         assert reply.status_code == one.status, (where, reply.text)
@@ -142,7 +142,13 @@ CLIENTS = (
 
 async def test_every_exchange_of_the_page_is_answered_as_it_says(root: Path) -> None:
     text = (root / "docs" / "oauth.md").read_text(encoding="utf-8")
-    door = make_door(resources=(*RESOURCES, *AGENTS), clients=CLIENTS, device_grant=True, trusted_issuers=issuers())
+    door = make_door(
+        resources=(*RESOURCES, *AGENTS),
+        clients=CLIENTS,
+        device_grant=True,
+        registration=True,
+        trusted_issuers=issuers(),
+    )
     ada = await door.user(scopes=("*",))
     door.identity.links.link("acme", IDP, "00u1", ada.subject)
     numbers, holder = iter(range(1000)), Holder()
@@ -150,6 +156,7 @@ async def test_every_exchange_of_the_page_is_answered_as_it_says(root: Path) -> 
         "challenge": challenge_of(VERIFIER),
         "verifier": VERIFIER,
         "password": PASSWORD,
+        "details": re.findall(r"^```json\n(.*?)\n```$", text, flags=re.MULTILINE | re.DOTALL)[0],
         "resource_credentials": basic("rs-time"),
         "planner_credentials": basic("planner"),
         "app_credentials": basic("app"),
