@@ -6,14 +6,17 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import MCPError
+from mcp.server.mcpserver import MCPServer
 from mcp_types import ElicitResult
 
-from tests.support.mcp import Stack, running, spec
+from firewall.identity.upstream.credentials import CredentialSettings
+from tests.support.mcp import Stack, running, served, spec
 from tests.support.upstreams import NAME, OURS, Person, Upstream, make_node, people, sign_in_to, upstream_server
 
 
@@ -204,3 +207,33 @@ async def test_the_page_about_accounts_shows_what_is_sent(root: Path):
         assert (told.status_code, _as_shown(told.json())) == (200, legacy)
         told = await stack.modern("/mcp/files", "tools/list", {"_meta": can}, token="ada")
         assert (told.status_code, _as_shown(told.json())) == (200, plain)
+
+
+async def test_the_aggregate_says_in_our_words_what_is_not_listed_yet():
+    server = MCPServer("open")
+
+    @server.tool()
+    def ping() -> str:
+        return "pong"
+
+    async with upstream_server() as upstream, served(server.streamable_http_app(json_response=True)) as origin:
+        node = make_node(files=sign_in_to(upstream))
+        node.broker.add("open", CredentialSettings())
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            caller = node.caller(ours)
+            everything = replace(caller, scopes=frozenset({*caller.scopes, "open:read", "open:write"}))
+            async with running(
+                spec(NAME, url=upstream.url, tenants=("acme",)),
+                spec("open", url=f"{origin}/mcp", tenants=("acme",)),
+                people={"ada": everything},
+                credentials=node.broker,
+            ) as stack:
+                async with stack.client("/mcp", mode="legacy", token="ada") as client:
+                    assert {tool.name for tool in (await client.list_tools()).tools} == {"open__ping"}
+                    told = client.instructions or ""
+                    assert told.startswith("Not listed until a person connects an account of their own at")
+                    assert told.endswith("/account/upstreams: files.")
+                await ada.connect(f"{OURS}/upstream/connect/files")
+                async with stack.client("/mcp", mode="legacy", token="ada") as client:
+                    assert len((await client.list_tools()).tools) == 3
+                    assert not client.instructions
