@@ -57,11 +57,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory, client: Callback) -> Iterato
             tenant="acme",
             network="loopback",
         )
-        given = ProvidersGiven((corp,), Dialler(SystemClock()), secret_reader({"SECRET": SECRET}))
+        dialler = Dialler(SystemClock())
+        given = ProvidersGiven((corp,), dialler, secret_reader({"SECRET": SECRET}))
         folder: Path = tmp_path_factory.mktemp("elsewhere")
         with house(folder, client, {CIMD_URL: "Example Agent"}, port=port, idps=given) as home:
             home.door.clock.advance(time.time() - home.door.clock.now_us() / 1_000_000)
             yield home, provider
+            home.run(dialler.close())
 
 
 @pytest.fixture
