@@ -133,7 +133,7 @@ class Discovery:
     async def _look(self, slot: str, name: str, auth: UpstreamAuth, known: _Kept | None, told: Challenge) -> Found:
         now_us = self._clock.now_us()
         try:
-            found = await self._discover(auth, told)
+            found = await self._discover(auth, told, known.found.server.issuer if known is not None else "")
         except BartizanError as error:
             if known is not None and now_us < known.fetched_us + KEPT_S * SECOND_US:
                 known.tried_us = now_us
@@ -179,7 +179,8 @@ class Discovery:
 
     # -- asking ------------------------------------------------------------------------------------------
 
-    async def _discover(self, auth: UpstreamAuth, told: Challenge) -> Found:
+    async def _discover(self, auth: UpstreamAuth, told: Challenge, known: str) -> Found:
+        """Return what can be found out now. known: the issuer so far, which stays one as long as it is named."""
         if auth.issuer:
             server = await self._server(auth.issuer, auth)
             return Found(auth.resource or auth.url, server, auth.scopes)
@@ -190,7 +191,7 @@ class Discovery:
             # Before 2025-06-18 an upstream was its own authorization server (MCP 2025-03-26, authorization).
             origin = parse_url(auth.url).origin
             return Found(auth.resource or auth.url, await self._server(origin, auth, old=True), _told(told))
-        server = await self._first(described.issuers, auth)
+        server = await self._first((known,) if known in described.issuers else described.issuers, auth)
         resource = auth.resource or described.resource
         return Found(resource, server, _told(told) or described.scopes, described.dpop)
 
