@@ -173,6 +173,17 @@ def test_a_compromised_directory_ends_every_token_and_passes_over_the_key_that_l
     assert len(node.files()) == 2
 
 
+def test_op_04_without_the_overlap_tokens_would_end_with_the_rotation(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin of the test above."""
+    monkeypatch.setattr("firewall.identity.rfc9068.rotation.PUBLISHED_S", 0)
+    rotation = node.worker()
+    old = node.token(rotation.keys)
+    rotation.rotate(by="test")
+    assert not verifies(old, rotation.keys)
+
+
 async def test_op_04_a_cached_token_ends_with_its_key(node: Node) -> None:
     rotation = node.worker()
     door = make_door(keys=rotation.keys)

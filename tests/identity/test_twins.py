@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from joserfc.jwk import ECKey
 
 from firewall.core.errors import Malformed, Unauthenticated
+from firewall.identity.engine.grant import TokenGrant
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.oauth21 import authorize
 from firewall.identity.people import first_contact, transactions
@@ -31,6 +32,7 @@ from tests.support.door import (
     Door,
     assertion,
     authorize_query,
+    callback_of,
     client_credentials,
     inputs_of,
     make_door,
@@ -181,6 +183,18 @@ async def repeated_parameter(door: Door) -> bool:
         return reply.status_code == 200
 
 
+def without_issuer(redirect_uri: str, parameters: dict[str, str], plain: Any = oauth.build_redirect) -> str:
+    return str(plain(redirect_uri, {name: value for name, value in parameters.items() if name != "iss"}))
+
+
+@case("as_08 an error that does not say who it comes from", patched(oauth, "build_redirect", without_issuer))
+async def mix_up(door: Door) -> bool:
+    async with door.http() as http:
+        answer = callback_of(await Browser(http).open(authorize_query(response_type="token")))
+        assert answer["error"] == "unsupported_response_type"
+        return answer.get("iss") != ORIGIN
+
+
 @case(
     "as_09 fifty redemptions of one code at once",
     patched(MemoryCollection, "take", lambda self, tenant, key: self.get(tenant, key)),
@@ -226,6 +240,19 @@ async def refresh_widens(door: Door) -> bool:
         first = (await redeem(http, (await Browser(http).code())["code"])).json()
         wider = await refresh(http, first["refresh_token"], scope="time:read time:write")
     return wider.status_code == 200
+
+
+@case(
+    "as_23 a refresh at a resource that has been closed to the tenant",
+    patched(TokenGrant, "entitled", lambda self, wanted, _resource, _user, **_more: wanted),
+)
+async def closed_resource(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        first = (await redeem(http, (await Browser(http).code())["code"])).json()
+        closed = replace(door.identity.settings.resources[0], tenants=("umbrella",))
+        door.identity.resources.replace((closed, *door.identity.settings.resources[1:]))
+        return (await refresh(http, first["refresh_token"])).status_code == 200
 
 
 @case("as_15 a flow begun in one browser and finished in another", patched(transactions.hmac, "compare_digest", always))
