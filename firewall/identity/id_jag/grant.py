@@ -71,7 +71,9 @@ class IdentityAssertionGrant(TokenGrant):
             raise OAuthError("invalid_grant", "user_gone")
         now_s = parts.clock.now_us() // SECOND_US
         grant_id = parts.ids.new("g")
-        grant = OAuthGrant(tenant, subject, grant_id, client.client_id, client.name, resource, scopes, now_s, standing)
+        grant = OAuthGrant(
+            tenant, subject, grant_id, client.client_id, client.name, resource, scopes, now_s, standing, details
+        )
         parts.grants.save(grant, for_s=parts.settings.token_lifetime_s)
         issued = self.issue(
             TokenFacts(
