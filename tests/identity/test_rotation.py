@@ -10,7 +10,7 @@ from joserfc.jwk import ECKey
 
 from firewall.core.errors import AuditUnavailable, Malformed, Unauthenticated
 from firewall.core.jsonvalue import JSONObject
-from firewall.identity.rfc9068.rotation import LIFETIME_S, PUBLISHED_S, KeyRotation
+from firewall.identity.rfc9068.rotation import LIFETIME_S, PUBLISHED_S, KeyRotation, Plan
 from firewall.identity.rfc9068.tokens import SigningKeys, TokenFacts, TokenIssuer
 from firewall.net.runtime import FakeClock, RandomIds
 from firewall.state.keys import KeyRing, thumbprint
@@ -139,6 +139,25 @@ def test_op_04_every_worker_follows_and_several_that_find_it_due_rotate_once(nod
     assert len({worker.keys.kid for worker in workers}) == 1
     assert all(verifies(token, worker.keys) for worker in workers)
     assert node.files() == ["ec-as.2", "ec-as.3"]
+
+
+def test_a_worker_that_starts_while_another_rotates_follows_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = node.worker()
+    node.clock.advance(LIFETIME_S)
+    plain = KeyRotation._successor
+    met: list[str] = []
+
+    def late(self: KeyRotation, plan: Plan, *, compromised: bool) -> Plan:
+        if not met:
+            met.append("once")
+            first.keep()
+        return plain(self, plan, compromised=compromised)
+
+    monkeypatch.setattr(KeyRotation, "_successor", late)
+    second = node.worker()
+    assert met
+    assert second.keys.kid == first.keys.kid
+    assert len([event for event, _ in node.events if event == "identity.key.rotated"]) == 1
 
 
 def test_a_token_of_the_new_key_verifies_at_a_worker_that_has_not_heard_yet(node: Node) -> None:

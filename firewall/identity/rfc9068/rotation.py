@@ -112,11 +112,16 @@ class KeyRotation:
         token there is ends now.
         """
         before = self._plan.current
-        for _ in range(TRIES):
+        for left in reversed(range(TRIES)):
             version, plan = self._read()
             if plan.current != before and not compromised:
                 break  # another worker did
-            made = self._successor(plan, compromised=compromised)
+            try:
+                made = self._successor(plan, compromised=compromised)
+            except ConfigFault:
+                if not left:
+                    raise
+                continue  # the file is gone: another worker is rotating at this moment
             # The files first: whoever reads the plan finds the keys that it names.
             self._make(made)
             try:
