@@ -104,6 +104,7 @@ WORDS = {
     "identity.providers.NAME.tenants": "Tenant of ours by value of the tenant claim; any other value is refused.",
     "identity.providers.NAME.create": "Whether somebody unknown gets an account: if a group of theirs stands in `roles` or `scopes_of`, always, or never.",
     "identity.providers.NAME.forced_for": "Tenants whose people sign in here and nowhere else; a password of theirs counts for nothing.",
+    "identity.providers.NAME.recheck_hours": "How long what it said about a person holds. Afterwards their programs are refused until they sign in there again: whoever was let go there is gone here too. 0 is for ever.",
     "identity.providers.NAME.acr": "Our level (`pwd`, `mfa`) by the provider's `acr`. Without an entry a multi-factor `amr` means `mfa`, everything else `pwd`.",
     "identity.providers.NAME.parameters": "Further parameters for its authorization endpoint, such as `audience` or `hd`.",
     "identity.providers.NAME.userinfo": "Ask its userinfo endpoint for claims that the ID token leaves out.",

@@ -224,6 +224,7 @@ class ProviderConfig(_Model):
     tenants: dict[str, str] = {}
     create: Literal["never", "mapped", "always"] = "mapped"
     forced_for: tuple[str, ...] = ()
+    recheck_hours: int = Field(default=7 * 24, ge=0, le=90 * 24)
     acr: dict[str, str] = {}
     parameters: dict[str, str] = {}
     userinfo: bool = False

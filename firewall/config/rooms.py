@@ -366,6 +366,7 @@ def identity_providers(config: Config) -> tuple[ProviderSettings, ...]:
             tenants=given.tenants,
             create=given.create,
             forced_for=given.forced_for,
+            recheck_s=given.recheck_hours * 3600,
             acr_of=given.acr,
             parameters=given.parameters,
             userinfo=given.userinfo,

@@ -534,6 +534,34 @@ async def test_whoever_leaves_every_group_loses_all_and_gets_no_session() -> Non
     assert (user.roles, user.scopes) == ((), ())
 
 
+async def test_what_a_provider_said_lapses_and_a_new_sign_in_renews_it() -> None:
+    """Whoever was let go at the provider never comes back: their programs stop by themselves."""
+    stage = make_stage(corp(recheck_s=3600))
+    async with stage.door.http() as http:
+        first = (await redeem(http, (await code_of(Browser(http), stage))["code"])).json()
+        stage.door.clock.advance(3500)
+        second = await refresh(http, first["refresh_token"])
+        assert second.status_code == 200
+        stage.door.clock.advance(101)
+        assert (await refresh(http, second.json()["refresh_token"])).status_code == 400
+        page = await Browser(http).get("/account/grants")
+        assert "Continue with Acme" in page.text  # the session is over too
+        again = (await redeem(http, (await code_of(Browser(http), stage))["code"])).json()
+        assert stage.door.verified(again["access_token"]).roles == ("dev",)
+    (user,) = stage.door.identity.users.list("acme")
+    assert user.vouched_until_s == stage.door.clock.now_us() // 1_000_000 + 3600
+
+
+async def test_somebody_with_a_password_of_their_own_needs_no_providers_word() -> None:
+    stage = make_stage(corp(recheck_s=60, roles={}, scopes_of={}, create="never"))
+    user = await stage.door.user()
+    stage.door.identity.links.link("acme", ISSUER, "00u1", user.subject)
+    async with stage.door.http() as http:
+        assert (await sign_in(Browser(http), stage)).status_code == 303
+    stage.door.clock.advance(61)
+    assert stage.door.identity.users.get("acme", user.subject) is not None
+
+
 async def test_a_disabled_account_stays_out_and_is_not_made_anew() -> None:
     stage = make_stage()
     async with stage.door.http() as http:

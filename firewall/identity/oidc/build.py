@@ -83,7 +83,7 @@ def build_sign_in(
         providers,
         Legs(store, clock, token_bytes),
         Redemption(given.secrets, clock, ids, given.key),
-        ProviderPeople(users, links),
+        ProviderPeople(users, links, clock),
         offers,
         clock,
         record,

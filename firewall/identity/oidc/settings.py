@@ -75,6 +75,7 @@ class ProviderSettings:
     acr_of: the provider's ``acr`` → ours. parameters: further ones for the authorization request.
     unadvertised_s256: PKCE is sent although the metadata does not say that it is understood (CL-05).
     trusted_audiences: others that may stand beside us in an ID token's ``aud``.
+    recheck_s: seconds that what it said about a person holds; then they sign in again, or are gone. 0: for ever.
     """
 
     name: str
@@ -102,6 +103,7 @@ class ProviderSettings:
     trusted_audiences: tuple[str, ...] = ()
     issuer_aliases: tuple[str, ...] = ()
     timeout_s: float = 5.0
+    recheck_s: int = 7 * 24 * 3600
 
     def __post_init__(self) -> None:
         check(self)

@@ -102,7 +102,7 @@ class Links:
         if known is not None:
             if not known.user:
                 raise Conflict("account link is being made")
-            return self._users.get(tenant, known.user)
+            return self._users.get(tenant, known.user, lapsed=True)
         if not admission.create:
             return None
         now_us = self._clock.now_us()

@@ -26,6 +26,8 @@ class User:
     """A person. scopes: patterns (`wire.oauth.scope_allowed`), the person's side of the intersection.
 
     label: what an identity provider calls somebody who signs in there; shown, never compared.
+    vouched_until_s: Unix seconds until which a provider's word for this person holds; 0 for ever. Afterwards
+    the account is as good as disabled, until its person signs in there again.
     """
 
     tenant: str
@@ -35,6 +37,7 @@ class User:
     scopes: tuple[str, ...]
     disabled: bool = False
     label: str = ""
+    vouched_until_s: int = 0
 
     @property
     def shown(self) -> str:
@@ -108,10 +111,14 @@ class Users:
         """Return whether anybody can administer this installation; a user of the demonstration cannot."""
         return any(records.decode(entry.value).get("admin") is True for entry in self._names.scan(NODE))
 
-    def get(self, tenant: str, subject: str) -> User | None:
-        """Return an enabled user by subject."""
+    def get(self, tenant: str, subject: str, *, lapsed: bool = False) -> User | None:
+        """Return an enabled user by subject. lapsed: also one whose provider's word no longer holds."""
         found = self._load(tenant, subject)
-        return found[0] if found and not found[0].disabled else None
+        if found is None or found[0].disabled:
+            return None
+        until_s = found[0].vouched_until_s
+        holds = not until_s or self._clock.now_us() < until_s * SECOND_US
+        return found[0] if holds or lapsed else None
 
     def exists(self, tenant: str, subject: str) -> bool:
         """Return whether there is such an account, disabled or not."""
@@ -149,7 +156,7 @@ class Users:
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
-        user = User(tenant, subject, found[0].name, roles, scopes, disabled, found[0].label)
+        user = replace(found[0], roles=roles, scopes=scopes, disabled=disabled)
         self._save(user, found[1])
         self._names.put(NODE, user.name, _index(user))
         if ends:
@@ -158,12 +165,16 @@ class Users:
             self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": "user_widened"})
         return user
 
-    def label(self, tenant: str, subject: str, label: str) -> User:
-        """Say what pages call a person; nothing else changes. Raises Malformed("user_unknown")."""
+    def vouch(self, tenant: str, subject: str, *, label: str, until_s: int = 0) -> User:
+        """Note what a provider that a person signed in at said: how to call them, and until when that holds.
+
+        until_s: Unix seconds, 0 for ever. Somebody with a password of their own here needs no provider's
+        word: it never lapses. Raises Malformed("user_unknown").
+        """
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
-        user = replace(found[0], label=label[:LABEL_CHARS])
+        user = replace(found[0], label=label[:LABEL_CHARS], vouched_until_s=0 if found[1] else until_s)
         if user != found[0]:
             self._save(user, found[1])
         return user
@@ -200,6 +211,7 @@ class Users:
             "scopes": list(user.scopes),
             "disabled": user.disabled,
             "label": user.label,
+            "vouched_until_s": user.vouched_until_s,
             "hash": hashed,
             "changed_s": self._clock.now_us() // SECOND_US,
         }
@@ -233,4 +245,5 @@ def _user(tenant: str, subject: str, value: JSONObject) -> User:
         scopes=records.texts(value, "scopes"),
         disabled=value.get("disabled") is True,
         label=records.text(value, "label"),
+        vouched_until_s=records.number(value, "vouched_until_s"),
     )
