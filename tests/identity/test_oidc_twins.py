@@ -12,7 +12,7 @@ from firewall.identity.oidc import id_token, legs, mapping, metadata, party, peo
 from firewall.identity.web import WebRequest
 from firewall.wire import jwt
 from tests.identity.test_twins import Case, always, nothing, patched
-from tests.support.door import PASSWORD, Browser, authorize_query, inputs_of, public_jwks, redeem
+from tests.support.door import PASSWORD, Browser, authorize_query, inputs_of, public_jwks, redeem, refresh
 from tests.support.idp import ISSUER, Idp, Stage, code_of, come_back, corp, leave, make_stage, sign_in
 
 CASES: list[Case] = []
@@ -181,6 +181,14 @@ async def left_group(stage: Stage) -> bool:
     except Exception:
         return False
     return True
+
+
+@case("as_12 a provider's word of long ago", patched(people.Users, "vouch", lambda self, t, s, **_: self.get(t, s)))
+async def lapsed(stage: Stage) -> bool:
+    async with stage.door.http() as http:
+        first = (await redeem(http, (await code_of(Browser(http), stage))["code"])).json()
+        stage.door.clock.advance(8 * 24 * 3600)
+        return (await refresh(http, first["refresh_token"])).status_code == 200
 
 
 @case(
