@@ -51,6 +51,7 @@ async def test_a_person_begins_a_run_and_it_stays_the_same_run() -> None:
         now_s = door.clock.now_us() // 1_000_000
         assert run_ends_s(claims["run"]) == now_s + 8 * 3600
         assert first["scope"] == "time:read", "a run is no permission"
+        assert door.named("identity.token.issued")[-1]["run"] == claims["run"]
         renewed = (await refresh(http, first["refresh_token"])).json()
         assert claims_in(renewed["access_token"])["run"] == claims["run"]
         assert door.verified(renewed["access_token"]).run == claims["run"]

@@ -110,6 +110,7 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
             "identity.token.issued",
             {
                 **(told or {}),
+                **({"run": facts.run} if facts.run else {}),
                 "tenant": facts.tenant,
                 "sub": facts.subject,
                 "client_id": facts.client_id,
