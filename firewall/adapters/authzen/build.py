@@ -35,13 +35,27 @@ def build(
     """Return the ASGI application. definition: what was seen under a digest, None when nobody remembers."""
     evaluator = Evaluator(
         guard,
-        House(config.public_url, specs, registry, pins, definition),
+        House(config.public_url, _kept(specs, pins), registry, pins, definition),
         _people(identity),
         audit,
         ids,
         lambda error: on_fault("authzen_internal", type(error).__name__),
     )
     return AuthZENApp(settings_of(config), identity.resource_server, evaluator)
+
+
+def _kept(specs: Callable[[], Iterable[UpstreamSpec]], pins: Pins) -> Callable[[], Iterable[UpstreamSpec]]:
+    """Return the servers, made anew when the node's epoch moved: a registration or an approval anywhere moves it."""
+    known: tuple[int, tuple[UpstreamSpec, ...]] = (-1, ())
+
+    def now() -> tuple[UpstreamSpec, ...]:
+        nonlocal known
+        epoch = pins.epoch()
+        if known[0] != epoch:
+            known = (epoch, tuple(specs()))
+        return known[1]
+
+    return now
 
 
 def _people(identity: Identity) -> People:
