@@ -163,6 +163,35 @@ async def test_questions_about_a_server_carry_its_audience(method: str, kind: st
 PLAN: JSONObject = {"name": "plan", "description": "Plans.", "arguments": [{"name": "day", "required": False}]}
 
 
+@pytest.mark.parametrize(
+    ("uri", "known"),
+    [
+        ("file:///srv/a.txt", True),
+        ("notes://2026/11", True),
+        ("notes://2026/11/23/x", False),
+        ("file:///srv/../etc/passwd", False),
+        ("file:///etc/passwd", False),
+        ("FILE:///srv/a.txt", False),
+    ],
+)
+async def test_a_uri_is_asked_about_by_its_listing_or_its_template(uri: str, known: bool) -> None:
+    point = await make_point()
+    listed: JSONObject = {"name": "a", "uri": "file:///srv/a.txt"}
+    template: JSONObject = {"name": "n", "uriTemplate": "notes://{year}/{month}"}
+    for kind, raw, name in (
+        ("resource", listed, "file:///srv/a.txt"),
+        ("template", template, "notes://{year}/{month}"),
+    ):
+        value = lists.definition(raw, kind).value  # type: ignore[arg-type]
+        point.definitions.note(value)
+        point.pins.observe(TENANT, "files", kind, name, canonical.digest(value), trust=True)  # type: ignore[arg-type]
+    resource = {"type": "resource", "id": uri, "properties": {"server": "files"}}
+    for method in ("resources/read", "resources/subscribe"):
+        assert yes(await point.decide(action={"name": method}, resource=resource)) == known
+    assert [i["resource"]["properties"]["pin"] for i in point.engine.inputs] == ["approved"] * (2 * known)  # type: ignore[index,call-overload]
+    assert all(i["action"]["properties"]["arguments"]["uri"] == uri for i in point.engine.inputs)  # type: ignore[index,call-overload]
+
+
 @pytest.mark.parametrize(("name", "schema"), [("day", "ok"), ("night", "mismatch")])
 async def test_a_completion_is_asked_about_by_its_prompt_and_argument(name: str, schema: str) -> None:
     point = await make_point()

@@ -210,14 +210,17 @@ def _facts(
     state: str,
     house: House,
 ) -> Resource:
-    """Return the facts of one tool, prompt or resource. The enforcer may tell the digest of what it sees."""
-    pin = next((p for p in house.pins.list(tenant, spec.name) if (p.kind, p.name) == (kind, name)), None)
+    """Return the facts of one tool, prompt, resource or template. The enforcer may tell the digest of what it sees."""
+    pin = _pin(house, tenant, spec, kind, name)
+    if pin is not None and pin.kind == "template":
+        kind = "template"
     digest = question.resource.properties.get("hash", pin.seen if pin else "")
     if not isinstance(digest, str):
         raise Unfit("params_invalid", "resource.properties.hash must be a string", 400)
-    status = house.pins.status(tenant, spec.name, kind, name, digest) if digest else "new"
+    pinned = pin.name if pin else name
+    status = house.pins.status(tenant, spec.name, kind, pinned, digest) if digest else "new"
     found = _entry(spec, kind, digest, status, house) if digest else None
-    if found is None or found.definition.name != name:
+    if found is None or found.definition.name != pinned:
         if kind == "tool":
             effect = (spec.effects or {}).get(name, "write")
             return tool_resource(
@@ -232,6 +235,19 @@ def _facts(
     else:
         fits = kind != "prompt" or lists.prompt_fits(found.definition, arguments)
     return found.resource(state, status, "ok" if fits else "mismatch")
+
+
+def _pin(house: House, tenant: str, spec: UpstreamSpec, kind: Kind, name: str) -> Pin | None:
+    """Return the pin of an object; of a URI that nobody listed, that of the first template that matches it."""
+    pins = list(house.pins.list(tenant, spec.name))
+    exact = next((p for p in pins if (p.kind, p.name) == (kind, name)), None)
+    if exact is not None or kind != "resource":
+        return exact
+    for one in sorted((p for p in pins if p.kind == "template"), key=lambda p: p.name):
+        found = _entry(spec, "template", one.seen, one.status, house)
+        if found is not None and found.definition.template is not None and found.definition.template.matches(name):
+            return one
+    return None
 
 
 def _entry(spec: UpstreamSpec, kind: Kind, digest: str, status: PinStatus, house: House) -> Entry | None:
