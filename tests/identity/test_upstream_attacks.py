@@ -335,6 +335,8 @@ async def test_nothing_is_asked_elsewhere_before_the_person_agreed_on_our_page()
         link = await link_of(node, node.caller(ours))
         page = await ada.open(link)
         assert page.status_code == 200
+        assert "script-src 'self'" in page.headers["content-security-policy"]  # or the button never arms
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
         assert "location" not in page.headers
         forged = await ada.ours.post(
             "/upstream/connect/files", {"decision": "approve", "ask": link.partition("ask=")[2], "csrf": "x.y"}

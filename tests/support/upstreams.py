@@ -150,10 +150,10 @@ def protected_server(upstream: Upstream) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def upstream_server(*, bound: bool = False, **changes: Any) -> AsyncIterator[Upstream]:
-    """Serve an upstream. bound: it takes DPoP tokens. changes: settings of its authorization server."""
+async def upstream_server(*, bound: bool = False, host: str = "127.0.0.1", **changes: Any) -> AsyncIterator[Upstream]:
+    """Serve an upstream. bound: it takes DPoP tokens. host: its name. changes: settings of its authorization server."""
     port = free_port()
-    origin = f"http://127.0.0.1:{port}"
+    origin = f"http://{host}:{port}"
     clock = MovedClock()
     store = MemoryStore(clock)
     fetcher = NoNetwork()

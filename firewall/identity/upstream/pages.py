@@ -285,7 +285,7 @@ class ConnectPages:
             ask=ask_id,
             csrf=self._parts.transactions.form_token(session.form_secret, _purpose(name, ask_id)),
         )
-        return page_reply(html)
+        return page_reply(html, scripted=True)  # ours, which arms the button
 
     def _say(self, reason: str, status: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> FixedReply:
         title, text = _WORDS[reason]
