@@ -15,7 +15,6 @@ joserfc does the arithmetic of signatures and nothing else here. (oauth referenc
 
 from __future__ import annotations
 
-import base64
 import binascii
 import string
 from collections.abc import Mapping, Sequence
@@ -44,6 +43,15 @@ KEYS_PER_SET: Final = 50
 JWKS_BYTES: Final = 64 * 1024
 
 _ALPHABET: Final = (string.ascii_letters + string.digits + "-_.").encode()
+_SYMBOLS: Final = (string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_").encode()
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+# By length modulo 4: which last characters carry bits beyond the last byte (RFC 4648 §3.5).
+_LOOSE: Final = (
+    frozenset[int](),
+    frozenset(_SYMBOLS),
+    frozenset(symbol for at, symbol in enumerate(_SYMBOLS) if at & 0b1111),
+    frozenset(symbol for at, symbol in enumerate(_SYMBOLS) if at & 0b11),
+)
 _KEY_BEARING: Final = ("jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc")
 _KINDS: Final = {"ES256": "EC", "RS256": "RSA", "PS256": "RSA", "Ed25519": "OKP"}
 
@@ -249,13 +257,14 @@ def _import(entry: JSONObject) -> Key | None:
 
 def _decode(segment: bytes) -> bytes:
     """Return the bytes of one unpadded segment; a second spelling of the same bytes is refused."""
+    rest = len(segment) % 4
+    # The alphabet was checked as a whole. The last character may hold bits that belong to no byte: zeros only.
+    if segment and segment[-1] in _LOOSE[rest]:
+        raise Malformed("jwt_shape")
     try:
-        data = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+        return binascii.a2b_base64(segment.translate(_STANDARD) + b"=" * (-rest % 4))
     except binascii.Error:
         raise Malformed("jwt_shape") from None
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != segment:
-        raise Malformed("jwt_shape")
-    return data
 
 
 def _object(data: bytes) -> JSONObject:

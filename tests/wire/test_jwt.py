@@ -251,3 +251,19 @@ def test_keys_of_other_curves_or_for_other_algorithms_are_left_out() -> None:
         jwt.check_key(exchange, "Ed25519")
     with pytest.raises(Malformed, match="jwt_key"):
         jwt.verify(jwt.parse_compact(good("RS256", RSA)), keys["c"])
+
+
+@given(st.text(alphabet="AQgwBRhxCSiy_-0189", max_size=9))
+def test_rs_11_a_segment_is_taken_exactly_when_it_is_how_its_bytes_are_written(text: str) -> None:
+    segment = text.encode()
+    try:
+        data = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+        canonical = base64.urlsafe_b64encode(data).rstrip(b"=") == segment
+    except ValueError:
+        canonical = False
+    try:
+        assert jwt._decode(segment) == data
+    except Malformed:
+        assert not canonical
+    else:
+        assert canonical

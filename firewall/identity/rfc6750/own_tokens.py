@@ -19,6 +19,7 @@ from firewall.wire import jwt, oauth
 
 CLOCK_LEEWAY_S: Final = 30
 LONGEST_TOKEN_S: Final = 24 * 3600
+RESOURCES: Final = 4096  # of which the rules are kept
 _KINDS: Final = ("user", "service", "local")
 
 
@@ -28,6 +29,7 @@ class OwnTokens:
     def __init__(self, issuer: str, keys: SigningKeys) -> None:
         self._issuer = issuer
         self._keys = keys
+        self._rules_of: dict[str, jwt.ClaimRules] = {}
 
     def verify(self, unchecked: jwt.UncheckedJWT, resource: str, now_s: int) -> Verified:
         """Return the verified token. Raises Malformed: jwt_alg, jwt_key, jwt_claims, jwt_signature."""
@@ -40,14 +42,7 @@ class OwnTokens:
             same_work(unchecked, self._keys)
             raise Malformed("jwt_key", "kid")
         claims = jwt.verify(unchecked, key)
-        rules = jwt.ClaimRules(
-            issuer=self._issuer,
-            audience=resource,
-            max_age_s=LONGEST_TOKEN_S,
-            skew_s=CLOCK_LEEWAY_S,
-            required=("sub", "client_id", "jti", "gid", "tenant"),
-        )
-        jwt.check_claims(claims, rules, now_s)
+        jwt.check_claims(claims, self._rules(resource), now_s)
         principal = principal_of(claims, resource)
         told, issued = claims.get("standing", 0), claims["iat"]
         if not isinstance(told, int) or isinstance(told, bool) or not isinstance(issued, int):
@@ -59,6 +54,20 @@ class OwnTokens:
         if principal.txn:
             names.extend(standing.exchange(principal.txn, actor.sub) for actor in principal.chain[1:])
         return Verified(principal, told, issued, tuple(names))
+
+    def _rules(self, resource: str) -> jwt.ClaimRules:
+        rules = self._rules_of.get(resource)
+        if rules is None:
+            rules = self._rules_of[resource] = jwt.ClaimRules(
+                issuer=self._issuer,
+                audience=resource,
+                max_age_s=LONGEST_TOKEN_S,
+                skew_s=CLOCK_LEEWAY_S,
+                required=("sub", "client_id", "jti", "gid", "tenant"),
+            )
+            if len(self._rules_of) > RESOURCES:
+                self._rules_of.pop(next(iter(self._rules_of)))
+        return rules
 
 
 def same_work(unchecked: jwt.UncheckedJWT, keys: SigningKeys) -> None:
