@@ -397,6 +397,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             rooms.transmitters(config),
             users=identity.users,
             links=identity.links,
+            standing=identity.grants.standing,
             store=store,
             clock=clock,
             fetcher=dialler,

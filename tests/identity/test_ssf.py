@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey
 
 from firewall.core.errors import AuditUnavailable, ConfigFault, StateUnavailable, Unauthenticated, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.identity import standing
 from firewall.identity.people.users import User
 from firewall.identity.ssf import inbox as inbox_module
 from firewall.identity.ssf.build import Signals, build
@@ -110,6 +111,7 @@ async def make_stream(
         (transmitter,),
         users=door.identity.users,
         links=door.identity.links,
+        standing=door.identity.grants.standing,
         store=door.store,
         clock=door.clock,
         fetcher=door.fetcher,
@@ -247,6 +249,26 @@ async def test_a_person_of_another_tenant_is_nobody() -> None:
     token = await stream.token()
     await stream.tell()
     assert stream.lives(token)
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        (ADA, standing.person(ISSUER, "00u1")),
+        ({"format": "opaque", "id": "a stranger"}, standing.person(ISSUER, "a stranger")),
+        ({"format": "complex", "session": {"format": "opaque", "id": "s1"}}, standing.session("s1", ISSUER)),
+    ],
+)
+async def test_tokens_of_the_issuer_itself_end_by_the_name_that_they_carry(subject: JSONObject, name: str) -> None:
+    """Where an issuer's tokens are taken as they are, its people need no account of ours."""
+    stream = await make_stream()
+    ours = stream.door.identity.grants.standing
+    now_s = stream.door.clock.now_us() // 1_000_000
+    assert not ours.ended("acme", [name], now_s)
+    await stream.tell(sub_id=subject)
+    assert ours.ended("acme", [name], now_s)
+    assert not ours.ended("acme", [name], now_s + 1)
+    assert not ours.ended("acme", [standing.person(ISSUER, "00u2"), standing.session("s2", ISSUER)], now_s)
 
 
 # -- which events are taken ------------------------------------------------------------------------------------------
@@ -424,6 +446,7 @@ async def test_what_was_acknowledged_survives_a_worker_that_dies() -> None:
         (stream.transmitter,),
         users=stream.door.identity.users,
         links=stream.door.identity.links,
+        standing=stream.door.identity.grants.standing,
         store=stream.door.store,
         clock=stream.door.clock,
         fetcher=stream.door.fetcher,
@@ -586,6 +609,7 @@ async def rebuilt(stream: Stream, fetcher: Scripted) -> Stream:
         (stream.transmitter,),
         users=stream.door.identity.users,
         links=stream.door.identity.links,
+        standing=stream.door.identity.grants.standing,
         store=stream.door.store,
         clock=stream.door.clock,
         fetcher=fetcher,

@@ -15,6 +15,7 @@ from firewall.identity.ssf.poll import Poller
 from firewall.identity.ssf.push import PushEndpoint
 from firewall.identity.ssf.receiver import Receiver, ReceiverParts
 from firewall.identity.ssf.settings import PATH, Transmitter
+from firewall.identity.standing import Standing
 from firewall.identity.throttle import Throttle
 
 
@@ -32,6 +33,7 @@ def build(
     *,
     users: Users,
     links: Links,
+    standing: Standing,
     store: Store,
     clock: Clock,
     fetcher: ProviderFetcher,
@@ -40,7 +42,7 @@ def build(
     on_fault: Callable[[str, str], None] = lambda _code, _detail: None,
 ) -> Signals:
     """Return the receiver. secret: the secret behind ``env:NAME`` or ``file:/path`` (`oidc.secret`)."""
-    receiver = Receiver(transmitters, ReceiverParts(store, clock, users, links, fetcher, record, on_fault))
+    receiver = Receiver(transmitters, ReceiverParts(store, clock, users, links, standing, fetcher, record, on_fault))
     push = PushEndpoint(receiver, secret, Throttle(store, clock), record)
     pollers = [Poller(one, receiver, fetcher, secret, store, clock, on_fault) for one in transmitters if one.poll_url]
     return Signals(receiver, {PATH: {"POST": push.serve}}, (receiver.run, *(p.run for p in pollers)))

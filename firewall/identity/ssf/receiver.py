@@ -29,7 +29,9 @@ from firewall.identity.ssf.health import Heard, StreamHealth
 from firewall.identity.ssf.inbox import Inbox, Waiting, key_of
 from firewall.identity.ssf.keys import TransmitterKeys
 from firewall.identity.ssf.settings import Transmitter
-from firewall.identity.ssf.subjects import Subjects
+from firewall.identity.ssf.subjects import Meant, Subjects
+from firewall.identity.standing import Standing
+from firewall.identity.throttle import NODE
 from firewall.wire import jwt
 
 KEY_WAIT_S: Final = 0.5  # for a key that is not at hand; the acknowledgement is due within a second
@@ -45,6 +47,7 @@ class ReceiverParts:
     clock: Clock
     users: Users
     links: Links
+    standing: Standing
     fetcher: ProviderFetcher
     record: Record
     on_fault: Callable[[str, str], None] = lambda _code, _detail: None
@@ -160,12 +163,10 @@ class Receiver:
         tenant, users = transmitter.tenant, self._parts.users
         for uri, payload in event.events.items():
             effect = effect_of(uri, payload)
-            found: list[str] = []
-            if effect == "end":
-                found = self._subjects.find(transmitter, event.subject)
-            elif effect == "stream":
+            meant = self._subjects.find(transmitter, event.subject) if effect == "end" else Meant()
+            if effect == "stream":
                 self._stream(transmitter, payload)
-            people: list[JSON] = list(found)
+            people: list[JSON] = list(meant.accounts)
             # Recorded first: what cannot be recorded waits, and is done when it can be.
             self._parts.record(
                 "identity.signal.received",
@@ -178,7 +179,9 @@ class Receiver:
                     "subjects": people,
                 },
             )
-            for subject in found:
+            for name in meant.names:
+                self._parts.standing.end(NODE, name)
+            for subject in meant.accounts:
                 users.end(tenant, subject, reason=f"signal_{short_name(uri)}")
 
     def _stream(self, transmitter: Transmitter, payload: JSONObject) -> None:

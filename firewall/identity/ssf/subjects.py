@@ -1,15 +1,18 @@
-"""Subjects of events → accounts of ours, by (issuer, identifier) links; an address only where an operator said so.
+"""Subjects of events → whom they mean here: accounts of ours, and what an issuer's own tokens call somebody.
 
-Source: RFC 9493 (subject identifiers), Shared Signals Framework 1.0 §3 (complex subjects). Formats that name no
-account of ours (``did``, ``uri``, ``phone_number``, ``jwt_id`` …) lead to nobody.
+Accounts are found by (issuer, identifier) links; by an address only where an operator said so. Formats that name
+nobody of ours (``did``, ``uri``, ``phone_number``, ``jwt_id`` …) lead to nobody.
+
+Source: RFC 9493 (subject identifiers), Shared Signals Framework 1.0 §3 (complex subjects).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity import standing
 from firewall.identity.people.links import Links
 from firewall.identity.people.users import Users
 from firewall.identity.ssf.settings import Transmitter
@@ -18,53 +21,72 @@ ALIASES: Final = 16
 TEXT_CHARS: Final = 2048
 
 
+@dataclass(slots=True)
+class Meant:
+    """Whom an event means. accounts: subjects of ours, disabled ones too. names: people and sessions as their issuer's
+    own tokens call them (`identity.standing`), for tokens that we take as they are.
+    """
+
+    accounts: dict[str, None] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
+
+
 class Subjects:
-    """Finds whose account a subject identifier names."""
+    """Finds whom a subject identifier means."""
 
     def __init__(self, users: Users, links: Links) -> None:
         self._users = users
         self._links = links
 
-    def find(self, transmitter: Transmitter, subject: JSONObject) -> list[str]:
-        """Return subjects of ours, disabled accounts too; [] for nobody whom we know."""
-        return list(dict.fromkeys(self._walk(transmitter, subject)))
+    def find(self, transmitter: Transmitter, subject: JSONObject) -> Meant:
+        """Return whom it means; nobody for what we do not know."""
+        meant = Meant()
+        self._walk(transmitter, subject, meant)
+        return meant
 
-    def _walk(self, transmitter: Transmitter, subject: JSONObject) -> Iterator[str]:
+    def _walk(self, transmitter: Transmitter, subject: JSONObject, meant: Meant) -> None:
         match subject.get("format"):
             case "iss_sub":
-                issuer, sub = _text(subject, "iss"), _text(subject, "sub")
                 # One transmitter speaks for its own people: not for those of another issuer.
-                if issuer in (transmitter.issuer, transmitter.accounts) and sub:
-                    yield from self._linked(transmitter, sub)
+                if _text(subject, "iss") in _issuers(transmitter):
+                    self._person(transmitter, _text(subject, "sub"), meant)
             case "opaque":
-                if sub := _text(subject, "id"):
-                    yield from self._linked(transmitter, sub)
+                self._person(transmitter, _text(subject, "id"), meant)
             case "email":
-                if transmitter.email and (address := _text(subject, "email")):
-                    yield from self._named(transmitter, address)
+                if transmitter.email:
+                    self._address(transmitter, _text(subject, "email"), meant)
             case "aliases":
                 inner = subject.get("identifiers")
                 for one in inner[:ALIASES] if isinstance(inner, list) else ():
                     if isinstance(one, dict) and one.get("format") in ("iss_sub", "opaque", "email"):
-                        yield from self._walk(transmitter, one)
+                        self._walk(transmitter, one, meant)
             case "complex":
-                # A session or a device alone names nobody; with its person it ends what that person has.
-                person = subject.get("user")
+                person, session = subject.get("user"), subject.get("session")
                 if isinstance(person, dict) and person.get("format") != "complex":
-                    yield from self._walk(transmitter, person)
-            case _:
-                return
+                    self._walk(transmitter, person, meant)
+                # A session without its person ends in the issuer's own tokens; ours do not carry its id.
+                if isinstance(session, dict) and session.get("format") == "opaque" and (sid := _text(session, "id")):
+                    for issuer in _issuers(transmitter):
+                        meant.names[standing.session(sid, issuer)] = None
 
-    def _linked(self, transmitter: Transmitter, sub: str) -> Iterator[str]:
-        for issuer in dict.fromkeys((transmitter.accounts or transmitter.issuer, transmitter.issuer)):
-            user = self._links.account(transmitter.tenant, issuer, sub)
-            if user:
-                yield user
+    def _person(self, transmitter: Transmitter, sub: str, meant: Meant) -> None:
+        if not sub:
+            return
+        for issuer in _issuers(transmitter):
+            meant.names[standing.person(issuer, sub)] = None
+            account = self._links.account(transmitter.tenant, issuer, sub)
+            if account:
+                meant.accounts[account] = None
 
-    def _named(self, transmitter: Transmitter, address: str) -> Iterator[str]:
+    def _address(self, transmitter: Transmitter, address: str, meant: Meant) -> None:
         for user in self._users.list(transmitter.tenant):
             if user.name and user.name == address.strip().lower():
-                yield user.subject
+                meant.accounts[user.subject] = None
+
+
+def _issuers(transmitter: Transmitter) -> tuple[str, ...]:
+    """Return the issuers whose people a transmitter speaks of."""
+    return tuple(dict.fromkeys((transmitter.accounts or transmitter.issuer, transmitter.issuer)))
 
 
 def _text(value: JSONObject, name: str) -> str:
