@@ -1,6 +1,6 @@
 """One DPoP proof, checked in a fixed order (RFC 9449 §4.3; oauth reference §6.6). Pure: the time is an argument.
 
-    typ → alg → jwk, public only → signature → htm → htu → iat or nonce → ath
+    typ and alg → jwk, public only → signature → htm → htu → iat or nonce → ath
 
 What is left needs memory or the token and follows in `verifier`: that ``jti`` is new for the key, and
 that the key's thumbprint is the token's ``cnf.jkt``.
