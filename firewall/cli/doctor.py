@@ -7,12 +7,17 @@ import os
 import sys
 from pathlib import Path
 
+from firewall.cli.audit import age_us
 from firewall.cli.context import Node, load_config
-from firewall.cli.output import emit
+from firewall.cli.output import emit, when
 from firewall.core.errors import ConfigFault
+from firewall.core.jsonvalue import JSONObject
 
 MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 TOKEN_BYTES = 64 * 1024
+SET_ASIDE = frozenset(
+    {"event", "time_us", "v", "kind", "seq", "log", "node", "ver", "uid"}
+)  # of the log, not of the story
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "about",
         nargs="?",
-        choices=("idp",),
-        metavar="idp",
-        help="examine an identity provider instead: may its own access tokens be taken here (direct mode)?",
+        choices=("idp", "trace"),
+        metavar="idp|trace",
+        help="idp: examine an identity provider instead: may its own access tokens be taken here (direct mode)? "
+        "trace: tell what happened at the front door, by time, with reasons",
     )
-    parser.add_argument("issuer", nargs="?", help="with idp: the issuer, exactly as its tokens name it")
+    parser.add_argument(
+        "whom",
+        nargs="?",
+        default="",
+        help="with idp: the issuer, exactly as its tokens name it; with trace: a client, person, grant or provider by id",
+    )
     parser.add_argument("--reach", action="store_true", help="also connect to every upstream that has an address")
     parser.add_argument("--resource", default="", metavar="PATH", help="with idp: what its tokens are for (/mcp/files)")
     parser.add_argument(
@@ -33,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with idp: a file with an access token that a client got there for this resource; - reads it from stdin",
     )
+    parser.add_argument("--since", default="1h", metavar="AGE", help="with trace: such as 10m, 2h, 7d")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -41,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
     from firewall.net.runtime import SystemClock
 
     if given.about:
-        return _idp(given)
+        return _idp(given) if given.about == "idp" else _trace(given)
     try:
         config = load_config(given)
     except ConfigFault as error:
@@ -74,11 +86,11 @@ def _idp(given: argparse.Namespace) -> int:
     from firewall.admin.doctor.idp import examine_idp
     from firewall.net.runtime import SystemClock
 
-    if not given.issuer:
+    if not given.whom:
         raise ConfigFault("idp_issuer", "which one?", fix="bartizan doctor idp https://idp.example")
     report = examine_idp(
         load_config(given),
-        given.issuer,
+        given.whom,
         clock=SystemClock(),
         environment=os.environ,
         resource=given.resource,
@@ -96,6 +108,24 @@ def _idp(given: argparse.Namespace) -> int:
         lines += ["", *report.snippet.splitlines()]
     emit(given, report.document(), lines)
     return 0 if report.examined.direct else 1
+
+
+def _trace(given: argparse.Namespace) -> int:
+    """Print the front door's events, oldest first; exit 0 also when there are none."""
+    from firewall.admin.doctor.oauth.trace import timeline
+    from firewall.net.runtime import SystemClock
+
+    since_us = SystemClock().now_us() - age_us(given.since)
+    found = timeline(load_config(given), given.whom, since_us=since_us)
+    lines = [f"{when(event.get('time_us', 0))}  {event.get('event', '')}  {_facts(event)}".rstrip() for event in found]
+    emit(given, {"events": found}, lines or ["nothing happened at the front door in that time"])
+    return 0
+
+
+def _facts(event: JSONObject) -> str:
+    return " ".join(
+        f"{name}={value}" for name, value in event.items() if name not in SET_ASIDE and value not in ("", None)
+    )
 
 
 def _token(file: Path | None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.config import Config
 from firewall.core.errors import BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.record.log import iter_bundles
@@ -39,7 +40,7 @@ def reuse(patient: Patient) -> Iterator[Check]:
             "warn",
             f"{len(ended)} OAuth grants ended within a day since a refresh token came back after its grace of 30 s",
             "look for two copies of one program that share a token store, or for one that does not keep the new token",
-            f"last: gid {ended[-1].get('gid')}, see bartizan audit",
+            f"last: gid {ended[-1].get('gid')}; bartizan doctor trace GID tells what was before it",
         )
     else:
         yield Check(
@@ -61,17 +62,34 @@ def failures(patient: Patient) -> Iterator[Check]:
             "oauth-20",
             "warn",
             f"{sum(counted.values())} sign-ins or token requests were refused within a day; the reasons are in the records",
-            "bartizan audit shows each with its time, client and id",
+            "bartizan doctor trace tells each with its time, and what came before and after it",
             "; ".join(f"{count} × {what}" for what, count in worst),
         )
     else:
         yield Check("oauth-20", "ok", f"{len(found)} events of the front door within a day, none refused")
 
 
+def timeline(config: Config, about: str, *, since_us: int) -> list[JSONObject]:
+    """Return what happened at the front door around a client, a person, an OAuth grant or a provider, by time.
+
+    about: an id as records have it, "" for everything. Whatever shares a person or a grant with an event that
+    names it is told too: the sign-in before the token, the refusal after it.
+    """
+    found = sorted(_events(config, since_us), key=lambda event: str(event.get("time_us", 0)).zfill(20))
+    if not about:
+        return found
+    named = [event for event in found if about in event.values()]
+    along = {event[name] for event in named for name in ("sub", "gid") if isinstance(event.get(name), str)}
+    return [event for event in found if event in named or along & {event.get("sub"), event.get("gid")}]
+
+
 def recent(patient: Patient) -> Iterator[JSONObject]:
     """Yield the front door's events of the last day, of each log's newest records, oldest first."""
-    since_us = patient.clock.now_us() - DAY_US
-    for folder in sorted(patient.config.audit_dir.glob("log_*")):
+    return _events(patient.config, patient.clock.now_us() - DAY_US)
+
+
+def _events(config: Config, since_us: int) -> Iterator[JSONObject]:
+    for folder in sorted(config.audit_dir.glob("log_*")):
         try:
             for _, entries, _ in iter_bundles(folder, max(0, _last(folder) - BUNDLES + 1)):
                 for entry in entries:
