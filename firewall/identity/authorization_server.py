@@ -307,7 +307,7 @@ def build_identity(
         broker = build_upstreams(
             upstreams,
             settings,
-            PeopleParts(users, sign_in, sessions, transactions, throttle, pages),
+            PeopleParts(users, links, sign_in, sessions, transactions, throttle, pages),
             store=store,
             marks=marks,
             clock=clock,

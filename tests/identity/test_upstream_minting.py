@@ -133,9 +133,9 @@ async def test_an_answer_of_another_kind_is_not_used(answer: dict[str, Any]):
 # -- CL-10: verified before use -----------------------------------------------------------------------------
 
 
-async def refused(node: Node) -> bool:
+async def refused(node: Node, caller: Principal = ADA) -> bool:
     try:
-        await token_of(node)
+        await token_of(node, caller)
     except UpstreamFault as error:
         return error.code == "credentials"
     return False
@@ -202,12 +202,13 @@ async def test_an_id_jag_is_asked_of_the_persons_provider_and_redeemed_at_the_up
             server,
         ),
     ):
-        assert await refused(node)  # nobody has signed in there
+        ada = replace(ADA, issuer=node.origin)
+        assert await refused(node, ada)  # nobody has signed in there
         assert idp.requests == server.requests == []
         upstreams = node.identity.upstreams
         assert upstreams is not None
         upstreams.subjects.keep("acme", "u_ada", idp.origin, "id_token", "the.id.token", lives_s=300)
-        token = await token_of(node)
+        token = await token_of(node, ada)
         (first,), (second,) = idp.requests, server.requests
         assert first["requested_token_type"] == "urn:ietf:params:oauth:token-type:id-jag"
         assert (first["audience"], first["resource"]) == (server.origin, URL)
@@ -217,9 +218,9 @@ async def test_an_id_jag_is_asked_of_the_persons_provider_and_redeemed_at_the_up
         assert read(second["assertion"])["aud"] == server.origin
         assert read(token)["aud"] == URL
         with pytest.raises(UpstreamFault):
-            await token_of(node, replace(ADA, subject="u_bob"))  # nobody else's sign-in will do
+            await token_of(node, replace(ada, subject="u_bob"))  # nobody else's sign-in will do
         node.clock.advance(301)
-        assert await refused(node)  # and hers has ended
+        assert await refused(node, ada)  # and hers has ended
 
 
 # -- client credentials -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -259,3 +260,24 @@ async def test_a_static_secret_is_the_last_resort_and_only_where_nothing_fits_th
             ((_, value),) = await node.broker.headers_for(node.caller(ours, kind="service"), NAME)
             assert value == f"Bearer {SECRET}".encode()
             assert await link_of(node, node.caller(ours))
+
+
+async def test_who_comes_with_another_issuers_token_uses_what_they_connected_here_and_nobody_elses():
+    """Direct mode: the link is the (issuer, subject) of their sign-in here, never a name that looks alike."""
+    idp = "https://idp.example"
+    async with connected() as (node, _, ada, caller):
+        token = await token_of(node, caller)
+        direct = replace(caller, issuer=idp, subject="corp|00u1")
+        with pytest.raises(ConsentNeeded) as needed:
+            await node.broker.headers_for(direct, NAME)
+        assert needed.value.link == f"{OURS}/upstream/connect/files"
+        for alike in (replace(direct, subject=caller.subject), replace(direct, subject=f"corp|{caller.subject}")):
+            with pytest.raises(ConsentNeeded):
+                await node.broker.headers_for(alike, NAME)
+        node.identity.links.link("acme", idp, "00u1", caller.subject)
+        assert await token_of(node, direct) == token
+        assert node.broker.key_for(direct, NAME) == node.broker.key_for(caller, NAME)
+        for other in (replace(direct, issuer="https://evil.example"), replace(direct, tenant="rival")):
+            with pytest.raises(ConsentNeeded):
+                await node.broker.headers_for(other, NAME)
+        assert "Disconnect" in (await ada.open(f"{OURS}/account/upstreams")).text

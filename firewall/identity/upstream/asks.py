@@ -41,6 +41,10 @@ class Asks:
         self._clock = clock
         self._ids = ids
 
+    def new_id(self) -> str:
+        """Return a fresh id, of no asking that is kept."""
+        return self._ids.new("e")
+
     def begin(self, principal: Principal, upstream: str, scopes: tuple[str, ...] = ()) -> Ask:
         """Return the living asking of a person and an upstream, or a new one; more scopes make a new one."""
         facts = "\0".join((upstream, principal.client_id, principal.subject))

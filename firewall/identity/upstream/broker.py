@@ -41,6 +41,7 @@ TOLD: Final = 256
 class BrokerParts:
     """What the broker works with. auths: upstreams with a sign-in; the others are served by ``static`` alone."""
 
+    public_url: str
     auths: Mapping[str, UpstreamAuth]
     static: StaticUpstreamCredentials
     discovery: Discovery
@@ -85,6 +86,8 @@ class UpstreamBroker:
             if not parts.static.has(upstream):
                 raise ConsentNeeded(upstream)  # nothing fits: there is nobody to ask either
             return await parts.static.headers_for(principal, upstream)
+        if way in ("user", "id_jag") and principal.issuer != parts.public_url:
+            principal = self._linked(principal, upstream)  # what a provider or an upstream gave is kept by account
         slot = _slot(principal, upstream, way)
         kept = parts.presented.live(slot)
         if kept is None:
@@ -103,15 +106,23 @@ class UpstreamBroker:
             return f"{tenant}/{way or 'static'}"
         if way != "user":
             return f"{tenant}/{way}/{principal.issuer}/{principal.subject}"
-        kept = parts.presented.live(_slot(principal, upstream, way))
+        subject = parts.personal.account(principal)
+        kept = parts.presented.live((tenant, upstream, way, subject))
         newest: UpstreamGrant | None
         if kept is not None:
             newest = kept.grant
         else:
-            found = parts.grants.of_person(tenant, principal.subject, upstream)
+            found = parts.grants.of_person(tenant, subject, upstream) if subject else []
             newest = max(found, key=lambda grant: grant.linked_us, default=None)
         # An account that was linked anew is another account: its sessions are not the old one's.
-        return f"{tenant}/user/{principal.subject}/{newest.grant_id if newest else ''}"
+        return f"{tenant}/user/{subject or principal.subject}/{newest.grant_id if newest else ''}"
+
+    def _linked(self, principal: Principal, upstream: str) -> Principal:
+        """Return a caller of another issuer as the account here that is linked. Raises ConsentNeeded."""
+        subject = self._parts.personal.account(principal)
+        if not subject:
+            raise self._parts.personal.stranger(upstream)
+        return replace(principal, subject=subject)
 
     def _way(self, principal: Principal, upstream: str) -> Way | None:
         """Return the way that fits a caller, None for the static secret."""

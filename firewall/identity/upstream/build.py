@@ -13,6 +13,7 @@ from joserfc.jwk import ECKey
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids, SharedMarks, Store
+from firewall.identity.people.links import Links
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.sessions import LoginSessions
 from firewall.identity.people.sign_in import SignIn
@@ -74,6 +75,7 @@ class PeopleParts:
     """What the pages need of the front door."""
 
     users: Users
+    links: Links
     sign_in: SignIn
     sessions: LoginSessions
     transactions: Transactions
@@ -147,10 +149,12 @@ def build_upstreams(
             signer=signer,
             clock=clock,
             record=record,
+            links=people.links,
         )
     )
     broker = UpstreamBroker(
         BrokerParts(
+            public_url=settings.public_url,
             auths=given.auths,
             static=StaticUpstreamCredentials(given.static, given.environment),
             discovery=discovery,

@@ -14,6 +14,7 @@ from typing import Final
 from firewall.core.errors import BartizanError, ConsentNeeded, Malformed, UpstreamFault
 from firewall.core.ports import Clock
 from firewall.core.principal import Principal
+from firewall.identity.people.links import Links
 from firewall.identity.records import SECOND_US
 from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.settings import Record
@@ -57,6 +58,7 @@ class PersonalParts:
     signer: DPoPSigner
     clock: Clock
     record: Record
+    links: Links
 
 
 class Personal:
@@ -76,6 +78,21 @@ class Personal:
         if grant.renew_us and parts.clock.now_us() >= grant.renew_us:
             grant = await self._renewed(caller, found, client, grant)
         return self._present(caller, grant, epoch)
+
+    def account(self, principal: Principal) -> str:
+        """Return the subject of the account here whose grants a caller uses, "" where there is none.
+
+        Somebody who comes with another issuer's own token (direct mode) is who that issuer's sign-in here is
+        linked with, by issuer and subject and nothing else; unlinked, it is nobody yet.
+        """
+        if principal.issuer == self._parts.public_url:
+            return principal.subject
+        _, bar, theirs = principal.subject.partition("|")
+        return self._parts.links.account(principal.tenant, principal.issuer, theirs) if bar else ""
+
+    def stranger(self, upstream: str) -> ConsentNeeded:
+        """Return what leads somebody without an account here to our page, where their first sign-in makes one."""
+        return ConsentNeeded(upstream, f"{self._parts.public_url}{CONNECT}{upstream}", self._parts.asks.new_id())
 
     def ask(self, caller: Caller, scopes: tuple[str, ...] = ()) -> ConsentNeeded:
         """Return what leads the person to our page. scopes: that a call lacked."""
