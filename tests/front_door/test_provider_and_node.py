@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -10,7 +14,7 @@ import httpx2
 import pytest
 
 from tests.front_door.openid_provider import running
-from tests.support.composed import settings, started
+from tests.support.composed import ROOT, settings, started
 from tests.support.door import VERIFIER, challenge_of, inputs_of
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(300)]
@@ -41,6 +45,14 @@ def configuration(state: Path, issuer: str, method: str) -> dict[str, Any]:
         },
         mcp={"files": {"url": "http://127.0.0.1:1/mcp", "network": "loopback"}},
     )
+
+
+def doctor(file: Path) -> list[dict[str, Any]]:
+    """Have the running node examine itself, from the command line."""
+    line = [sys.executable, "-m", "firewall.cli.main", "--config", str(file), "--json", "doctor", "--reach"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, check=False, timeout=60)
+    checks: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
+    return checks
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "private_key_jwt"])
@@ -104,6 +116,14 @@ async def test_a_person_of_a_provider_reaches_a_tool_through_a_node_of_several_w
                     sent = await ours.post("/mcp/files", json=call, headers={"Authorization": f"Bearer {token}"})
                     assert sent.status_code not in (401, 403), sent.text
                 assert (await ours.post("/mcp/files", json=call)).status_code == 401
+                examined = {
+                    check["name"]: check for check in await asyncio.to_thread(doctor, tmp_path / "bartizan.yaml")
+                }
+                for name in ("oauth-01", "oauth-14", "oauth-15"):
+                    assert examined[name]["status"] == "ok", examined[name]
+                assert "at the public address" in examined["oauth-01"]["text"]
+                assert "answer as they must" in examined["oauth-14"]["text"]
+                assert "2 resources" in examined["oauth-15"]["text"]
                 # A password is nobody's way in here.
                 wrong = {**inputs_of(page.text), "username": "ada", "password": "anything at all"}
                 assert (await ours.post("/login", data=wrong, headers=own)).status_code == 403
