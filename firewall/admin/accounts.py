@@ -109,7 +109,7 @@ async def add_user(
     """Add a person. Where that needs two, the account waits without any right for the second."""
     wish = await body_of(request, NewUser)
     roles, scopes = tuple(wish.roles), tuple(wish.scopes)
-    if not office.needs_second("users.admin"):
+    if not office.waits(caller, "users.admin"):
         return reply(user_json(await desk.add_user(caller, wish.name, wish.password, roles, scopes)), 201)
     made = await desk.prepare_user(caller, wish.name, wish.password)
     change: dict[str, JSON] = {"verb": "set", "name": made.name, "roles": list(roles), "scopes": list(scopes)}

@@ -64,9 +64,9 @@ class Office:
         settings = parts.settings
         self.approvals = Approvals(parts.store, parts.clock, parts.token_bytes, lifetime_s=settings.approval_s)
 
-    def needs_second(self, act: str) -> bool:
-        """Return whether configuration wants two people for an act."""
-        return act in self._parts.settings.four_eyes
+    def waits(self, caller: Caller, act: str) -> bool:
+        """Return whether an act of this caller waits for a second person."""
+        return act in self._parts.settings.four_eyes and not self._founding(caller, act)
 
     def listed(self, caller: Caller, state: State | None = None) -> list[Approval]:
         """Return requests of the caller's tenant: those that wait first, then the newest, two hundred at most."""
@@ -77,12 +77,19 @@ class Office:
         """Do an act now, or keep it for a second person. Raises Refused, and what the desk raises."""
         self._access.permit(caller, act)
         deed = DEEDS[act]
-        if not self.needs_second(act):
+        if not self.waits(caller, act):
             return Done(await deed.do(self._desk, caller, wish))
         met = canonical.digest(deed.meets(self._desk, caller, wish))
         approval = self.approvals.ask(caller, act, wish, met)
         self._record(caller, "approval.asked", approval)
         return Parked(approval)
+
+    def _founding(self, caller: Caller, act: str) -> bool:
+        """Return whether the owner makes people while nobody is there who could agree: somebody must be the first."""
+        if caller.role != "owner" or act != "users.admin":
+            return False
+        people = self._parts.identity.users.list(caller.tenant)
+        return not any("approver" in user.roles and not user.disabled for user in people)
 
     async def approve(self, caller: Caller, approval_id: str, digest: str) -> Approval:
         """Agree as a second person, and do what was asked. Returns the request, done or failed.

@@ -228,6 +228,16 @@ async def test_the_stop_of_an_operator_counts_here_too() -> None:
     assert point.engine.inputs == []
 
 
+@pytest.mark.parametrize(
+    ("scope", "name"), [("client", "svc-basic"), ("upstream", "authzen"), ("all", "*"), ("upstream", "mcp")]
+)
+async def test_an_enforcer_is_stopped_like_everybody(scope: Any, name: str) -> None:
+    point = await make_point()
+    assert yes(await point.decide())
+    point.kit.kill_switch.pull(TENANT, scope, name, by="x")
+    assert not yes(await point.decide())
+
+
 # -- approve and transform ---------------------------------------------------------------------------------------
 
 

@@ -339,6 +339,18 @@ async def test_an_account_with_weight_needs_two_people_and_waits_powerless(four:
     assert (await eve.sign_in("eve")).status_code == 303
 
 
+async def test_the_owner_makes_the_first_approver_alone_and_no_second_one(four: Room) -> None:
+    async with four.owner() as owner:
+        for name, status in (("grace", 201), ("hedy", 202)):
+            person = {"name": name, "password": PASSWORD, "roles": ["approver"]}
+            assert (await owner.post("/api/v1/users", json=person)).status_code == status
+    admin = await four.person("admin", "ann")
+    for user in [u for u in four.parts.identity.users.list(TENANT) if "approver" in u.roles]:
+        four.parts.identity.users.update(TENANT, user.subject, roles=user.roles, scopes=(), disabled=True)
+    body = {"name": "eve", "password": PASSWORD, "roles": ["viewer"]}  # an administrator is no owner
+    assert (await admin.api("users", body)).status_code == 202
+
+
 async def test_one_administrator_alone_makes_no_approver(room: Room) -> None:
     admin = await room.person("admin", "ann")
     await room.person("viewer", "eve")

@@ -494,6 +494,14 @@ async def test_the_inbox_is_bounded_and_says_so(monkeypatch: pytest.MonkeyPatch)
         stream.signals.receiver.inbox.keep("acme", "idp", "one too many", b"x", verified=True)
 
 
+async def test_more_than_one_look_takes_is_done_in_several() -> None:
+    stream = await make_stream()
+    for n in range(300):
+        claims = stream.claims(f"{CAEP}session-presented")
+        stream.signals.receiver.inbox.keep("acme", "idp", f"e{n}", stream.sign(claims), verified=True)
+    assert [await stream.signals.receiver.work() for _ in range(3)] == [256, 44, 0]
+
+
 async def test_an_event_of_a_transmitter_that_was_removed_has_no_effect() -> None:
     stream = await make_stream()
     token = await stream.token()

@@ -23,6 +23,7 @@ from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 
 PROTOCOL: Final = "mcp"
+ENFORCERS: Final = "authzen"  # by this name an operator stops all of them, as an upstream
 _WORDS_LOST: Final = "This enforcer did not register for what the decision asks of it."
 
 
@@ -54,6 +55,8 @@ class Evaluator:
             return _no(self.ids.new("d"), told_text, error={"status": 500, "message": told_text})
 
     async def _decide(self, question: Evaluation, enforcer: Enforcer, caller: Principal, client_ip: str) -> JSONObject:
+        if self.guard.kill_switch.stopped(caller, "", ENFORCERS):
+            raise Unfit("killed", FAULTS["killed"].text)
         spec, item = server_of(question, self.house)
         audience = f"{self.house.public_url}/mcp/{spec.name}"
         principal = principal_of(

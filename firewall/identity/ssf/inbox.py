@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from firewall.core.errors import Conflict, StateUnavailable
@@ -19,6 +20,7 @@ from firewall.identity.records import SECOND_US
 WAITING: Final = 10_000
 KEPT_S: Final = 24 * 3600
 CLAIM_S: Final = 20
+AT_ONCE: Final = 256
 COUNT: Final = "count"
 _SETS: Final = "set/"
 
@@ -60,8 +62,8 @@ class Inbox:
         return True
 
     def waiting(self, tenant: str) -> Iterator[Waiting]:
-        """Yield what waits."""
-        for entry in list(self._sets.scan(tenant, _SETS)):
+        """Yield what waits, as many as one look takes."""
+        for entry in list(islice(self._sets.scan(tenant, _SETS), AT_ONCE)):
             value = records.decode(entry.value)
             yield Waiting(
                 tenant,

@@ -15,7 +15,7 @@ from firewall.core.action import Headers
 from firewall.core.errors import UpstreamFault
 from firewall.core.permit import FixedReply
 from firewall.identity.settings import Record
-from firewall.identity.ssf.event import InvalidSet, SetError
+from firewall.identity.ssf.event import InvalidSet, SetError, parse
 from firewall.identity.ssf.receiver import Receiver
 from firewall.identity.ssf.settings import LEAST_SECRET_CHARS, Transmitter
 from firewall.identity.throttle import Throttle
@@ -45,8 +45,8 @@ class PushEndpoint:
 
     async def serve(self, request: WebRequest) -> FixedReply:
         """Take one event. Raises StateUnavailable, AuditUnavailable: the transmitter tries again."""
-        transmitter = self._transmitter(request)
-        if transmitter is None:
+        known = self._transmitters(request)
+        if not known:
             if not self._throttle.allow("ssf_push", request.client_ip, per_minute=FAILURES_PER_MINUTE):
                 return _refused("access_denied", 429)
             self._record("identity.signal.stranger", {})
@@ -54,17 +54,18 @@ class PushEndpoint:
         kind = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != MEDIA_TYPE:
             return _refused("invalid_request", 415)
+        token = request.body.strip()
         try:
-            await self._receiver.take(transmitter, request.body.strip())
+            await self._receiver.take(_meant(known, token), token)
         except InvalidSet as error:
             return _refused(error.err, 400)
         return FixedReply(202, (NOSNIFF, NO_STORE), b"")
 
-    def _transmitter(self, request: WebRequest) -> Transmitter | None:
+    def _transmitters(self, request: WebRequest) -> list[Transmitter]:
         """Return whose secret was presented. Every configured one is compared, so that time tells nothing."""
         scheme, _, presented = request.headers.get(b"authorization", b"").partition(b" ")
         digest = hashlib.sha256(presented.strip()).digest()
-        found: Transmitter | None = None
+        found: list[Transmitter] = []
         for transmitter in self._receiver.transmitters.values():
             if not transmitter.push_secret:
                 continue
@@ -74,8 +75,17 @@ class PushEndpoint:
                 continue  # a secret that cannot be read is nobody's
             same = hmac.compare_digest(hashlib.sha256(expected.encode()).digest(), digest)
             if same and len(expected) >= LEAST_SECRET_CHARS:
-                found = transmitter
-        return found if scheme.lower() == b"bearer" else None
+                found.append(transmitter)
+        return found if scheme.lower() == b"bearer" else []
+
+
+def _meant(known: list[Transmitter], token: bytes) -> Transmitter:
+    """Return which of several with one secret is meant: the token says so, of which nothing else is believed yet."""
+    try:
+        issuer = parse(token).claims.get("iss") if len(known) > 1 else ""
+    except InvalidSet:
+        issuer = ""
+    return next((t for t in known if t.issuer == issuer), known[0])
 
 
 def _refused(err: SetError, status: int, headers: Headers = ()) -> FixedReply:

@@ -110,12 +110,15 @@ class Receiver:
         next_alarm_us = 0
         while True:
             try:
-                await self.work()
+                while await self.work():
+                    pass
                 if self._parts.clock.now_us() >= next_alarm_us:
                     self.alarm()
                     next_alarm_us = self._parts.clock.now_us() + int(ALARM_EVERY_S * SECOND_US)
-            except BartizanError as error:
-                self._parts.on_fault("signals", error.code)  # it goes on waiting, and is tried again
+            except Exception as error:  # noqa: BLE001  it goes on waiting, and is tried again
+                self._parts.on_fault(
+                    "signals", error.code if isinstance(error, BartizanError) else type(error).__name__
+                )
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._wake.wait()
@@ -125,7 +128,7 @@ class Receiver:
 
     async def work(self) -> int:
         """Do everything that waits and that no other worker holds; return how many. Raises StateUnavailable."""
-        done = 0
+        done, failed = 0, None
         for tenant in {t.tenant for t in self.transmitters.values()}:
             for one in self.inbox.waiting(tenant):
                 if not self.inbox.claim(tenant, one.key):
@@ -133,9 +136,13 @@ class Receiver:
                 try:
                     await self._do(one)
                     done += 1
-                except BaseException:
+                except BaseException as error:
                     self.inbox.release(tenant, one.key)
-                    raise
+                    if not isinstance(error, BartizanError):
+                        raise
+                    failed = error  # the others need not wait for it
+        if failed is not None:
+            raise failed
         return done
 
     async def _do(self, one: Waiting) -> None:
