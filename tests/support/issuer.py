@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from joserfc.jwk import ECKey
 
 from firewall.net.runtime import SystemClock
 from firewall.wire import jwt
+from tests.net.certificates import authority
 from tests.support.composed import free_port
 from tests.support.door import public_jwks
 from tests.support.mcp import served
@@ -33,6 +35,7 @@ class Issuer:
     change: Callable[[dict[str, Any]], None] = lambda _claims: None
     answer: Callable[[dict[str, str]], tuple[int, dict[str, Any]] | None] = lambda _form: None
     lives_s: int = 300
+    ca_file: str = ""
 
     def metadata(self) -> dict[str, Any]:
         return {
@@ -99,9 +102,15 @@ class Issuer:
 
 
 @contextlib.asynccontextmanager
-async def issuer() -> AsyncIterator[Issuer]:
-    """Serve one on loopback."""
+async def issuer(folder: Path | None = None) -> AsyncIterator[Issuer]:
+    """Serve one on loopback. folder: by https, with an authority of its own whose files stand there."""
     port = free_port()
-    made = Issuer(f"http://127.0.0.1:{port}")
-    async with served(made, port):
+    if folder is None:
+        made = Issuer(f"http://127.0.0.1:{port}")
+        async with served(made, port):
+            yield made
+        return
+    files = authority(folder, "localhost")
+    made = Issuer(f"https://localhost:{port}", ca_file=str(files.ca))
+    async with served(made, port, ssl_certfile=str(files.cert), ssl_keyfile=str(files.key)):
         yield made

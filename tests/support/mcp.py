@@ -237,11 +237,13 @@ async def running(
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any, port: int = 0) -> AsyncIterator[str]:
-    """Serve an ASGI application of the SDK on loopback; yield its origin. port: 0 takes a free one."""
+async def served(app: Any, port: int = 0, **tls: str) -> AsyncIterator[str]:
+    """Serve an ASGI application of the SDK on loopback; yield its origin. port: 0 takes a free one; tls: uvicorn's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=0)
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=0, **tls
+        )
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         task = asyncio.create_task(server.serve())
