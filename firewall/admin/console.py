@@ -148,6 +148,7 @@ async def live(
         node=desk.status(caller),
         waiting=sum(p.status != "approved" for p in waiting),
         asking=sum(p.asks for p in waiting),
+        parked=len(office_of(request).listed(caller, "pending")),
         upstreams=sorted({e.name for e in desk.registry(caller)} | {"llm"}),
     )
 

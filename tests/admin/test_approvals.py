@@ -375,10 +375,53 @@ async def test_pages_show_a_request_and_take_the_word(four: Room) -> None:
     assert DIGEST in page.text
     assert page.text.index('value="deny"') < page.text.index('value="approve"')
     assert "approve tool now of time" in (await carol.http.get("/approvals")).text
+    assert "1 wait for a second person" in (await carol.http.get("/")).text
     form = {**inputs_of(page.text), "decision": "approve"}
     assert (await carol.post(there.headers["location"], form)).status_code == 303
     assert approved(four)
     assert "carol" in (await bob.http.get("/approvals")).text
+
+
+async def test_names_that_strangers_chose_are_shown_in_requests_and_never_executed(four: Room) -> None:
+    hostile = "<img src=x onerror=alert(1)>\u202eevil\u200b"
+    four.parts.pins.observe(TENANT, "time", "tool", hostile, DIGEST)
+    bob = await four.person("operator", "bob")
+    parked = await ask(bob, body={**PIN, "name": hostile})
+    for path in ("/approvals", f"/approvals/{parked['id']}"):
+        shown = (await bob.http.get(path)).text
+        assert "<img" not in shown
+        assert "&lt;img src=x" in shown
+        for hidden in ("\u202e", "\u200b"):
+            assert hidden not in shown
+
+
+def test_of_many_processes_at_once_one_gets_the_request(tmp_path: Path) -> None:
+    """Each with its own connection to the file, as workers have it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from firewall.admin.caller import Caller
+    from firewall.core.errors import Conflict
+    from firewall.net.runtime import FakeClock
+    from firewall.state.sqlite import SQLiteStore
+
+    clock = FakeClock()
+    stores = [SQLiteStore(tmp_path / "state.db", clock=clock) for _ in range(8)]
+    books = [Approvals(store, clock, lambda n: b"x" * n, lifetime_s=60) for store in stores]
+    asked = books[0].ask(Caller("bob", TENANT, ("operator",), "session", "u_bob"), "pins.approve", {"a": 1}, DIGEST)
+
+    def decide(at: int) -> bool:
+        caller = Caller(f"p{at}", TENANT, ("approver",), "session", f"u_{at}")
+        try:
+            books[at].approve(caller, asked.approval_id, asked.digest)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(decide, range(8))) == 1
+    assert books[3].get(TENANT, asked.approval_id).state == "approved"
+    for store in stores:
+        store.close()
 
 
 def test_only_acts_of_the_matrix_can_be_named_and_all_of_them_are_done_by_the_office() -> None:

@@ -260,3 +260,27 @@ def test_a_silent_or_paused_stream_of_events_and_its_secrets_are_told(
         StreamHealth(store, clock).heard(transmitter, status)
         store.close()
         assert [s for s, _ in found(signals, who)] == [expected]
+
+
+async def test_acts_that_need_two_people_need_somebody_who_can_agree(tmp_path: Path) -> None:
+    from firewall.admin.doctor.people import people
+    from firewall.identity import records
+    from firewall.state.sqlite import SQLiteStore
+
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    who = patient(state, admin={"four_eyes": ["kill.lift"]})
+    assert found(people, who) == []
+    store = SQLiteStore(state / "state.db", clock=CLOCK)
+    expected = []
+    for name, roles, disabled in (
+        ("u_1", ["admin"], False),
+        ("u_2", ["approver"], True),
+        ("u_3", ["approver"], False),
+        ("u_4", ["viewer", "approver"], False),
+    ):
+        store.collection("users").put("default", name, records.encode({"roles": roles, "disabled": disabled}))
+        expected.append(found(people, who)[0][0])
+    store.close()
+    assert expected == ["fail", "fail", "warn", "ok"]
+    assert found(people, patient(state)) == []

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.admin.doctor.people import people
 from firewall.admin.doctor.signals import signals
 from firewall.config import Config, rooms
 from firewall.config.commands import remarks
@@ -347,5 +348,6 @@ EXAMINATIONS: Final[tuple[tuple[str, Examination], ...]] = (
     ("upstreams", upstreams),
     ("commands", commands),
     ("signals", signals),
+    ("people", people),
     ("clock", clock),
 )
