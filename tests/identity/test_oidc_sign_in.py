@@ -572,6 +572,29 @@ async def test_a_disabled_account_stays_out_and_is_not_made_anew() -> None:
     assert len(stage.door.identity.users.list("acme")) == 1
 
 
+async def test_an_account_that_is_disabled_while_its_person_signs_in_stays_disabled() -> None:
+    """The provider's word is one write against the account that was read: it never undoes an administrator's."""
+    stage = make_stage(corp(roles={"agents": ("dev",), "ops": ("operator",)}))
+    async with stage.door.http() as http:
+        assert (await sign_in(Browser(http), stage)).status_code == 303
+        users = stage.door.identity.users
+        (user,) = users.list("acme")
+        kept = users._users
+        plain = kept.put
+
+        def meanwhile(tenant: str, key: str, value: bytes, **more: Any) -> int:
+            kept.put = plain  # type: ignore[method-assign]
+            users.update("acme", user.subject, roles=user.roles, scopes=user.scopes, disabled=True)
+            return plain(tenant, key, value, **more)
+
+        kept.put = meanwhile  # type: ignore[method-assign]
+        stage.idp.person["groups"] = ["agents", "ops"]
+        back = await sign_in(Browser(http), stage)
+    assert back.status_code == 429
+    (after,) = users.list("acme")
+    assert (after.disabled, after.roles) == (True, ("dev",))
+
+
 async def test_a_linked_local_account_keeps_its_rights_where_nothing_is_mapped() -> None:
     stage = make_stage(corp(roles={}, scopes_of={}, create="never"))
     user = await stage.door.user()

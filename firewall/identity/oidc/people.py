@@ -39,11 +39,16 @@ class ProviderPeople:
         user = self._links.admit(who.tenant, who.issuer, who.subject, admission)
         if user is None:
             raise Malformed("idp_no_account", "unknown, disabled or not admitted")
-        if rules and (user.roles, user.scopes) != (who.roles, who.scopes):
-            fewer = not (set(user.roles) <= set(who.roles) and set(user.scopes) <= set(who.scopes))
-            user = self._users.update(who.tenant, user.subject, roles=who.roles, scopes=who.scopes, ends=fewer)
-        if rules and settings.create == "mapped" and not who.mapped:
-            raise Malformed("idp_no_account", "in no group that counts")
         label = f"{clean_name(who.name)} ({settings.title or settings.name})".strip()
         until_s = self._clock.now_us() // SECOND_US + settings.recheck_s if settings.recheck_s else 0
-        return self._users.vouch(user.tenant, user.subject, label=label, until_s=until_s)
+        try:
+            if rules:
+                rights = {"roles": who.roles, "scopes": who.scopes}
+                user = self._users.vouch(user.tenant, user.subject, label=label, until_s=until_s, **rights)
+            else:
+                user = self._users.vouch(user.tenant, user.subject, label=label, until_s=until_s)
+        except Malformed:
+            raise Malformed("idp_no_account", "disabled meanwhile") from None
+        if rules and settings.create == "mapped" and not who.mapped:
+            raise Malformed("idp_no_account", "in no group that counts")
+        return user

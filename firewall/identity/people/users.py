@@ -147,36 +147,56 @@ class Users:
         roles: tuple[str, ...],
         scopes: tuple[str, ...],
         disabled: bool = False,
-        ends: bool = True,
     ) -> User:
-        """Change what a user may do; everything the user had given ends, so that it counts at once.
-
-        ends: False where nothing is taken away, so that what was given may stand.
-        """
+        """Change what a user may do; everything the user had given ends, so that it counts at once."""
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
         user = replace(found[0], roles=roles, scopes=scopes, disabled=disabled)
         self._save(user, found[1])
         self._names.put(NODE, user.name, _index(user))
-        if ends:
-            self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
-        else:
-            self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": "user_widened"})
+        self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
         return user
 
-    def vouch(self, tenant: str, subject: str, *, label: str, until_s: int = 0) -> User:
-        """Note what a provider that a person signed in at said: how to call them, and until when that holds.
+    def vouch(
+        self,
+        tenant: str,
+        subject: str,
+        *,
+        label: str,
+        until_s: int = 0,
+        roles: tuple[str, ...] | None = None,
+        scopes: tuple[str, ...] | None = None,
+    ) -> User:
+        """Note what a provider that a person signed in at said: how to call them, until when that holds, their rights.
 
-        until_s: Unix seconds, 0 for ever. Somebody with a password of their own here needs no provider's
-        word: it never lapses. Raises Malformed("user_unknown").
+        until_s: Unix seconds, 0 for ever; somebody with a password of their own here needs no provider's word
+        and never lapses. roles, scopes: None leaves them. What is taken away ends everything the user had
+        given; what is only added ends nothing. One write, which a change by somebody else meanwhile (an
+        account being disabled) defeats. Raises Malformed("user_unknown"): gone or disabled; Conflict.
         """
-        found = self._load(tenant, subject)
-        if found is None:
+        entry = self._users.get(tenant, subject)
+        if entry is None:
             raise Malformed("user_unknown")
-        user = replace(found[0], label=label[:LABEL_CHARS], vouched_until_s=0 if found[1] else until_s)
-        if user != found[0]:
-            self._save(user, found[1])
+        value = records.decode(entry.value)
+        old, hashed = _user(tenant, subject, value), records.text(value, "hash")
+        if old.disabled:
+            raise Malformed("user_unknown")
+        user = replace(
+            old,
+            roles=old.roles if roles is None else roles,
+            scopes=old.scopes if scopes is None else scopes,
+            label=label[:LABEL_CHARS],
+            vouched_until_s=0 if hashed else until_s,
+        )
+        if user != old:
+            self._save(user, hashed, if_version=entry.version)
+        if (user.roles, user.scopes) != (old.roles, old.scopes):
+            self._names.put(NODE, user.name, _index(user))
+            if set(old.roles) <= set(user.roles) and set(old.scopes) <= set(user.scopes):
+                self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": "user_widened"})
+            else:
+                self._end(tenant, subject, "user_changed")
         return user
 
     def end(self, tenant: str, subject: str, *, reason: str) -> None:
@@ -204,7 +224,7 @@ class Users:
         value = records.decode(entry.value)
         return _user(tenant, subject, value), records.text(value, "hash")
 
-    def _save(self, user: User, hashed: str) -> None:
+    def _save(self, user: User, hashed: str, *, if_version: int | None = None) -> None:
         value: JSONObject = {
             "name": user.name,
             "roles": list(user.roles),
@@ -215,7 +235,7 @@ class Users:
             "hash": hashed,
             "changed_s": self._clock.now_us() // SECOND_US,
         }
-        self._users.put(user.tenant, user.subject, records.encode(value))
+        self._users.put(user.tenant, user.subject, records.encode(value), if_version=if_version)
 
     def _end(self, tenant: str, subject: str, reason: str) -> None:
         self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": reason})
