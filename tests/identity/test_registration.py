@@ -188,6 +188,17 @@ async def test_as_22_a_software_statement_gives_nothing() -> None:
     assert not made.keys() & {"scope", "software_statement", "client_secret"}
 
 
+async def test_the_scope_that_a_client_registered_with_does_not_keep_it_from_a_step_up() -> None:
+    door = open_door()
+    await door.user()
+    made = (await register(door, scope="time:read")).json()
+    assert "scope" not in made
+    async with door.http() as http:
+        found = await Browser(http).code(authorize_query(client_id=made["client_id"], scope="time:read time:write"))
+        token = (await redeem(http, found["code"], client_id=made["client_id"])).json()
+    assert token["scope"] == "time:read time:write"
+
+
 async def test_what_real_clients_send_beside_the_point_is_left_out_and_the_answer_says_so() -> None:
     """VS Code registers as native with its site's redirect too; others list grants that OAuth 2.1 dropped."""
     made = await register(

@@ -7,6 +7,9 @@
   that an app claimed (RFC 8252 §7). Where it is missing, the redirect URIs decide; OpenID's default ``web`` would
   turn away every command-line client.
 - A ``software_statement`` is no reason to trust anybody, and is ignored, as unknown members are.
+- ``scope`` is checked and not kept: the MCP libraries register with whatever the first challenge named and ask for
+  more at a step-up, which a limit would forbid forever. Nobody is guarded by a limit that an unknown client chose
+  for itself; what it gets is what a person allows.
 """
 
 from __future__ import annotations
@@ -29,13 +32,12 @@ REFUSED_GRANTS: Final = ("client_credentials", *cimd.SIGNED_GRANTS)
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A checked request. scope: () means no limit of the client's own. dpop: bound tokens only (RFC 9449 §5.2)."""
+    """A checked request. dpop: bound tokens only (RFC 9449 §5.2)."""
 
     name: str
     redirect_uris: tuple[str, ...]
     auth_method: AuthMethod
     grant_types: tuple[str, ...]
-    scope: tuple[str, ...]
     application_type: Literal["web", "native"]
     jwks: JSON = None
     jwks_uri: str = ""
@@ -62,7 +64,7 @@ def parse_registration(value: JSON) -> Registration:
     if method == "private_key_jwt":
         _check_keys(jwks, jwks_uri)
     try:
-        scope = oauth.parse_scope(_text(value, "scope"))
+        oauth.parse_scope(_text(value, "scope"))
     except OAuthError:
         raise OAuthError("invalid_client_metadata", "registration_scope") from None
     keyed = method == "private_key_jwt"
@@ -72,7 +74,6 @@ def parse_registration(value: JSON) -> Registration:
         redirects,
         method,
         grants,
-        scope,
         kind,
         jwks if keyed else None,
         jwks_uri if keyed else "",
@@ -158,8 +159,6 @@ def answer(made: Registration, client_id: str, issued_s: int, secret: str) -> JS
     }
     if made.name:
         body["client_name"] = made.name
-    if made.scope:
-        body["scope"] = " ".join(made.scope)
     if made.jwks is not None:
         body["jwks"] = made.jwks
     if made.jwks_uri:
