@@ -132,11 +132,13 @@ class Users:
 
     async def set_password(self, tenant: str, subject: str, password: str) -> None:
         """Change the password; everything the user had given ends (AS-12)."""
+        self._passwords.check_choice(password)
+        hashed = await self._passwords.hash(password)
+        # Read after the hash, which takes its time: an account that was disabled meanwhile stays so.
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
-        self._passwords.check_choice(password)
-        self._save(found[0], await self._passwords.hash(password))
+        self._save(found[0], hashed)
         self._end(tenant, subject, "password_changed")
 
     def update(
