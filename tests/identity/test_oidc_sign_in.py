@@ -562,6 +562,16 @@ async def test_somebody_with_a_password_of_their_own_needs_no_providers_word() -
     assert stage.door.identity.users.get("acme", user.subject) is not None
 
 
+async def test_a_password_that_an_account_gets_later_ends_its_lapse() -> None:
+    stage = make_stage(corp(recheck_s=60))
+    async with stage.door.http() as http:
+        assert (await sign_in(Browser(http), stage)).status_code == 303
+    (user,) = stage.door.identity.users.list("acme")
+    await stage.door.identity.users.set_password("acme", user.subject, PASSWORD)
+    stage.door.clock.advance(61)
+    assert stage.door.identity.users.get("acme", user.subject) is not None
+
+
 async def test_a_disabled_account_stays_out_and_is_not_made_anew() -> None:
     stage = make_stage()
     async with stage.door.http() as http:

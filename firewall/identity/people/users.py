@@ -138,7 +138,7 @@ class Users:
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
-        self._save(found[0], hashed)
+        self._save(replace(found[0], vouched_until_s=0), hashed)  # nobody else's word is needed now
         self._end(tenant, subject, "password_changed")
 
     def update(
