@@ -616,6 +616,7 @@ def check(config: Config) -> None:
     """Raise ConfigFault for what no worker could start with: a parent would start it again and again."""
     specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
     rooms.mcp_settings(config, specs, scratch="", egress_socket="")
+    rooms.transmitters(config)
     rooms.llm_models(config)
     rooms.identity_providers(config)
     paths = Paths(config.state)

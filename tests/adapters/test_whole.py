@@ -44,6 +44,13 @@ async def test_the_shipped_policy_decides_for_another_enforcer_as_it_does_on_our
                 found = (await decide(body)).json
                 assert found["decision"] is False, body
                 assert found["context"]["decision_id"]
+            named = await wall.post(
+                "/access/v1/evaluation",
+                asked("echo", {"text": "x"}, *both),
+                token=token,
+                headers={"x-request-id": "r-1"},
+            )
+            assert (named.json["decision"], named.header("x-request-id")) == (True, "r-1")
             # The two audiences do not open each other.
             assert (
                 await decide(asked("echo", {"text": "x"}, *both), wall.mint("/mcp/demo", "demo:read"))
