@@ -17,37 +17,43 @@ CHECK_S: Final = 2.0
 class TokenWatch:
     """Asks every two seconds whether a token is still good, and says once when it is not.
 
-    every_s: 0 means `CHECK_S`. still: synchronous, never raises. over: called once, from the loop; afterwards nothing is asked any more.
+    every_s: 0 means `CHECK_S`. still: synchronous, never raises. over: called once, from the loop; afterwards
+    nothing is asked any more. A watch that was stopped is done with, and holds nothing.
     """
 
     __slots__ = ("_every_s", "_over", "_still", "_timer")
 
     def __init__(self, still: Callable[[], bool], over: Callable[[], None], *, every_s: float = 0) -> None:
-        self._still = still
-        self._over = over
+        self._still: Callable[[], bool] | None = still
+        self._over: Callable[[], None] | None = over
         self._every_s = every_s or CHECK_S
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to ask. A second call does nothing."""
-        if self._timer is None:
+        if self._timer is None and self._still is not None:
             self._arm()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Ask no more, ever."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        # What is asked mostly holds whoever asks: without this every request would leave a ring of objects.
+        self._still = self._over = None
 
     def _arm(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._every_s, self._look)
 
     def _look(self) -> None:
-        if self._still():
+        still, over = self._still, self._over
+        if still is None or over is None:
+            return
+        if still():
             self._arm()
         else:
             self._timer = None
-            self._over()
+            over()
 
 
 class Tenure:

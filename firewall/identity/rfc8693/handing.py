@@ -115,7 +115,12 @@ class HandedTokens:
 
         A token of the aggregate, or one that is limited to named calls, was agreed to for something else.
         """
-        if principal.auth_method != "oauth" or principal.kind not in _KINDS or principal.details:
+        if (
+            not self._resources.gives_along
+            or principal.auth_method != "oauth"
+            or principal.kind not in _KINDS
+            or principal.details
+        ):
             return ()
         known = self._resource(upstream)
         if known is None or not known.along or principal.audience != self._resources.uri(known.path):
