@@ -15,7 +15,7 @@ from firewall.config import rooms
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.issuers.preflight import Preflights
-from firewall.identity.oidc.examination import candidates
+from firewall.identity.oidc.findings import candidates
 from firewall.net.dial import Fetched
 from firewall.net.runtime import FakeClock
 from firewall.state.sqlite import SQLiteStore

@@ -17,7 +17,8 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Clock
 from firewall.identity.issuers.preflight import Preflights
 from firewall.identity.issuers.profile import IssuerProfile
-from firewall.identity.oidc.examination import Examination, Examined, Finding, Question
+from firewall.identity.oidc.examination import Examination
+from firewall.identity.oidc.findings import Examined, Finding, Question
 from firewall.identity.oidc.provider import ProviderFetcher
 from firewall.identity.oidc.secret import Secrets, secret_reader
 from firewall.identity.oidc.settings import ProviderSettings

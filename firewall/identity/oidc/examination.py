@@ -13,80 +13,24 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 from firewall.core.action import Headers
 from firewall.core.errors import BartizanError, Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.identity.oidc.findings import Examined, Finding, Outcome, Question, candidates
 from firewall.identity.oidc.metadata import METADATA_BYTES, strings
 from firewall.identity.oidc.provider import ProviderFetcher
 from firewall.identity.settings import LOOPBACK
-from firewall.net.address import Network
 from firewall.net.dial import Fetched, Purpose
 from firewall.wire import jwt, strict_json
-
-Outcome = Literal["ok", "warn", "fail"]
 
 ANSWER_BYTES: Final = 64 * 1024
 TOKEN_BYTES: Final = 16 * 1024
 ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 LONGEST_TOKEN_S: Final = 24 * 3600
 SOMEWHERE: Final = "https://client.invalid/callback"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was found about one need. ``fail``: direct mode is not possible; ``warn``: possible, but know it."""
-
-    need: str
-    outcome: Outcome
-    text: str
-    mend: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked, and with what.
-
-    issuer: exactly as its tokens say. resource: the URI that a token of it should be for. audiences: values of
-    ``aud`` that mean the resource; none means its URI. typ: ``any`` accepts tokens that are not marked.
-    client_id, secret: to probe with, and to ask about opaque tokens with; "" for none. introspection: where
-    that is done. token: a sample access token for the resource, "" for none.
-    """
-
-    issuer: str
-    resource: str
-    audiences: tuple[str, ...] = ()
-    typ: Literal["at+jwt", "any"] = "at+jwt"
-    kind: Literal["jwt", "opaque"] = "jwt"
-    client_id: str = ""
-    redirect_uri: str = ""
-    secret: str = field(default="", repr=False)
-    introspection: str = ""
-    token: str = field(default="", repr=False)
-    network: Network = "public"
-    timeout_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """The outcome. metadata: what the issuer published, {} when nothing could be read."""
-
-    issuer: str
-    findings: tuple[Finding, ...]
-    metadata: JSONObject
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The needs that are not met."""
-        return tuple(dict.fromkeys(f.need for f in self.findings if f.outcome == "fail"))
-
-    @property
-    def direct(self) -> bool:
-        """Whether direct mode is possible."""
-        return not self.missing
 
 
 class Examination:
@@ -354,18 +298,6 @@ class Examination:
 
     def _note(self, need: str, outcome: Outcome, text: str, mend: str = "") -> None:
         self._found.append(Finding(need, outcome, text, mend))
-
-
-def candidates(issuer: str) -> tuple[str, ...]:
-    """Return where an issuer's metadata may stand, in the order in which MCP clients look (RFC 8414 §3.1, OIDC).
-
-    With a path: OAuth's inserted, OpenID's inserted, OpenID's appended. Without one the last two are one.
-    """
-    parts = urlsplit(issuer)
-    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
-    oauth, openid = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
-    inserted = (f"{origin}{oauth}{path}", f"{origin}{openid}{path}")
-    return (*inserted, f"{origin}{path}{openid}") if path else inserted
 
 
 def _shown(value: JSON) -> str:
