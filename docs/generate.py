@@ -128,7 +128,7 @@ WORDS = {
     "identity.dpop.required_at": "Paths of resources, such as `/mcp/bank`, where bearer tokens are refused.",
     "identity.issuers": "Issuers whose access tokens are taken as they are (direct mode). Each must have passed `bartizan doctor idp` as it stands here.",
     "identity.issuers.NAME.issuer": "Exactly what its tokens say in `iss`.",
-    "identity.issuers.NAME.jwks_uri": "Where its public keys are.",
+    "identity.issuers.NAME.jwks_uri": "Where its public keys are; without it, where its metadata says.",
     "identity.issuers.NAME.algorithms": "Signatures that count.",
     "identity.issuers.NAME.typ": "`any` for issuers that mark access tokens `JWT` (Entra, Okta); then ID tokens are told apart by their claims.",
     "identity.issuers.NAME.audiences": "Path of a resource here, and the values of `aud` that mean it.",

@@ -62,6 +62,7 @@ class Provider:
         self.hangs = False
         self.asked: list[tuple[Purpose, str]] = []
         self.tokens: dict[str, Any] = {}
+        self.documents: dict[str, bytes] = {}
         self.forms: list[tuple[bytes, Headers]] = []
 
     async def fetch(
@@ -81,6 +82,8 @@ class Provider:
             await asyncio.Event().wait()
         if self.status == 0:
             raise UpstreamFault("unreachable")
+        if purpose is Purpose.IDP_METADATA:
+            return Fetched(200 if url in self.documents else 404, {}, self.documents.get(url, b""))
         if body is not None:
             self.forms.append((body, headers))
             token = body.split(b"&")[0].removeprefix(b"token=").decode()
@@ -544,6 +547,46 @@ async def test_one_issuer_cannot_push_out_the_tokens_of_another_or_ours() -> Non
     assert sum(entry.principal.issuer == "https://other.example" for entry in direct.server._cache.values()) == 4
 
 
+def described(**changes: Any) -> bytes:
+    return orjson.dumps({"issuer": CORP + "/a", "jwks_uri": JWKS_URI, **changes})
+
+
+async def test_without_an_address_of_its_keys_an_issuers_own_metadata_says_it_and_is_kept_for_an_hour() -> None:
+    direct = Direct(IssuerProfile("corp", CORP + "/a", audiences=PROFILE.audiences))
+    direct.provider.documents[f"{CORP}/.well-known/openid-configuration/a"] = described()
+    assert await direct.admit(direct.token(iss=CORP + "/a"))
+    assert [url for _, url in direct.provider.asked] == [
+        f"{CORP}/.well-known/oauth-authorization-server/a",
+        f"{CORP}/.well-known/openid-configuration/a",
+        JWKS_URI,
+    ]
+    direct.door.clock.advance(601)
+    assert await direct.admit(direct.token(iss=CORP + "/a"))
+    assert [url for _, url in direct.provider.asked[3:]] == [JWKS_URI]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        described(issuer=CORP),
+        described(issuer=CORP + "/a/"),
+        described(jwks_uri="http://idp.corp.example/jwks"),
+        described(jwks_uri="https://user@idp.corp.example/jwks"),
+        described(jwks_uri=None),
+        b"[]",
+        b"<html>",
+        b'{"issuer":"x","issuer":"y"}',
+    ],
+)
+async def test_cl_04_metadata_that_is_not_this_issuers_leads_to_no_keys(document: bytes) -> None:
+    direct = Direct(IssuerProfile("corp", CORP + "/a", audiences=PROFILE.audiences))
+    for place in ("oauth-authorization-server/a", "openid-configuration/a"):
+        direct.provider.documents[f"{CORP}/.well-known/{place}"] = document
+    direct.provider.documents[f"{CORP}/a/.well-known/openid-configuration"] = document
+    assert (await direct.refused(direct.token(iss=CORP + "/a"))).startswith("jwt_key")
+    assert direct.fetches == 0
+
+
 # -- endings -------------------------------------------------------------------------------------------------------
 
 
@@ -720,7 +763,6 @@ def profile(**changes: Any) -> Callable[[], IssuerProfile]:
     [
         profile(issuer="http://idp.corp.example"),
         profile(issuer="https://user@idp.corp.example"),
-        profile(jwks_uri=""),
         profile(jwks_uri="http://127.0.0.1/jwks"),
         profile(algorithms=("HS256",)),
         profile(algorithms=()),

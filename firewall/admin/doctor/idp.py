@@ -143,7 +143,7 @@ def _agree(examined: Examined, profile: IssuerProfile | None) -> Examined:
     member, ours = ("introspection_endpoint", profile.introspection_url)
     if profile.kind == "jwt":
         member, ours = "jwks_uri", profile.jwks_uri
-    if examined.metadata.get(member) != ours:
+    if (ours or profile.kind != "jwt") and examined.metadata.get(member) != ours:
         text = f"identity.issuers.{profile.name} has another {member} than the issuer publishes"
         found.append(Finding("profile", "fail", text, f"write the {member} of its metadata"))
     return Examined(examined.issuer, (*examined.findings, *found), examined.metadata)

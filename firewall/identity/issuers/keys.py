@@ -18,6 +18,7 @@ from typing import Final
 
 from firewall.core.errors import BartizanError, Malformed
 from firewall.core.ports import Clock
+from firewall.identity.issuers.discovery import keys_url
 from firewall.identity.issuers.profile import IssuerProfile
 from firewall.identity.oidc.provider import ProviderFetcher
 from firewall.identity.records import SECOND_US
@@ -29,6 +30,7 @@ FRESH_S: Final = 600
 KEPT_S: Final = 24 * 3600
 ASK_AGAIN_S: Final = 30
 FETCH_S: Final = 5.0
+FOUND_S: Final = 3600
 
 
 class Wanted(Malformed):
@@ -59,6 +61,7 @@ class IssuerKeys:
         self._tried_us: int | None = None
         self._failing = False
         self._flight: asyncio.Task[None] | None = None
+        self._found = ("", 0)  # where metadata says that the keys are, and until when that counts
 
     def find(self, kid: str) -> jwt.Key:
         """Return the key; without ``kid`` only a lone one will do. Raises Malformed("jwt_key"), Wanted."""
@@ -111,13 +114,23 @@ class IssuerKeys:
             self._tried_us = now_us
             self._flight = asyncio.get_running_loop().create_task(self._fetch(), name="identity.jwks")
 
+    async def _where(self) -> str:
+        if self._profile.jwks_uri:
+            return self._profile.jwks_uri
+        url, until_us = self._found
+        now_us = self._clock.now_us()
+        if not url or now_us >= until_us:
+            url = await keys_url(self._profile, self._fetcher, timeout_s=FETCH_S)
+            self._found = (url, now_us + FOUND_S * SECOND_US)
+        return url
+
     async def _fetch(self) -> None:
         profile = self._profile
         try:
             async with asyncio.timeout(FETCH_S):
                 fetched = await self._fetcher.fetch(
                     Purpose.JWKS,
-                    profile.jwks_uri,
+                    await self._where(),
                     network=profile.network,
                     max_bytes=jwt.JWKS_BYTES,
                     timeout_s=FETCH_S,
@@ -128,6 +141,7 @@ class IssuerKeys:
             keys = jwt.parse_jwks(fetched.body)
         except (BartizanError, TimeoutError):
             self._failing = True  # nothing bad ever replaces what was good
+            self._found = ("", 0)  # they may have moved
             return
         finally:
             self._flight = None

@@ -22,7 +22,7 @@ class IssuerProfile:
     """How tokens of one issuer are checked, and what their claims mean here.
 
     name: ours for it; subjects and clients of its tokens are named ``<name>|<theirs>``, so that none of them
-        is ever somebody of ours. issuer: exact string of ``iss``.
+        is ever somebody of ours. issuer: exact string of ``iss``. jwks_uri: "" takes what its metadata says.
     typ: ``at+jwt`` (RFC 9068), or ``any`` for issuers that mark their tokens ``JWT``.
     audiences: path of a resource of ours → the ``aud`` values that mean it. several: a token may name others too.
     scope_claim: a string or a list. scopes: their scope → ours; without one, scopes of the same name count.
@@ -59,8 +59,8 @@ class IssuerProfile:
     def __post_init__(self) -> None:
         """Raise ConfigFault for a profile that could not work, or not safely."""
         where = f"issuer {self.name!r}"
-        for url in (self.issuer, self.introspection_url if self.kind == "opaque" else self.jwks_uri):
-            _check_url(url, self.network, where)
+        for url in (self.issuer, self.introspection_url if self.kind == "opaque" else self.jwks_uri or self.issuer):
+            check_url(url, self.network, where)
         if not self.algorithms or not set(self.algorithms) <= set(jwt.ALGORITHMS):
             raise ConfigFault("issuer_algorithms", where, fix=f"choose from {', '.join(jwt.ALGORITHMS)}")
         if not self.audiences or not all(self.audiences.values()):
@@ -91,7 +91,8 @@ def _sorted(value: Any) -> JSON:
     return [_sorted(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _check_url(url: str, network: Network, where: str) -> None:
+def check_url(url: str, network: Network, where: str) -> None:
+    """Raise ConfigFault("issuer_url") unless a URL is https, or http on loopback where that is permitted."""
     fix = "give https URLs, the issuer exactly as its tokens do; http on a loopback address only"
     try:
         parts = urlsplit(url)
