@@ -16,7 +16,7 @@ from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.metadata import parse_metadata
 from firewall.identity.oidc.settings import ClaimNames
 from firewall.identity.settings import ProtectedResource
-from firewall.net.dial import Fetched, Purpose
+from firewall.net.dial import Dialler, Fetched, Purpose
 from firewall.wire import strict_json
 from tests.support.door import (
     GIT,
@@ -848,6 +848,28 @@ async def test_cl_04_metadata_of_another_issuer_or_in_clear_is_refused(metadata:
     with pytest.raises(Malformed) as refused:
         parse_metadata(strict_json.dumps(stage.idp.document()), corp())
     assert refused.value.detail == code
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "0.0.0.0"]
+)
+async def test_cl_01_a_provider_whose_name_leads_inside_is_never_asked(address: str) -> None:
+    """The real dialler: a public provider's name must not resolve to an address of ours."""
+    asked: list[str] = []
+
+    async def resolver(name: str) -> list[str]:
+        asked.append(name)
+        return [address]
+
+    stage = make_stage()
+    dialler = Dialler(stage.door.clock, resolver=resolver)
+    stage.idps.fetch = dialler.fetch  # type: ignore[method-assign]
+    async with stage.door.http() as http:
+        browser = Browser(http)
+        reply = await leave(browser, await browser.open(authorize_query()))
+    await dialler.close()
+    assert reply.status_code == 503
+    assert asked == ["idp.acme.example"]
 
 
 @pytest.mark.parametrize("methods", [None, [], ["plain"]])
