@@ -63,3 +63,5 @@ async def test_a_person_connects_an_account_uses_it_everywhere_and_ends_it(tmp_p
             assert "identity.upstream.linked" in events
             assert "identity.upstream.unlinked" in events
             assert token not in str(wall.records())
+            assert upstream.seen
+            assert token not in str(upstream.seen)  # RS-16: the token that came in went nowhere

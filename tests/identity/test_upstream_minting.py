@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey
 
-from firewall.core.errors import UpstreamFault
+from firewall.core.errors import ConfigFault, UpstreamFault
 from firewall.core.principal import Principal
 from firewall.identity.upstream import verify
 from firewall.identity.upstream.settings import Secret, UpstreamAuth
@@ -268,3 +269,62 @@ async def test_a_sign_in_at_a_provider_is_kept_only_where_id_jags_are_asked_of_i
         assert kept.token == "the.id.token"
         node.clock.advance(301)
         assert upstreams.subjects.find("acme", ada.subject, "https://idp.example") is None
+
+
+async def test_many_requests_that_are_refused_at_once_ask_for_one_new_token():
+    async with node_of("client") as (node, server):
+        (header,) = await node.broker.headers_for(ADA, "files")
+        fresh = await asyncio.gather(*(header.renew(401, "Bearer") for _ in range(20)))
+        assert len(set(fresh)) == 1
+        assert fresh[0] != header
+        assert len(server.requests) == 2
+        assert await fresh[0].renew(401, "Bearer") is None  # made a moment ago: age is not what is wrong with it
+
+
+async def test_the_order_of_the_list_is_not_the_order_of_the_ways():
+    async with node_of("client", "exchange") as (node, server):
+        await token_of(node)
+        await token_of(node, replace(ADA, kind="service"))
+        assert [form["grant_type"] for form in server.requests] == [EXCHANGE, "client_credentials"]
+
+
+# -- who we are ---------------------------------------------------------------------------------------------------
+
+
+def test_client_documents_stay_small_by_groups_and_name_one_address_per_upstream():
+    def auths(count: int, *groups: str) -> dict[str, UpstreamAuth]:
+        return {
+            f"upstream-number-{n}": UpstreamAuth(url=f"https://u{n}.example/mcp", group=groups[n % len(groups)])
+            for n in range(count)
+        }
+
+    with pytest.raises(ConfigFault, match="upstream_documents") as full:
+        make_node(origin="https://fw.example", **auths(120, ""))
+    assert "auth.group" in full.value.fix
+    node = make_node(origin="https://fw.example", **auths(120, "", "one", "two"))
+    routes = node.identity.upstreams.routes  # type: ignore[union-attr]
+    documents = [path for path in routes if path.startswith("/oauth/client")]
+    assert sorted(documents) == [
+        "/oauth/client-public.json",
+        "/oauth/client-public/one.json",
+        "/oauth/client-public/two.json",
+        "/oauth/client.json",
+        "/oauth/client/one.json",
+        "/oauth/client/two.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ways": ()},
+        {"ways": ("id_jag",)},
+        {"secret": Secret(env="S")},
+        {"method": "client_secret_post", "client_id": "x"},
+        {"parameters": {"redirect_uri": "https://evil.example"}},
+        {"parameters": {"resource": "https://other.example"}},
+    ],
+)
+def test_a_sign_in_that_cannot_work_refuses_to_start(changes: dict[str, Any]):
+    with pytest.raises(ConfigFault, match="upstream_auth"):
+        make_node(files=UpstreamAuth(**{"url": URL, **changes}))

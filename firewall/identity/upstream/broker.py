@@ -153,12 +153,18 @@ class UpstreamBroker:
             young = parts.clock.now_us() < minted.obtained_us + AGAIN_S * SECOND_US
             if status == 401 and young and minted.renewed:
                 return None  # it was made anew a moment ago: age is not what is wrong with it
-            parts.presented.drop(caller.slot)
-            found = await parts.discovery.find(caller.upstream, caller.auth, challenge=challenge)
-            here = parts.presented.epoch()
-            fresh = await parts.minting.mint(way, caller.principal, caller.upstream, caller.auth, found, scopes=more)
-            again = self._minted(caller, way, replace(fresh, renewed=True), here)
-            return parts.presented.keep(caller.slot, again).header
+            async with parts.presented.alone(caller.slot):
+                now = parts.presented.live(caller.slot)
+                if now is not None and now.header is not header and status == 401:
+                    return now.header  # another request of the same moment has renewed it
+                parts.presented.drop(caller.slot)
+                found = await parts.discovery.find(caller.upstream, caller.auth, challenge=challenge)
+                here = parts.presented.epoch()
+                fresh = await parts.minting.mint(
+                    way, caller.principal, caller.upstream, caller.auth, found, scopes=more
+                )
+                again = self._minted(caller, way, replace(fresh, renewed=True), here)
+                return parts.presented.keep(caller.slot, again).header
 
         tenant = caller.principal.tenant
         header = header_of(parts.signer, tenant, caller.upstream, minted.token_type, minted.token, renew)
