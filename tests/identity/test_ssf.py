@@ -24,6 +24,7 @@ from firewall.identity.ssf.settings import Transmitter
 from firewall.net.dial import Fetched, Purpose
 from firewall.wire import jwt
 from tests.support.door import ORIGIN, Browser, Door, make_door, public_jwks, redeem, refresh
+from tests.support.idp import code_of, corp, make_stage
 
 ISSUER = "https://idp.acme.example"
 SECRET = "the-secret-of-the-stream"
@@ -249,6 +250,41 @@ async def test_a_person_of_another_tenant_is_nobody() -> None:
     token = await stream.token()
     await stream.tell()
     assert stream.lives(token)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        {"format": "opaque", "id": "sid-1"},
+        {"format": "complex", "session": {"format": "opaque", "id": "sid-1"}},
+    ],
+)
+async def test_a_providers_session_means_who_signed_in_with_it(subject: JSONObject) -> None:
+    stage = make_stage(corp(issuer=ISSUER))
+    stage.idp.person = {**stage.idp.person, "sid": "sid-1"}
+    signals = build(
+        (Transmitter("idp", ISSUER, ORIGIN, tenant="acme", jwks=public_jwks(KEY), push_secret="env:PUSH"),),
+        users=stage.door.identity.users,
+        links=stage.door.identity.links,
+        standing=stage.door.identity.grants.standing,
+        store=stage.door.store,
+        clock=stage.door.clock,
+        fetcher=stage.door.fetcher,
+        secret=lambda _source: SECRET,
+        record=stage.door.record,
+    )
+    stage.door.identity.front_door.mount(signals.routes)
+    (transmitter,) = signals.receiver.transmitters.values()
+    async with stage.door.http() as http:
+        code = (await code_of(Browser(http), stage))["code"]
+        token = str((await redeem(http, code)).json()["access_token"])
+    (ada,) = stage.door.identity.users.list("acme")
+    stream = Stream(stage.door, signals, transmitter, ada)
+    assert stream.lives(token)
+    await stream.tell(sub_id={**subject, **({"id": "sid-2"} if "id" in subject else {"session": None})})
+    assert stream.lives(token)
+    await stream.tell(sub_id=subject)
+    assert not stream.lives(token)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from firewall.identity.oidc.offers import Offers
 from firewall.identity.oidc.party import RelyingParty
 from firewall.identity.oidc.people import ProviderPeople
 from firewall.identity.oidc.provider import Provider, ProviderFetcher
+from firewall.identity.oidc.provider_sessions import ProviderSessions
 from firewall.identity.oidc.redemption import ClientKey, Redemption
 from firewall.identity.oidc.secret import Secrets
 from firewall.identity.oidc.settings import ProviderSettings, shaped
@@ -87,6 +88,7 @@ def build_sign_in(
         offers,
         clock,
         record,
+        ProviderSessions(store, clock),
     )
     sign_outs = SignOuts(providers, store, clock, sealer, settings, token_bytes)
     broker = Broker(

@@ -28,6 +28,7 @@ from firewall.identity.oidc.metadata import ProviderMetadata
 from firewall.identity.oidc.offers import Offers
 from firewall.identity.oidc.people import ProviderPeople
 from firewall.identity.oidc.provider import Provider
+from firewall.identity.oidc.provider_sessions import ProviderSessions
 from firewall.identity.oidc.redemption import ProviderTokens, Redemption
 from firewall.identity.oidc.settings import ENTRA_TENANT, ProviderSettings
 from firewall.identity.people.users import User
@@ -85,7 +86,9 @@ class RelyingParty:
         offers: Offers,
         clock: Clock,
         record: Record,
+        sessions: ProviderSessions,
     ) -> None:
+        self.sessions = sessions
         self.providers: Mapping[str, Provider] = {p.settings.name: p for p in providers}
         self.offers = offers
         self._legs = legs
@@ -148,6 +151,7 @@ class RelyingParty:
         if not self.offers.permitted(settings.name, who.tenant):
             raise Malformed("idp_elsewhere")
         user = self._people.settle(who, settings)
+        self.sessions.note(who.issuer, claims.get("sid"), user)
         self._record("identity.idp.signed_in", {"idp": settings.name, "tenant": user.tenant, "sub": user.subject})
         if self.kept is not None:
             self.kept(user, claims, tokens.id_token)

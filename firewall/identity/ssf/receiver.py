@@ -18,6 +18,7 @@ from firewall.core.errors import BartizanError
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Clock, Store
 from firewall.identity.oidc.provider import ProviderFetcher
+from firewall.identity.oidc.provider_sessions import ProviderSessions
 from firewall.identity.people.links import Links
 from firewall.identity.people.users import Users
 from firewall.identity.records import SECOND_US
@@ -60,7 +61,7 @@ class Receiver:
         self.transmitters: Mapping[str, Transmitter] = {t.name: t for t in transmitters}
         self._parts = parts
         self._keys = {t.name: TransmitterKeys(t, parts.fetcher, parts.clock) for t in transmitters}
-        self._subjects = Subjects(parts.users, parts.links)
+        self._subjects = Subjects(parts.users, parts.links, ProviderSessions(parts.store, parts.clock))
         self.inbox = Inbox(parts.store, parts.clock)
         self.health = StreamHealth(parts.store, parts.clock)
         self._wake = asyncio.Event()

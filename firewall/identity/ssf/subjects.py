@@ -13,6 +13,7 @@ from typing import Final
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity import standing
+from firewall.identity.oidc.provider_sessions import ProviderSessions
 from firewall.identity.people.links import Links
 from firewall.identity.people.users import Users
 from firewall.identity.ssf.settings import Transmitter
@@ -34,9 +35,10 @@ class Meant:
 class Subjects:
     """Finds whom a subject identifier means."""
 
-    def __init__(self, users: Users, links: Links) -> None:
+    def __init__(self, users: Users, links: Links, sessions: ProviderSessions) -> None:
         self._users = users
         self._links = links
+        self._sessions = sessions
 
     def find(self, transmitter: Transmitter, subject: JSONObject) -> Meant:
         """Return whom it means; nobody for what we do not know."""
@@ -51,7 +53,9 @@ class Subjects:
                 if _text(subject, "iss") in _issuers(transmitter):
                     self._person(transmitter, _text(subject, "sub"), meant)
             case "opaque":
+                # It may be a person's or a session's id (CAEP §3.1): only one of them is known.
                 self._person(transmitter, _text(subject, "id"), meant)
+                self._session(transmitter, _text(subject, "id"), meant)
             case "email":
                 if transmitter.email:
                     self._address(transmitter, _text(subject, "email"), meant)
@@ -64,10 +68,8 @@ class Subjects:
                 person, session = subject.get("user"), subject.get("session")
                 if isinstance(person, dict) and person.get("format") != "complex":
                     self._walk(transmitter, person, meant)
-                # A session without its person ends in the issuer's own tokens; ours do not carry its id.
-                if isinstance(session, dict) and session.get("format") == "opaque" and (sid := _text(session, "id")):
-                    for issuer in _issuers(transmitter):
-                        meant.names[standing.session(sid, issuer)] = None
+                if isinstance(session, dict) and session.get("format") == "opaque":
+                    self._session(transmitter, _text(session, "id"), meant)
 
     def _person(self, transmitter: Transmitter, sub: str, meant: Meant) -> None:
         if not sub:
@@ -75,6 +77,16 @@ class Subjects:
         for issuer in _issuers(transmitter):
             meant.names[standing.person(issuer, sub)] = None
             account = self._links.account(transmitter.tenant, issuer, sub)
+            if account:
+                meant.accounts[account] = None
+
+    def _session(self, transmitter: Transmitter, sid: str, meant: Meant) -> None:
+        """A session ends in the issuer's own tokens; here, all ends of whoever signed in with it."""
+        if not sid:
+            return
+        for issuer in _issuers(transmitter):
+            meant.names[standing.session(sid, issuer)] = None
+            account = self._sessions.account(transmitter.tenant, issuer, sid)
             if account:
                 meant.accounts[account] = None
 
