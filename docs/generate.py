@@ -216,6 +216,8 @@ WORDS = {
     "*.auth.secret_env": "Environment variable that holds its secret.",
     "*.auth.secret_file": "File that holds its secret, readable by the owner alone.",
     "*.auth.method": "How we authenticate at the token endpoint; empty takes the best that the server names.",
+    "*.auth.assertion_env": "Environment variable with a JWT that the platform gives this workload; `client` presents it in place of client credentials (RFC 7523).",
+    "*.auth.assertion_file": "The same from a file, such as a projected service-account token; read whenever a token is asked for.",
     "*.auth.s256_assumed": "Use a server that does not say that it knows PKCE with S256.",
     "*.auth.origins": "Further origins at which the issuer's endpoints may stand. Others are refused.",
     "*.auth.resource": "Its resource identifier (RFC 8707), where it is not what the upstream says or its URL.",

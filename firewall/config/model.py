@@ -336,6 +336,8 @@ class UpstreamSignIn(_Model):
     secret_env: str = ""
     secret_file: Path | None = None
     method: Literal["", "none", "private_key_jwt", "client_secret_basic", "client_secret_post"] = ""
+    assertion_env: str = ""
+    assertion_file: Path | None = None
     s256_assumed: bool = False
     origins: tuple[str, ...] = ()
     resource: str = ""

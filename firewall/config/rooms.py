@@ -464,6 +464,7 @@ def sign_ins(config: Config) -> dict[str, UpstreamAuth]:
             client_id=own.client_id,
             secret=Secret(own.secret_env, str(own.secret_file or "")),
             method=own.method,
+            assertion=Secret(own.assertion_env, str(own.assertion_file or "")),
             s256_assumed=own.s256_assumed,
             origins=own.origins,
             expected_audience=own.expected_audience,

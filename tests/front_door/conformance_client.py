@@ -48,6 +48,9 @@ def sign_in(url: str, scenario: str, context: dict[str, Any]) -> tuple[UpstreamA
         given["method"] = "private_key_jwt"
     if "client-credentials" in scenario:
         given["ways"] = ("client",)
+    if "valid_jwt" in context:
+        environment["ASSERTION"] = context["valid_jwt"]
+        given |= {"ways": ("client",), "method": "none", "assertion": Secret(env="ASSERTION")}
     if "idp_issuer" in context:
         given |= {"ways": ("id_jag",), "idp": context["idp_issuer"], "idp_client_id": context["idp_client_id"]}
     if scenario.startswith("auth/2025-03-26"):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -328,3 +329,19 @@ def test_client_documents_stay_small_by_groups_and_name_one_address_per_upstream
 def test_a_sign_in_that_cannot_work_refuses_to_start(changes: dict[str, Any]):
     with pytest.raises(ConfigFault, match="upstream_auth"):
         make_node(files=UpstreamAuth(**{"url": URL, **changes}))
+
+
+async def test_a_workload_presents_what_its_platform_says_of_it_and_reads_it_each_time(tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text("plat.form.one\n")
+    file.chmod(0o644)  # as platforms project it
+    async with node_of("client", assertion=Secret(file=str(file)), method="none") as (node, server):
+        await token_of(node)
+        file.write_text("plat.form.two\n")
+        node.clock.advance(241)
+        await token_of(node)
+        assert [form["assertion"] for form in server.requests] == ["plat.form.one", "plat.form.two"]
+        assert {form["grant_type"] for form in server.requests} == {JWT_BEARER}
+        file.unlink()
+        node.clock.advance(241)
+        assert await refused(node)

@@ -129,7 +129,7 @@ def build_upstreams(
     tokens = TokenClient(given.fetcher, identity, signer)
     asks = Asks(store, clock, ids)
     verifier = TokenVerifier(given.fetcher, clock)
-    minting = Minting(identity, registrations, discovery, tokens, verifier, subjects, clock, record)
+    minting = Minting(identity, registrations, discovery, tokens, verifier, subjects, clock, record, given.environment)
 
     def stands(grant: UpstreamGrant) -> bool:
         now, name = grants.find(grant.place), grant.place.upstream

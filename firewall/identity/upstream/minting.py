@@ -4,13 +4,15 @@
   never the token that came in (RS-16); ourselves as the actor, and behind us the program that asked.
 - ID-JAG: the user's identity provider gives an assertion for the upstream's server, which that server
   turns into a token (draft-ietf-oauth-identity-assertion-authz-grant; RFC 7523 §2.1).
-- Client credentials (RFC 6749 §4.4): us, for nobody in particular.
+- Client credentials (RFC 6749 §4.4), or an assertion of our platform about this workload (RFC 7523 §2.1):
+  us, for nobody in particular.
 
 What a server made about a user is verified before use (CL-10).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +25,7 @@ from firewall.identity.upstream.discovery import Discovery, Found
 from firewall.identity.upstream.metadata import ServerMetadata
 from firewall.identity.upstream.our_client import ClientIdentity, OurClient
 from firewall.identity.upstream.registration import Registrations
+from firewall.identity.upstream.secrets import read_secret
 from firewall.identity.upstream.settings import UpstreamAuth
 from firewall.identity.upstream.subjects import SubjectTokens
 from firewall.identity.upstream.token_client import Bound, TokenClient, TokenRefused, TokenReply
@@ -61,6 +64,7 @@ class Minting:
         subjects: SubjectTokens,
         clock: Clock,
         record: Record,
+        environment: Mapping[str, str],
     ) -> None:
         self._identity = identity
         self._registrations = registrations
@@ -70,6 +74,7 @@ class Minting:
         self._subjects = subjects
         self._clock = clock
         self._record = record
+        self._environment = environment
 
     async def mint(
         self,
@@ -97,7 +102,7 @@ class Minting:
             elif way == "id_jag":
                 reply = await self._id_jag(principal, auth, found, client, form, bound)
             else:
-                asked = {"grant_type": "client_credentials", **form}
+                asked = {**self._ourselves(auth), **form}
                 reply = await self._tokens.ask(
                     server, client, asked, network=auth.network, ca_file=auth.ca_file, bound=bound
                 )
@@ -113,6 +118,12 @@ class Minting:
         now_us = self._clock.now_us()
         until_us = now_us + (reply.expires_in or DEFAULT_S) * SECOND_US * 4 // 5
         return Minted(reply.access_token, reply.scopes or wanted, now_us, until_us, reply.token_type)
+
+    def _ourselves(self, auth: UpstreamAuth) -> dict[str, str]:
+        """Return the grant of ourselves: client credentials, or what our platform says of this workload."""
+        if not auth.assertion:
+            return {"grant_type": "client_credentials"}
+        return {"grant_type": JWT_BEARER, "assertion": read_secret(auth.assertion, self._environment, shared=True)}
 
     async def _exchange(
         self,

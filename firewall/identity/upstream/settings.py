@@ -39,6 +39,8 @@ class UpstreamAuth:
     ways: which sources of a token may be used; their order is fixed (`WAYS`).
     issuer: the authorization server; "" discovers it from the upstream (RFC 9728).
     client_id, secret, method: of a registration made beforehand; "" for a metadata document or DCR.
+    assertion: a JWT that our platform gives this workload (a projected service-account token, a JWT-SVID); the
+        client way presents it as its grant (RFC 7523 §2.1) in place of client credentials.
     s256_assumed: use a server that does not advertise S256 (CL-05). origins: further origins at which
         the issuer's endpoints may stand (CL-07). expected_audience: the ``aud`` of exchanged tokens where
         it is not the resource (CL-10). send_resource: False for servers that refuse RFC 8707.
@@ -62,6 +64,7 @@ class UpstreamAuth:
     client_id: str = ""
     secret: Secret = Secret()
     method: Method = ""
+    assertion: Secret = Secret()
     s256_assumed: bool = False
     origins: tuple[str, ...] = ()
     expected_audience: str = ""
@@ -90,5 +93,7 @@ class UpstreamAuth:
             raise ConfigFault("upstream_auth", where, fix="parameters may not replace what we send ourselves")
         if self.secret and not self.client_id:
             raise ConfigFault("upstream_auth", where, fix="a secret belongs to a client_id")
+        if self.assertion and not ("client" in self.ways and self.client_id):
+            raise ConfigFault("upstream_auth", where, fix="an assertion is for the way client, with a client_id")
         if self.method.startswith("client_secret") and not self.secret:
             raise ConfigFault("upstream_auth", where, fix="client_secret methods need secret_env or secret_file")
