@@ -345,3 +345,19 @@ async def test_a_workload_presents_what_its_platform_says_of_it_and_reads_it_eac
         file.unlink()
         node.clock.advance(241)
         assert await refused(node)
+
+
+async def test_op_08_a_server_that_is_down_costs_nothing_while_the_token_lives():
+    async with node_of("exchange") as (node, server):
+        first = await token_of(node)
+        server.answer = lambda _form: (503, {})
+        node.clock.advance(250)
+        assert await token_of(node) == first
+        asked = len(server.requests)
+        assert await token_of(node) == first
+        assert len(server.requests) == asked  # and its server is left alone for a while
+        node.clock.advance(60)
+        with pytest.raises(UpstreamFault, match="unreachable"):
+            await token_of(node)
+        server.answer = lambda _form: None
+        assert await token_of(node) != first

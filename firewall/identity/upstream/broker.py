@@ -141,6 +141,9 @@ class UpstreamBroker:
             raise
         except UpstreamFault as error:
             self._tell(caller.upstream, error)
+            down = error.code in ("unreachable", "timeout")
+            if down and (last := parts.presented.outlive(caller.slot, AGAIN_S * SECOND_US)) is not None:
+                return last  # what has not expired is still good (OP-08)
             raise
 
     def _minted(self, caller: Caller, way: Way, minted: Minted, epoch: int) -> Presented:
@@ -168,7 +171,7 @@ class UpstreamBroker:
 
         tenant = caller.principal.tenant
         header = header_of(parts.signer, tenant, caller.upstream, minted.token_type, minted.token, renew)
-        return Presented(header, minted.until_us, epoch)
+        return Presented(header, minted.until_us, epoch, ends_us=minted.ends_us)
 
     def _tell(self, upstream: str, error: UpstreamFault) -> None:
         """Record why an upstream's credential cannot be had, and the mend: once a minute, not once a call."""

@@ -41,12 +41,13 @@ DEFAULT_S: Final = 300  # where a server does not say how long a token lives
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A token to present. until_us: after four fifths of its life. renewed: made because another was refused."""
+    """A token to present. until_us: after four fifths of its life, which ends at ``ends_us``. renewed: made because another was refused."""
 
     token: str = field(repr=False)
     scopes: tuple[str, ...]
     obtained_us: int
     until_us: int
+    ends_us: int
     token_type: str = "bearer"  # noqa: S105  a type
     renewed: bool = False
 
@@ -116,8 +117,9 @@ class Minting:
             await self._verifier.check(reply.access_token, server, audience, network=auth.network, ca_file=auth.ca_file)
         self._note(principal, upstream, way, "")
         now_us = self._clock.now_us()
-        until_us = now_us + (reply.expires_in or DEFAULT_S) * SECOND_US * 4 // 5
-        return Minted(reply.access_token, reply.scopes or wanted, now_us, until_us, reply.token_type)
+        life_us = (reply.expires_in or DEFAULT_S) * SECOND_US
+        ends_us, until_us = now_us + life_us, now_us + life_us * 4 // 5
+        return Minted(reply.access_token, reply.scopes or wanted, now_us, until_us, ends_us, reply.token_type)
 
     def _ourselves(self, auth: UpstreamAuth) -> dict[str, str]:
         """Return the grant of ourselves: client credentials, or what our platform says of this workload."""

@@ -22,12 +22,17 @@ Slot: TypeAlias = tuple[str, ...]
 
 @dataclass(slots=True)
 class Presented:
-    """A header that may be presented. until_us: 0 without end. grant: of a person; None for a token made for us."""
+    """A header that may be presented.
+
+    until_us: when to look for a better one; 0 never. grant: of a person; None for a token made for us, which
+    ends at ``ends_us``.
+    """
 
     header: LiveHeader
     until_us: int
     epoch: int
     grant: UpstreamGrant | None = None
+    ends_us: int = 0
 
 
 class PresentedTokens:
@@ -60,6 +65,14 @@ class PresentedTokens:
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return presented
+
+    def outlive(self, slot: Slot, for_us: int) -> Presented | None:
+        """Return a token made for us that is due but not over, good for so long again: its server is down."""
+        kept, now_us = self._kept.get(slot), self._clock.now_us()
+        if kept is None or kept.grant is not None or now_us >= kept.ends_us:
+            return None
+        kept.until_us = min(kept.ends_us, now_us + for_us)
+        return kept
 
     def drop(self, slot: Slot) -> None:
         """Forget what is kept for a slot."""
