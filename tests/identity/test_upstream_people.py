@@ -281,3 +281,65 @@ async def test_who_comes_with_another_issuers_token_uses_what_they_connected_her
             with pytest.raises(ConsentNeeded):
                 await node.broker.headers_for(other, NAME)
         assert "Disconnect" in (await ada.open(f"{OURS}/account/upstreams")).text
+
+
+async def test_a_registration_that_its_server_forgot_is_made_again_when_the_person_connects_again():
+    async with upstream_server(registration=True) as upstream:
+        node = make_node(files=sign_in_to(upstream, client_id="", secret=Secret()))
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            caller = node.caller(ours)
+            await ada.connect(await link_of(node, caller))
+            forgotten = (401, {"content-type": "application/json"}, b'{"error":"invalid_client"}')
+            upstream.override = lambda path: forgotten if path == "/token" else None
+            ages(node, upstream, 250)
+            link = await link_of(node, caller)
+            upstream.override = lambda _path: None
+            assert (await ada.connect(link)).status_code == 200
+            assert await token_of(node, caller)
+            assert upstream.calls("/register") == 2
+
+
+async def test_a_registration_that_a_person_made_by_hand_is_never_dropped_for_its_servers_word():
+    async with connected() as (node, upstream, _, caller):
+        refused = (401, {"content-type": "application/json"}, b'{"error":"invalid_client"}')
+        upstream.override = lambda path: refused if path == "/token" else None
+        ages(node, upstream, 250)
+        with pytest.raises(UpstreamFault) as told:
+            await token_of(node, caller)
+        assert not isinstance(told.value, ConsentNeeded)
+        upstream.override = lambda _path: None
+        assert await token_of(node, caller)  # nothing was lost by it
+
+
+async def test_a_link_is_worth_an_hour_and_one_stands_for_all_askings_of_a_program():
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream))
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            caller = node.caller(ours)
+            links = {await link_of(node, caller) for _ in range(5)}
+            assert len(links) == 1
+            assert await link_of(node, replace(caller, client_id="another")) not in links
+            ages(node, upstream, 3601)
+            page = await ada.open(links.pop())
+            assert page.status_code == 403
+            assert "has ended" in page.text
+
+
+@pytest.mark.parametrize("query", ["ask=%C3%A9", "ask=a%22b", "ask=e_1&ask=e_2", "ask=" + "x" * 9000, "ask=a%0d%0ab"])
+async def test_a_link_that_is_no_link_is_a_page_and_sets_nothing(query: str):
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream))
+        async with people(node, upstream, "ada") as [(ada, _, _there)]:
+            page = await ada.ours.get(f"/upstream/connect/files?{query}")
+            assert page.status_code in (200, 400)
+            assert "\n" not in page.headers.get("set-cookie", "")
+            assert '"' not in page.headers.get("set-cookie", "")
+
+
+async def test_only_people_whom_an_upstream_serves_can_connect_there():
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream, tenants=("rival",)))
+        async with people(node, upstream, "ada") as [(ada, _, _there)]:
+            page = await ada.open(f"{OURS}/upstream/connect/files")
+            assert page.status_code == 403
+            assert "files" not in (await ada.open(f"{OURS}/account/upstreams")).text.partition("<h1>")[2]
