@@ -22,7 +22,10 @@ _CHARS: Final = 32
 
 
 class Nonces:
-    """Makes and knows nonces of one place. keys: newest first, 32 bytes each. place: ``token``, ``resource``."""
+    """Makes and knows nonces of one place. keys: newest first, 32 bytes each. place: ``token``, ``resource``.
+
+    salt: secret to the node, the same in every worker; for keys of shared tables that strangers must not choose.
+    """
 
     def __init__(self, keys: Sequence[bytes], clock: Clock, place: str) -> None:
         if not keys or any(len(key) < 32 for key in keys):
@@ -30,6 +33,8 @@ class Nonces:
         self._keys = tuple(keys)
         self._clock = clock
         self._place = place.encode()
+        # Of the oldest key: a rotation adds one, and what was remembered stays known.
+        self.salt = hmac.digest(self._keys[-1], b"dpop-used", hashlib.sha256)
 
     def issue(self) -> str:
         """Return the nonce of this minute, 32 base64url characters."""

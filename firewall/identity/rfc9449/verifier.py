@@ -45,7 +45,9 @@ class ProofVerifier:
         )
         proof = check_proof(data, demand, self._keys)
         if not seen:
-            key = hashlib.sha256(f"{proof.thumbprint}\0{proof.token_id}".encode()).digest()[:16]
+            said = f"{proof.thumbprint}\0{proof.token_id}".encode()
+            # Keyed: whoever could choose where proofs stand in the table could make everybody's look-ups long.
+            key = hashlib.blake2b(said, digest_size=16, key=self.nonces.salt).digest()
             if not self._used.first(key, now_s):
                 raise Malformed("dpop_replayed")
         return proof.thumbprint
