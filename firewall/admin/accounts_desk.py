@@ -174,16 +174,16 @@ class AccountsDesk:
             "tenant": tenant or caller.tenant,
             "by": caller.name,
             "verb": verb,
-            "object": _shown(what),
+            "object": shown(what),
         }
         if text:
-            record["text"] = _shown(text)
+            record["text"] = shown(text)
         if caller.second:
             record["second"] = caller.second
         self._parts.audit.append(record)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return typed text without control and format characters, at most 200 characters."""
     return "".join(c for c in text[:REASON_CHARS] if unicodedata.category(c)[0] != "C")
 

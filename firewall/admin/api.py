@@ -258,4 +258,4 @@ async def release(request: Request, caller: Annotated[Caller, Depends(Need("kill
 
 def stop_json(stop: object) -> dict[str, JSON]:
     """Return a stop as the API shows it."""
-    return {name: getattr(stop, name) for name in ("tenant", "scope", "name", "by", "since_us")}
+    return {name: getattr(stop, name) for name in ("tenant", "scope", "name", "by", "since_us", "reason")}

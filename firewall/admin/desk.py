@@ -13,7 +13,7 @@ from typing import Final, get_args
 from pydantic import ValidationError
 
 from a2a_gateway.inventory import AgentSpec
-from firewall.admin.accounts_desk import AccountsDesk
+from firewall.admin.accounts_desk import AccountsDesk, shown
 from firewall.admin.caller import Caller, Refused
 from firewall.admin.health import readiness
 from firewall.config.model import MCPUpstream
@@ -202,7 +202,7 @@ class Desk(AccountsDesk):
         """Stop a scope at once. everywhere: for every tenant of the node, which is the owner's to do."""
         known, name, tenant = self.stop_scope(caller, scope, name, everywhere)
         self._record(caller, "kill.pull", f"{known}/{name}", reason, tenant=tenant)
-        return self._parts.kill_switch.pull(tenant, known, name, by=caller.name)
+        return self._parts.kill_switch.pull(tenant, known, name, by=caller.name, reason=shown(reason))
 
     def release(self, caller: Caller, scope: str, name: str, *, reason: str = "", everywhere: bool = False) -> bool:
         """End a stop; return whether it stood."""

@@ -51,8 +51,8 @@ def release(given: argparse.Namespace) -> int:
 def show(given: argparse.Namespace) -> int:
     """List the stops in force."""
     found = Node(given).get("kill")
-    rows = [(s["scope"], s["name"], s["tenant"], s["by"], when(s["since_us"])) for s in found["stops"]]
-    emit(given, found, table(("SCOPE", "NAME", "TENANT", "BY", "SINCE"), rows, empty="Nothing is stopped."))
+    rows = [(s["scope"], s["name"], s["tenant"], s["by"], when(s["since_us"]), s["reason"]) for s in found["stops"]]
+    emit(given, found, table(("SCOPE", "NAME", "TENANT", "BY", "SINCE", "WHY"), rows, empty="Nothing is stopped."))
     return 0
 
 

@@ -211,6 +211,8 @@ async def test_a_record_holds_no_control_characters_of_a_reason(room: Room) -> N
     await post(room, "kill", {"scope": "all", "reason": "be\x1b[31mcause\u202e"})
     (record,) = [r for r in room.log.records if r.get("verb") == "kill.pull"]
     assert record["text"] == "be[31mcause"
+    (stop,) = (await get(room, "kill")).json()["stops"]
+    assert stop["reason"] == record["text"], "whoever finds a stop is told why it was pulled"
 
 
 async def test_the_list_of_decisions_goes_on_from_a_time(room: Room) -> None:
