@@ -12,8 +12,9 @@ import httpx2
 import pytest
 
 pytest.importorskip("selenium", reason="not installed: requirements/install.sh conformance")
-fastmcp = pytest.importorskip("fastmcp", reason="not installed: requirements/install.sh conformance")
+pytest.importorskip("fastmcp", reason="not installed: requirements/install.sh conformance")
 
+import fastmcp
 from fastmcp.client.auth import OAuth
 from key_value.aio.stores.memory import MemoryStore
 from mcp import Client
@@ -146,7 +147,7 @@ class InTheBrowser(OAuth):
         return await self._walk
 
 
-FASTMCP = {
+FASTMCP: dict[str, dict[str, Any]] = {
     "document": {"client_metadata_url": CIMD_URL},
     "registered": {"client_id": "desk"},
     "registers": {},
