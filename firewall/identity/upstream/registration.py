@@ -28,8 +28,7 @@ from firewall.state.envelope import Envelopes
 from firewall.wire import strict_json
 
 ANSWER_BYTES: Final = 64 * 1024
-# Of what a server takes at registration: a secret of its own making first, since few take our keys there.
-_PREFERRED: Final[tuple[Method, ...]] = ("client_secret_basic", "client_secret_post", "none", "private_key_jwt")
+_METHODS: Final[tuple[Method, ...]] = ("client_secret_basic", "client_secret_post", "none", "private_key_jwt")
 
 
 class Registrations:
@@ -102,7 +101,7 @@ class Registrations:
 
     async def _register(self, upstream: str, auth: UpstreamAuth, server: ServerMetadata) -> OurClient:
         """Register (RFC 7591 §3). What the server answers about itself counts, not what we asked for."""
-        method: Method = next((m for m in _PREFERRED if m in server.methods), "client_secret_basic")
+        method = _preferred(server.methods)
         fetched = await self._fetcher.fetch(
             Purpose.TOKEN,
             server.registration_endpoint,
@@ -152,8 +151,18 @@ class Registrations:
         return asked
 
 
+def _preferred(offered: tuple[str, ...]) -> Method:
+    """Return how to authenticate after a registration: by a secret of the server's making where it takes one.
+
+    Of the two ways to send one the server's own first: not every endpoint of every server reads the other.
+    """
+    known = [method for text in offered for method in _METHODS if method == text]
+    secret = [method for method in known if method.startswith("client_secret")]
+    return next(iter((*secret, *(m for m in known if m == "none"), *known)), "client_secret_basic")
+
+
 def _method(text: str) -> Method:
-    for method in _PREFERRED:
+    for method in _METHODS:
         if text == method:
             return method
     raise UpstreamFault("credentials", "its authorization server wants a way of authentication that we do not know")

@@ -11,7 +11,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, urlencode
 
 from firewall.core.action import Headers
 from firewall.core.bounds import KIB
@@ -154,18 +154,18 @@ class TokenClient:
         road: Road,
         bound: Bound | None,
     ) -> Fetched:
-        fields = {name: value for name, value in form.items() if value}
+        # Beside Basic as well: the server of the MCP SDK (2.3) looks for it nowhere else.
+        fields = {name: value for name, value in form.items() if value} | {"client_id": client.client_id}
         headers: Headers = ((b"content-type", b"application/x-www-form-urlencoded"), (b"accept", b"application/json"))
         if client.method == "client_secret_basic":
-            pair = f"{quote_plus(client.client_id)}:{quote_plus(client.secret)}".encode()
+            # A blank as %20: readers of forms and of addresses agree about it (RFC 6749 §2.3.1).
+            pair = f"{quote(client.client_id, safe='')}:{quote(client.secret, safe='')}".encode()
             headers = (*headers, (b"authorization", b"Basic " + base64.b64encode(pair)))
-        else:
-            fields["client_id"] = client.client_id
-            if client.method == "client_secret_post":
-                fields["client_secret"] = client.secret
-            elif client.method == "private_key_jwt":
-                fields["client_assertion_type"] = ASSERTION_TYPE
-                fields["client_assertion"] = self._identity.assertion(client.client_id, server.issuer)
+        elif client.method == "client_secret_post":
+            fields["client_secret"] = client.secret
+        elif client.method == "private_key_jwt":
+            fields["client_assertion_type"] = ASSERTION_TYPE
+            fields["client_assertion"] = self._identity.assertion(client.client_id, server.issuer)
         if bound is not None:
             headers = (*headers, (b"dpop", self._signer.proof(*bound, method="POST", url=url).encode("ascii")))
         return await self._fetcher.fetch(
