@@ -92,6 +92,7 @@ from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
 STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
+FIRST_CONTACT_FILE: Final = "first-contact.txt"  # in the state directory, where no terminal shows the code
 KEYS_EVERY_S: Final = 3600.0  # between two looks at the age of the signing key
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
@@ -380,6 +381,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         nonce_keys=tuple(keys.secrets("dpop-nonce")),
         upstreams=_upstreams(config, dialler, keys),
     )
+    identity.first_contact.file = config.state / FIRST_CONTACT_FILE
     assert identity.credentials is not None
     credentials = identity.credentials
     support = sandbox.detect()

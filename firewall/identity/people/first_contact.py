@@ -72,6 +72,7 @@ class FirstContact:
         self._throttle = throttle
         self._settings = settings
         self._record = record
+        self.file: Path | None = None  # where a code may have been written; removed once the code was used
 
     def open(self) -> FirstContactCode | None:
         """Return a new code, None when there is an administrator already. An earlier code ends."""
@@ -111,6 +112,8 @@ class FirstContact:
         except Conflict:
             raise Malformed("first_contact_code") from None
         self._codes.take(NODE, KEY)
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
         self._record("identity.first_contact.used", {"tenant": tenant, "sub": user.subject})
         return user
 
