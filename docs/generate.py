@@ -209,7 +209,7 @@ WORDS = {
     "*.credential.env": "Environment variable that holds the value.",
     "*.auth": "How tokens for it are obtained: one place for its tools, lists, streams and everything else. See [accounts.md](accounts.md).",
     "*.auth.ways": "Sources of a token. Their order is fixed: `exchange` (RFC 8693), `id_jag`, `user` (each person connects an account of their own), `client` (our own, for nobody in particular); then `credential`. The first that fits the caller decides.",
-    "*.auth.issuer": "Its authorization server. Empty: found by what it says of itself (RFC 9728).",
+    "*.auth.issuer": "Its authorization server. Empty: found by what it says of itself (RFC 9728). Must be given beside a secret or an assertion, which are for one issuer only.",
     "*.auth.network": "The class of address that the authorization server may resolve to; the upstream's own unless given.",
     "*.auth.scopes": "What is asked for; empty asks for what the upstream names.",
     "*.auth.client_id": "Our client there, registered by hand: for servers that take neither client documents nor registrations.",

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Any
 
 import httpx2
 import pytest
 
+from firewall.identity.settings import ClientSettings
 from tests.support.composed import composed, modern, settings
 from tests.support.door import PASSWORD, Browser, inputs_of
 from tests.support.mcp import NO_TLS
-from tests.support.upstreams import NAME, SECRET, Person, upstream_server
+from tests.support.upstreams import NAME, OURS, SECRET, Person, upstream_server
 
 pytestmark = [pytest.mark.flow, pytest.mark.anyio]
 
 
 async def test_a_person_connects_an_account_uses_it_everywhere_and_ends_it(tmp_path, monkeypatch):
     monkeypatch.setenv("FILES_SECRET", SECRET)
-    async with upstream_server() as upstream:
-        auth = {"ways": ["user"], "client_id": "bartizan", "secret_env": "FILES_SECRET", "dpop": "off"}
+    ours = ClientSettings(
+        "bartizan",
+        "Our node",
+        redirect_uris=(f"{OURS}/upstream/callback/{NAME}",),
+        auth_method="client_secret_basic",
+        secret_sha256=hashlib.sha256(SECRET.encode()).hexdigest(),
+        tenant="saas",
+    )
+    async with upstream_server(clients=(ours,)) as upstream:
+        auth = {
+            "ways": ["user"],
+            "issuer": upstream.origin,
+            "client_id": "bartizan",
+            "secret_env": "FILES_SECRET",
+            "dpop": "off",
+        }
         given = {
             "url": upstream.url,
             "network": "loopback",

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 from joserfc.jwk import ECKey
@@ -42,7 +43,7 @@ def sign_in(url: str, scenario: str, context: dict[str, Any]) -> tuple[UpstreamA
         given["client_id"] = context["client_id"]
     if "client_secret" in context:
         environment["SECRET"] = context["client_secret"]
-        given["secret"] = Secret(env="SECRET")
+        given |= {"secret": Secret(env="SECRET"), "issuer": context.get("issuer") or issuer_of(url)}
     if "private_key_pem" in context:
         key = ECKey.import_key(context["private_key_pem"])
         given["method"] = "private_key_jwt"
@@ -50,12 +51,19 @@ def sign_in(url: str, scenario: str, context: dict[str, Any]) -> tuple[UpstreamA
         given["ways"] = ("client",)
     if "valid_jwt" in context:
         environment["ASSERTION"] = context["valid_jwt"]
-        given |= {"ways": ("client",), "method": "none", "assertion": Secret(env="ASSERTION")}
+        given |= {"ways": ("client",), "method": "none", "assertion": Secret(env="ASSERTION"), "issuer": issuer_of(url)}
     if "idp_issuer" in context:
         given |= {"ways": ("id_jag",), "idp": context["idp_issuer"], "idp_client_id": context["idp_client_id"]}
     if scenario.startswith("auth/2025-03-26"):
         given["s256_assumed"] = True  # that revision's servers do not all say what they know
     return UpstreamAuth(**given), environment, key
+
+
+def issuer_of(url: str) -> str:
+    """Return the issuer that the suite does not tell: what an operator would write down beside a secret."""
+    place = urlsplit(url)
+    described = httpx2.get(f"{place.scheme}://{place.netloc}/.well-known/oauth-protected-resource{place.path}")
+    return str(described.json()["authorization_servers"][0])
 
 
 async def main(url: str) -> None:

@@ -74,8 +74,14 @@ def altered(upstream: Upstream, path: str, **changes: Any) -> None:
     )
 
 
-def forget_discovery(node: Node) -> None:
-    node.clock.advance(3601)
+def later(node: Node, upstream: Upstream, seconds: float) -> None:
+    """Let time pass on both sides: what our node signs is of now."""
+    node.clock.advance(seconds)
+    upstream.clock.advance(seconds)
+
+
+def forget_discovery(node: Node, upstream: Upstream) -> None:
+    later(node, upstream, 3601)
 
 
 # -- CL-04, CL-05, CL-07: whom we believe ----------------------------------------------------------------
@@ -91,7 +97,7 @@ async def test_cl_04_metadata_that_claims_another_issuer_gets_no_browser_and_no_
             page = await ada.open(f"{OURS}/upstream/connect/files")
             assert page.status_code == 502
             upstream.override = lambda _path: None  # the twin
-            node.clock.advance(31)
+            later(node, upstream, 31)
             assert await link_of(node, node.caller(ours))
 
 
@@ -118,8 +124,8 @@ async def test_cl_05_the_operator_is_told_which_setting_cures_it():
 async def test_cl_07_a_refresh_token_never_goes_to_an_endpoint_of_another_origin():
     async with upstream_server() as thief, connected() as (node, upstream, _, caller):
         altered(upstream, METADATA, token_endpoint=f"{thief.origin}/token")
-        forget_discovery(node)
-        node.clock.advance(400)
+        forget_discovery(node, upstream)
+        later(node, upstream, 400)
         await token_of(node, caller)  # the last good metadata still counts; its own token endpoint renews
         assert thief.calls("/token") == 0
         assert upstream.calls("/token") == 2
@@ -128,8 +134,8 @@ async def test_cl_07_a_refresh_token_never_goes_to_an_endpoint_of_another_origin
         connected(origins=(thief_origin := thief.origin,)) as (node, upstream, _, who),
     ):
         altered(upstream, METADATA, token_endpoint=f"{thief_origin}/token")  # the twin: an operator named it
-        forget_discovery(node)
-        node.clock.advance(400)
+        forget_discovery(node, upstream)
+        later(node, upstream, 400)
         with pytest.raises((UpstreamFault, ConsentNeeded)):
             await token_of(node, who)
         assert thief.calls("/token") == 1
@@ -142,13 +148,13 @@ async def test_cl_06_a_switched_issuer_gets_nothing_of_what_the_old_one_gave():
     async with upstream_server() as other, connected() as (node, upstream, _, caller):
         before = await token_of(node, caller)
         altered(upstream, PRM, authorization_servers=[other.origin])
-        forget_discovery(node)
+        forget_discovery(node, upstream)
         with pytest.raises(ConsentNeeded):
             await node.broker.headers_for(caller, NAME)
         assert other.calls("/token") == 0
         assert node.named("identity.upstream.issuer_changed") == [{"upstream": NAME, "issuer": other.origin}]
         upstream.override = lambda _path: None  # the twin: with the issuer back, so is the credential
-        forget_discovery(node)
+        forget_discovery(node, upstream)
         assert await token_of(node, caller) != before  # renewed at its own issuer, an hour later
 
 
@@ -157,14 +163,14 @@ async def test_cl_06_an_upstream_that_refuses_a_token_and_names_another_issuer_g
         (header,) = await node.broker.headers_for(caller, NAME)
         assert isinstance(header, LiveHeader)
         altered(upstream, PRM, authorization_servers=[other.origin])
-        node.clock.advance(31)
+        later(node, upstream, 31)
         challenge = f'Bearer error="invalid_token", resource_metadata="{upstream.origin}{PRM}"'
         with pytest.raises(ConsentNeeded):
             await header.renew(401, challenge)
         assert other.calls("/token") == 0
         assert upstream.calls("/token") == 1
         upstream.override = lambda _path: None  # the twin
-        node.clock.advance(31)
+        later(node, upstream, 31)
         assert await header.renew(401, challenge) is not None
         assert upstream.calls("/token") == 2
 
@@ -175,7 +181,7 @@ async def test_cl_06_other_workers_stop_presenting_a_token_of_the_old_issuer_at_
         assert await token_of(beside, caller) == await token_of(node, caller)
         altered(upstream, PRM, authorization_servers=[other.origin])
         (header,) = await node.broker.headers_for(caller, NAME)
-        node.clock.advance(31)
+        later(node, upstream, 31)
         with pytest.raises(ConsentNeeded):
             await header.renew(401, "Bearer")
         with pytest.raises(ConsentNeeded):
@@ -367,9 +373,9 @@ async def test_the_authorization_request_names_pkce_resource_and_our_own_address
 
 
 async def test_no_event_holds_a_token_a_code_or_a_verifier():
-    async with connected() as (node, _, _, caller):
+    async with connected() as (node, upstream, _, caller):
         token = await token_of(node, caller)
-        node.clock.advance(400)
+        later(node, upstream, 400)
         again = await token_of(node, caller)
         written = json.dumps(node.events)
         assert token not in written

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from firewall.core.errors import UpstreamFault
+from firewall.core.errors import ConfigFault, UpstreamFault
 from firewall.identity.upstream.discovery import Discovery
-from firewall.identity.upstream.settings import UpstreamAuth
+from firewall.identity.upstream.settings import Secret, UpstreamAuth
 from firewall.net.dial import Dialler, Fetched, Purpose
 from firewall.net.runtime import FakeClock
 from firewall.state.memory import MemoryStore
@@ -183,8 +183,31 @@ async def test_a_challenge_has_us_look_again_and_a_new_issuer_is_told():
 async def test_a_configured_issuer_is_the_only_one_that_is_asked():
     web = world()
     found = await made(web)[0].find("files", UpstreamAuth(url=URL, issuer=AS, scopes=("x",)))
-    assert (found.resource, found.scopes) == (URL, ("x",))
-    assert web.asked == [("GET", META)]
+    assert (found.resource, found.scopes) == (URL, ("a",))
+    assert found.server.issuer == AS
+    pinned = Web()
+    pinned.pages[META] = web.pages[META]
+    found = await made(pinned)[0].find("files", UpstreamAuth(url=URL, issuer=AS, resource=f"{URL}/x"))
+    assert found.resource == f"{URL}/x"
+    assert pinned.asked == [("GET", META)]
+
+
+async def test_cl_07_an_upstream_cannot_lead_us_away_from_the_issuer_that_a_secret_is_for():
+    thief = "https://thief.example"
+    web = world(issuer=thief)
+    web.pages[f"{thief}/.well-known/oauth-authorization-server"] = {
+        "issuer": thief,
+        "token_endpoint": f"{thief}/token",
+    }
+    found = await made(web)[0].find("files", UpstreamAuth(url=URL, issuer=AS))
+    assert found.server.token_endpoint == f"{AS}/token"
+    assert not any(url.startswith(thief) for _, url in web.asked)
+    without = await made(web)[0].find("files", UpstreamAuth(url=URL))  # the twin: why a secret needs an issuer
+    assert without.server.token_endpoint == f"{thief}/token"
+    with pytest.raises(ConfigFault, match="upstream_auth"):
+        UpstreamAuth(url=URL, client_id="bartizan", secret=Secret(env="S")).check("files")
+    with pytest.raises(ConfigFault, match="upstream_auth"):
+        UpstreamAuth(url=URL, ways=("client",), client_id="x", assertion=Secret(env="S")).check("files")
 
 
 async def test_another_setting_is_another_question():

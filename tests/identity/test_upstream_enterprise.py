@@ -40,6 +40,9 @@ async def test_a_persons_provider_decides_and_no_browser_is_needed(tmp_path: Pat
                 files=sign_in_to(
                     upstream,
                     ways=("id_jag",),
+                    secret=Secret(env="CLIENT_SECRET"),
+                    method="",
+                    issuer=upstream.origin,
                     scopes=("files:read",),
                     ca_file=idp.ca_file,
                     idp=idp.origin,

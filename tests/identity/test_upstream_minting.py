@@ -40,6 +40,7 @@ async def node_of(*ways: str, **auth: Any) -> AsyncIterator[tuple[Node, Issuer]]
         given: dict[str, Any] = {
             "url": URL,
             "issuer": server.origin,
+            "resource": URL,
             "network": "loopback",
             "client_id": "bartizan",
             "scopes": ("read",),
@@ -320,7 +321,9 @@ def test_client_documents_stay_small_by_groups_and_name_one_address_per_upstream
     [
         {"ways": ()},
         {"ways": ("id_jag",)},
-        {"secret": Secret(env="S")},
+        {"secret": Secret(env="S"), "issuer": "https://as.example"},
+        {"secret": Secret(env="S"), "client_id": "x"},
+        {"assertion": Secret(env="S"), "client_id": "x", "ways": ("client",)},
         {"method": "client_secret_post", "client_id": "x"},
         {"parameters": {"redirect_uri": "https://evil.example"}},
         {"parameters": {"resource": "https://other.example"}},

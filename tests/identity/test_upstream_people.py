@@ -13,7 +13,6 @@ import pytest
 from firewall.core.errors import ConsentNeeded, Unauthenticated, UpstreamFault
 from firewall.core.principal import Principal
 from firewall.identity.upstream.credentials import CredentialSettings
-from firewall.identity.upstream.settings import Secret
 from firewall.net.dial import Fetched
 from tests.support.door import PASSWORD, inputs_of
 from tests.support.upstreams import (
@@ -192,13 +191,13 @@ async def test_a_person_who_signs_in_first_comes_back_to_what_they_began():
 
 async def test_what_was_registered_dynamically_is_kept_and_used_again():
     async with upstream_server(registration=True) as upstream:
-        node = make_node(files=sign_in_to(upstream, client_id="", secret=Secret()))
+        node = make_node(files=sign_in_to(upstream, client_id="", method=""))
         async with people(node, upstream, "ada", "bob") as found:
             for person, ours, _ in found:
                 await person.connect(await link_of(node, node.caller(ours)))
                 assert await token_of(node, node.caller(ours))
             assert upstream.calls("/register") == 1
-            beside = make_node(beside=node, files=sign_in_to(upstream, client_id="", secret=Secret()))
+            beside = make_node(beside=node, files=sign_in_to(upstream, client_id="", method=""))
             assert await token_of(beside, node.caller(found[0][1]))
             assert upstream.calls("/register") == 1
             await beside.dialler.close()
@@ -206,7 +205,7 @@ async def test_what_was_registered_dynamically_is_kept_and_used_again():
 
 async def test_a_server_that_offers_nothing_is_told_by_the_name_of_the_setting_that_cures_it():
     async with upstream_server() as upstream:
-        node = make_node(files=sign_in_to(upstream, client_id="", secret=Secret()))
+        node = make_node(files=sign_in_to(upstream, client_id="", method=""))
         async with people(node, upstream, "ada") as [(ada, ours, _)]:
             page = await ada.agree(await ada.open(await link_of(node, node.caller(ours))))
             assert page.status_code == 502
@@ -217,7 +216,7 @@ async def test_a_server_that_offers_nothing_is_told_by_the_name_of_the_setting_t
 async def test_our_client_document_signs_us_in_with_keys_of_its_own():
     origin = "https://fw.example"
     async with upstream_server(cimd_hosts=("fw.example",), cimd_policy="allowlist") as upstream:
-        node = make_node(origin=origin, files=sign_in_to(upstream, client_id="", secret=Secret()))
+        node = make_node(origin=origin, files=sign_in_to(upstream, client_id="", method=""))
         async with people(node, upstream, "ada") as [(ada, ours, _)]:
             for path in ("/oauth/client.json", "/.well-known/client-jwks.json"):
                 told = await ada.ours.http.get(path)
@@ -285,7 +284,7 @@ async def test_who_comes_with_another_issuers_token_uses_what_they_connected_her
 
 async def test_a_registration_that_its_server_forgot_is_made_again_when_the_person_connects_again():
     async with upstream_server(registration=True) as upstream:
-        node = make_node(files=sign_in_to(upstream, client_id="", secret=Secret()))
+        node = make_node(files=sign_in_to(upstream, client_id="", method=""))
         async with people(node, upstream, "ada") as [(ada, ours, _)]:
             caller = node.caller(ours)
             await ada.connect(await link_of(node, caller))

@@ -28,7 +28,7 @@ from firewall.identity.people.users import User
 from firewall.identity.settings import ClientSettings, IdentitySettings, ProtectedResource
 from firewall.identity.upstream.build import UpstreamsGiven
 from firewall.identity.upstream.credentials import CredentialSettings
-from firewall.identity.upstream.settings import Secret, UpstreamAuth
+from firewall.identity.upstream.settings import UpstreamAuth
 from firewall.net.dial import Dialler
 from firewall.net.runtime import RandomIds, SystemClock
 from firewall.state.memory import MemoryStore
@@ -40,6 +40,8 @@ from tests.support.mcp import NO_TLS, served
 
 OURS = "http://127.0.0.1:8700"
 SECRET = "a-secret-of-our-client-at-that-server"
+OUR_KEY = ECKey.generate_key("P-256", private=True)
+OUR_PUBLIC = OUR_KEY.as_dict(private=False)
 PATH = "/mcp/files"
 NAME = "files"
 
@@ -168,9 +170,9 @@ async def upstream_server(*, bound: bool = False, host: str = "127.0.0.1", **cha
                 "bartizan",
                 "Our node",
                 redirect_uris=(f"{OURS}/upstream/callback/{NAME}",),
-                auth_method="client_secret_basic",
+                auth_method="private_key_jwt",
                 grant_types=("authorization_code", "refresh_token", "client_credentials"),
-                secret_sha256=_sha256(SECRET),
+                jwks={"keys": [{name: str(OUR_PUBLIC[name]) for name in ("kty", "crv", "x", "y")}]},
                 tenant="saas",
             ),
         ),
@@ -288,7 +290,7 @@ def sign_in_to(upstream: Upstream, **changes: Any) -> UpstreamAuth:
         "url": upstream.url,
         "network": "loopback",
         "client_id": "bartizan",
-        "secret": Secret(env="CLIENT_SECRET"),
+        "method": "private_key_jwt",
         "dpop": "off",  # the server behind that front door takes bearer tokens only
         **changes,
     }
@@ -329,7 +331,7 @@ def make_node(
             auths,
             {name: CredentialSettings() for name in auths} | (static or {}),
             fetcher or dialler,
-            key or ECKey.generate_key("P-256", private=True),
+            key or OUR_KEY,
             (b"m" * 32,),
             b"p" * 32,
             environment=environment if environment is not None else {"CLIENT_SECRET": SECRET},

@@ -181,12 +181,16 @@ class Discovery:
 
     async def _discover(self, auth: UpstreamAuth, told: Challenge, known: str) -> Found:
         """Return what can be found out now. known: the issuer so far, which stays one as long as it is named."""
-        if auth.issuer:
-            server = await self._server(auth.issuer, auth)
-            return Found(auth.resource or auth.url, server, auth.scopes)
+        if auth.issuer and auth.resource:
+            return Found(auth.resource, await self._server(auth.issuer, auth), auth.scopes)
         if not told.metadata_url:
             told = await self._probe(auth)
         described = await self._resource(auth, told)
+        if auth.issuer:  # whatever the upstream says about that: an operator's word is not its to change
+            server = await self._server(auth.issuer, auth)
+            if described is None:
+                return Found(auth.url, server, _told(told))
+            return Found(described.resource, server, _told(told) or described.scopes, described.dpop)
         if described is None:
             # Before 2025-06-18 an upstream was its own authorization server (MCP 2025-03-26, authorization).
             origin = parse_url(auth.url).origin

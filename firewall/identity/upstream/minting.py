@@ -176,7 +176,12 @@ class Minting:
                 fix="the person signs in again through the identity provider",
             )
         about = UpstreamAuth(
-            url=auth.idp, issuer=auth.idp, network=auth.network, ca_file=auth.ca_file, origins=auth.origins
+            url=auth.idp,
+            issuer=auth.idp,
+            resource=auth.idp,
+            network=auth.network,
+            ca_file=auth.ca_file,
+            origins=auth.origins,
         )
         idp = (await self._discovery.find("idp", about)).server
         ours = self._registrations.registered(auth.idp_client_id, auth.idp_secret, "", idp)

@@ -37,7 +37,8 @@ class UpstreamAuth:
 
     url: what we connect to; its resource identifier is derived from it unless ``resource`` is given.
     ways: which sources of a token may be used; their order is fixed (`WAYS`).
-    issuer: the authorization server; "" discovers it from the upstream (RFC 9728).
+    issuer: the authorization server; "" discovers it from the upstream (RFC 9728). Whatever could be stolen
+        (a secret, an assertion) is for a named one only.
     client_id, secret, method: of a registration made beforehand; "" for a metadata document or DCR.
     assertion: a JWT that our platform gives this workload (a projected service-account token, a JWT-SVID); the
         client way presents it as its grant (RFC 7523 §2.1) in place of client credentials.
@@ -91,6 +92,9 @@ class UpstreamAuth:
             raise ConfigFault("upstream_auth", where, fix="id_jag needs idp and idp_client_id")
         if OWN_PARAMETERS & self.parameters.keys():
             raise ConfigFault("upstream_auth", where, fix="parameters may not replace what we send ourselves")
+        if (self.secret or self.assertion) and not self.issuer:
+            # Else the upstream could name another server, and be sent what belongs to the right one (CL-07, SEP-2352).
+            raise ConfigFault("upstream_auth", where, fix="a secret or an assertion is for one issuer: set issuer")
         if self.secret and not self.client_id:
             raise ConfigFault("upstream_auth", where, fix="a secret belongs to a client_id")
         if self.assertion and not ("client" in self.ways and self.client_id):
