@@ -10,7 +10,7 @@ from firewall.identity.people.messages import message, read_post
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.second_factor import SecondFactors, app_uri
 from firewall.identity.people.sessions import LoginSession, LoginSessions
-from firewall.identity.people.sign_in import SignIn
+from firewall.identity.people.sign_in import ACCOUNT_TRIES, ACCOUNT_WINDOW_S, SignIn
 from firewall.identity.people.transactions import Transactions, check_form_token
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings
@@ -64,6 +64,9 @@ class Security:
         wait_s = self._throttle.wait_s(account, address)
         if wait_s or not self._throttle.allow("login", address, per_minute=self._settings.login_per_minute):
             return message(self._pages, "busy", 429, headers=((b"retry-after", str(wait_s or 60).encode()),))
+        # The same count as at the sign-in, from wherever: who took a session over must not guess without end here.
+        if not self._throttle.allow_within("second", account, limit=ACCOUNT_TRIES, window_s=ACCOUNT_WINDOW_S):
+            return message(self._pages, "busy", 429, headers=((b"retry-after", str(ACCOUNT_WINDOW_S).encode()),))
         if form.get("do") == "remove":
             right = self._factors.verify(user, form.get("code"))
             if right:

@@ -159,11 +159,12 @@ class SignIn:
         wait_s = parts.throttle.wait_s(name, address)
         if not allowed or wait_s:
             return self._later(wait_s)
+        # Counted before it is looked at: of guesses that come at once, no more are looked at than one by one.
+        parts.throttle.failed(name, address)
         user = await parts.users.verify(name, form.get("password"))
         if user is not None and self.ways is not None and not self.ways.permitted("", user.tenant):
             user = None  # their organisation signs in elsewhere: told like a wrong password
         if user is None:
-            parts.throttle.failed(name, address)
             parts.record("identity.login.failed", {})
             return self.page(transaction, to=to, error=_WRONG, status=403)
         parts.throttle.succeeded(name, address)
