@@ -7,7 +7,7 @@ Rules, walked in this order so that no key is touched for a token that could not
 - size, alphabet and canonical base64url first: one token has one spelling (RFC 7515 §2, §5.2);
 - ``alg`` must stand on the caller's list: ``none``, ``HS*`` and unknown names never reach a key (RFC 8725 §3.1);
 - a key in the header (``jwk jku x5u x5c``) or a ``crit`` is refused, never used (RFC 8725 §3.10);
-- a key must fit: ``use`` sig, ``alg`` equal, RSA of 2,048 bits or more;
+- a key must fit: ``use`` sig, ``alg`` equal, RSA of 2,048 to 8,192 bits;
 - times are integers; claims are compared as plain strings.
 
 joserfc does the arithmetic of signatures and nothing else here. (oauth reference §7.1 RS-01…RS-11.)
@@ -38,6 +38,7 @@ HEADER_BYTES: Final = 4096
 KID_CHARS: Final = 128
 JTI_CHARS: Final = 256
 RSA_BITS: Final = 2048
+RSA_MOST_BITS: Final = 8192  # whoever publishes a key makes us calculate with it: 16,384 bits cost 60 times as much
 CLAIM_DEPTH: Final = 16
 KEYS_PER_SET: Final = 50
 JWKS_BYTES: Final = 64 * 1024
@@ -152,7 +153,7 @@ def check_key(key: Key, alg: str) -> None:
     facts = key.dict_value
     if facts.get("use", "sig") != "sig" or facts.get("alg", alg) != alg:
         raise Malformed("jwt_key")
-    if isinstance(key, RSAKey) and key.raw_value.key_size < RSA_BITS:
+    if isinstance(key, RSAKey) and not RSA_BITS <= key.raw_value.key_size <= RSA_MOST_BITS:
         raise Malformed("jwt_key")
     if isinstance(key, ECKey) and key.curve_name != "P-256":
         raise Malformed("jwt_key")

@@ -246,15 +246,16 @@ def check_redirect_uri(uri: str) -> str:
         raise OAuthError("invalid_redirect_uri", "redirect_shape")
     if not scheme or not _SCHEME_SET.issuperset(scheme) or not scheme[0].isalpha() or scheme in FORBIDDEN_SCHEMES:
         raise OAuthError("invalid_redirect_uri", "redirect_scheme")
+    try:
+        # An app's own scheme too: every page that shows where an answer goes reads it this way (`redirect_host`).
+        parts = urlsplit(uri)
+        port_ok = scheme != "https" or parts.port is None or parts.port > 0
+    except ValueError:
+        raise OAuthError("invalid_redirect_uri", "redirect_shape") from None
     if scheme == "http":
         if _loopback_parts(uri) is None:
             raise OAuthError("invalid_redirect_uri", "redirect_scheme")
     elif scheme == "https":
-        try:
-            parts = urlsplit(uri)
-            port_ok = parts.port is None or parts.port > 0
-        except ValueError:
-            raise OAuthError("invalid_redirect_uri", "redirect_shape") from None
         if not port_ok or not parts.hostname or "@" in parts.netloc or not rest.startswith("//"):
             raise OAuthError("invalid_redirect_uri", "redirect_shape")
     elif "." not in scheme and scheme not in VENDOR_SCHEMES:

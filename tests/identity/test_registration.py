@@ -302,3 +302,12 @@ async def test_an_operator_sees_and_removes_clients_that_registered_themselves()
     with pytest.raises(Unauthenticated):
         door.verified(token)
     assert door.named("identity.client.removed") == [{"client_id": made, "method": "registration", "by": "uid:1000"}]
+
+
+@pytest.mark.parametrize("uri", ["com.example.app://[x", "com.example.app://a]b/cb"])
+async def test_as_03_a_redirect_that_no_page_could_show_is_not_registered_and_spoils_no_list(uri: str) -> None:
+    door = open_door()
+    refused = await register(door, redirect_uris=[uri])
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_redirect_uri")
+    assert (await register(door, redirect_uris=["com.example.app://a/cb"])).status_code == 201  # the twin
+    assert len(door.identity.registrations.list()) == 1

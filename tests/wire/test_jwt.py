@@ -235,6 +235,14 @@ def test_rs_05_a_key_set_that_is_not_one_is_refused(data: bytes) -> None:
         jwt.parse_jwks(data)
 
 
+@pytest.mark.parametrize(("bits", "taken"), [(2048, True), (8192, True), (8193, False), (16384, False)])
+def test_rs_05_a_key_that_costs_too_much_to_calculate_with_is_left_out(bits: int, taken: bool) -> None:
+    modulus = (1 << (bits - 1)) | 1
+    heavy = base64.urlsafe_b64encode(modulus.to_bytes((bits + 7) // 8, "big")).rstrip(b"=").decode()
+    keys = jwt.parse_jwks(jwks(public(EC, kid="a"), {"kty": "RSA", "n": heavy, "e": "AQAB", "kid": "b"}))
+    assert ("b" in keys) is taken
+
+
 def test_keys_of_other_curves_or_for_other_algorithms_are_left_out() -> None:
     curve = ECKey.generate_key("P-384", private=True)
     exchange = OKPKey.generate_key("X25519", private=True)
