@@ -602,6 +602,63 @@ async def test_a_slow_key_keeps_nobody_waiting_and_has_no_effect_before_it_held(
     assert not stream.lives(token)
 
 
+async def test_an_event_whose_key_comes_late_is_done_by_then_and_never_dropped() -> None:
+    """What was acknowledged has its effect: a slow or absent key set is no reason to forget a revocation."""
+    stream = await make_stream(jwks=None, jwks_uri=f"{ISSUER}/jwks.json")
+    fetcher = Scripted(stream.door.clock)
+    stream = await rebuilt(stream, fetcher)
+    token = await stream.token()
+    fetcher.keys = Fetched(200, {}, orjson.dumps(public_jwks(KEY)))
+    fetcher.gate.clear()  # slower than the acknowledgement may be
+    assert (await stream.push(stream.sign(stream.claims()))).status_code == 202
+    fetcher.gate.set()
+    await stream.signals.receiver.work()
+    assert not stream.lives(token)
+    assert len(fetcher.asked) == 1  # who waited no longer left the question standing
+
+
+async def test_an_event_waits_a_day_for_keys_that_nobody_can_tell_and_keeps_no_other_waiting() -> None:
+    stream = await make_stream(jwks=None, jwks_uri=f"{ISSUER}/jwks.json")
+    fetcher = Scripted(stream.door.clock)
+    stream = await rebuilt(stream, fetcher)
+    receiver, clock = stream.signals.receiver, stream.door.clock
+    token = await stream.token()
+    fetcher.keys = Fetched(503, {}, b"")
+    statuses = [(await stream.push(stream.sign(stream.claims()))).status_code for _ in range(129)]
+    assert statuses == [202] * 128 + [503]  # half of what one look takes
+    for _ in range(3):
+        assert await receiver.work() == 0
+        clock.advance(31)
+    assert stream.lives(token)
+    assert not stream.door.named("identity.signal.refused")
+    receiver.inbox.keep("acme", "idp", "other", stream.sign(stream.claims(sub_id=ADA)), verified=True)
+    assert await receiver.work() == 1
+    assert not stream.lives(token)
+    clock.advance(24 * 3600)
+    assert await receiver.work() == 128
+    assert stream.door.named("identity.signal.refused")[-1]["detail"] == "away"
+    fetcher.keys = Fetched(200, {}, orjson.dumps(public_jwks(KEY)))
+    assert (await stream.push(stream.sign(stream.claims()))).status_code == 202  # nothing is left in the counts
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        {"format": "iss_sub", "iss": ISSUER, "sub": "x" * 2048},
+        {"format": "opaque", "id": "é" * 2048},
+        {"format": "complex", "session": {"format": "opaque", "id": "s" * 2048}},
+    ],
+)
+async def test_a_subject_that_no_store_can_name_is_done_with_and_stops_nobody(subject: JSONObject) -> None:
+    stream = await make_stream()
+    token = await stream.token()
+    await stream.tell(sub_id=subject)
+    assert list(stream.signals.receiver.inbox.waiting("acme")) == []
+    assert stream.lives(token)
+    await stream.tell()
+    assert not stream.lives(token)
+
+
 @pytest.mark.parametrize("jwks", [{"keys": []}, {"keys": [{"kty": "oct", "k": "AAAA"}]}, "x"])
 def test_keys_that_are_none_are_refused_at_start(jwks: JSON) -> None:
     with pytest.raises(ConfigFault):

@@ -22,18 +22,20 @@ KEPT_S: Final = 24 * 3600
 CLAIM_S: Final = 20
 AT_ONCE: Final = 256
 COUNT: Final = "count"
+UNVERIFIED: Final = "unverified"
 _SETS: Final = "set/"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One SET that waits. verified: its signature held when it was taken."""
+    """One SET that waits. verified: its signature held when it was taken. kept_us: since when, Unix microseconds."""
 
     tenant: str
     key: str
     transmitter: str
     token: bytes
     verified: bool
+    kept_us: int
 
 
 class Inbox:
@@ -50,16 +52,26 @@ class Inbox:
         key = key_of(transmitter, jti)
         if self._done.get(tenant, key) is not None:
             return False
-        if not self._sets.add(tenant, COUNT, 1, ceiling=WAITING):
-            raise StateUnavailable("too many events wait")
-        value = records.encode({"by": transmitter, "set": token.decode("ascii"), "verified": verified})
-        expires_us = self._clock.now_us() + KEPT_S * SECOND_US
+        counts = (COUNT,) if verified else (COUNT, UNVERIFIED)
+        for at, count in enumerate(counts):
+            if not self._sets.add(tenant, count, 1, ceiling=_ceiling(count)):
+                self._count_down(tenant, counts[:at])
+                raise StateUnavailable("too many events wait")
+        kept_us = self._clock.now_us()
+        value = records.encode(
+            {"by": transmitter, "set": token.decode("ascii"), "verified": verified, "kept_us": kept_us}
+        )
         try:
-            self._sets.put(tenant, _SETS + key, value, expires_us=expires_us, if_version=0)
+            # Without an end: one that vanished by itself would stay in the count for ever.
+            self._sets.put(tenant, _SETS + key, value, if_version=0)
         except Conflict:
-            self._sets.add(tenant, COUNT, -1, ceiling=WAITING)
+            self._count_down(tenant, counts)
             return False
         return True
+
+    def is_old(self, one: Waiting) -> bool:
+        """Return whether a SET has waited for longer than anything should."""
+        return self._clock.now_us() >= one.kept_us + KEPT_S * SECOND_US
 
     def waiting(self, tenant: str) -> Iterator[Waiting]:
         """Yield what waits, as many as one look takes."""
@@ -71,6 +83,7 @@ class Inbox:
                 records.text(value, "by"),
                 records.text(value, "set").encode(),
                 value.get("verified") is True,
+                records.number(value, "kept_us"),
             )
 
     def claim(self, tenant: str, key: str) -> bool:
@@ -85,13 +98,24 @@ class Inbox:
     def finish(self, tenant: str, key: str, *, remember_s: int) -> None:
         """Burn a SET that was done, and drop it. remember_s: for as long as it could be sent again."""
         self._done.put(tenant, key, b"", expires_us=self._clock.now_us() + remember_s * SECOND_US)
-        if self._sets.delete(tenant, _SETS + key):
-            self._sets.add(tenant, COUNT, -1, ceiling=WAITING)
+        entry = self._sets.get(tenant, _SETS + key)
+        if entry is not None and self._sets.delete(tenant, _SETS + key):
+            verified = records.decode(entry.value).get("verified") is True
+            self._count_down(tenant, (COUNT,) if verified else (COUNT, UNVERIFIED))
         self._claims.delete(tenant, key)
 
     def release(self, tenant: str, key: str) -> None:
         """Let it be tried again."""
         self._claims.delete(tenant, key)
+
+    def _count_down(self, tenant: str, counts: tuple[str, ...]) -> None:
+        for count in counts:
+            self._sets.add(tenant, count, -1, ceiling=_ceiling(count))
+
+
+def _ceiling(count: str) -> int:
+    """Return how many may wait. Those that wait for a key never fill a whole look: the others are always reached."""
+    return WAITING if count == COUNT else AT_ONCE // 2
 
 
 def key_of(transmitter: str, jti: str) -> str:

@@ -4,7 +4,7 @@
                                                            └──▶ whose? ──▶ effects ──▶ recorded ──▶ burnt
 
 A key that has to be fetched first keeps no transmitter waiting: its event is kept unverified, and has no effect
-before its signature held.
+before its signature held. While nobody can tell whether it holds, the event waits, for a day.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from firewall.core.errors import BartizanError
+from firewall.core.errors import BartizanError, Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Clock, Store
 from firewall.identity.oidc.provider import ProviderFetcher
@@ -28,7 +28,7 @@ from firewall.identity.ssf.effects import effect_of, short_name
 from firewall.identity.ssf.event import InvalidSet, SecurityEvent
 from firewall.identity.ssf.health import Heard, StreamHealth
 from firewall.identity.ssf.inbox import Inbox, Waiting, key_of
-from firewall.identity.ssf.keys import TransmitterKeys
+from firewall.identity.ssf.keys import KeysAway, TransmitterKeys
 from firewall.identity.ssf.settings import Transmitter
 from firewall.identity.ssf.subjects import Meant, Subjects
 from firewall.identity.standing import Standing
@@ -79,9 +79,7 @@ class Receiver:
                 raise InvalidSet("invalid_request", "jti of the delivery")
             verified = await self._verified(transmitter, unchecked)
         except InvalidSet as error:
-            self._parts.record(
-                "identity.signal.refused", {"transmitter": transmitter.name, "code": error.err, "detail": error.detail}
-            )
+            self._refused(transmitter, error.err, error.detail)
             raise
         fresh = self.inbox.keep(transmitter.tenant, transmitter.name, event.jti, token, verified=verified)
         self.health.heard(transmitter)
@@ -97,7 +95,7 @@ class Receiver:
             try:
                 async with asyncio.timeout(KEY_WAIT_S):
                     key = await keys.find(unchecked.kid)
-            except TimeoutError:
+            except (TimeoutError, KeysAway):
                 return False
         sets.verify(unchecked, key)
         return True
@@ -129,7 +127,8 @@ class Receiver:
 
     async def work(self) -> int:
         """Do everything that waits and that no other worker holds; return how many. Raises StateUnavailable."""
-        done, failed = 0, None
+        done = 0
+        failed: Exception | None = None
         for tenant in {t.tenant for t in self.transmitters.values()}:
             for one in self.inbox.waiting(tenant):
                 if not self.inbox.claim(tenant, one.key):
@@ -137,11 +136,14 @@ class Receiver:
                 try:
                     await self._do(one)
                     done += 1
-                except BaseException as error:
+                except KeysAway:
                     self.inbox.release(tenant, one.key)
-                    if not isinstance(error, BartizanError):
-                        raise
-                    failed = error  # the others need not wait for it
+                except Exception as error:  # noqa: BLE001  raised below: the others need not wait for it
+                    self.inbox.release(tenant, one.key)
+                    failed = error
+                except BaseException:
+                    self.inbox.release(tenant, one.key)
+                    raise
         if failed is not None:
             raise failed
         return done
@@ -158,10 +160,19 @@ class Receiver:
             if not one.verified:
                 sets.verify(unchecked, await self._keys[transmitter.name].find(unchecked.kid))
             self._apply(transmitter, event)
+        except KeysAway:
+            if not self.inbox.is_old(one):
+                raise
+            self._refused(transmitter, "invalid_key", "away")
         except InvalidSet as error:
-            facts: JSONObject = {"transmitter": transmitter.name, "code": error.err, "detail": error.detail}
-            self._parts.record("identity.signal.refused", facts)
+            self._refused(transmitter, error.err, error.detail)
+        except Malformed as error:  # it will never be done: what waits behind it must not wait with it
+            self._refused(transmitter, "invalid_request", error.code)
         self.inbox.finish(one.tenant, one.key, remember_s=2 * transmitter.window_s + 3600)
+
+    def _refused(self, transmitter: Transmitter, code: str, detail: str) -> None:
+        facts: JSONObject = {"transmitter": transmitter.name, "code": code, "detail": detail}
+        self._parts.record("identity.signal.refused", facts)
 
     def _read(self, transmitter: Transmitter, unchecked: jwt.UncheckedJWT) -> SecurityEvent:
         issued = unchecked.claims.get("iat")

@@ -13,6 +13,7 @@ from typing import Final
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity import standing
+from firewall.identity.issuers.claims import NAME_CHARS
 from firewall.identity.oidc.provider_sessions import ProviderSessions
 from firewall.identity.people.links import Links
 from firewall.identity.people.users import Users
@@ -75,7 +76,8 @@ class Subjects:
         if not sub:
             return
         for issuer in _issuers(transmitter):
-            meant.names[standing.person(issuer, sub)] = None
+            if len(sub) <= NAME_CHARS:  # no token that we take says a longer one
+                meant.names[standing.person(issuer, sub)] = None
             account = self._links.account(transmitter.tenant, issuer, sub)
             if account:
                 meant.accounts[account] = None
@@ -85,7 +87,8 @@ class Subjects:
         if not sid:
             return
         for issuer in _issuers(transmitter):
-            meant.names[standing.session(sid, issuer)] = None
+            if len(sid) <= NAME_CHARS:
+                meant.names[standing.session(sid, issuer)] = None
             account = self._sessions.account(transmitter.tenant, issuer, sid)
             if account:
                 meant.accounts[account] = None
