@@ -679,6 +679,22 @@ async def test_an_opaque_token_is_only_as_good_as_its_answer(change: dict[str, A
     await direct.refused("good")
 
 
+@pytest.mark.parametrize("silent", [(), ("iat",), ("iat", "exp")])
+async def test_an_ending_is_not_outlived_by_an_answer_that_does_not_say_when_the_token_was_issued(
+    silent: tuple[str, ...],
+) -> None:
+    direct = opaque()
+    for name in silent:
+        del direct.provider.tokens["good"][name]
+    assert await direct.admit("good")
+    direct.door.clock.advance(5)
+    assert await direct.admit("good")
+    direct.door.identity.grants.standing.end(NODE, standing.person(CORP, "00u1"))
+    for _ in range(3):
+        assert await direct.refused("good") == "ended"
+        direct.door.clock.advance(31)
+
+
 async def test_questions_are_bounded_and_an_issuer_that_is_away_lets_nobody_in() -> None:
     direct = opaque()
     direct.provider.hangs = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from firewall.core.errors import ConfigFault, Malformed
@@ -120,7 +121,12 @@ class ForeignTokens:
         expires = claims.get("exp", now_s + profile.max_age_s)
         issued = claims.get("iat", now_s)
         whole: JSONObject = {**claims, "iss": profile.issuer, "exp": expires, "iat": issued}
-        return self._checked(whole, profile, resource, now_s, token, until_us)
+        verified = self._checked(whole, profile, resource, now_s, token, until_us)
+        if "iat" in claims:
+            return verified
+        # Who does not say when is taken for as old as a token may be: an ending must not be outlived by not saying.
+        ends_s = verified.principal.expires_at
+        return replace(verified, issued_s=ends_s - profile.max_age_s if "exp" in claims else 0)
 
     def _checked(
         self,
