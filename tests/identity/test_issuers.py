@@ -16,6 +16,7 @@ from joserfc.jwk import ECKey, RSAKey
 from firewall.core.action import Headers
 from firewall.core.errors import ConfigFault, Malformed, Unauthenticated, UpstreamFault
 from firewall.core.principal import Actor, Principal
+from firewall.enforce.kill_switch import KillSwitch
 from firewall.identity import standing
 from firewall.identity.issuers import claims as reading
 from firewall.identity.issuers.direct import DirectGiven, build_direct
@@ -620,6 +621,24 @@ async def test_one_token_of_another_issuer_can_be_revoked() -> None:
     direct.door.identity.grants.revoke("acme", found.subject, found.grant_id, reason="test")
     assert await direct.refused(token) == "grant_revoked"
     assert await direct.admit(other)
+
+
+async def test_actors_of_another_issuer_are_never_clients_or_people_of_ours() -> None:
+    direct = Direct()
+    act = {"sub": "svc-batch", "sub_type": "user", "act": {"sub": "relay", "sub_type": "service"}}
+    found = await direct.admit(direct.token(act=act))
+    assert found.chain == (
+        Actor("corp|00u1", "user"),
+        Actor("corp|relay", "service"),
+        Actor("corp|svc-batch", "agent"),
+    )
+    kill = KillSwitch(direct.door.store.collection("kill"), direct.door.marks, direct.door.clock)
+    kill.pull("acme", "client", "svc-batch", by="ann")
+    assert not kill.stopped(found)
+    kill.pull("acme", "client", "corp|relay", by="ann")
+    assert kill.stopped(found)
+    for sub in ("x" * 513, "a\nb", "\u202e"):
+        assert await direct.refused(direct.token(act={"sub": sub})) == "jwt_claims act"
 
 
 # -- tokens that only their issuer can read ----------------------------------------------------------------------

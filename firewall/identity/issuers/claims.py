@@ -76,7 +76,7 @@ def principal_of(
         client_id=f"{profile.name}|{client}" if client else profile.name,
         scopes=_scopes(claims, profile, known),
         audience=resource,
-        chain=chain_from_act(Actor(named, kind), claims.get("act")),
+        chain=_chain(Actor(named, kind), claims.get("act"), profile),
         expires_at=expires,
         kind=kind,
         auth_method="oauth",
@@ -99,6 +99,15 @@ def confirmation(claims: Mapping[str, JSON]) -> str:
     if not isinstance(thumbprint, str) or len(thumbprint) != 43:
         raise Malformed("jwt_claims", "cnf")
     return thumbprint
+
+
+def _chain(subject: Actor, act: JSON, profile: IssuerProfile) -> tuple[Actor, ...]:
+    """Return who acted: theirs, and never people. A stop of a client finds them by the name that clients have here."""
+    _, *actors = chain_from_act(subject, act)
+    named = (
+        Actor(f"{profile.name}|{_text(a.sub, 'act')}", "service" if a.type == "service" else "agent") for a in actors
+    )
+    return (subject, *named)
 
 
 def _client(claims: Mapping[str, JSON], profile: IssuerProfile) -> str:
