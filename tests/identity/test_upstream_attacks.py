@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firewall.core.errors import ConsentNeeded, StateUnavailable, UpstreamFault
+from firewall.core.errors import AuditUnavailable, ConsentNeeded, StateUnavailable, UpstreamFault
 from firewall.core.principal import Principal
 from firewall.identity.people.users import User
 from firewall.identity.upstream import grants as grants_module
@@ -394,3 +394,19 @@ async def test_no_event_holds_a_token_a_code_or_a_verifier():
 
 def test_a_secret_is_not_part_of_a_setting():
     assert "CLIENT" in repr(Secret(env="CLIENT_SECRET"))
+
+
+async def test_op_06_where_no_record_can_be_written_no_access_is_kept():
+    async with two() as (node, _, ada, _bob, ours, _other):
+        back = await ada.allow(await started(ada, node, node.caller(ours)))
+
+        class Full(list):  # type: ignore[type-arg]
+            def append(self, _event: object) -> None:
+                raise AuditUnavailable("audit_unavailable")
+
+        kept, node.events = node.events, Full()
+        assert (await ada.ours.get(back)).status_code == 503
+        node.events = kept
+        assert not list(node.store.collection("upstream_grants").scan("acme"))
+        again = await ada.allow(await started(ada, node, node.caller(ours)))
+        assert (await ada.ours.get(again)).status_code == 200  # the twin

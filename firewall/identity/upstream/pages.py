@@ -223,6 +223,8 @@ class ConnectPages:
             return self._say("refused", 403, headers)
         except UpstreamFault as error:
             return self._unavailable(name, error, headers)
+        # First the record: where none can be written, nothing is kept (OP-06).
+        self._note("identity.upstream.linked", session, name, issuer=leg.place.issuer)
         now_us = parts.clock.now_us()
         parts.grants.link(
             UpstreamGrant(
@@ -237,7 +239,6 @@ class ConnectPages:
                 reply.token_type,
             )
         )
-        self._note("identity.upstream.linked", session, name, issuer=leg.place.issuer)
         return self._say("connected", 200, headers)
 
     # -- inside ----------------------------------------------------------------------------------------------
