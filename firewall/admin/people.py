@@ -10,6 +10,7 @@ from firewall.admin.caller import Caller, Refused
 from firewall.admin.parts import AdminParts
 from firewall.admin.rights import known
 from firewall.core.errors import Malformed
+from firewall.identity.people.sign_in import ACCOUNT_TRIES, ACCOUNT_WINDOW_S
 from firewall.identity.people.users import User
 from firewall.identity.throttle import Throttle
 
@@ -46,21 +47,29 @@ async def proved(parts: AdminParts, throttle: Throttle, typed: Typed, address: s
     allowed = throttle.allow("admin_sign_in", address, per_minute=parts.settings.sign_in_per_minute)
     if not allowed or throttle.wait_s(f"admin:{name}", address) > 0:
         raise Malformed("sign_in_busy")
+    # Counted before it is looked at: of guesses that come at once, no more are looked at than one by one.
+    throttle.failed(f"admin:{name}", address)
     user = await identity.users.verify(name, typed.password)
     ways = identity.sign_in.ways
     if user is not None and (
         not known(user.roles)
         or (subject and user.subject != subject)
         or (ways is not None and not ways.permitted("", user.tenant))
-        or (identity.factors.enrolled(user) and not identity.factors.verify(user, typed.code))
+        or (identity.factors.enrolled(user) and not _second(parts, throttle, user, typed.code))
     ):
         user = None
     if user is None:
-        throttle.failed(f"admin:{name}", address)
         parts.audit.append({"kind": "auth", "event": "admin.sign_in.refused"})
         raise Malformed("sign_in_failed")
     throttle.succeeded(f"admin:{name}", address)
     return user
+
+
+def _second(parts: AdminParts, throttle: Throttle, user: User, code: str) -> bool:
+    """Return whether the code fits, within the tries of the account from all addresses together."""
+    account = f"second\0{user.tenant}\0{user.subject}"
+    within = throttle.allow_within("second", account, limit=ACCOUNT_TRIES, window_s=ACCOUNT_WINDOW_S)
+    return within and parts.identity.factors.verify(user, code)
 
 
 async def known_person(parts: AdminParts, throttle: Throttle, person: Person) -> Caller:

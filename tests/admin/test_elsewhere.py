@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from firewall.identity.people.sign_in import ACCOUNT_TRIES, ACCOUNT_WINDOW_S
 from tests.admin.rig import OWN, TENANT, Browser, Room, make_room
 from tests.support.door import PASSWORD
 from tests.support.idp import Stage, corp, make_stage
@@ -272,3 +273,22 @@ async def test_a_second_factor_that_is_enrolled_counts_at_the_console_too(room: 
         clock.advance(60)
         code = code_of(secret, clock.now_us() // 1_000_000)
         assert (await enter("/confirm", csrf=csrf, then="/", code=code)).status_code == 303
+
+
+async def test_as_19_codes_are_guessed_no_faster_from_many_addresses(room: Room) -> None:
+    identity, clock = room.door.identity, room.door.clock
+    user = await identity.users.create("ada", PASSWORD, tenant=TENANT, roles=("operator",))
+    secret = identity.factors.offer(user)
+    assert identity.factors.confirm(user, code_of(secret, clock.now_us() // 1_000_000))
+    clock.advance(60)
+
+    async def enter(address: str, code: str) -> int:
+        async with room.http(address) as http:
+            data = {"username": "ada", "password": PASSWORD, "code": code}
+            return (await http.post("/sign-in", data=data, headers=OWN)).status_code
+
+    for n in range(ACCOUNT_TRIES):
+        assert await enter(f"198.51.100.{n}", "000000") == 403
+    assert await enter("198.51.100.200", code_of(secret, clock.now_us() // 1_000_000)) == 403
+    clock.advance(ACCOUNT_WINDOW_S)
+    assert await enter("198.51.100.200", code_of(secret, clock.now_us() // 1_000_000)) == 303
