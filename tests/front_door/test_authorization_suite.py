@@ -37,7 +37,8 @@ async def run(suite: Path, here: Visit, *options: str) -> tuple[str, int]:
     """Run the suite; be the person where it prints an address to open. Return what it said, and its exit code."""
     process = await asyncio.create_subprocess_exec(
         node(),
-        *(suite, "authorization", "--url", here.wall.url, *options),
+        suite,
+        *("authorization", "--url", here.wall.url, *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

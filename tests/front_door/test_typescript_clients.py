@@ -16,7 +16,7 @@ pytest.importorskip("selenium", reason="not installed: requirements/install.sh c
 
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from tests.front_door.npm_packages import INSTALL_S, node, packages
+from tests.front_door.npm_packages import node, packages
 from tests.front_door.pages_house import Callback
 from tests.front_door.visit import Visit, pass_time, visit
 from tests.support.door import CIMD_URL
@@ -26,7 +26,11 @@ pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60)]
 WANTED = {"@modelcontextprotocol/client": "2.4.0", "@modelcontextprotocol/sdk": "1.32.2"}
 STEP_S = 30
 LATER_S = 301  # one second more than an access token lives
-KINDS: dict[str, dict[str, str]] = {"document": {"document": CIMD_URL}, "registered": {"clientId": "desk"}, "registers": {}}
+KINDS: dict[str, dict[str, str]] = {
+    "document": {"document": CIMD_URL},
+    "registered": {"clientId": "desk"},
+    "registers": {},
+}
 CLIENT_IDS = {"document": CIMD_URL, "registered": "desk", "registers": "dcr_"}
 
 
