@@ -118,7 +118,8 @@ class AccountsDesk:
         Raises Malformed("user_unknown"), Refused("role").
         """
         user = self.user(caller, name)
-        self._weighty(caller, set(roles) - set(user.roles))
+        # Whoever was put out comes back by this too: then every role counts as given anew.
+        self._weighty(caller, roles if user.disabled else set(roles) - set(user.roles))
         self._record(caller, "user.set", user.subject, " ".join(roles))
         return self._parts.identity.users.update(user.tenant, user.subject, roles=roles, scopes=scopes)
 

@@ -138,8 +138,8 @@ async def decisions(
     upstream: str = "",
     subject: str = "",
     rule: str = "",
-    since: Annotated[int, Query(ge=0)] = 0,
-    until: Annotated[int, Query(ge=0)] = LATEST_US,
+    since: Annotated[int, Query(ge=0, le=LATEST_US)] = 0,
+    until: Annotated[int, Query(ge=0, le=LATEST_US)] = LATEST_US,
     limit: Annotated[int, Query(ge=1, le=MOST)] = PAGE,
 ) -> Response:
     """Return decisions, newest first."""

@@ -128,7 +128,7 @@ async def live(
     upstream: str = "",
     subject: str = "",
     rule: str = "",
-    until: Annotated[int, Query(ge=0)] = LATEST_US,
+    until: Annotated[int, Query(ge=0, le=LATEST_US)] = LATEST_US,
 ) -> Response:
     """Show decisions, newest first; the script keeps the list fresh, the page works without it."""
     reader: Decisions = request.app.state.decisions

@@ -85,11 +85,14 @@ class Office:
         return Parked(approval)
 
     def _founding(self, caller: Caller, act: str) -> bool:
-        """Return whether the owner makes people while nobody is there who could agree: somebody must be the first."""
+        """Return whether the owner makes people while there is no approver yet: somebody must be the first.
+
+        A disabled one counts, or else whoever disables the last one has nobody to ask.
+        """
         if caller.role != "owner" or act != "users.admin":
             return False
         people = self._parts.identity.users.list(caller.tenant)
-        return not any("approver" in user.roles and not user.disabled for user in people)
+        return not any("approver" in user.roles for user in people)
 
     async def approve(self, caller: Caller, approval_id: str, digest: str) -> Approval:
         """Agree as a second person, and do what was asked. Returns the request, done or failed.

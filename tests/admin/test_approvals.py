@@ -351,6 +351,29 @@ async def test_the_owner_makes_the_first_approver_alone_and_no_second_one(four: 
     assert (await admin.api("users", body)).status_code == 202
 
 
+async def test_whoever_disables_the_last_approver_makes_no_other_one_alone(four: Room) -> None:
+    async with four.owner() as owner:
+        for name, status in (("grace", 201), ("hedy", 202)):
+            person = {"name": name, "password": PASSWORD, "roles": ["approver"]}
+            assert (await owner.post("/api/v1/users", json=person)).status_code == status
+            await owner.post("/api/v1/users/grace/disable")
+
+
+@pytest.mark.parametrize("role", ["approver", "admin"])
+async def test_one_administrator_alone_lets_nobody_with_weight_in_again(room: Room, role: str) -> None:
+    admin = await room.person("admin", "ann")
+    await room.person(role, "bob")
+    assert (await admin.api("users/bob/disable")).status_code == 200
+    again = {"roles": [role], "scopes": []}
+    for path, body in (("users/bob/enable", None), ("users/bob/set", again)):
+        assert (await admin.api(path, body)).json()["error"] == "role"
+    bob = next(u for u in room.parts.identity.users.list(TENANT) if u.name == "bob")
+    assert bob.disabled
+    assert (await admin.api("users/bob/set", {"roles": ["viewer"], "scopes": []})).status_code == 200  # no weight
+    async with room.owner() as owner:
+        assert (await owner.post("/api/v1/users/bob/set", json=again)).status_code == 200
+
+
 async def test_one_administrator_alone_makes_no_approver(room: Room) -> None:
     admin = await room.person("admin", "ann")
     await room.person("viewer", "eve")
