@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -30,6 +32,7 @@ from tests.front_door.visit import NAME, AtTheProvider, Visit, pass_time, visit
 from tests.identity.test_flow import KeptTokens
 from tests.support.composed import free_port
 from tests.support.door import CIMD_URL
+from tests.support.world import world
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60)]
 
@@ -127,6 +130,54 @@ async def test_the_sdk_client_lives_through_a_tokens_whole_life(
             assert len(here.upstreams.calls("mcp", "demo")) == 4
 
 
+@contextlib.asynccontextmanager
+async def connected(desktop: Desktop) -> AsyncIterator[Client]:
+    """Connect with what a program keeps."""
+    async with (
+        httpx2.AsyncClient(auth=desktop.auth, timeout=30) as http,
+        Client(streamable_http_client(desktop.here.server, http_client=http), cache=None) as session,
+    ):
+        yield session
+
+
+async def test_two_windows_of_one_program_refresh_at_once_and_nobody_is_asked(
+    tmp_path: Path, chrome: WebDriver, client: Callback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both hold the same refresh token, which serves once: the later one gets the same successor, not a new login."""
+    async with visit(tmp_path / "state", chrome) as here:
+        first, second = Desktop(here, client, "document"), Desktop(here, client, "document")
+        second.kept = first.kept
+        second.auth.context.storage = first.kept
+        async with connected(first) as one, connected(second) as other:
+            pass_time(monkeypatch, LATER_S)
+            second.auth.context.token_expiry_time = first.auth.context.token_expiry_time
+            results = await asyncio.gather(*(session.call_tool("echo", {"text": "x"}) for session in (one, other)))
+        assert [result.is_error for result in results] == [False, False]
+        assert len(here.walks) == 1
+        renewed = {desktop.auth.context.current_tokens.refresh_token for desktop in (first, second)}  # type: ignore[union-attr]
+        assert len(renewed) == 1
+
+
+async def test_a_program_goes_on_with_what_it_keeps_when_the_firewall_was_restarted(
+    tmp_path: Path, chrome: WebDriver, client: Callback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    async with world() as upstreams:
+        async with visit(tmp_path / "state", chrome, port=port, behind=upstreams) as here:
+            before = Desktop(here, client, "registers")
+            async with connected(before) as session:
+                assert await names(session) == {"echo"}
+        async with visit(tmp_path / "state", chrome, port=port, behind=upstreams, people=False) as here:
+            after = Desktop(here, client, "registers")
+            after.auth.context.storage = after.kept = before.kept
+            async with connected(after) as session:
+                assert not (await session.call_tool("echo", {"text": "x"})).is_error
+                pass_time(monkeypatch, LATER_S)
+                after.auth.context.token_expiry_time = time.time() - 1
+                assert not (await session.call_tool("echo", {"text": "y"})).is_error
+            assert here.walks == [], "the old token, then its refresh token; no person"
+
+
 class InTheBrowser(OAuth):
     """FastMCP's own login with its own callback server; only the browser that it opens is ours."""
 
@@ -155,13 +206,13 @@ FASTMCP: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore:Using in-memory token storage")
-@pytest.mark.parametrize("kind", list(FASTMCP))
-async def test_fastmcp_signs_in_over_its_own_callback_server_and_asks_for_more(
-    kind: str, tmp_path: Path, chrome: WebDriver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "mode"), [("document", "auto"), ("registered", "legacy"), ("registers", "auto")])
+async def test_fastmcp_signs_in_over_its_own_callback_server_and_lives_through_a_tokens_whole_life(
+    kind: str, mode: Any, tmp_path: Path, chrome: WebDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with visit(tmp_path / "state", chrome) as here:
         auth = InTheBrowser(here, **FASTMCP[kind])
-        async with fastmcp.Client(here.server, auth=auth) as session:
+        async with fastmcp.Client(here.server, auth=auth, mode=mode) as session:
             assert [tool.name for tool in await session.list_tools()] == ["echo"]
             assert (await auth.ended()).startswith("http://localhost:")
             assert here.walks == [["password", "allow"]]
@@ -171,7 +222,10 @@ async def test_fastmcp_signs_in_over_its_own_callback_server_and_asks_for_more(
             assert len(auth.went) == 1
             assert not (await session.call_tool("put", {"text": "z"})).is_error
             assert here.walks[1:] == [["allow"]]
-            assert len(here.upstreams.calls("mcp", "demo")) == 3
+            await here.end_connections()
+            assert not (await session.call_tool("echo", {"text": "again"})).is_error
+            assert len(auth.went) == 3
+            assert len(here.upstreams.calls("mcp", "demo")) == 4
         client = parse_qs(urlsplit(auth.went[0]).query)["client_id"][0]
         assert client.startswith(CLIENT_IDS[kind])
 

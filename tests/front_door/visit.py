@@ -113,13 +113,20 @@ class Visit:
 
 @contextlib.asynccontextmanager
 async def visit(
-    state: Path, chrome: WebDriver, *, port: int = 0, people: bool = True, **identity: Any
+    state: Path,
+    chrome: WebDriver,
+    *,
+    port: int = 0,
+    people: bool = True,
+    behind: World | None = None,
+    **identity: Any,
 ) -> AsyncIterator[Visit]:
     """Run a firewall whose door knows one person and every kind of client.
 
-    port: where it listens, 0 for anywhere. people: whether the person has a password. identity: changes of that section.
+    port: where it listens, 0 for anywhere. people: whether to make an account with a password. behind: its upstreams,
+    if they are there already. identity: changes of that section.
     """
-    async with world() as upstreams:
+    async with contextlib.nullcontext(behind) if behind else world() as upstreams:
         demo = {"url": upstreams.add_mcp("demo", tools=TOOLS), "network": "loopback", "tools": EFFECTS}
         config = settings(state, mcp={"demo": {**demo, "trust": "trusted"}})
         if port:
