@@ -160,6 +160,12 @@ def test_the_url_may_be_spelt_as_its_rfc_allows(htu: str) -> None:
     assert verified(verifier(clock), made(clock, htu=htu))
 
 
+def test_rs_13_a_url_that_cannot_be_read_equals_no_other_one() -> None:
+    clock = FakeClock()
+    proof = made(clock, htu="https://a@b.example/mcp/time")
+    assert refused(proof, clock, path="@b.example/mcp/time") == "dpop_url"
+
+
 def test_rs_13_another_key_than_the_one_in_the_header_signed_nothing() -> None:
     clock = FakeClock()
     assert refused(made(clock, key=ECKey.generate_key("P-256", private=True)), clock) == "dpop_signature"

@@ -796,6 +796,10 @@ def profile(**changes: Any) -> Callable[[], IssuerProfile]:
 @pytest.mark.parametrize(
     "wrong",
     [
+        profile(name="corp|x"),
+        profile(name=""),
+        profile(name="a\nb"),
+        profile(name="c" * 41),
         profile(issuer="http://idp.corp.example"),
         profile(issuer="https://user@idp.corp.example"),
         profile(jwks_uri="http://127.0.0.1/jwks"),

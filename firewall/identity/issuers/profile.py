@@ -15,6 +15,8 @@ from firewall.net.address import Network
 from firewall.wire import jwt, strict_json
 
 LONGEST_TOKEN_S: Final = 24 * 3600
+NAME_CHARS: Final = 40
+MARK: Final = "|"  # between the name and what the issuer says; in a name it would make two issuers' people one
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class IssuerProfile:
     def __post_init__(self) -> None:
         """Raise ConfigFault for a profile that could not work, or not safely."""
         where = f"issuer {self.name!r}"
+        if not self.name.isprintable() or not 0 < len(self.name) <= NAME_CHARS or MARK in self.name:
+            raise ConfigFault("issuer_name", where, fix=f"at most {NAME_CHARS} printable characters without {MARK}")
         for url in (self.issuer, self.introspection_url if self.kind == "opaque" else self.jwks_uri or self.issuer):
             check_url(url, self.network, where)
         if not self.algorithms or not set(self.algorithms) <= set(jwt.ALGORITHMS):

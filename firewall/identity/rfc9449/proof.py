@@ -148,7 +148,8 @@ def _same_url(told: JSON, url: str) -> bool:
     if not isinstance(told, str) or not url:
         return False
     told = told.partition("#")[0].partition("?")[0]
-    return told == url or _normal(told) == _normal(url)
+    plain = _normal(url)
+    return told == url or (bool(plain) and _normal(told) == plain)
 
 
 def _normal(url: str) -> str:
