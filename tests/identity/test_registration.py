@@ -311,3 +311,39 @@ async def test_as_03_a_redirect_that_no_page_could_show_is_not_registered_and_sp
     assert (refused.status_code, refused.json()["error"]) == (400, "invalid_redirect_uri")
     assert (await register(door, redirect_uris=["com.example.app://a/cb"])).status_code == 201  # the twin
     assert len(door.identity.registrations.list()) == 1
+
+
+ASTRAY = {"response_type": "x", "scope": "none:such", "resource": "https://elsewhere.example/", "prompt": "none"}
+
+
+@pytest.mark.parametrize(("name", "value"), ASTRAY.items())
+async def test_as_01_nobody_is_sent_to_a_strangers_web_site_for_a_mistake_in_the_request(name: str, value: str) -> None:
+    door = open_door()
+    client_id = (await register(door, **{"redirect_uris": ["https://site.example/cb"]})).json()["client_id"]
+    query = authorize_query(client_id=client_id, redirect_uri="https://site.example/cb", **{name: value})
+    async with door.http() as http:
+        shown = await Browser(http).open(query, site="cross-site")
+    assert (shown.status_code, shown.headers.get("location")) == (400, None)
+
+
+@pytest.mark.parametrize(("name", "value"), ASTRAY.items())
+async def test_as_08_its_own_computer_or_an_operators_client_is_told(name: str, value: str) -> None:
+    door = open_door()
+    client_id = (await register(door)).json()["client_id"]
+    async with door.http() as http:
+        for client, redirect in ((client_id, CALLBACK), ("tool", "https://tool.example/cb")):
+            query = authorize_query(client_id=client, redirect_uri=redirect, **{name: value})
+            told = await Browser(http).open(query, site="cross-site")
+            assert told.headers["location"].startswith(f"{redirect}?error="), redirect
+
+
+async def test_as_18_somebody_who_is_signed_in_goes_back_to_a_strangers_web_site() -> None:
+    door = open_door()
+    await door.user()
+    client_id = (await register(door, **{"redirect_uris": ["https://site.example/cb"]})).json()["client_id"]
+    query = authorize_query(client_id=client_id, redirect_uri="https://site.example/cb", prompt="none")
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        told = await browser.open(query)
+    assert "error=consent_required" in told.headers["location"]

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from firewall.core.action import Headers
 from firewall.core.bounds import METADATA_BYTES
@@ -125,6 +126,10 @@ class ClientDocuments:
             if kept is None or not good or error.code == "cimd_refused":
                 raise
             return kept.document  # a failing host, or a flood of others, ends nobody's session
+
+    def listed(self, url: str) -> bool:
+        """Return whether an operator listed the host of a client id URL, or wrote its document down."""
+        return url in self._pinned or self.trust.lists(urlsplit(url).hostname or "")
 
     def _fresh(self, url: str) -> cimd.ClientDocument | None:
         kept = self._kept.get(url)

@@ -25,7 +25,7 @@ class Client:
     resource, may_act, orchestrator, pushed_only: see `ClientSettings`; never what a document says of itself.
     tenant: "" for clients of every tenant. digest: changes when a person must be asked again (UI-01).
     claimed: it chose its name itself, and nobody vouches for that. logo_uri: never shown; see `cimd.logos`.
-    dpop: gets bound tokens only (RFC 9449 §5.2).
+    dpop: gets bound tokens only (RFC 9449 §5.2). listed: an operator listed its host, or wrote its document down.
     """
 
     client_id: str
@@ -48,11 +48,19 @@ class Client:
     logo_uri: str = ""
     dpop: bool = False
     pushed_only: bool = False
+    listed: bool = False
 
     @property
     def loopback_only(self) -> bool:
         """Whether every redirect leads to a program on the user's own computer: any program there could be asking."""
         return bool(self.redirect_uris) and all(oauth.is_loopback_redirect(uri) for uri in self.redirect_uris)
+
+    def sends_astray(self, redirect_uri: str) -> bool:
+        """Whether its redirect leads to a web site that a stranger named: nobody is sent there for a mistake alone.
+
+        Else every link to `/authorize` would be a link of ours to wherever somebody likes (RFC 9700 §4.11.2).
+        """
+        return self.claimed and not self.listed and redirect_uri.startswith("https://")
 
 
 class ClientSource(Protocol):
@@ -83,7 +91,8 @@ class Clients:
         address: of whoever named it, so that one stranger cannot make us fetch without end.
         """
         if is_client_url(client_id):
-            return from_document(await self._documents.get(client_id, allow_stale=allow_stale, address=address))
+            document = await self._documents.get(client_id, allow_stale=allow_stale, address=address)
+            return from_document(document, listed=self._documents.listed(client_id))
         known = self._configured.get(client_id)
         if known is not None:
             return known
@@ -114,7 +123,7 @@ def from_settings(settings: ClientSettings) -> Client:
     )
 
 
-def from_document(document: ClientDocument) -> Client:
+def from_document(document: ClientDocument, *, listed: bool = False) -> Client:
     """Return a client that describes itself."""
     method: AuthMethod = "private_key_jwt" if document.auth_method == "private_key_jwt" else "none"
     return Client(
@@ -135,4 +144,5 @@ def from_document(document: ClientDocument) -> Client:
         logo_uri=document.logo_uri,
         dpop=document.dpop,
         pushed_only=document.pushed_only,
+        listed=listed,
     )

@@ -5,7 +5,8 @@
           └── signed in already ───────────────┴── agreed before, on one's own initiative ──▶ client
 
 Client and redirect URI are judged first: while one of them is wrong, nobody is redirected anywhere
-(AS-01). From then on every answer, errors too, carries ``state`` and ``iss`` (AS-08, RFC 9207).
+(AS-01). From then on every answer, errors too, carries ``state`` and ``iss`` (AS-08, RFC 9207). To a web site that a
+stranger named nobody is sent before they have signed in here, or for a mistake in the request (RFC 9700 §4.11.2).
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ class Authorization:
                 raise OAuthError("invalid_request", "pushed_missing")
             asked = self.checked(form, client)
         except OAuthError as error:
+            if client.sends_astray(redirect_uri):
+                return message(parts.pages, "request", 400)
             return self._error_redirect(redirect_uri, _safe_state(form), error.error)
         own = _is_own_doing(request)
         transaction, cookie = parts.transactions.open(asked, cross_site=not own)
@@ -192,6 +195,9 @@ class Authorization:
             if session is not None and session.session_id == transaction.signed_in:
                 # Asked once already: another try would be answered the same way (RFC 9470 §5).
                 return self._end(transaction, "unmet_authentication_requirements")
+            if silent and session is None and client.sends_astray(asked.redirect_uri):
+                parts.transactions.take(transaction)
+                return message(parts.pages, "request", 400)
             if silent:
                 return self._end(transaction, "login_required")
             return parts.sign_in.page(transaction, client=shown_identity(client), headers=headers)
