@@ -20,7 +20,7 @@ from tests.front_door.npm_packages import node
 from tests.front_door.visit import Visit, visit
 from tests.support.composed import free_port
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60, func_only=True)]
 
 SUITE = "0.2.0-alpha.12"
 WITHIN_S = 40

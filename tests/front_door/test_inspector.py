@@ -27,7 +27,7 @@ from tests.front_door.visit import Visit, visit
 from tests.support.composed import free_port
 from tests.support.door import CIMD_URL
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60, func_only=True)]
 
 WANTED = {"@modelcontextprotocol/inspector": "2.12.0"}
 LAUNCHER = Path("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")

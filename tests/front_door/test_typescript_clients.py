@@ -21,7 +21,7 @@ from tests.front_door.pages_house import Callback
 from tests.front_door.visit import Visit, pass_time, visit
 from tests.support.door import CIMD_URL
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60, func_only=True)]
 
 WANTED = {"@modelcontextprotocol/client": "2.4.0", "@modelcontextprotocol/sdk": "1.32.2"}
 STEP_S = 30
