@@ -1,11 +1,11 @@
 // One of the published TypeScript clients of MCP, told step by step what to do.
 //
-//   node mcp_client.mjs <directory of node_modules> <JSON: {library, mode, server, redirect, clientId, document}>
+//   node mcp_client.mjs <directory of node_modules> <JSON: {library, mode, server, redirect, clientId, document, dpop}>
 //
 // library: "client" (@modelcontextprotocol/client) or "sdk" (@modelcontextprotocol/sdk, its predecessor). mode: which
-// era the newer one speaks. It reads one command a line ("connect", "list", "call NAME", "tokens", "forget") and
-// answers each with one line of JSON. Where a person is needed it says {"step": "authorize", "url"} first, reads the
-// address that the browser came back to, and goes on with the command.
+// era the newer one speaks. dpop: whether it binds its tokens to a key. It reads one command a line ("connect",
+// "list", "call NAME", "tokens", "forget") and answers each with one line of JSON. Where a person is needed it says
+// {"step": "authorize", "url"} first, reads the address that the browser came back to, and goes on with the command.
 
 import { randomBytes } from "node:crypto";
 import { createRequire } from "node:module";
@@ -16,7 +16,7 @@ const [modules, text] = process.argv.slice(2);
 const given = JSON.parse(text);
 const load = async (name) => import(pathToFileURL(createRequire(`${modules}/`).resolve(name)).href);
 const newer = given.library === "client";
-const { Client, StreamableHTTPClientTransport, UnauthorizedError } = newer
+const { Client, StreamableHTTPClientTransport, UnauthorizedError, DpopSession } = newer
   ? await import(pathToFileURL(`${modules}/node_modules/@modelcontextprotocol/client/dist/index.mjs`).href)
   : {
       ...(await load("@modelcontextprotocol/sdk/client/index.js")),
@@ -47,6 +47,7 @@ const program = {
   codeVerifier: () => kept.verifier,
   saveDiscoveryState: (found) => void (kept.discovery = found),
   discoveryState: () => kept.discovery,
+  dpop: () => (given.dpop ? (kept.dpop ??= DpopSession.create()) : undefined),
   redirectToAuthorization(url) {
     // A stream that ended and a call may both want a login at once: a person gets one page to look at.
     if (kept.login) return;
@@ -86,7 +87,8 @@ async function once([command, name]) {
   if (command === "forget") delete kept.tokens.refresh_token;
   const tokens = kept.tokens ?? {};
   const id = program.clientInformation()?.client_id ?? "";
-  return { client: id, scope: tokens.scope ?? "", access: tokens.access_token ?? "", refresh: tokens.refresh_token ?? "" };
+  const type = (tokens.token_type ?? "").toLowerCase();
+  return { client: id, type, scope: tokens.scope ?? "", access: tokens.access_token ?? "", refresh: tokens.refresh_token ?? "" };
 }
 
 for await (const line of lines) {

@@ -19,6 +19,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from tests.front_door.npm_packages import node, packages
 from tests.front_door.pages_house import Callback
 from tests.front_door.visit import Visit, pass_time, visit
+from tests.support.composed import modern
 from tests.support.door import CIMD_URL
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60, func_only=True)]
@@ -152,3 +153,24 @@ async def test_the_older_sdk_package_lives_through_a_tokens_whole_life(
         assert (await typescript.does("call put")) == {"step": "call", "error": False}
         assert here.walks[1:] == [["allow"]]
         await ended(typescript)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_client_package_proves_its_key_where_bearer_tokens_are_refused(
+    mode: str, tmp_path: Path, chrome: WebDriver, client: Callback, modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dpop = {"nonces": True, "required_at": ["/mcp/demo"]}
+    async with (
+        visit(tmp_path / "state", chrome, dpop=dpop) as here,
+        program(here, client, modules, library="client", mode=mode, dpop=True, document=CIMD_URL) as typescript,
+    ):
+        first = await first_login(typescript, "document")
+        assert first["type"] == "dpop"
+        body, headers = modern("tools/list")
+        for kind in ("Bearer", "DPoP"):
+            stolen = {**headers, "authorization": f"{kind} {first['access']}"}
+            assert (await here.wall.post("/mcp/demo", body, headers=stolen)).status == 401
+        await refreshed(typescript, first, monkeypatch)
+        assert (await typescript.does("call put")) == {"step": "call", "error": False}
+        await ended(typescript)
+        assert (await typescript.does("tokens"))["type"] == "dpop"
