@@ -27,6 +27,7 @@ State = Literal["pending", "approved", "done", "failed", "denied", "withdrawn", 
 STATES: Final[tuple[State, ...]] = get_args(State)
 PENDING: Final = 1_000  # of a tenant
 PENDING_OF_ONE: Final = 50  # of one asker
+KEPT_OF_ONE: Final = 1_000  # of one asker, decided ones too
 KEPT_US: Final = 30 * 24 * 3600 * SECOND_US
 PREFIX: Final = "a_"
 
@@ -77,12 +78,16 @@ class Approvals:
         if caller.via == "bearer" and not caller.subject:
             raise Refused("second_script", fix="a person must ask: this bearer is nobody's")
         digest = digest_of(caller.tenant, caller.identity, act, wish, met)
-        waiting = [a for a in self.list(caller.tenant) if a.state == "pending"]
+        kept = list(self.list(caller.tenant))
+        waiting = [a for a in kept if a.state == "pending"]
         for known in waiting:
             if known.digest == digest:
                 return known
         if len(waiting) >= PENDING or sum(a.by == caller.identity for a in waiting) >= PENDING_OF_ONE:
             raise Malformed("approvals_full", fix="decide or withdraw some that wait: bartizan approvals list")
+        # Whoever asks and withdraws again and again would fill the book and slow down everybody who reads it.
+        if sum(a.by == caller.identity for a in kept) >= KEPT_OF_ONE:
+            raise Malformed("approvals_full", fix="too many requests of yours in thirty days")
         now_us = self._clock.now_us()
         made = Approval(
             PREFIX + base64.b32encode(self._token_bytes(20)).decode().lower(),

@@ -42,6 +42,7 @@ TOOL: JSONObject = {
 SPEC = UpstreamSpec(
     "files", url="https://files.example/mcp", trust="trusted", tenants=(TENANT,), effects={"read_file": "read"}
 )
+DIRECT = "https://idp.corp.example"  # whose own tokens count here, under the name corp
 EVALUATION = "/access/v1/evaluation"
 EVALUATIONS = "/access/v1/evaluations"
 
@@ -126,6 +127,7 @@ async def make_point(script: Callable[[JSONObject], JSON | bytes] = lambda _inpu
         _people(door.identity),
         parts.audit,
         parts.ids,
+        issuers={DIRECT: "corp"},
     )
     app = AuthZENApp(AuthZENSettings(ORIGIN, known), door.identity.resource_server, evaluator)
     return Point(app, door, parts, engine, pins, registry, definitions, user.subject)

@@ -9,7 +9,7 @@ from firewall.core.errors import AuditUnavailable
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import canonical
 from mcp_gateway import lists
-from tests.adapters.rig import EVALUATION, EVALUATIONS, TENANT, TOOL, Point, asked, make_point
+from tests.adapters.rig import DIRECT, EVALUATION, EVALUATIONS, TENANT, TOOL, Point, asked, make_point
 from tests.support.door import ORIGIN, TIME
 from tests.support.kit import ALLOW, principal
 
@@ -313,6 +313,25 @@ async def test_a_disabled_account_is_no_and_not_a_stranger() -> None:
     users.update(TENANT, point.subject, roles=(), scopes=("*",), disabled=True)
     assert not yes(await point.decide())
     assert point.engine.inputs == []
+
+
+async def test_a_stop_of_somebody_at_a_direct_issuer_counts_here_too() -> None:
+    point = await make_point(strangers=True)
+    who = {"type": "identity", "id": "00u1", "properties": {"issuer": DIRECT, "scopes": ["files:read"]}}
+    assert yes(await point.decide(subject=who))
+    assert point.engine.inputs[-1]["subject"]["id"] == "corp|00u1"  # type: ignore[index,call-overload]
+    point.kit.guard.kill_switch.pull(TENANT, "subject", "corp|00u1", by="ann")
+    assert not yes(await point.decide(subject=who))
+    assert yes(await point.decide(subject={**who, "id": "00u2"}))
+
+
+@pytest.mark.parametrize("issuer", [f"{ORIGIN}/", ORIGIN.upper()])
+async def test_nobody_of_ours_becomes_a_stranger_by_another_spelling_of_our_issuer(issuer: str) -> None:
+    point = await make_point(strangers=True)
+    point.door.identity.users.update(TENANT, point.subject, roles=(), scopes=(), disabled=True)
+    for named in (issuer, ORIGIN):
+        who = {"type": "identity", "id": point.subject, "properties": {"issuer": named, "scopes": ["files:read"]}}
+        assert not yes(await point.decide(subject=who))
 
 
 async def test_an_account_is_found_by_what_its_issuer_calls_it() -> None:

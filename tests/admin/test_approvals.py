@@ -9,6 +9,7 @@ import httpx2
 import orjson
 import pytest
 
+from firewall.admin import approvals as book
 from firewall.admin.approvals import KEPT_US, Approvals
 from firewall.admin.parts import AdminSettings
 from firewall.admin.rights import MATRIX, SECOND
@@ -303,6 +304,16 @@ async def test_the_same_wish_waits_once_and_wishes_are_bounded(four: Room) -> No
     answers = [(await bob.api("pins/approve", {**PIN, "name": f"tool{n}"})).status_code for n in range(60)]
     assert answers.count(202) == 49
     assert set(answers) == {202, 422}
+
+
+async def test_asking_and_withdrawing_does_not_fill_the_book(four: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "KEPT_OF_ONE", 3)
+    bob, eve = await four.person("operator", "bob"), await four.person("operator", "eve")
+    for _ in range(3):
+        parked = await ask(bob)
+        assert (await bob.api(f"approvals/{parked['id']}/withdraw")).status_code == 200
+    assert (await bob.api("pins/approve", PIN)).json()["error"] == "approvals_full"
+    assert (await ask(eve))["state"] == "pending"  # and nobody else's
 
 
 async def test_another_tenant_sees_and_decides_nothing(four: Room) -> None:

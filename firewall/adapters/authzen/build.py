@@ -40,6 +40,7 @@ def build(
         audit,
         ids,
         lambda error: on_fault("authzen_internal", type(error).__name__),
+        {given.issuer: name for name, given in config.identity.issuers.items()},
     )
     return AuthZENApp(settings_of(config), identity.resource_server, evaluator)
 

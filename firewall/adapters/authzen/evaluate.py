@@ -6,8 +6,8 @@ the enforcer registered for every duty in it (DESIGN §6b-10). What cannot be as
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from firewall.adapters.authzen.action import House, action_of, server_of
@@ -29,7 +29,10 @@ _WORDS_LOST: Final = "This enforcer did not register for what the decision asks 
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Decides for registered enforcers. on_internal: told of an exception that should not have been."""
+    """Decides for registered enforcers.
+
+    on_internal: told of an exception that should not have been. issuers: see `subject.principal_of`, names.
+    """
 
     guard: Guard
     house: House
@@ -37,6 +40,7 @@ class Evaluator:
     audit: AuditLog
     ids: Ids
     on_internal: Callable[[BaseException], None] = lambda _e: None
+    issuers: Mapping[str, str] = field(default_factory=dict)
 
     async def decide(
         self, question: Evaluation, enforcer: Enforcer, caller: Principal, *, client_ip: str = ""
@@ -60,7 +64,13 @@ class Evaluator:
         spec, item = server_of(question, self.house)
         audience = f"{self.house.public_url}/mcp/{spec.name}"
         principal = principal_of(
-            question, enforcer, caller, self.people, issuer=self.house.public_url, audience=audience
+            question,
+            enforcer,
+            caller,
+            self.people,
+            issuer=self.house.public_url,
+            audience=audience,
+            names=self.issuers,
         )
         action = action_of(question, spec, item, principal, self.house)
         exchange = self.guard.new_exchange(principal, PROTOCOL, client_ip=client_ip)

@@ -7,6 +7,7 @@ cut to what that person may give at all (DESIGN §6b-6).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -47,9 +48,19 @@ class Unfit(Malformed):
 
 
 def principal_of(
-    question: Evaluation, enforcer: Enforcer, caller: Principal, people: People, *, issuer: str, audience: str
+    question: Evaluation,
+    enforcer: Enforcer,
+    caller: Principal,
+    people: People,
+    *,
+    issuer: str,
+    audience: str,
+    names: Mapping[str, str],
 ) -> Principal:
     """Return whom the question is about. caller: the enforcer's own verified principal.
+
+    names: issuer → our name of it, of those whose own tokens count here: their people are the same people in both
+    places, so that a stop of one of them stops them here too.
 
     Raises Unfit: tenant_foreign, subject_unknown, subject_barred, params_invalid.
     """
@@ -60,6 +71,9 @@ def principal_of(
     named = told.get("issuer", "")
     if not isinstance(named, str) or len(named) > AGENT_CHARS:
         raise Unfit("params_invalid", "subject.properties.issuer must be a string", 400)
+    if named != issuer and named.rstrip("/").lower() == issuer.lower():
+        # As a stranger, somebody of ours would have lost the account's rights and its being disabled as well.
+        raise Unfit("params_invalid", "subject.properties.issuer must be spelt exactly", 400)
     agent = question.context.get("agent", "")
     if not isinstance(agent, str) or len(agent) > AGENT_CHARS:
         raise Unfit("params_invalid", "context.agent must be a string", 400)
@@ -70,7 +84,10 @@ def principal_of(
         raise Unfit("subject_unknown", "This subject is not known here.", 404)
     scopes = frozenset(s for s in _words(told, "scopes") if oauth.scope_allowed(s, enforcer.scopes))
     roles = tuple(r for r in _words(told, "roles") if r in enforcer.roles)
-    subject = f"{named or 'authzen'}#{question.subject.id}"  # a stranger's name never equals one of ours
+    # A stranger's name never equals one of ours.
+    subject = (
+        f"{names[named]}|{question.subject.id}" if named in names else f"{named or 'authzen'}#{question.subject.id}"
+    )
     if known.user is not None:
         scopes = frozenset(s for s in scopes if oauth.scope_allowed(s, known.user.scopes))
         roles, subject = known.user.roles, known.user.subject
