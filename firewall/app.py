@@ -30,7 +30,7 @@ from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
 from firewall import admin, nucleus
 from firewall.adapters.authzen import build as authzen
-from firewall.config import Config, rooms
+from firewall.config import Config, front_door, rooms
 from firewall.core.errors import CONFIG_EXIT, FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
@@ -299,7 +299,7 @@ class Worker:
         """Bring the resources and gateways in line with the registry."""
         specs = mcp_specs(self.config, self.registry)
         self.mcp.serve_only(specs)
-        known = rooms.credentials(self.config)
+        known = front_door.credentials(self.config)
         agents = []
         for entry in self.registry.list(self.config.tenant):
             if entry.name not in known:
@@ -307,7 +307,7 @@ class Worker:
             if entry.kind == "a2a" and entry.state != "revoked":
                 title = self.config.a2a[entry.name].title if entry.name in self.config.a2a else ""
                 agents.append((entry.name, title))
-        self.identity.resources.replace(rooms.protected_resources(self.config, specs, agents))
+        self.identity.resources.replace(front_door.protected_resources(self.config, specs, agents))
 
 
 def mcp_specs(config: Config, registry: Registry) -> tuple[UpstreamSpec, ...]:
@@ -333,7 +333,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             paths,
             config.audit_dir,
             audit_settings(config),
-            GuardSettings(config.audit.durability, rooms.step_up(config)),
+            GuardSettings(config.audit.durability, front_door.step_up(config)),
             LimitSettings(config.limits.calls_per_minute),
             config.workers,
             config.policy.bundle,
@@ -355,7 +355,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     )
     client = RenewingClient(PooledClient(dialler))
     specs = mcp_specs(config, registry)
-    resources = rooms.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
+    resources = front_door.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
 
     def record(event: str, facts: JSONObject) -> None:
         audit.append({"v": 1, "kind": "auth", "event": event, **facts})
@@ -364,7 +364,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     rotation = KeyRotation(keys, store, marks, clock, record)
     used = UsedOnce(paths.shared, worker=marks.worker, workers=config.workers)
     identity = build_identity(
-        rooms.identity(config, resources),
+        front_door.identity(config, resources),
         store=store,
         marks=marks,
         clock=clock,
@@ -376,7 +376,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         sealer=sealer,
         client_trust=ClientGate(guard, clock, config.tenant) if config.identity.cimd.policy == "policy" else None,
         idps=_idps(config, dialler, keys),
-        direct=DirectGiven(rooms.issuers(config), dialler, secret_reader(os.environ)),
+        direct=DirectGiven(front_door.issuers(config), dialler, secret_reader(os.environ)),
         used=used,
         nonce_keys=tuple(keys.secrets("dpop-nonce")),
         upstreams=_upstreams(config, dialler, keys),
@@ -396,7 +396,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     }
     if config.identity.signals:
         parts["signals"] = ssf.build(
-            rooms.transmitters(config),
+            front_door.transmitters(config),
             users=identity.users,
             links=identity.links,
             standing=identity.grants.standing,
@@ -540,7 +540,7 @@ def _idps(config: Config, dialler: Dialler, keys: KeyRing) -> ProvidersGiven:
     """Return what the front door needs to know of identity providers."""
     key = keys.ec_signing_key("client")
     return ProvidersGiven(
-        rooms.identity_providers(config),
+        front_door.identity_providers(config),
         dialler,
         secret_reader(os.environ),
         passwords=config.identity.passwords == "on",
@@ -552,8 +552,8 @@ def _upstreams(config: Config, dialler: Dialler, keys: KeyRing) -> UpstreamsGive
     """Return what the front door needs to sign in to upstreams. Raises ConfigFault."""
     key, *older = (ECKey.import_key(key) for key in keys.ec_signing_keys("client"))
     return UpstreamsGiven(
-        rooms.sign_ins(config),
-        rooms.credentials(config),
+        front_door.sign_ins(config),
+        front_door.credentials(config),
         dialler,
         key,
         keys.secrets("envelope"),
@@ -618,9 +618,9 @@ def check(config: Config) -> None:
     """Raise ConfigFault for what no worker could start with: a parent would start it again and again."""
     specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
     rooms.mcp_settings(config, specs, scratch="", egress_socket="")
-    rooms.transmitters(config)
+    front_door.transmitters(config)
     rooms.llm_models(config)
-    rooms.identity_providers(config)
+    front_door.identity_providers(config)
     paths = Paths(config.state)
     paths.make()
     _check_issuers(config, paths)
@@ -628,7 +628,7 @@ def check(config: Config) -> None:
 
 
 def _check_issuers(config: Config, paths: Paths) -> None:
-    profiles = rooms.issuers(config)
+    profiles = front_door.issuers(config)
     if not profiles:
         return
     clock = SystemClock()

@@ -39,9 +39,9 @@ def check(given: argparse.Namespace) -> int:
     if given.config is None:
         raise Usage("config_path", "name a file", fix="bartizan config check --config bartizan.yaml")
     found = load_config(given)
-    from firewall.config import rooms
+    from firewall.config import front_door
 
-    rooms.identity_providers(found)  # what could not be safe is no configuration
+    front_door.identity_providers(found)  # what could not be safe is no configuration
     counts = {"mcp": len(found.mcp), "a2a": len(found.a2a), "models": len(found.llm.models)}
     lacks = [] if given.shape_only else list(_lacks(found))
     told = f"{given.config} is well formed: {counts['mcp']} MCP servers, {counts['a2a']} agents, {counts['models']} models."

@@ -7,28 +7,19 @@ only its owner can read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from firewall.config.identity import IdentityConfig
+from firewall.config.part import EffectClass, Name, Network, Part
 from firewall.core.errors import Malformed
 from firewall.enforce.pins import OnChange
 from firewall.enforce.registry import check_name
 
-EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
-Network = Literal["public", "private", "loopback"]
-GrantName = Literal[
-    "authorization_code", "refresh_token", "client_credentials", "token_exchange", "jwt_bearer", "device_code"
-]
-Name = Annotated[str, Field(min_length=1, max_length=40)]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TLS(_Model):
+class TLS(Part):
     """Certificate and key files of a listener; ``client_ca`` turns on mutual TLS."""
 
     cert: Path
@@ -36,7 +27,7 @@ class TLS(_Model):
     client_ca: Path | None = None
 
 
-class ListenerConfig(_Model):
+class ListenerConfig(Part):
     """Where a listener binds. Port 0 takes a free one. names: further Host values that reach it."""
 
     host: str = "127.0.0.1"
@@ -45,14 +36,14 @@ class ListenerConfig(_Model):
     tls: TLS | None = None
 
 
-class Listeners(_Model):
+class Listeners(Part):
     """data: agents connect here. admin: people and metrics; its own port and cookie scope."""
 
     data: ListenerConfig = ListenerConfig(port=8700)
     admin: ListenerConfig = ListenerConfig(port=8701)
 
 
-class OPAServer(_Model):
+class OPAServer(Part):
     """An OPA server, by unix socket or loopback URL."""
 
     url: str = "http://127.0.0.1:8181"
@@ -60,7 +51,7 @@ class OPAServer(_Model):
     timeout_ms: int = Field(default=250, ge=1, le=10_000)
 
 
-class PolicyConfig(_Model):
+class PolicyConfig(Part):
     """engine: ``regorus`` is embedded. bundle: a policy directory; default is the packaged one."""
 
     engine: Literal["regorus", "opa-server"] = "regorus"
@@ -69,7 +60,7 @@ class PolicyConfig(_Model):
     opa: OPAServer = OPAServer()
 
 
-class AuditConfig(_Model):
+class AuditConfig(Part):
     """durability ``disk`` waits for fdatasync before anything is forwarded."""
 
     durability: Literal["batch", "disk"] = "batch"
@@ -77,7 +68,7 @@ class AuditConfig(_Model):
     spool: Path | None = None
 
 
-class LimitsConfig(_Model):
+class LimitsConfig(Part):
     """Node-wide ceilings per caller."""
 
     calls_per_minute: int = Field(default=6_000, ge=0)
@@ -85,210 +76,7 @@ class LimitsConfig(_Model):
     usd_per_day: float = Field(default=20.0, ge=0)
 
 
-class ClientConfig(_Model):
-    """A pre-registered OAuth client. Give ``jwks`` or ``jwks_uri`` for private_key_jwt, ``secret_sha256`` for
-
-    client_secret_basic, name it in ``workloads`` for a platform's credentials; none of these for a public client.
-    pushed_only, resource, may_act, orchestrator: see `identity.settings.ClientSettings`.
-    """
-
-    name: str = ""
-    redirect_uris: tuple[str, ...] = ()
-    grants: tuple[GrantName, ...] = (
-        "authorization_code",
-        "refresh_token",
-    )
-    scopes: tuple[str, ...] = ()
-    jwks: dict[str, Any] | None = None
-    jwks_uri: str = ""
-    secret_sha256: str = ""
-    pushed_only: bool = False
-    resource: str = ""
-    may_act: str = ""
-    orchestrator: bool = False
-    dpop: bool = False
-
-
-class DPoPConfig(_Model):
-    """Tokens bound to a key (RFC 9449). required_at: paths of resources where bearer tokens are refused."""
-
-    nonces: bool = False
-    required_at: tuple[str, ...] = ()
-
-
-class IntrospectionConfig(_Model):
-    """Where tokens that only their issuer can read are asked about (RFC 7662)."""
-
-    url: str
-    client_id: str
-    client_secret: str
-
-
-class IssuerConfig(_Model):
-    """An issuer whose access tokens are taken as they are (direct mode); see `identity.issuers.profile`."""
-
-    issuer: str
-    jwks_uri: str = ""
-    algorithms: tuple[Literal["ES256", "RS256", "PS256", "Ed25519"], ...] = ("ES256", "RS256", "PS256", "Ed25519")
-    typ: Literal["at+jwt", "any"] = "at+jwt"
-    audiences: dict[str, tuple[str, ...]]
-    several_audiences: bool = False
-    scope_claim: str = "scope"
-    scopes: dict[str, tuple[str, ...]] = {}
-    subject_claim: str = "sub"
-    client_claim: str = ""
-    tenant_claim: str = ""
-    tenants: dict[str, str] = {}
-    groups_claim: str = ""
-    roles: dict[str, tuple[str, ...]] = {}
-    max_age_s: int = Field(default=24 * 3600, ge=1, le=24 * 3600)
-    introspection: IntrospectionConfig | None = None
-    network: Network = "public"
-
-
-class TrustedIssuerConfig(_Model):
-    """An identity provider whose identity assertions (ID-JAG) are accepted; see `identity.settings.TrustedIssuer`."""
-
-    jwks: dict[str, Any] | None = None
-    jwks_uri: str = ""
-    algorithms: tuple[Literal["ES256", "RS256", "PS256", "Ed25519"], ...] = ("ES256", "RS256", "PS256", "Ed25519")
-    clients: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ("*",)
-    realms: tuple[str, ...] = ()
-    max_lifetime_s: int = Field(default=600, ge=1, le=3600)
-    reusable: bool = False
-    create: bool = False
-    roles: tuple[str, ...] = ()
-    account_scopes: tuple[str, ...] = ()
-    acr_of: dict[str, str] = {}
-
-
-class RunsConfig(_Model):
-    """Runs: clean contexts for flow labels."""
-
-    lifetime_s: int = Field(default=8 * 3600, ge=60, le=24 * 3600)
-    per_hour: int = Field(default=600, ge=0, le=1500)
-
-
-class CIMDConfig(_Model):
-    """Client id metadata documents: which hosts are fetched at all, and documents pinned by hand."""
-
-    policy: Literal["allowlist", "any", "off", "policy"] = "allowlist"
-    hosts: tuple[str, ...] = ()
-    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
-    pinned: dict[str, dict[str, Any] | str] = {}
-
-
-class WorkloadConfig(_Model):
-    """An issuer of workload credentials as client authentication; see `identity.settings.WorkloadSettings`."""
-
-    kind: Literal["spiffe", "kubernetes"]
-    issuer: str
-    clients: dict[str, str]
-    jwks: dict[str, Any] | None = None
-    jwks_file: str = ""
-    jwks_uri: str = ""
-    network: Network = "public"
-    ca_file: str = ""
-    max_age_s: int = Field(default=3900, ge=60, le=86_400)
-    once: bool = False
-
-
-class ProviderClaims(_Model):
-    """Which claims of a provider say what."""
-
-    subject: str = "sub"
-    name: str = "name"
-    groups: str = "groups"
-    tenant: str = ""
-
-
-# One name, or several: `agents: dev` is `agents: [dev]`.
-Names = str | tuple[str, ...]
-
-
-class ProviderConfig(_Model):
-    """An identity provider that people sign in at; see `identity.oidc.settings.ProviderSettings`."""
-
-    issuer: str
-    title: str = ""
-    shape: Literal["generic", "keycloak", "entra", "okta", "auth0", "google"] = "generic"
-    client_id: str
-    client_secret: str = ""
-    client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] = "client_secret_basic"
-    discovery: str = ""
-    scopes: tuple[str, ...] = ("openid", "profile")
-    claims: ProviderClaims = ProviderClaims()
-    roles: dict[str, Names] = {}
-    scopes_of: dict[str, Names] = {}
-    tenants: dict[str, str] = {}
-    create: Literal["never", "mapped", "always"] = "mapped"
-    forced_for: tuple[str, ...] = ()
-    recheck_hours: int = Field(default=7 * 24, ge=0, le=90 * 24)
-    acr: dict[str, str] = {}
-    parameters: dict[str, str] = {}
-    userinfo: bool = False
-    sign_out: bool = True
-    network: Network = "public"
-    unadvertised_s256: bool = False
-    trusted_audiences: tuple[str, ...] = ()
-
-
-class TransmitterConfig(_Model):
-    """Who sends us security events (Shared Signals); see `identity.ssf.settings.Transmitter`."""
-
-    issuer: str
-    audience: str = ""
-    jwks: dict[str, Any] | None = None
-    jwks_uri: str = ""
-    push_secret: str = ""
-    poll_url: str = ""
-    poll_secret: str = ""
-    poll_seconds: int = Field(default=15, ge=1, le=3600)
-    accounts: str = ""
-    email: bool = False
-    window_minutes: int = Field(default=60, ge=1, le=24 * 60)
-    silent_minutes: int = Field(default=0, ge=0, le=7 * 24 * 60)
-    network: Network = "public"
-
-    @model_validator(mode="after")
-    def _whole(self) -> TransmitterConfig:
-        if (self.jwks is None) == (not self.jwks_uri):
-            raise ValueError("give exactly one of jwks and jwks_uri")
-        if not self.push_secret and not self.poll_url:
-            raise ValueError("give push_secret, poll_url, or both")
-        if self.poll_url and not self.poll_secret:
-            raise ValueError("poll_url needs poll_secret")
-        for source in (self.push_secret, self.poll_secret):
-            if source and not source.startswith(("env:", "file:")):
-                raise ValueError("write env:NAME or file:/path, never the secret")
-        return self
-
-
-class IdentityConfig(_Model):
-    """The embedded authorization server."""
-
-    access_token_s: int = Field(default=300, ge=30, le=3600)
-    device_grant: bool = False
-    passwords: Literal["on", "off"] = "on"
-    providers: dict[Name, ProviderConfig] = {}
-    clients: dict[str, ClientConfig] = {}
-    issuers: dict[Name, IssuerConfig] = {}
-    dpop: DPoPConfig = DPoPConfig()
-    trusted_issuers: dict[str, TrustedIssuerConfig] = {}
-    runs: RunsConfig = RunsConfig()
-    signals: dict[Name, TransmitterConfig] = {}
-    cimd: CIMDConfig = CIMDConfig()
-    registration: Literal["on", "off"] = "off"
-    workloads: dict[Name, WorkloadConfig] = {}
-
-    @field_validator("passwords", "registration", mode="before")
-    @classmethod
-    def _word(cls, value: object) -> object:
-        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # YAML reads them so
-
-
-class Credential(_Model):
+class Credential(Part):
     """What we present upstream: a header whose value comes from the environment or a file."""
 
     header: str = "Authorization"
@@ -303,7 +91,7 @@ class Credential(_Model):
         return self
 
 
-class StepUpConfig(_Model):
+class StepUpConfig(Part):
     """The sign-in that an upstream asks of its callers. scope: for what needs this scope; "" for everything."""
 
     scope: str = ""
@@ -317,7 +105,7 @@ class StepUpConfig(_Model):
         return self
 
 
-class UpstreamTLS(_Model):
+class UpstreamTLS(Part):
     """PEM files for one upstream: its authority, and our client certificate with its key."""
 
     ca_file: str = ""
@@ -325,7 +113,7 @@ class UpstreamTLS(_Model):
     client_key: str = ""
 
 
-class UpstreamSignIn(_Model):
+class UpstreamSignIn(Part):
     """How we obtain tokens for an upstream; see `identity.upstream.settings.UpstreamAuth`."""
 
     ways: tuple[Literal["exchange", "id_jag", "user", "client"], ...] = ("user",)
@@ -352,7 +140,7 @@ class UpstreamSignIn(_Model):
     idp_secret_file: Path | None = None
 
 
-class _Upstream(_Model):
+class _Upstream(Part):
     """network: the one class of address it may resolve to. tenants: whom it serves; none means ours."""
 
     network: Network = "public"
@@ -439,7 +227,7 @@ class Provider(_Upstream):
         return self
 
 
-class Model(_Model):
+class Model(Part):
     """A model that clients may name; prices in US dollars per million tokens. ``free`` says that zero is meant."""
 
     provider: str
@@ -450,14 +238,14 @@ class Model(_Model):
     max_output_tokens: int = Field(default=4096, ge=1)
 
 
-class LLMConfig(_Model):
+class LLMConfig(Part):
     """The LLM side."""
 
     providers: dict[Name, Provider] = {}
     models: dict[str, Model] = {}
 
 
-class TelemetryConfig(_Model):
+class TelemetryConfig(Part):
     """otlp_endpoint: where spans go; empty sends none."""
 
     otlp_endpoint: str = ""
@@ -468,7 +256,7 @@ FourEyes = Literal["registry.approve", "pins.approve", "kill.lift", "users.admin
 EnforcerDuty = Literal["redact", "clean", "replace", "drop_item", "taint", "notify", "mask_log"]
 
 
-class AdminConfig(_Model):
+class AdminConfig(Part):
     """People of the console: how long their sessions last, and which acts need two of them."""
 
     four_eyes: tuple[FourEyes, ...] = ()
@@ -477,7 +265,7 @@ class AdminConfig(_Model):
     session_hours: int = Field(default=8, ge=1, le=24)
 
 
-class EnforcerConfig(_Model):
+class EnforcerConfig(Part):
     """Another enforcer that asks our policy; see `adapters.authzen.settings.Enforcer`."""
 
     obligations: tuple[EnforcerDuty, ...] = ()
@@ -486,13 +274,13 @@ class EnforcerConfig(_Model):
     strangers: bool = False
 
 
-class AuthZENConfig(_Model):
+class AuthZENConfig(Part):
     """The policy decision point for other enforcers (AuthZEN Authorization API 1.0): there while one is named."""
 
     enforcers: dict[str, EnforcerConfig] = {}
 
 
-class EgressConfig(_Model):
+class EgressConfig(Part):
     """How our own fetches (metadata, keys, documents of clients) leave: directly, or through an HTTP proxy."""
 
     proxy: str = ""
@@ -509,7 +297,7 @@ class EgressConfig(_Model):
         return value
 
 
-class Config(_Model):
+class Config(Part):
     """The whole of ``bartizan.yaml``."""
 
     version: Literal[1] = 1

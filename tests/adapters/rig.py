@@ -15,7 +15,7 @@ from firewall.adapters.authzen.evaluate import Evaluator
 from firewall.adapters.authzen.serve import AuthZENApp
 from firewall.adapters.authzen.settings import AuthZENSettings, Enforcer
 from firewall.admin.definitions import Definitions
-from firewall.config.rooms import AUTHZEN
+from firewall.config.front_door import AUTHZEN
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry

@@ -235,7 +235,7 @@ def test_a_silent_or_paused_stream_of_events_and_its_secrets_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from firewall.admin.doctor.signals import signals
-    from firewall.config import rooms
+    from firewall.config import front_door
     from firewall.identity.ssf.health import StreamHealth
     from firewall.state.sqlite import SQLiteStore
 
@@ -253,7 +253,7 @@ def test_a_silent_or_paused_stream_of_events_and_its_secrets_are_told(
     monkeypatch.setenv("IDP_PUSH", "short")
     assert found(signals, who) == [("fail", "idp: the secret behind env:IDP_PUSH is too short")]
     monkeypatch.setenv("IDP_PUSH", "a-long-enough-secret")
-    (transmitter,) = rooms.transmitters(who.config)
+    (transmitter,) = front_door.transmitters(who.config)
     past = FakeClock(CLOCK.now_us() - 11 * 60 * 1_000_000)
     for clock, status, expected in ((CLOCK, "enabled", "ok"), (CLOCK, "paused", "fail"), (past, "enabled", "fail")):
         store = SQLiteStore(state / "state.db", clock=clock)

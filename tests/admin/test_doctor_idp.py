@@ -11,7 +11,7 @@ from joserfc.jwk import ECKey
 from firewall import config as configuration
 from firewall.admin.doctor.idp import Report, examine_idp, shape_of
 from firewall.cli.main import main
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.issuers.preflight import Preflights
@@ -93,7 +93,7 @@ def test_an_issuer_that_meets_every_need_is_proved_and_told_how_to_be_configured
     assert f"audiences:\n        /mcp/files: [{FILES}]" in first.snippet
     assert first.proved == ()  # there is no profile yet that could be proved
     written = configuration.build({"public_url": PUBLIC, **strict_yaml(first.snippet)})
-    (made,) = rooms.issuers(written)
+    (made,) = front_door.issuers(written)
     assert (made.issuer, made.jwks_uri) == (ISSUER, f"{ISSUER}/jwks")
     again = ask(tmp_path, idp, identity={"issuers": {"corp": profile()}}, sample=token(idp))
     assert again.proved == ("corp",)
@@ -112,7 +112,7 @@ def proof(state: Path, given: dict[str, Any]) -> Any:
     config = configuration.build({"public_url": PUBLIC, "identity": {"issuers": {"corp": given}}})
     store = SQLiteStore(state / "state.db")
     try:
-        return Preflights(store, CLOCK).read(rooms.issuers(config)[0])
+        return Preflights(store, CLOCK).read(front_door.issuers(config)[0])
     finally:
         store.close()
 

@@ -21,7 +21,7 @@ from firewall.admin.doctor import machine, node, oauth
 from firewall.admin.doctor.check import Check, Patient
 from firewall.admin.doctor.oauth import trace, upstreams
 from firewall.cli.main import main
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.identity.issuers.preflight import Preflights
 from firewall.net.runtime import FakeClock, RandomIds
 from firewall.record.audit import AuditWriter
@@ -319,14 +319,14 @@ def test_oauth_14_a_missing_secret_is_told_before_anybody_tries(
 def test_oauth_13_an_issuer_is_well_once_it_is_proved_and_covers_every_resource(tmp_path: Path) -> None:
     who = patient(tmp_path, identity={"issuers": {"corp": ISSUER}})
     store = SQLiteStore(tmp_path / "state.db")
-    Preflights(store, CLOCK).write(rooms.issuers(who.config)[0], ())
+    Preflights(store, CLOCK).write(front_door.issuers(who.config)[0], ())
     store.close()
     assert seen("oauth-13", who).status == "ok"
     part = {"issuers": {"corp": {**ISSUER, "audiences": {"/mcp/files": [f"{PUBLIC}/mcp/files"]}}}}
     half = patient(tmp_path, identity=part)
     assert "changed since" in seen("oauth-13", half).text
     store = SQLiteStore(tmp_path / "state.db")
-    Preflights(store, CLOCK).write(rooms.issuers(half.config)[0], ())
+    Preflights(store, CLOCK).write(front_door.issuers(half.config)[0], ())
     store.close()
     found = seen("oauth-13", half)
     assert (found.status, found.evidence) == ("warn", "/mcp")

@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey
 
 from firewall import app as composition
 from firewall import config as configuration
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.core.errors import ConfigFault
 from firewall.identity.issuers.preflight import Preflights
 from firewall.net.runtime import SystemClock
@@ -81,7 +81,7 @@ async def test_tokens_of_a_proved_issuer_are_taken_as_they_are_and_an_unproved_o
         assert (caught.value.code, caught.value.fix) == ("issuer_unproved", f"run `bartizan doctor idp {origin}`")
 
         store = SQLiteStore(Paths(made.state).store, clock=SystemClock())
-        Preflights(store, SystemClock()).write(rooms.issuers(made)[0], ())
+        Preflights(store, SystemClock()).write(front_door.issuers(made)[0], ())
         store.close()
         composition.check(made)
 

@@ -10,7 +10,7 @@ import pytest
 
 from firewall import config as configuration
 from firewall.admin.doctor.idp import Report, examine_idp
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.identity.issuers.preflight import Preflights
 from firewall.net.runtime import FakeClock
 from firewall.state.sqlite import SQLiteStore
@@ -48,7 +48,7 @@ def ask(provider: OpenIDProvider, state: Path, **profile: Any) -> Report:
     if profile:
         store = SQLiteStore(state / "state.db")
         try:
-            kept = Preflights(store, clock).read(rooms.issuers(config)[0])
+            kept = Preflights(store, clock).read(front_door.issuers(config)[0])
         finally:
             store.close()
         assert kept is not None

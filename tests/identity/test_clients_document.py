@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from firewall import config as configuration
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.wire import cimd, strict_json
 from tests.identity.test_oauth_document import Reader, exchanges
 from tests.identity.test_workloads import account_token, hosted, kubernetes
@@ -41,7 +41,7 @@ def test_the_settings_of_the_page_are_taken(root: Path, tmp_path: Path) -> None:
     for block in found:
         given = yaml.safe_load(block)
         given |= {"public_url": "https://fw.example", "state_dir": str(tmp_path)}
-        rooms.identity(configuration.build(given), ())
+        front_door.identity(configuration.build(given), ())
 
 
 def test_the_document_of_the_page_is_one(root: Path) -> None:

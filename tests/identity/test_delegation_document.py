@@ -12,7 +12,7 @@ import yaml
 from joserfc.jwk import ECKey
 
 from firewall import config as configuration
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.core.errors import ConfigFault
 from firewall.identity.settings import TrustedIssuer
 from firewall.wire import jwt
@@ -58,8 +58,8 @@ def test_the_settings_of_the_page_are_settings(root: Path) -> None:
     assert len(blocks) == 2
     for block in blocks:
         made = configuration.build(yaml.safe_load(block))
-        resources = rooms.protected_resources(made, (), [(name, "") for name in made.a2a])
-        settings = rooms.identity(made, resources)
+        resources = front_door.protected_resources(made, (), [(name, "") for name in made.a2a])
+        settings = front_door.identity(made, resources)
         assert settings.clients
     assert settings.trusted_issuers[0].issuer == IDP
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from firewall.config import Config
-from firewall.config.rooms import AUTHZEN
+from firewall.config.front_door import AUTHZEN
 
 # An audience of its own: a token for a server opens nothing here, and one for this opens nothing else.
 PREFIX: Final = AUTHZEN.path

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from firewall.config import Config, rooms
+from firewall.config import Config, front_door
 from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Clock
@@ -78,8 +78,8 @@ def examine_idp(
     resource: path of the resource that its tokens should be for. token: a sample access token. Blocks;
     some seconds at most. Raises ConfigFault: idp_issuer and those of the configuration; StateUnavailable.
     """
-    profiles = [p for p in rooms.issuers(config) if p.issuer == issuer]
-    provider = next((p for p in rooms.identity_providers(config) if p.issuer == issuer), None)
+    profiles = [p for p in front_door.issuers(config) if p.issuer == issuer]
+    provider = next((p for p in front_door.identity_providers(config) if p.issuer == issuer), None)
     path = resource or next((path for p in profiles for path in p.audiences), "") or _first_resource(config)
     read = secret_reader(environment)
     now_s = clock.now_us() // SECOND_US

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from firewall.admin.doctor.check import Check, Patient
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.core.errors import UpstreamFault
 from firewall.identity.oidc.secret import secret_reader
 from firewall.identity.ssf.health import StreamHealth
@@ -16,7 +16,7 @@ from firewall.state.sqlite import SQLiteStore
 
 def signals(patient: Patient) -> Iterator[Check]:
     """Secrets are there and long enough; no stream is paused or silent."""
-    transmitters = rooms.transmitters(patient.config)
+    transmitters = front_door.transmitters(patient.config)
     read = secret_reader(os.environ)
     for one in transmitters:
         for source in (one.push_secret, one.poll_secret):

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient
-from firewall.config import Config, rooms
+from firewall.config import Config, front_door, rooms
 from firewall.core.errors import BartizanError, UpstreamFault
 from firewall.core.jsonvalue import JSON
 from firewall.identity.resources import WELL_KNOWN_PRM
@@ -128,7 +128,7 @@ def resource_names(patient: Patient) -> Iterator[Check]:
 def resources(config: Config) -> tuple[ProtectedResource, ...]:
     """Return what is protected here, by configuration. Raises ConfigFault."""
     specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
-    return rooms.protected_resources(config, specs, [(name, given.title) for name, given in config.a2a.items()])
+    return front_door.protected_resources(config, specs, [(name, given.title) for name, given in config.a2a.items()])
 
 
 def ask(patient: Patient, paths: list[str]) -> Mapping[str, Mapping[str, JSON] | str]:

@@ -10,7 +10,7 @@ from typing import Final
 from firewall.admin.doctor.check import Check, Examination, Patient
 from firewall.admin.doctor.idp import shape_of
 from firewall.admin.doctor.oauth.face import resources
-from firewall.config import rooms
+from firewall.config import front_door
 from firewall.core.errors import BartizanError, ConfigFault, Malformed
 from firewall.identity.issuers.preflight import Preflights
 from firewall.identity.oidc.metadata import METADATA_BYTES, parse_metadata
@@ -43,7 +43,7 @@ def products(patient: Patient) -> Iterator[Check]:
             fix = f"sign people in there instead: identity.providers with shape: {shape_of(issuer.issuer)}"
             yield Check("oauth-05", "fail", text, fix, issuer.issuer)
             return
-    for name, auth in rooms.sign_ins(config).items():
+    for name, auth in front_door.sign_ins(config).items():
         if shape_of(auth.issuer) == "entra" and auth.send_resource:
             text = f"upstream {name} gets its tokens from Entra, which refuses the resource that we send"
             yield Check("oauth-05", "fail", text, f"set auth.send_resource: false for {name}", auth.issuer)
@@ -75,7 +75,7 @@ def audiences(patient: Patient) -> Iterator[Check]:
     """oauth-13: after an upgrade a real issuer's tokens are for nobody, and nothing says which audience was meant."""
     config = patient.config
     known = {resource.path for resource in resources(config)}
-    for profile in rooms.issuers(config):
+    for profile in front_door.issuers(config):
         if fault := _unproved(patient, profile.name):
             yield Check(
                 "oauth-13", "fail", f"the node will not start with issuer {profile.name}: {fault.detail}", fault.fix
@@ -101,7 +101,7 @@ def audiences(patient: Patient) -> Iterator[Check]:
 
 def answers(patient: Patient) -> Iterator[Check]:
     """oauth-14: discovery fails in silence, and the sign-in page is all that anybody sees."""
-    settings = [shaped(one) for one in rooms.identity_providers(patient.config)]
+    settings = [shaped(one) for one in front_door.identity_providers(patient.config)]
     read = secret_reader(os.environ)
     for one in settings:
         try:
@@ -113,7 +113,7 @@ def answers(patient: Patient) -> Iterator[Check]:
             text = f"provider {one.name}: nobody can sign in, our own secret is missing"
             yield Check("oauth-14", status, text, f"put it where {one.secret} says", error.detail)  # type: ignore[arg-type]
             return
-    keys = [(f"issuer {p.name}", p.jwks_uri, p.network) for p in rooms.issuers(patient.config) if p.jwks_uri]
+    keys = [(f"issuer {p.name}", p.jwks_uri, p.network) for p in front_door.issuers(patient.config) if p.jwks_uri]
     keys += [
         (f"trusted issuer {i}", g.jwks_uri, "public")
         for i, g in patient.config.identity.trusted_issuers.items()
@@ -149,7 +149,7 @@ _HARM: Final = {
 
 def _unproved(patient: Patient, name: str) -> ConfigFault | None:
     path = patient.config.state / "state.db"
-    (profile,) = (p for p in rooms.issuers(patient.config) if p.name == name)
+    (profile,) = (p for p in front_door.issuers(patient.config) if p.name == name)
     if not path.exists():
         return ConfigFault("issuer_unproved", "it was never checked", fix=f"run `bartizan doctor idp {profile.issuer}`")
     store = SQLiteStore(path)

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient
-from firewall.config import rooms
+from firewall.config import front_door
 
 # What is written there is gone with the machine or with the container.
 PASSING: Final = {"tmpfs": "memory", "ramfs": "memory", "overlay": "the writable layer of a container"}
@@ -62,8 +62,8 @@ def blended(patient: Patient) -> Iterator[Check]:
     """oauth-12: the token that somebody brought is good at the upstream as well, or the upstream's own is good here."""
     config = patient.config
     behind = {given.url: name for name, given in config.mcp.items() if given.url}
-    behind |= {auth.resource: name for name, auth in rooms.sign_ins(config).items() if auth.resource}
-    for profile in rooms.issuers(config):
+    behind |= {auth.resource: name for name, auth in front_door.sign_ins(config).items() if auth.resource}
+    for profile in front_door.issuers(config):
         meant: dict[str, str] = {}
         for path, values in profile.audiences.items():
             for value in values:
