@@ -135,7 +135,7 @@ async def command(launcher: Path, here: Visit, home: Path, *options: str) -> str
     process = await asyncio.create_subprocess_exec(
         node(),
         launcher,
-        *("--cli", here.server, "--transport", "http", "--callback-url", back, *options),
+        *("--cli", "--callback-url", back, *options),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -164,14 +164,30 @@ async def test_the_command_line_signs_in_keeps_its_token_and_signs_in_again_when
     launcher: Path, kind: str, tmp_path: Path, chrome: WebDriver
 ) -> None:
     async with visit(tmp_path / "state", chrome) as here:
-        listed = await command(launcher, here, tmp_path, *KINDS[kind], "--method", "tools/list")
+        ours = (here.server, "--transport", "http", *KINDS[kind])
+        listed = await command(launcher, here, tmp_path, *ours, "--method", "tools/list")
         assert '"name": "echo"' in listed
         assert here.walks == [["password", "allow"]]
-        called = await command(launcher, here, tmp_path, *KINDS[kind], *CALL)
+        called = await command(launcher, here, tmp_path, *ours, *CALL)
         assert json.loads(called[called.index("{") :])["content"] == [{"type": "text", "text": "fine"}]
         assert len(here.walks) == 1, "the second command used what the first one kept"
         await here.end_connections()
-        assert '"fine"' in await command(launcher, here, tmp_path, *KINDS[kind], *CALL)
+        assert '"fine"' in await command(launcher, here, tmp_path, *ours, *CALL)
         assert len(here.walks) == 2
-        assert '"fine"' in await command(launcher, here, tmp_path, *KINDS[kind], "--relogin", *CALL)
+        assert '"fine"' in await command(launcher, here, tmp_path, *ours, "--relogin", *CALL)
         assert len(here.walks) == 3
+
+
+async def test_the_command_line_asks_at_login_for_the_scopes_that_it_is_given(
+    launcher: Path, tmp_path: Path, chrome: WebDriver
+) -> None:
+    """It calls only what a list shows, so it never meets the demand for more: what it is to use is asked for first."""
+    async with visit(tmp_path / "state", chrome) as here:
+        oauth = {"clientId": "desk", "scopes": "demo:read demo:write"}
+        servers = {"demo": {"type": "streamable-http", "url": here.server, "oauth": oauth}}
+        kept = tmp_path / "servers.json"
+        kept.write_text(json.dumps({"mcpServers": servers}))
+        ours = ("--config", str(kept), "--server", "demo")
+        put = ("--method", "tools/call", "--tool-name", "put", "--tool-arg", "text=x")
+        assert '"fine"' in await command(launcher, here, tmp_path, *ours, *put)
+        assert here.walks == [["password", "allow"]]
