@@ -17,6 +17,7 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity import standing
 from firewall.identity.people.users import User
 from firewall.identity.ssf import inbox as inbox_module
+from firewall.identity.ssf import receiver as receiver_module
 from firewall.identity.ssf.build import Signals, build
 from firewall.identity.ssf.effects import CAEP, EFFECTS, SSF
 from firewall.identity.ssf.poll import Poller
@@ -615,6 +616,21 @@ async def test_an_event_whose_key_comes_late_is_done_by_then_and_never_dropped()
     await stream.signals.receiver.work()
     assert not stream.lives(token)
     assert len(fetcher.asked) == 1  # who waited no longer left the question standing
+
+
+async def test_a_key_set_that_hangs_is_waited_for_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver_module, "KEY_WAIT_S", 0.02)
+    stream = await make_stream(jwks=None, jwks_uri=f"{ISSUER}/jwks.json")
+    fetcher = Scripted(stream.door.clock)
+    stream = await rebuilt(stream, fetcher)
+    fetcher.gate.clear()
+    for _ in range(40):
+        assert (await stream.push(stream.sign(stream.claims()))).status_code == 202
+    async with asyncio.timeout(0.3):  # not forty times
+        assert await stream.signals.receiver.work() == 0
+    fetcher.keys = Fetched(200, {}, orjson.dumps(public_jwks(KEY)))
+    fetcher.gate.set()
+    assert await stream.signals.receiver.work() == 40
 
 
 async def test_an_event_waits_a_day_for_keys_that_nobody_can_tell_and_keeps_no_other_waiting() -> None:
