@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, RSAKey
 
 from firewall.core.action import Headers
-from firewall.core.errors import ConfigFault, Malformed, Unauthenticated, UpstreamFault
+from firewall.core.errors import ConfigFault, Malformed, StateUnavailable, Unauthenticated, UpstreamFault
 from firewall.core.principal import Actor, Principal
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.identity import standing
@@ -734,8 +734,11 @@ async def test_made_up_tokens_are_asked_about_so_often_a_second_and_put_nobody_o
     direct = opaque()
     assert await direct.admit("good")
     direct.door.clock.advance(31)
-    for n in range(100):
+    for n in range(50):
         await direct.refused(f"made-up-{n}")
+    for n in range(50):
+        with pytest.raises(StateUnavailable):  # come again; a good token is not thrown away as invalid
+            await direct.admit(f"made-up-more-{n}")
     assert len(direct.provider.forms) == 1 + 50
     assert await direct.admit("good")
     direct.door.clock.advance(1)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote_plus, urlencode
 
-from firewall.core.errors import BartizanError, Malformed
+from firewall.core.errors import BartizanError, Malformed, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock
 from firewall.identity.issuers.keys import Wanted
@@ -48,7 +48,10 @@ class Introspection:
         self._second = (0, 0)  # which, and how many strangers were asked about in it
 
     def find(self, token: bytes, digest: bytes) -> tuple[JSONObject, int]:
-        """Return the claims of an active token and until when they count (µs). Raises Malformed, Wanted."""
+        """Return the claims of an active token and until when they count (µs).
+
+        Raises Malformed, Wanted, StateUnavailable (too many questions: come again).
+        """
         known = self._known.get(digest)
         if known is not None and self._clock.now_us() < known[1]:
             claims, until_us = known
@@ -56,7 +59,8 @@ class Introspection:
                 raise Malformed("jwt_claims", "inactive")
             return claims, until_us
         if not self._may_ask(digest):
-            raise Malformed("jwt_claims", "too many questions")
+            # Nothing is known of it: told as invalid, a client would throw a good token away.
+            raise StateUnavailable("too many questions")
 
         async def ready() -> None:
             flight = self._flights.get(digest)

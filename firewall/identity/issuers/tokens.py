@@ -110,7 +110,7 @@ class ForeignTokens:
         return self._checked(claims, profile, resource, now_s, unchecked.token)
 
     def introspect(self, token: bytes, resource: str, now_s: int) -> Verified:
-        """Return a verified opaque token. Raises Malformed("jwt_claims"), Wanted."""
+        """Return a verified opaque token. Raises Malformed("jwt_claims"), Wanted, StateUnavailable."""
         path = self._path(resource)
         if path not in self._opaque or not token.isascii():
             raise Malformed("token_shape")
