@@ -194,6 +194,7 @@ class InTheBrowser(OAuth):
         self._walk = asyncio.create_task(self.here.agree(authorization_url, elsewhere=self.elsewhere))
 
     async def ended(self) -> str:
+        """Wait for the browser: the library has its code before the page behind that is done."""
         assert self._walk is not None
         return await self._walk
 
@@ -221,9 +222,11 @@ async def test_fastmcp_signs_in_over_its_own_callback_server_and_lives_through_a
             assert not (await session.call_tool("echo", {"text": "y"})).is_error
             assert len(auth.went) == 1
             assert not (await session.call_tool("put", {"text": "z"})).is_error
+            await auth.ended()
             assert here.walks[1:] == [["allow"]]
             await here.end_connections()
             assert not (await session.call_tool("echo", {"text": "again"})).is_error
+            await auth.ended()
             assert len(auth.went) == 3
             assert len(here.upstreams.calls("mcp", "demo")) == 4
         client = parse_qs(urlsplit(auth.went[0]).query)["client_id"][0]
