@@ -370,7 +370,8 @@ def _type(annotation: object) -> str:
     if origin is tuple:
         return f"list of {_type(inner[0])}"
     if origin is dict:
-        return "mapping"
+        named = _type(inner[1])
+        return "mapping" if named in {"section", "any"} else f"mapping of {named}"
     if inner:
         return " or ".join(_type(part) for part in inner if part is not type(None))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
