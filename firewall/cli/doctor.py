@@ -118,7 +118,10 @@ def _trace(given: argparse.Namespace) -> int:
     since_us = SystemClock().now_us() - age_us(given.since)
     found = timeline(load_config(given), given.whom, since_us=since_us)
     lines = [f"{when(event.get('time_us', 0))}  {event.get('event', '')}  {_facts(event)}".rstrip() for event in found]
-    emit(given, {"events": found}, lines or ["nothing happened at the front door in that time"])
+    nothing = "nothing happened at the front door in that time"
+    if given.whom:
+        nothing += f" that names {given.whom!r}; people go by the SUBJECT of `bartizan users list`"
+    emit(given, {"events": found}, lines or [nothing])
     return 0
 
 

@@ -168,9 +168,11 @@ def _snippet(
     """Return what to write into bartizan.yaml: the direct profile where it is possible, else the provider."""
     if examined.direct and not profiles:
         uri = examined.metadata.get("jwks_uri")
+        network = provider.network if provider is not None else _network_of(examined.issuer)
+        inside = "" if network == "public" else f"      network: {network}\n"
         return (
             "identity:\n  issuers:\n    corp:\n"
-            f"      issuer: {examined.issuer}\n      jwks_uri: {uri}\n"
+            f"      issuer: {examined.issuer}\n      jwks_uri: {uri}\n{inside}"
             f"      audiences:\n        {path}: [{public_url}{path}]\n"
             "# then run this command again: it proves the profile as it stands\n"
         )

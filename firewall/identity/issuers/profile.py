@@ -97,7 +97,7 @@ def _sorted(value: Any) -> JSON:
 
 def check_url(url: str, network: Network, where: str) -> None:
     """Raise ConfigFault("issuer_url") unless a URL is https, or http on loopback where that is permitted."""
-    fix = "give https URLs, the issuer exactly as its tokens do; http on a loopback address only"
+    fix = "give https URLs, the issuer exactly as its tokens do; http on loopback alone, with network: loopback"
     try:
         parts = urlsplit(url)
         good = bool(parts.hostname) and not (parts.fragment or "@" in parts.netloc)

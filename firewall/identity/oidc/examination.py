@@ -94,7 +94,8 @@ class Examination:
             if not isinstance(url, str) or not self._may_fetch(url):
                 self._note("endpoints", "fail", f"{name} is missing or not https: {_shown(url)}", "mend it there")
                 return
-        self._note("endpoints", "ok", "all over https")
+        plain = any(str(metadata.get(name)).startswith("http:") for name in ENDPOINTS)
+        self._note("endpoints", "ok", "all there; plain http, as loopback may" if plain else "all over https")
 
     def _offers(self, metadata: JSONObject) -> None:
         if "S256" in strings(metadata, "code_challenge_methods_supported", ()):
