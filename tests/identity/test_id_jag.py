@@ -200,6 +200,17 @@ async def test_a_context_of_the_issuer_means_what_the_operator_says() -> None:
         assert body["scope"] == (both if expected else "time:read")
 
 
+@pytest.mark.parametrize(("age_s", "fresh"), [(60, True), (3600, False), (None, False)])
+async def test_an_assertion_of_an_old_sign_in_is_not_fresh(age_s: int | None, fresh: bool) -> None:
+    door = id_jag_door(acr_of={"gold": "mfa"})
+    await linked(door)
+    auth_time = None if age_s is None else door.clock.now_us() // 1_000_000 - age_s
+    async with door.http() as http:
+        text = id_jag(door, acr="gold", auth_time=auth_time, scope="time:read stepup:mfa stepup:fresh")
+        body = (await present(http, text)).json()
+    assert body["scope"] == "time:read stepup:mfa" + (" stepup:fresh" if fresh else "")
+
+
 async def test_details_of_an_assertion_bind_the_token() -> None:
     door = id_jag_door()
     await linked(door)

@@ -132,6 +132,24 @@ async def test_a_client_of_its_own_never_gets_a_stepup_scope(scope: str) -> None
     assert "stepup" not in reply.json().get("scope", "")
 
 
+@pytest.mark.parametrize(("allowed_s", "kept_s"), [(-1, levels.FRESH_S), (7200, 7200)])
+async def test_a_refresh_does_not_keep_a_sign_in_fresh(allowed_s: int, kept_s: int) -> None:
+    rule = StepUp("time:write", "", allowed_s)
+    door = make_door(resources=(ProtectedResource("/mcp/time", "Time", ("time:read",), (), step_up=(rule,)),))
+    await door.user()
+    async with door.http() as http:
+        issued = await Browser(http).code(authorize_query(scope="time:read stepup:fresh"))
+        token = (await redeem(http, issued["code"])).json()
+        assert token["scope"] == "time:read stepup:fresh"
+        door.clock.advance(kept_s)
+        token = (await refresh(http, token["refresh_token"])).json()
+        assert token["scope"] == "time:read stepup:fresh"
+        door.clock.advance(1)
+        token = (await refresh(http, token["refresh_token"])).json()
+    assert token["scope"] == "time:read"
+    assert door.verified(token["access_token"]).scopes == {"time:read"}
+
+
 async def test_max_age_and_prompt_login_ask_for_a_sign_in_once() -> None:
     door = make_door()
     await door.user()
@@ -301,6 +319,7 @@ def test_levels_are_ordered_and_foreign_values_only_equal_themselves() -> None:
     assert not reaches("", "pwd")
     assert levels.attained(("time:read", "stepup:mfa", "stepup:fresh", "stepup:"), "pwd") == ("stepup:fresh",)
     assert levels.attained(("stepup:fresh",), "") == ()
+    assert levels.in_time(("a:read", "stepup:mfa", "stepup:fresh"), 0, 1, ASKING) == ("a:read", "stepup:mfa")
 
 
 def test_acr_values_are_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -12,8 +13,10 @@ from firewall.identity.clients.registry import Client
 from firewall.identity.engine.parts import TokenParts
 from firewall.identity.engine.requests import TokenRequest
 from firewall.identity.people.users import User
+from firewall.identity.records import SECOND_US
 from firewall.identity.rfc9068.tokens import IssuedToken, TokenFacts
-from firewall.identity.rfc9470.levels import attained
+from firewall.identity.rfc9470.levels import attained, in_time
+from firewall.identity.settings import ProtectedResource
 from firewall.identity.web import WebRequest
 from firewall.wire import oauth
 from firewall.wire.oauth import Form, OAuthError
@@ -78,11 +81,14 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         if self.form.get("resource") not in ("", resource):
             raise OAuthError("invalid_target", "resource_mismatch")
 
-    def entitled(self, wanted: tuple[str, ...], resource: str, user: User | None, *, acr: str = "") -> tuple[str, ...]:
+    def entitled(
+        self, wanted: tuple[str, ...], resource: str, user: User | None, *, acr: str = "", auth_time: int = 0
+    ) -> tuple[str, ...]:
         """Return the scopes that may be given now: what is asked ∩ resource ∩ client ∩ person (DESIGN §6b-6).
 
-        user: None for a token of the client's own. acr: how the person signed in; ``stepup:`` scopes that it
-        fulfils are kept beside the permissions (`rfc9470.levels`). Raises OAuthError: invalid_target, invalid_scope.
+        user: None for a token of the client's own. acr, auth_time: how and when the person signed in; ``stepup:``
+        scopes that this fulfils are kept beside the permissions (`rfc9470.levels`). Raises OAuthError:
+        invalid_target, invalid_scope.
         """
         known = self.parts.resources.by_uri.get(resource)
         if known is None:
@@ -93,7 +99,12 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         scopes = oauth.intersect(wanted, known.scopes, self.client.scopes, user.scopes if user else ("*",))
         if not scopes:
             raise OAuthError("invalid_scope", "scope_empty")
-        return (*scopes, *attained(wanted, acr)) if user else scopes
+        return (*scopes, *self.steps(wanted, known, acr, auth_time)) if user else scopes
+
+    def steps(self, wanted: Iterable[str], resource: ProtectedResource, acr: str, auth_time: int) -> tuple[str, ...]:
+        """Return the wanted ``stepup:`` scopes that a sign-in fulfils now."""
+        now_s = self.parts.clock.now_us() // SECOND_US
+        return in_time(attained(wanted, acr), auth_time, now_s, resource)
 
     def issue(
         self, facts: TokenFacts, *, lifetime_s: int = 0, until_s: int = 0, told: JSONObject | None = None

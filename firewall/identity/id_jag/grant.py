@@ -64,7 +64,7 @@ class IdentityAssertionGrant(TokenGrant):
         # Used up by the first request that could have had a token, and before an account is made.
         parts.assertions.use_up(assertion, self.trusted)
         user = self._person()
-        scopes = self.entitled(wanted, resource, user, acr=assertion.acr)
+        scopes = self.entitled(wanted, resource, user, acr=assertion.acr, auth_time=assertion.auth_time)
         tenant, subject = user.tenant, user.subject
         standing = parts.grants.standing.of(tenant, subject, resource, scopes)
         if parts.users.get(tenant, subject) is None:

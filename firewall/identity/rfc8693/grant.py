@@ -21,7 +21,6 @@ from firewall.identity.rfc8693.narrowing import Presented
 from firewall.identity.rfc8693.request import ACCESS_TOKEN, GRANT_TYPE, ExchangeRequest, parse_request
 from firewall.identity.rfc9068.tokens import Kind, TokenFacts
 from firewall.identity.rfc9396.requested import requested_details
-from firewall.identity.rfc9470.levels import attained
 from firewall.identity.settings import ProtectedResource
 from firewall.wire.oauth import OAuthError
 
@@ -150,8 +149,8 @@ class ExchangeGrant(TokenGrant):
         if user is not None:
             allowed.append(user.scopes)
         scopes = narrowing.narrowed(given, wanted, target.scopes, allowed)
-        steps = attained(wanted or sorted(given.principal.scopes), given.principal.acr)
-        return (*scopes, *steps)
+        who = given.principal
+        return (*scopes, *self.steps(wanted or sorted(who.scopes), target, who.acr, who.auth_time))
 
     def _run(self, who: Principal) -> str:
         """Return the run of the new token: a new one, the same client's own, or none.

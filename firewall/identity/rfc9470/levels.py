@@ -2,7 +2,7 @@
 
 A ``stepup:`` scope is no permission. It asks for a level (``stepup:mfa``) or for freshness
 (``stepup:fresh``), so that clients that know nothing but scopes can follow a challenge; it is given where
-the sign-in fulfils it, and lost where it does not.
+the sign-in fulfils it, and lost where it does not: freshness by itself, as time goes by.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from firewall.identity.settings import ProtectedResource
 from firewall.wire.oauth import AuthorizationRequest
 
 LEEWAY_S = 60  # of another clock, where the sign-in was elsewhere
+FRESH_S = 900  # from a sign-in through the pages to its token; where no resource allows more
 
 
 def permissions(scopes: Iterable[str]) -> tuple[str, ...]:
@@ -31,6 +32,18 @@ def attained(scopes: Iterable[str], acr: str) -> tuple[str, ...]:
     """Return the ``stepup:`` scopes that a sign-in of this context fulfils; none where nobody signed in ("")."""
     wanted = ((s, s.removeprefix(PREFIX)) for s in steps(scopes))
     return tuple(s for s, level in wanted if acr and level and (level == FRESH or reaches(acr, level)))
+
+
+def in_time(scopes: Iterable[str], auth_time: int, now_s: int, resource: ProtectedResource) -> tuple[str, ...]:
+    """Return the scopes of a token that is issued now; without ``stepup:fresh`` where the sign-in is fresh no more.
+
+    A rule of policy may go by that scope, and a refresh must not make it last for months. auth_time: Unix seconds,
+    0 where it is not known, which is never fresh.
+    """
+    fresh = PREFIX + FRESH
+    longest_s = max(FRESH_S, allowed_age_s((fresh,), resource))
+    kept = auth_time > 0 and now_s - auth_time <= longest_s
+    return tuple(s for s in scopes if kept or s != fresh)
 
 
 def strong_enough(request: AuthorizationRequest, acr: str) -> bool:

@@ -22,7 +22,7 @@ def first_tokens(grant: TokenGrant, facts: CodeFacts, user: User, *, renewable: 
     invalid_target, invalid_scope, invalid_authorization_details.
     """
     parts, client, proof = grant.parts, grant.client, grant.proof
-    scopes = grant.entitled(facts.scopes, facts.resource, user, acr=facts.acr)
+    scopes = grant.entitled(facts.scopes, facts.resource, user, acr=facts.acr, auth_time=facts.auth_time)
     details = requested_details(grant.form, facts.authorization_details, facts.resource)
     if parts.grants.is_revoked(facts.tenant, facts.grant_id):
         raise OAuthError("invalid_grant", "grant_revoked")

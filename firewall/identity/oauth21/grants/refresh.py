@@ -61,7 +61,7 @@ class RefreshGrant(TokenGrant, RefreshTokenGrant):  # type: ignore[misc] # authl
     def issue_token(self, user: User, refresh_token: Presented) -> TokenBody:
         """Use the token and return its successor with a new access token. Raises OAuthError."""
         parts, facts = self.parts, refresh_token.facts
-        scopes = self.entitled(refresh_token.wanted, facts.resource, user, acr=facts.acr)
+        scopes = self.entitled(refresh_token.wanted, facts.resource, user, acr=facts.acr, auth_time=facts.auth_time)
         standing = parts.grants.standing.of(facts.tenant, facts.subject, facts.resource, scopes)
         successor = parts.refresh.rotate(self.form.get("refresh_token"))
         # Asked again: an ending since `find` would otherwise be outrun by the standing that was just read.
