@@ -154,7 +154,11 @@ def _approve_all(node: Node, given: argparse.Namespace) -> int:
     lines += [f"{p['words']}: waits for a second person: bartizan approve {p['id']}" for p in parked]
     lines = lines or ["Nothing clean waits."]
     lines += [f"{p['upstream']}: {p['label']} is left: its review found {', '.join(p['reasons'])}." for p in kept]
-    emit(given, {"approved": made, "left": kept, **({"parked": parked} if parked else {})}, [*lines, *(_locked(made[0]) if made else [])])
+    emit(
+        given,
+        {"approved": made, "left": kept, **({"parked": parked} if parked else {})},
+        [*lines, *(_locked(made[0]) if made else [])],
+    )
     return 1 if kept else 0
 
 
