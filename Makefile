@@ -59,7 +59,7 @@ coverage: setup ## run the tests and report what they reach (build/coverage/html
 conformance: setup ## run the official MCP suites, other people's servers and clients, and kill loaded nodes; installs Node from PyPI
 	@requirements/install.sh conformance
 	@$(BIN)/python -m tests.conformance.run $(ARGS)
-	@exec $(BIN)/python -m pytest -m conformance tests/e2e
+	@exec $(BIN)/python -m pytest -m conformance tests/e2e tests/front_door
 
 bench: setup ## measure cost per request beside direct and nginx; writes benchmarks/results/latest.json
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)

@@ -284,13 +284,17 @@ def _host(authority: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What our card says about us. scope: the OAuth scope the agent needs (``NAME:send``)."""
+    """What our card says about us. scope: the OAuth scope the agent needs (``NAME:send``).
+
+    device_url: where devices ask (RFC 8628), "" where they may not.
+    """
 
     url: str
     scope: str
     authorization_url: str
     token_url: str
     metadata_url: str
+    device_url: str = ""
 
 
 def rebuild(card: Card, offer: Offer) -> JSONObject:
@@ -304,9 +308,15 @@ def rebuild(card: Card, offer: Offer) -> JSONObject:
         "pkceRequired": True,
     }
     machine: JSONObject = {"tokenUrl": offer.token_url, "scopes": scopes}
+    ways: list[tuple[str, str, JSONObject]] = [
+        ("user", "authorizationCode", user),
+        ("service", "clientCredentials", machine),
+    ]
+    if offer.device_url:
+        ways.append(("device", "deviceCode", {"deviceAuthorizationUrl": offer.device_url, **machine}))
     schemes: JSONObject = {
         name: {"oauth2SecurityScheme": {"flows": {flow: facts}, "oauth2MetadataUrl": offer.metadata_url}}
-        for name, flow, facts in (("user", "authorizationCode", user), ("service", "clientCredentials", machine))
+        for name, flow, facts in ways
     }
     source: JSONObject = {"upstreamCardSha256": card.digest.removeprefix("sha256:")}
     if card.kid:

@@ -138,6 +138,7 @@ class InventorySettings:
     authorization_url: str = ""
     token_url: str = ""
     metadata_url: str = ""
+    device_grant: bool = False
     home_tenant: str = "default"
     card_ttl_s: float = 5.0
     card_fetch_s: float = CARD_FETCH_S
@@ -156,6 +157,7 @@ class InventorySettings:
             self.authorization_url or f"{base}/authorize",
             self.token_url or f"{base}/token",
             self.metadata_url or f"{base}/.well-known/oauth-authorization-server",
+            f"{base}/device_authorization" if self.device_grant else "",
         )
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -20,7 +21,7 @@ from a2a_gateway.tasks import Caller, Progress, TaskBook
 from a2a_gateway.upstream import Answer, Upstream
 from a2a_gateway.versions import Method
 from firewall.core.action import Action
-from firewall.core.errors import FAULTS, AuditUnavailable, BartizanError, Malformed, UpstreamFault
+from firewall.core.errors import FAULTS, AuditUnavailable, BartizanError, Malformed, Unauthenticated, UpstreamFault
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSONObject
@@ -29,18 +30,22 @@ from firewall.core.points import Point
 from firewall.core.ports import ResourceServer
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
+from firewall.enforce.token_rules import cure
 from firewall.net import asgi
+from firewall.net.tenure import Tenure
 from firewall.wire import jsonrpc
 
 Outcome = tuple[Literal["ok", "refused", "upstream_fault", "cancelled", "internal"], str]
 # Faults of a call that never reached the agent: its message id may come again.
-NOT_SENT: Final = frozenset({"unreachable", "blocked_address", "credentials"})
+NOT_SENT: Final = frozenset({"unreachable", "blocked_address", "credentials", "consent"})
 CALL_OFF_S: Final = 2.0
 
 
 @dataclass(slots=True)
 class Call:
     """One JSON-RPC request. resource: the agent's URI here; allowed: extension URIs that may pass.
+
+    still: whether the caller's token is good now; a stream ends when it is not.
 
     progress: the order of what came back, in the agent's ids; named: ids claimed for the caller so far.
     """
@@ -55,6 +60,7 @@ class Call:
     send: asgi.Send
     allowed: frozenset[str]
     resource: str
+    still: Callable[[], bool]
     progress: Progress = field(default_factory=Progress)
     named: set[tuple[str, str]] = field(default_factory=set)
 
@@ -159,16 +165,19 @@ class Relay:
         refusal: Refusal | None = None
         failure: BartizanError | None = None
         try:
-            async with self._upstream.stream(cleared, call.agent, call.principal) as answers:
-                async for answer in answers:
-                    verdict = await self._clear_event(call, answer, chunks)
-                    if isinstance(verdict, Refusal):
-                        refusal = verdict
-                        break
-                    await call.out.open()
-                    await call.out.event(verdict)
-                    if call.progress.ended or isinstance(answer, jsonrpc.ErrorResponse):
-                        break
+            async with Tenure(call.still) as tenure:
+                async with self._upstream.stream(cleared, call.agent, call.principal) as answers:
+                    async for answer in answers:
+                        verdict = await self._clear_event(call, answer, chunks)
+                        if isinstance(verdict, Refusal):
+                            refusal = verdict
+                            break
+                        await call.out.open()
+                        await call.out.event(verdict)
+                        if call.progress.ended or isinstance(answer, jsonrpc.ErrorResponse):
+                            break
+            if tenure.over:  # the agent's task goes on; whoever has a new token may come back for it
+                failure = Unauthenticated("token_invalid", "over")
         except BartizanError as error:
             failure = error
         call.exchange.bytes_out = call.out.bytes_out
@@ -219,10 +228,7 @@ class Relay:
 
 def refused(resource_server: ResourceServer, refusal: Refusal, rpc_id: jsonrpc.ID | None, resource: str) -> FixedReply:
     """Return the reply for a refusal, with the challenge where a scope would cure it."""
-    if not refusal.challenge:
-        return reply.refused(refusal, rpc_id)
-    scope = " ".join(refusal.challenge)
-    return reply.refused(refusal, rpc_id, resource_server.challenge(resource, "scope_missing", scope))
+    return reply.refused(refusal, rpc_id, cure(resource_server, resource, refusal))
 
 
 async def tell(out: asgi.EventStream, send: asgi.Send, told: FixedReply) -> None:

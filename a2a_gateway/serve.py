@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import partial
+from typing import Final
 
 from a2a_gateway import message, reply
 from a2a_gateway.action import STREAMED, card_action
@@ -102,7 +103,13 @@ class A2AGateway:
             principal = (
                 self._stranger(resource, spec.tenants)
                 if spec.public_card
-                else self._resource_server.authenticate(headers, resource, default_scope=scope_of(name))
+                else await self._resource_server.admit(
+                    headers,
+                    resource,
+                    default_scope=scope_of(name),
+                    method=str(scope["method"]),
+                    path=str(scope["path"]),
+                )
             )
         except Unauthenticated as error:
             await asgi.write_fixed(send, self._unauthenticated(error, resource, name))
@@ -158,7 +165,9 @@ class A2AGateway:
         headers = asgi.header_map(scope)
         resource = self._inventory.settings.resource(name)
         try:
-            principal = self._resource_server.authenticate(headers, resource, default_scope=scope_of(name))
+            principal = await self._resource_server.admit(
+                headers, resource, default_scope=scope_of(name), method="POST", path=str(scope["path"])
+            )
         except Unauthenticated as error:
             await asgi.write_fixed(send, self._unauthenticated(error, resource, name))
             return
@@ -215,7 +224,8 @@ class A2AGateway:
             )
             caller = Caller.of(principal, name)
             resource = self._inventory.settings.resource(name)
-            call = Call(agent, principal, exchange, rpc_id, method, caller, out, send, allowed, resource)
+            still = partial(self._resource_server.still, headers, resource, principal)
+            call = Call(agent, principal, exchange, rpc_id, method, caller, out, send, allowed, resource, still)
             return await self._relay.forward(call, read, headers)
         except BartizanError as error:
             kind = "upstream_fault" if isinstance(error, UpstreamFault) or error.code == "agent_response" else "refused"
@@ -228,11 +238,8 @@ class A2AGateway:
     # -- our own words -----------------------------------------------------------------------------------
 
     def _unauthenticated(self, error: Unauthenticated, resource: str, name: str) -> FixedReply:
-        code: Literal["token_missing", "token_invalid"] = (
-            "token_missing" if error.code == "token_missing" else "token_invalid"
-        )
-        challenge = self._resource_server.challenge(resource, code, error.scope or scope_of(name))
-        return reply.fixed(FAULTS[code], extra=((b"www-authenticate", challenge),))
+        code = "token_missing" if error.code == "token_missing" else "token_invalid"
+        return reply.fixed(FAULTS[code], extra=self._resource_server.challenges(resource, error, scope_of(name)))
 
 
 def _wrong_verb(allow: bytes) -> FixedReply:

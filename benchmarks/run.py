@@ -38,7 +38,7 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from benchmarks import mcp, stages
+from benchmarks import auth, mcp, stages
 from benchmarks.load import Run, rss_mb, wrk
 from firewall import app
 from firewall import config as configuration
@@ -279,6 +279,7 @@ def main() -> int:
                 figures.put("rss_mb.after_load", rss_mb(wall.process.pid), "MB", "the same processes after the load")
             wall.stop()  # what follows has the machine for itself
             stage_costs(figures, directory, upstream, setting)
+            auth_costs(figures, directory)
             mcp.measure(figures, given, directory, children, firewalls, setting)
             if "wrk" not in missing:
                 growth(figures, given, directory, children, firewalls, setting)
@@ -446,6 +447,14 @@ def stage_costs(figures: Figures, directory: Path, upstream: int, first: Setting
     for size in SIZES:
         whole = costs[f"decide.{size}.request"]
         figures.put(f"decide.{size}.cpu_us", whole, "us", "guard.check of a request, on its own in a warm loop")
+
+
+def auth_costs(figures: Figures, directory: Path) -> None:
+    """Put what it costs to know who is asking, measured on a front door inside this process."""
+    place = directory / "auth"
+    place.mkdir()
+    for name, value, note in auth.table(place):
+        figures.put(name, value, name.rpartition(".")[2].replace("ratio", "x"), note)
 
 
 def cpu_model() -> str:

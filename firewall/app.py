@@ -29,7 +29,8 @@ from a2a_gateway.serve import A2AGateway
 from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
 from firewall import admin, nucleus
-from firewall.config import Config, rooms
+from firewall.adapters.authzen import build as authzen
+from firewall.config import Config, front_door, rooms
 from firewall.core.errors import CONFIG_EXIT, FAULTS, BartizanError, ConfigFault, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
@@ -40,6 +41,7 @@ from firewall.decide.regorus import RegorusEngine
 from firewall.decide.sampler import SampledEngine
 from firewall.detect.tool_review import review
 from firewall.doors import ChildDoors
+from firewall.enforce.client_gate import ClientGate
 from firewall.enforce.egress import EgressGate
 from firewall.enforce.guard import Guard, GuardSettings
 from firewall.enforce.kill_switch import KillSwitch
@@ -47,14 +49,23 @@ from firewall.enforce.limits import LimitSettings
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
-from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
+from firewall.identity.issuers.direct import DirectGiven
+from firewall.identity.issuers.preflight import Preflights
+from firewall.identity.oidc.build import ProvidersGiven
+from firewall.identity.oidc.redemption import ClientKey
+from firewall.identity.oidc.secret import secret_reader
+from firewall.identity.rfc9068.rotation import KeyRotation
+from firewall.identity.ssf import build as ssf
+from firewall.identity.upstream.build import UpstreamsGiven
+from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net import server as net_server
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.net.channel import Peers, Seat
-from firewall.net.dial import Dialler
+from firewall.net.dial import Dialler, DiallerSettings
 from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
+from firewall.net.renewing import RenewingClient
 from firewall.net.runtime import SystemClock, Tasks, trim
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
@@ -68,6 +79,7 @@ from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.lease import Leases
+from firewall.state.replays import UsedOnce
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
 from firewall.state.vault import Sealer
@@ -80,6 +92,8 @@ from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import UpstreamSpec
 
 STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
+FIRST_CONTACT_FILE: Final = "first-contact.txt"  # in the state directory, where no terminal shows the code
+KEYS_EVERY_S: Final = 3600.0  # between two looks at the age of the signing key
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
@@ -87,11 +101,12 @@ _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 class DataPlane:
     """Routes by exact prefix; the only dispatch on the data path."""
 
-    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Any) -> None:
+    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Any, authzen: Any = None) -> None:
         self._mcp = mcp
         self._a2a = a2a
         self._llm = llm
         self._front_door = front_door
+        self._authzen = authzen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand one request to its room; an unknown path is 404, without a redirect."""
@@ -104,6 +119,8 @@ class DataPlane:
             await self._a2a(scope, receive, send)
         elif self._front_door.handles(path):
             await self._front_door(scope, receive, send)
+        elif self._authzen is not None and self._authzen.handles(path):
+            await self._authzen(scope, receive, send)
         else:
             await write_fixed(send, _NOT_FOUND)
 
@@ -122,6 +139,17 @@ def audit_vkeys(config: Config, keys: KeyRing) -> tuple[str, ...]:
     """Return the verifier keys of the audit log, newest first."""
     name = f"{audit_settings(config).deployment}/audit"
     return tuple(Verifier.of(name, key.public_key()).vkey() for key in keys.ed25519_keys("audit"))
+
+
+def admin_settings(config: Config) -> admin.AdminSettings:
+    """Return how long the console's sessions last, and what needs two people."""
+    given = config.admin
+    return admin.AdminSettings(
+        idle_s=given.idle_minutes * 60,
+        session_s=given.session_hours * 3600,
+        four_eyes=frozenset(given.four_eyes),
+        approval_s=given.approval_hours * 3600,
+    )
 
 
 def load_policy(config: Config, paths: Paths) -> policy_bundle.Bundle:
@@ -199,6 +227,10 @@ class Worker:
         await self.server.start()
         self.tasks.spawn(self._follow_registry(), "app.registry")
         self.tasks.spawn(self._warm(), "app.warm")
+        self.tasks.spawn(self._keep_keys(), "app.keys")
+        if "signals" in self.parts:
+            for run in self.parts["signals"].background:
+                self.tasks.spawn(run(), "app.signals")
         if "sampler" in self.parts:
             self.tasks.spawn(self.parts["sampler"].run(), "app.sampler")
         return self.server.ports
@@ -217,6 +249,7 @@ class Worker:
         self.parts["telemetry"].close()
         self.audit.close()
         self.store.close()
+        self.parts["used"].close()
         self.marks.close()
 
     async def _let_go(self) -> None:
@@ -246,17 +279,27 @@ class Worker:
             try:
                 epoch = self.marks.epoch()
                 if epoch != seen:
+                    self.parts["rotation"].refresh()
                     self.refresh()
                     seen = epoch
             except (StateUnavailable, BartizanError):
                 pass  # the data path refuses by itself while state does not answer
             await asyncio.sleep(0.25)
 
+    async def _keep_keys(self) -> None:
+        """Rotate the signing key when it is old enough, and let go of what was published for long enough."""
+        while True:
+            await asyncio.sleep(KEYS_EVERY_S)
+            try:
+                self.parts["rotation"].keep()
+            except BartizanError as error:
+                self.on_fault("keys", error.code)
+
     def refresh(self) -> None:
         """Bring the resources and gateways in line with the registry."""
         specs = mcp_specs(self.config, self.registry)
         self.mcp.serve_only(specs)
-        known = rooms.credentials(self.config)
+        known = front_door.credentials(self.config)
         agents = []
         for entry in self.registry.list(self.config.tenant):
             if entry.name not in known:
@@ -264,7 +307,7 @@ class Worker:
             if entry.kind == "a2a" and entry.state != "revoked":
                 title = self.config.a2a[entry.name].title if entry.name in self.config.a2a else ""
                 agents.append((entry.name, title))
-        self.identity.resources.replace(rooms.protected_resources(self.config, specs, agents))
+        self.identity.resources.replace(front_door.protected_resources(self.config, specs, agents))
 
 
 def mcp_specs(config: Config, registry: Registry) -> tuple[UpstreamSpec, ...]:
@@ -290,7 +333,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             paths,
             config.audit_dir,
             audit_settings(config),
-            GuardSettings(config.audit.durability),
+            GuardSettings(config.audit.durability, front_door.step_up(config)),
             LimitSettings(config.limits.calls_per_minute),
             config.workers,
             config.policy.bundle,
@@ -305,28 +348,42 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     bundle, engine, telemetry, guard = core.bundle, core.engine, core.telemetry, core.guard
     registry, pins = core.registry, core.pins
     _configure(config, registry)
-    dialler = Dialler(clock)
-    client = PooledClient(dialler)
+    fetch_ports = DiallerSettings().fetch_ports | set(config.identity.cimd.ports)
+    way_out = config.egress
+    dialler = Dialler(
+        clock, DiallerSettings(fetch_ports=fetch_ports, proxy=way_out.proxy, proxy_network=way_out.network)
+    )
+    client = RenewingClient(PooledClient(dialler))
     specs = mcp_specs(config, registry)
-    resources = rooms.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
+    resources = front_door.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
 
     def record(event: str, facts: JSONObject) -> None:
         audit.append({"v": 1, "kind": "auth", "event": event, **facts})
 
-    as_keys = keys.ec_signing_keys("as")
+    sealer = Sealer(keys.secret("seal"), clock)
+    rotation = KeyRotation(keys, store, marks, clock, record)
+    used = UsedOnce(paths.shared, worker=marks.worker, workers=config.workers)
     identity = build_identity(
-        rooms.identity(config, resources),
+        front_door.identity(config, resources),
         store=store,
         marks=marks,
         clock=clock,
         ids=ids,
         fetcher=dialler,
-        signing_key=as_keys[0],
-        other_keys=tuple(as_keys[1:]),
+        signing_key=rotation.keys,
         record=record,
+        labels=guard.labels,
+        sealer=sealer,
+        client_trust=ClientGate(guard, clock, config.tenant) if config.identity.cimd.policy == "policy" else None,
+        idps=_idps(config, dialler, keys),
+        direct=DirectGiven(front_door.issuers(config), dialler, secret_reader(os.environ)),
+        used=used,
+        nonce_keys=tuple(keys.secrets("dpop-nonce")),
+        upstreams=_upstreams(config, dialler, keys),
     )
-    credentials = StaticUpstreamCredentials(rooms.credentials(config), os.environ)
-    sealer = Sealer(keys.secret("seal"), clock)
+    identity.first_contact.file = config.state / FIRST_CONTACT_FILE
+    assert identity.credentials is not None
+    credentials = identity.credentials
     support = sandbox.detect()
     parts: dict[str, Any] = {
         "client": client,
@@ -334,7 +391,23 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         "credentials": credentials,
         "telemetry": telemetry,
         "keys": keys,
+        "rotation": rotation,
+        "used": used,
     }
+    if config.identity.signals:
+        parts["signals"] = ssf.build(
+            front_door.transmitters(config),
+            users=identity.users,
+            links=identity.links,
+            standing=identity.grants.standing,
+            store=store,
+            clock=clock,
+            fetcher=dialler,
+            secret=secret_reader(os.environ),
+            record=record,
+            on_fault=on_fault,
+        )
+        identity.front_door.mount(parts["signals"].routes)
     near = _near(paths, tasks, seat)
     doors = _doors(config, paths, guard, clock, dialler, near)
     if doors is not None:
@@ -397,8 +470,10 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             policy=bundle,
             metrics=telemetry.prometheus,
             definitions=definitions,
+            rotation=rotation,
             walls_missing=lambda: mcp.sandbox_missing,
             on_fault=on_fault,
+            settings=admin_settings(config),
         )
     )
     parts["admin_socket"] = admin.OperatorSocket(
@@ -424,6 +499,20 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
                 micro_usd=spent.micro_usd,
             ),
         )
+    decides = None
+    if config.authzen.enforcers:
+        decides = authzen.build(
+            config,
+            guard=guard,
+            identity=identity,
+            registry=registry,
+            pins=pins,
+            specs=lambda: mcp_specs(config, registry),
+            definition=definitions.get,
+            audit=audit,
+            ids=ids,
+            on_fault=on_fault,
+        )
     kill_switch = guard.kill_switch
     return Worker(
         config,
@@ -439,11 +528,37 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         kill_switch,
         identity,
         mcp,
-        DataPlane(mcp, a2a, llm, identity.front_door),
+        DataPlane(mcp, a2a, llm, identity.front_door, decides),
         bundle,
         parts,
         near,
         on_fault=on_fault,
+    )
+
+
+def _idps(config: Config, dialler: Dialler, keys: KeyRing) -> ProvidersGiven:
+    """Return what the front door needs to know of identity providers."""
+    key = keys.ec_signing_key("client")
+    return ProvidersGiven(
+        front_door.identity_providers(config),
+        dialler,
+        secret_reader(os.environ),
+        passwords=config.identity.passwords == "on",
+        key=ClientKey(ECKey.import_key(key), thumbprint(key)),
+    )
+
+
+def _upstreams(config: Config, dialler: Dialler, keys: KeyRing) -> UpstreamsGiven:
+    """Return what the front door needs to sign in to upstreams. Raises ConfigFault."""
+    key, *older = (ECKey.import_key(key) for key in keys.ec_signing_keys("client"))
+    return UpstreamsGiven(
+        front_door.sign_ins(config),
+        front_door.credentials(config),
+        dialler,
+        key,
+        keys.secrets("envelope"),
+        keys.secret("upstream-dpop"),
+        tuple(older),
     )
 
 
@@ -503,10 +618,26 @@ def check(config: Config) -> None:
     """Raise ConfigFault for what no worker could start with: a parent would start it again and again."""
     specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
     rooms.mcp_settings(config, specs, scratch="", egress_socket="")
+    front_door.transmitters(config)
     rooms.llm_models(config)
+    front_door.identity_providers(config)
     paths = Paths(config.state)
     paths.make()
+    _check_issuers(config, paths)
     load_policy(config, paths)
+
+
+def _check_issuers(config: Config, paths: Paths) -> None:
+    profiles = front_door.issuers(config)
+    if not profiles:
+        return
+    clock = SystemClock()
+    store = SQLiteStore(paths.store, clock=clock)
+    try:
+        for profile in profiles:
+            Preflights(store, clock).require(profile)
+    finally:
+        store.close()
 
 
 def work(index: int, heartbeat: Heartbeat, argument: Any) -> None:

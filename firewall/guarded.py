@@ -28,7 +28,7 @@ from firewall.doors import ChildDoors
 from firewall.enforce.egress import EgressGate, Hosts
 from firewall.enforce.pins import Pin
 from firewall.identity.local import LocalResourceServer, local_principal
-from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
+from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.egress_proxy import EgressProxy

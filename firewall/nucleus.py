@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -28,6 +29,7 @@ from firewall.record.telemetry import GuardTelemetry
 from firewall.state.keys import KeyRing
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
+from firewall.state.unlock import unlock_secret
 
 VERSION: Final = installed_version("bartizan")
 
@@ -159,7 +161,7 @@ def build(
     paths = settings.paths
     paths.make()
     ids, tasks = RandomIds(), Tasks()
-    keys = KeyRing(paths.keys)
+    keys = KeyRing(paths.keys, unlock=unlock_secret(os.environ))
     store = SQLiteStore(paths.store, clock=clock)
     marks = SharedMarks(paths.shared, workers=settings.workers)
     audit = AuditWriter(
@@ -180,7 +182,7 @@ def build(
     guard = Guard(
         engine=deciding,
         scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
-        labels=labels(marks, store) if labels else _kept_labels(marks, store),
+        labels=labels(marks, store) if labels else _kept_labels(marks, store, clock),
         limits=Limits(store.collection("limits"), clock, settings.limits),
         kill_switch=KillSwitch(store.collection("kill"), marks, clock),
         audit=audit,
@@ -195,7 +197,7 @@ def build(
     return Nucleus(clock, ids, tasks, keys, store, marks, audit, bundle, deciding, telemetry, guard, registry, pins)
 
 
-def _kept_labels(marks: SharedMarks, store: SQLiteStore) -> FlowLabels:
-    kept = FlowLabels(marks, store.collection("labels"))
+def _kept_labels(marks: SharedMarks, store: SQLiteStore, clock: SystemClock) -> FlowLabels:
+    kept = FlowLabels(marks, store.collection("labels"), clock)
     kept.restore()
     return kept

@@ -75,7 +75,7 @@ def desk(
 ) -> AdminApp:
     """Return the admin room over a run's state: pins, registry, stops, for its owner alone."""
     from firewall import admin, config
-    from firewall.config import rooms
+    from firewall.config import front_door
     from firewall.identity.authorization_server import build_identity
 
     made = config.build({"state_dir": str(paths.state), "tenant": TENANT, "node": NODE})
@@ -85,7 +85,7 @@ def desk(
         core.audit.append({"v": 1, "kind": "auth", "event": event, **facts})
 
     identity = build_identity(
-        rooms.identity(made, ()),
+        front_door.identity(made, ()),
         store=core.store,
         marks=core.marks,
         clock=core.clock,

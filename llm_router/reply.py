@@ -26,7 +26,16 @@ JSON_TYPE: Final = (b"content-type", b"application/json")
 # Clients retry 408, 409, 429 and 5xx by themselves; what will not change by asking again says so.
 NO_RETRY: Final = (b"x-should-retry", b"false")
 FINAL: Final = frozenset(
-    {"denied", "approval_pending", "killed", "quarantined", "budget_exceeded", "model_unpriced", "scope_missing"}
+    {
+        "denied",
+        "approval_pending",
+        "killed",
+        "quarantined",
+        "budget_exceeded",
+        "model_unpriced",
+        "scope_missing",
+        "upstream_consent",
+    }
 )
 TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 

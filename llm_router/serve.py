@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from firewall.core.bounds import LLM_BODY_BYTES, REQUEST_READ_S
@@ -26,8 +27,10 @@ from firewall.core.permit import Cleared, FixedReply, Refusal
 from firewall.core.ports import Clock, ResourceServer
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
+from firewall.enforce.token_rules import cure
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
+from firewall.net.tenure import Tenure
 from firewall.wire import http, strict_json
 from llm_router import action as act
 from llm_router import answer as ans
@@ -74,7 +77,7 @@ class Spent:
 
 @dataclass(slots=True)
 class _Call:
-    """One request for an answer on its way."""
+    """One request for an answer on its way. still: whether its caller's token is good now."""
 
     dialect: Dialect
     model: Model
@@ -82,6 +85,7 @@ class _Call:
     answer: Answer
     out: asgi.EventStream
     send: asgi.Send
+    still: Callable[[], bool]
 
     @property
     def exchange(self) -> Exchange:
@@ -127,7 +131,9 @@ class LLMRouter:
                 await asgi.write_fixed(send, _not_here(dialect, verb))
                 return
             given = authorization(dialect, headers)
-            principal = self._resource_server.authenticate(given, self._resource, default_scope=SCOPE)
+            principal = await self._resource_server.admit(
+                given, self._resource, default_scope=SCOPE, method=verb, path=path
+            )
         except Unauthenticated as error:
             await asgi.write_fixed(send, self._unauthenticated(error, dialect))
             return
@@ -199,7 +205,9 @@ class LLMRouter:
         seconds = self._clock.now_us() // 1_000_000
         head = Head(dialect.id_prefix + exchange.id.removeprefix("x_"), seconds, model.alias)
         answer = dialect.answer(self._guard, exchange, principal, model, head, request, tally, route)
-        call = _Call(dialect, model, request, answer, asgi.EventStream(send), send)
+        given = authorization(dialect, headers)
+        still = partial(self._resource_server.still, given, self._resource, principal)
+        call = _Call(dialect, model, request, answer, asgi.EventStream(send), send, still)
         return await asgi.while_connected(self._tasks, receive, self._forward(call), gone=GONE, name="llm")
 
     async def _forward(self, call: _Call) -> Outcome:
@@ -253,6 +261,12 @@ class LLMRouter:
         return ("ok", "")
 
     async def _stream(self, call: _Call, cleared: Cleared) -> Outcome:
+        async with Tenure(call.still) as tenure:
+            return await self._streamed(call, cleared)
+        assert tenure.over  # or the block would have returned
+        raise Unauthenticated("token_invalid", "over")
+
+    async def _streamed(self, call: _Call, cleared: Cleared) -> Outcome:
         refusal: Refusal | None = None
         trouble: Problem | None = None
         async with self._relay.stream(cleared, call.model.provider, call.answer.principal) as chunks:
@@ -318,16 +332,13 @@ class LLMRouter:
             await asgi.write_fixed(call.send, told)
 
     def _refused(self, refusal: Refusal, dialect: Dialect) -> FixedReply:
-        scope = " ".join(refusal.challenge)
-        challenge = self._resource_server.challenge(self._resource, "scope_missing", scope) if scope else b""
+        challenge = cure(self._resource_server, self._resource, refusal)
         return reply.refused(refusal, challenge, words=dialect.words)
 
     def _unauthenticated(self, error: Unauthenticated, dialect: Dialect) -> FixedReply:
-        code: Literal["token_missing", "token_invalid"] = (
-            "token_missing" if error.code == "token_missing" else "token_invalid"
-        )
-        challenge = self._resource_server.challenge(self._resource, code, error.scope or SCOPE)
-        return reply.fixed(FAULTS[code], extra=((b"www-authenticate", challenge),), words=dialect.words)
+        code = "token_missing" if error.code == "token_missing" else "token_invalid"
+        extra = self._resource_server.challenges(self._resource, error, SCOPE)
+        return reply.fixed(FAULTS[code], extra=extra, words=dialect.words)
 
 
 def _not_here(dialect: Dialect, verb: str | None) -> FixedReply:

@@ -266,6 +266,8 @@ class Asking:
         A legacy upstream that demanded addresses (-32042) is sent the request as it was.
         Raises Malformed("answer_invalid"), UpstreamFault("unanswered").
         """
+        if sealed.ours:  # nothing of it is the upstream's business
+            return Retry({}, sealed.rounds)
         responses: JSONObject = {}
         for key, question, told in self._answers(turn, target, sealed):
             cleared = await self._clear_answer(turn, target, link, question, told, told.result)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar, cast
 
 from firewall.core.action import Headers, Resource
-from firewall.core.errors import UpstreamFault
+from firewall.core.errors import ConsentNeeded, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import UpstreamCredentials
 from firewall.core.principal import Principal
@@ -104,7 +104,8 @@ class Catalog:
             try:
                 await self.catalogue(self._house.principal(tenant, spec.name), spec, spec.ttl_s)
             except UpstreamFault as error:
-                failed[spec.name] = error.code
+                if not isinstance(error, ConsentNeeded):  # each person's own affair, not a failure
+                    failed[spec.name] = error.code
             except Refused as error:
                 failed[spec.name] = error.refusal.fault.code
 
@@ -143,12 +144,16 @@ class Catalog:
         The aggregate has what any upstream has that the caller may use and that answers in time.
         """
         if not endpoint.name:
-            links = await self._gather(principal, endpoint.held(principal), lambda spec: self.link(principal, spec))
+            lacking: list[str] = []
+            links = await self._gather(
+                principal, endpoint.held(principal), lambda spec: self.link(principal, spec), lacking
+            )
             said = capabilities.union(link.opened.capabilities for link in links.values())
             extended: JSONObject = {}
             for name in sorted(links, reverse=True):
                 extended |= links[name].opened.extensions
-            return Opened(NEWEST_MODERN, MODERN, capabilities={"tools": {}, **said}, extensions=extended)
+            words = _lacking(self._settings.public_url, lacking) if lacking else ""
+            return Opened(NEWEST_MODERN, MODERN, {}, words, {"tools": {}, **said}, extended)
         spec = endpoint.specs[0]
         found = await self.catalogue(principal, spec, spec.ttl_s)
         return self._known.words(principal.tenant, spec, found.opened)
@@ -285,12 +290,17 @@ class Catalog:
         )
 
     async def _gather(
-        self, principal: Principal, specs: Sequence[UpstreamSpec], ask: Callable[[UpstreamSpec], Awaitable[T]]
+        self,
+        principal: Principal,
+        specs: Sequence[UpstreamSpec],
+        ask: Callable[[UpstreamSpec], Awaitable[T]],
+        lacking: list[str] | None = None,
     ) -> dict[str, T]:
         """Ask upstreams side by side; return those that answered within `WAIT_S`, by name.
 
         A late one goes on by itself, so that the next list has it, and nobody waits for it for `REST_S`.
-        Raises what is no upstream's fault.
+        lacking: takes the names of those at which the caller has no account connected.
+        Raises what is no upstream's fault, and ConsentNeeded where no upstream answered for want of an account.
         """
 
         async def one(spec: UpstreamSpec) -> T | UpstreamFault | Refused:
@@ -308,6 +318,12 @@ class Catalog:
             until = asyncio.get_running_loop().time() + REST_S
             self._resting |= {(principal.tenant, name): until for name, task in asked.items() if task in late}
         answers = {name: task.result() for name, task in asked.items() if task.done()}
+        if all(isinstance(got, Exception) for got in answers.values()):
+            for got in answers.values():
+                if isinstance(got, ConsentNeeded):
+                    raise got  # an empty list would not say why
+        if lacking is not None:
+            lacking += sorted(name for name, got in answers.items() if isinstance(got, ConsentNeeded))
         return {name: got for name, got in answers.items() if not isinstance(got, (UpstreamFault, Refused))}
 
     def _with_absent(
@@ -347,6 +363,12 @@ class Catalog:
         if spec.transport == "sse":
             return await open_sse(self._client, self._house, tenant, spec, credentials, self._tasks, declared=declared)
         return await open_http(self._client, self._house, tenant, spec, credentials, self._tasks, declared=declared)
+
+
+def _lacking(public_url: str, names: Sequence[str]) -> str:
+    """Return what a session of the aggregate says of upstreams that are missing in its lists: in our own words."""
+    where = f"{public_url}/account/upstreams"
+    return f"Not listed until a person connects an account of their own at {where}: {', '.join(names)}."
 
 
 def _walls(launcher: Launcher | Owners, specs: Sequence[UpstreamSpec]) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from firewall.core.action import Headers
-from firewall.core.errors import Malformed, StateUnavailable, UpstreamFault
+from firewall.core.errors import ConsentNeeded, Malformed, StateUnavailable, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.points import Point
 from firewall.enforce.guard import Guard
@@ -23,6 +23,7 @@ from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.decider import Decider
 from mcp_gateway.house import Refused
 from mcp_gateway.inventory import Inventory
+from mcp_gateway.linking import Linking, unopened
 from mcp_gateway.message import LOG_LEVELS, Call, Rejected
 from mcp_gateway.objects import Handler, Objects
 from mcp_gateway.relay import Relay, Turn
@@ -47,7 +48,9 @@ class Dispatch:
         relay: Relay,
         sessions: Sessions,
         page: int,
+        linking: Linking,
     ) -> None:
+        self._linking = linking
         self._catalog = catalog
         self._sessions = sessions
         self._decider = Decider(guard)
@@ -84,6 +87,10 @@ class Dispatch:
         call, out = turn.call, turn.out
         try:
             return await self.handlers[call.method](turn, endpoint)
+        except ConsentNeeded as needed:
+            if await self._linking.connected(turn, needed):
+                return await self.serve(turn, endpoint)
+            return await self._linking.tell(turn, needed)
         except UpstreamFault as error:
             return await turn.fail(error)
         except Refused as error:
@@ -108,7 +115,10 @@ class Dispatch:
         refusal = await self._decider.ask(turn, Point.MCP_SESSION_OPEN, resource, _open_params(call))
         if refusal is not None:
             return await turn.refuse(refusal)
-        opened = await self._catalog.opened(principal, endpoint)
+        try:
+            opened = await self._catalog.opened(principal, endpoint)
+        except ConsentNeeded as needed:
+            opened = unopened(needed.upstream)
         version = call.version
         extra: Headers = ()
         session_id = b""

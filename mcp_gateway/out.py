@@ -27,7 +27,8 @@ class Out:
     """The answer to one POST: plain JSON, or a stream from the first notification on.
 
     streams: the client named ``text/event-stream`` first, so a cleared answer is a stream at once.
-    about: returns the present facts of what a result is about, for a later replay.
+    about: returns the present facts of what a result is about, for a later replay. on_open: told when a stream
+    opens before there is a result.
     """
 
     def __init__(self, send: asgi.Send, tasks: Tasks, *, streams: bool = False) -> None:
@@ -37,7 +38,13 @@ class Out:
         self._stream: asgi.EventStream | None = None
         self._beat: asyncio.Task[None] | None = None
         self.about: Callable[[], Resource] | None = None
+        self.on_open: Callable[[], None] | None = None
         self.done = False
+
+    @property
+    def streaming(self) -> bool:
+        """Whether an event stream is open to the client."""
+        return self._stream is not None
 
     def begin(self) -> None:
         """Say that the upstream has been asked: from here on an answer needs no status of its own."""
@@ -51,6 +58,8 @@ class Out:
             self._stream = asgi.EventStream(self._send)
             await self._stream.open()
             self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
+            if self.on_open is not None:
+                self.on_open()
         await self._stream.event(cleared, event="message")
 
     async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
@@ -105,6 +114,11 @@ class LegacyOut(Out):
         self._pipe: Pipe | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def streaming(self) -> bool:
+        """See Out.streaming; one that the client left for a while is not open."""
+        return self._line is not None and self._line.pipe is not None
+
     def begin(self) -> None:
         """See Out.begin: an answer that takes a while becomes a stream for whoever can take one up again."""
         if self._line is None and self._timer is None and self._session.version in PRIMED:
@@ -158,6 +172,8 @@ class LegacyOut(Out):
             self._pipe = Pipe(asgi.EventStream(self._send), self._tasks, extra=extra)
             self._line.attach(self._pipe)
             self._session.prime(self._line)
+            if self.on_open is not None and not self.done:
+                self.on_open()
         return self._line
 
     async def _close(self, line: Stream) -> None:

@@ -69,6 +69,7 @@ class Turn:
     face: Face | None = None
     still: Callable[[], bool] | None = None
     notices: int = 0
+    waited: bool = False  # for a person who went to connect an account
     progress: float = float("-inf")
 
     async def refuse(self, refusal: Refusal, *, tool_call: bool = False) -> str:

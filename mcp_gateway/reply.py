@@ -38,6 +38,7 @@ _ON_200: Final = frozenset(
             "cut_stream",
             "blocked",
             "credentials",
+            "consent",
             "unanswered",
         )
     }
@@ -54,7 +55,8 @@ def refused(refusal: Refusal, rpc_id: RpcId | None, *, era: Era, tool_call: bool
     if refusal.challenge and challenge:
         data: JSONObject = {"decision_id": refusal.decision_id, "required": list[JSON](sorted(refusal.challenge))}
         body = jsonrpc.build_error(rpc_id, told.rpc_code, told.text, data)
-        return FixedReply(403, (JSON_TYPE, NO_STORE, (b"www-authenticate", challenge)), strict_json.dumps(body))
+        # 403 where more scope would do, 401 where another sign-in is needed (RFC 9470 §3).
+        return FixedReply(told.status, (JSON_TYPE, NO_STORE, (b"www-authenticate", challenge)), strict_json.dumps(body))
     if tool_call and rpc_id is not None and told.code in _TOLD_TO_MODELS:
         return FixedReply(200, (JSON_TYPE, NO_STORE), strict_json.dumps(_error_result(rpc_id, era, refusal)))
     extra: Headers = ((b"retry-after", str(refusal.retry_after_s).encode()),) if refusal.retry_after_s else ()
@@ -81,9 +83,14 @@ def unknown_method(rpc_id: RpcId, era: Era, decision_id: str) -> FixedReply:
     return FixedReply(404 if era == MODERN else 200, (JSON_TYPE, NO_STORE), strict_json.dumps(body))
 
 
-def challenged(code: str, challenge: bytes, decision_id: str) -> FixedReply:
+def challenged(code: str, challenges: Headers, decision_id: str) -> FixedReply:
     """Return the 401 that tells a client where to sign in (oauth reference §6.1)."""
-    return failed(code, None, decision_id, headers=((b"www-authenticate", challenge),))
+    return failed(code, None, decision_id, headers=challenges)
+
+
+def said(body: JSONObject) -> FixedReply:
+    """Return a JSON-RPC message that is wholly ours, on 200: where to connect an account (`linking`)."""
+    return FixedReply(200, (JSON_TYPE, NO_STORE), strict_json.dumps(body))
 
 
 def accepted() -> FixedReply:

@@ -10,8 +10,8 @@ one is worth nothing at another.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
 from firewall.core.errors import BartizanError, Malformed, Unauthenticated
@@ -20,8 +20,11 @@ from firewall.core.permit import FixedReply, Refusal
 from firewall.core.points import Point
 from firewall.core.ports import Clock, Collection, Ids, ResourceServer, UpstreamCredentials
 from firewall.enforce.guard import Guard
+from firewall.enforce.token_rules import cure
 from firewall.net import asgi
+from firewall.net.handover import HANDED
 from firewall.net.runtime import RandomIds, Tasks
+from firewall.net.tenure import TokenWatch
 from firewall.net.upstream import UpstreamClient
 from firewall.state.memory import MemoryStore
 from firewall.state.vault import Sealer
@@ -41,6 +44,7 @@ from mcp_gateway.house import House, States
 from mcp_gateway.incoming import Request, check_media, not_allowed, says_legacy
 from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.leash import Leash
+from mcp_gateway.linking import Linking
 from mcp_gateway.message import Answer, Call, Notice, Rejected, parse
 from mcp_gateway.out import LegacyOut, Out
 from mcp_gateway.owner import Neighbours, Owners
@@ -128,6 +132,7 @@ class MCPGateway:
             relay=relay,
             sessions=self.sessions,
             page=settings.page,
+            linking=Linking(self._catalog, self._seal),
         )
         self._later = Afterwards(
             guard,
@@ -143,7 +148,7 @@ class MCPGateway:
             tasks=tasks,
         )
         self._dispatch.use(self._later)
-        self._standing = Standing(guard, auth, self.sessions, tasks, self._later.subscriptions.attach)
+        self._standing = Standing(guard, auth, self.sessions, tasks, clock, self._later.subscriptions.attach)
         self._elsewhere = Elsewhere(near, self.sessions, self._seal)
         heard = self._later.hub.heard
         relay.heard = heard if near is None else Hearsay(near, heard, self._spec_of, tasks).heard
@@ -198,13 +203,18 @@ class MCPGateway:
             await asgi.write_fixed(send, not_allowed(raw))
             return
         try:
-            principal = self._auth.authenticate(headers, endpoint.url, default_scope=endpoint.scope)
-        except Unauthenticated as error:
-            told: Literal["token_missing", "token_invalid"] = (
-                "token_missing" if error.code == "token_missing" else "token_invalid"
+            principal = await self._auth.admit(
+                headers,
+                endpoint.url,
+                default_scope=endpoint.scope,
+                method=method,
+                path=path,
+                handed=HANDED in scope,
             )
-            challenge = self._auth.challenge(endpoint.url, told, error.scope or endpoint.scope)
-            await asgi.write_fixed(send, reply.challenged(told, challenge, ""))
+        except Unauthenticated as error:
+            told = "token_missing" if error.code == "token_missing" else "token_invalid"
+            challenges = self._auth.challenges(endpoint.url, error, endpoint.scope)
+            await asgi.write_fixed(send, reply.challenged(told, challenges, ""))
             return
         except BartizanError as error:  # state that does not answer: nobody is let in
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
@@ -282,18 +292,28 @@ class MCPGateway:
             exchange.trace_id, exchange.parent_span, exchange.sampled = fresh.trace_id, fresh.parent_span, fresh.sampled
 
         def challenge(refusal: Refusal) -> bytes:
-            if not refusal.challenge:
-                return b""
-            return self._auth.challenge(endpoint.url, "scope_missing", " ".join(sorted(refusal.challenge)))
+            return cure(self._auth, endpoint.url, refusal)
 
         leash = Leash()
         turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)
-        turn.still = partial(self._standing.still, request.headers, endpoint, principal)
+        turn.still = still = partial(self._standing.still, request.headers, endpoint, principal)
+        watch = TokenWatch(lambda: not turn.out.streaming or still(), partial(self._standing.over, turn))
+        on_open = (
+            None if call.method == "subscriptions/listen" else watch.start
+        )  # a listen ends by itself, with a result
+        request.out.on_open = on_open
+        try:
+            return await self._serve(call, request, turn, on_open)
+        finally:
+            watch.stop()
+
+    async def _serve(self, call: Call, request: Request, turn: Turn, on_open: Callable[[], None] | None) -> str:
+        exchange, endpoint = request.exchange, request.endpoint
         if call.era != LEGACY or call.method == "initialize":
             return await self._dispatch.serve(turn, endpoint)
         try:
             session = self._session(request)
-            ended = session.begin(call.id, leash)
+            ended = session.begin(call.id, turn.leash)
         except Malformed as error:
             await request.out.final(reply.failed(error.code, call.id, exchange.id))
             return "refused"
@@ -301,6 +321,7 @@ class MCPGateway:
             turn.session, turn.face = session, LegacyFace(session, self._guard, self._ids)
             turn.call = session.speaks(call)
             turn.out = request.out = LegacyOut(request.send, self._tasks, session, streams=request.prefers_stream)
+            turn.out.on_open = on_open
             return await self._dispatch.serve(turn, endpoint)
         finally:
             ended()

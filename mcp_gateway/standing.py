@@ -1,33 +1,40 @@
 """GET: a session's standalone stream, and streams taken up again after ``Last-Event-ID`` (SH-3). Legacy only.
 
-A held stream costs a place (`Sessions.hold`) and lives no longer than the token that opened it: the
-token is looked at again before every event and at every keep-alive.
+A held stream costs a place (`Sessions.hold`) and lives no longer than the token that opened it: the token
+is looked at again before every event and every two seconds (RS-19).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from firewall.core.action import Action
-from firewall.core.errors import BartizanError, Malformed
+from firewall.core.errors import Malformed
 from firewall.core.permit import Cleared, FixedReply, Refusal
 from firewall.core.points import Point
-from firewall.core.ports import ResourceServer
+from firewall.core.ports import Clock, ResourceServer
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
+from firewall.net.tenure import Tenure
 from mcp_gateway import reply
 from mcp_gateway.endpoints import Endpoint
 from mcp_gateway.incoming import Request
 from mcp_gateway.leash import Leash
 from mcp_gateway.pipe import Pipe
+from mcp_gateway.relay import Turn
 from mcp_gateway.session import Session
 from mcp_gateway.sessions import Sessions
 from mcp_gateway.streams import Stream, resume
 from mcp_gateway.versions import LEGACY
+
+LAST_WORDS_S: Final = 1.0
 
 Attach = Callable[[Session, Principal, Endpoint], object]
 """Tells whoever brings events that a session listens now."""
@@ -36,22 +43,21 @@ Attach = Callable[[Session, Principal, Endpoint], object]
 class Standing:
     """Serves the GETs of a worker."""
 
-    def __init__(self, guard: Guard, auth: ResourceServer, sessions: Sessions, tasks: Tasks, attach: Attach) -> None:
+    def __init__(
+        self, guard: Guard, auth: ResourceServer, sessions: Sessions, tasks: Tasks, clock: Clock, attach: Attach
+    ) -> None:
         self._guard = guard
         self._auth = auth
         self._sessions = sessions
         self._tasks = tasks
+        self._clock = clock
         self._attach = attach
 
     async def serve(self, request: Request) -> None:
         """Open a session's standalone stream, or take a stream up again after ``Last-Event-ID`` (SH-3)."""
         leash = Leash()
-        pipe = Pipe(
-            asgi.EventStream(request.send),
-            self._tasks,
-            still=partial(self.still, request.headers, request.endpoint, request.principal),
-            on_closed=leash.pull,
-        )
+        still = partial(self.still, request.headers, request.endpoint, request.principal)
+        pipe = Pipe(asgi.EventStream(request.send), self._tasks, still=still, on_closed=leash.pull)
         try:
             if not request.takes_stream:
                 raise Malformed("not_acceptable")
@@ -70,8 +76,13 @@ class Standing:
                 await self._resume(request, session, pipe, *found)
             if session.listening:
                 self._attach(session, request.principal, request.endpoint)
-            async with leash:
+            async with Tenure(still) as tenure, leash:
                 await asgi.disconnected(request.receive)
+            if tenure.over:
+                pipe.end()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        await pipe.closed()
         except Malformed as error:
             await asgi.write_fixed(request.send, reply.failed(error.code, None, ""))
         finally:
@@ -109,8 +120,15 @@ class Standing:
 
     def still(self, headers: Mapping[bytes, bytes], endpoint: Endpoint, principal: Principal) -> bool:
         """Return whether a stream's token is still good: a held stream must not outlive it."""
-        try:
-            now = self._auth.authenticate(headers, endpoint.url, default_scope=endpoint.scope)
-        except BartizanError:
-            return False
-        return now.key == principal.key
+        return self._auth.still(headers, endpoint.url, principal)
+
+    def over(self, turn: Turn) -> None:
+        """End the stream of an answer whose token is over (RS-19).
+
+        A legacy client that has a new token takes it up again where it was; a call of somebody who was cut off,
+        and of a modern client, which cannot come back, ends upstream too.
+        """
+        if self._clock.now_us() >= turn.principal.expires_at * 1_000_000 and turn.session is not None:
+            turn.out.let_go()
+        if turn.out.streaming:
+            turn.leash.pull()

@@ -37,6 +37,7 @@ TOKEN_CHARS: Final = 48 * KIB
 TTL_S: Final = 600
 BURNT_PER_CALLER: Final = 10_000  # in one lifetime of a state
 ROUNDS: Final = 16  # questions after answers of one request; each round is a new decision
+OURS: Final = -1  # in place of a worker: the question was our own (`linking`), and no upstream knows of it
 _NONCE_BYTES: Final = 16
 _PURPOSE: Final = "mcp.request_state"
 _CARRIED: Final = ("inputResponses", "requestState")
@@ -57,6 +58,11 @@ class Sealed:
     parked: str = ""
     worker: int = 0
     rounds: int = 1
+
+    @property
+    def ours(self) -> bool:
+        """Whether we asked, and not an upstream."""
+        return self.worker == OURS and not self.parked
 
 
 class StateSeal:

@@ -28,6 +28,7 @@ from firewall.core.ports import Clock
 from firewall.core.principal import Principal
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
+from firewall.net.tenure import Tenure
 from firewall.wire import jsonrpc
 from mcp_gateway import tasks
 from mcp_gateway.catalog import Catalog, Endpoint
@@ -169,7 +170,7 @@ class Subscriptions:
         told = self._tasks.spawn(self._tell(turn, one), "mcp.listen.tell")
         stop = self._tasks.spawn(_waited(end), "mcp.listen.stop")
         try:
-            async with turn.leash:
+            async with Tenure(turn.still or _always), turn.leash:
                 await asyncio.wait({told, stop}, timeout=self._left_s(turn.principal), return_when="FIRST_COMPLETED")
         finally:
             for task in (watch, told, stop):
@@ -324,6 +325,10 @@ def _session(turn: Turn) -> Session:
 async def _pull_when_gone(turn: Turn) -> None:
     await asgi.disconnected(turn.receive)
     turn.leash.pull()
+
+
+def _always() -> bool:
+    return True
 
 
 async def _waited(event: asyncio.Event) -> None:

@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
+from firewall.admin.rights import ROLES, Role, allowed
 from firewall.core.errors import BartizanError
-
-Role = Literal["viewer", "operator", "admin", "owner"]
-
-# What each may do contains what the one before may. ``owner`` is whoever runs the node: it has no
-# name and password, it is the peer of the unix socket.
-ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "admin", "owner")
-GIVEN: Final[tuple[Role, ...]] = ("viewer", "operator", "admin")
-TELLS: Final[dict[Role, str]] = {
-    "viewer": "sees decisions, servers, pins, stops and budgets",
-    "operator": "registers, approves and suspends, approves pins, pulls and releases stops",
-    "admin": "adds and disables people",
-    "owner": "mints tokens, bearers and one-time codes; reaches every tenant",
-}
 
 
 class Refused(BartizanError):
-    """Not signed in (``sign_in``), not allowed (``role``), or a form of another page (``csrf``)."""
+    """Not signed in (``sign_in``), not allowed (``role``), not proved lately (``fresh``), another page's form (``csrf``).
+
+    Of a second opinion: ``second_self`` (one's own request), ``second_script`` (no person).
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A person, a script with a bearer, or the node's owner.
 
-    name: as records show it. csrf: the token that forms of this session carry; "" elsewhere.
+    name: as records show it. subject: whose account it is, "" where there is none. roles: as the account has them
+    now. csrf: the token that forms of this session carry; "" elsewhere. proved_us: when this person last proved
+    who they are, Unix microseconds; 0 for a script. second: who agreed, while something is done that two wanted.
     """
 
     name: str
     tenant: str
-    role: Role
+    roles: tuple[Role, ...]
     via: Literal["session", "bearer", "socket"]
+    subject: str = ""
     csrf: str = ""
+    proved_us: int = 0
+    second: str = ""
 
-    def may(self, role: Role) -> bool:
-        """Return whether this caller's role contains ``role``."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+    @property
+    def role(self) -> Role:
+        """The last of the caller's roles, as pages and records show it."""
+        return max(self.roles, key=ROLES.index)
 
+    @property
+    def identity(self) -> str:
+        """Who this is, whichever way they came: a person's account, or the owner, or one bearer.
 
-def highest(roles: Iterable[str]) -> Role | None:
-    """Return the highest role of the admin room among a user's roles, None when there is none."""
-    found = [role for role in GIVEN if role in set(roles)]
-    return found[-1] if found else None
+        All peers of the socket are one owner: root and the node's user are not two people.
+        """
+        if self.subject:
+            return f"user:{self.subject}"
+        return "owner" if self.via == "socket" else self.name
+
+    def may(self, act: str) -> bool:
+        """Return whether one of the caller's roles allows an act of the matrix."""
+        return allowed(act, self.roles)

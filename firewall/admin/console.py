@@ -8,33 +8,41 @@ carries the session's token and is accepted from our own page alone. This module
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from firewall.admin import doctor
-from firewall.admin.access import Access, from_own_page, session_of
-from firewall.admin.api import LATEST_US, Viewer, router
-from firewall.admin.caller import Caller, Refused, Role, highest
+from firewall.admin import account_links, accounts, approving, doctor, elsewhere, oauth_clients, signing_keys
+from firewall.admin.access import Access
+from firewall.admin.api import LATEST_US, Need, router
+from firewall.admin.caller import Caller, Refused
 from firewall.admin.decisions import EFFECTS, PAGE, Decisions, Wanted
 from firewall.admin.desk import Desk, pin_json
+from firewall.admin.forms import FORMS, Handler
+from firewall.admin.office import Office, approval_json
 from firewall.admin.pages import TEXTS, Pages
 from firewall.admin.parts import AdminParts
 from firewall.admin.serve import error_reply, status_of
-from firewall.admin.sessions import cookie_name
+from firewall.admin.web import (
+    CONFIRM,
+    HOME,
+    SIGN_IN,
+    back_of,
+    desk_of,
+    has_admin,
+    least_of,
+    local_path,
+    offer_of,
+    office_of,
+    page,
+)
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.throttle import Throttle
-from firewall.identity.users import User
-from firewall.net.asgi import App, header_map
-from firewall.wire import oauth
-
-HOME: Final = "/"
-SIGN_IN: Final = "/sign-in"
+from firewall.net.asgi import App
 
 
 def make(parts: AdminParts, access: Access) -> App:
@@ -43,6 +51,7 @@ def make(parts: AdminParts, access: Access) -> App:
     app.state.parts = parts
     app.state.access = access
     app.state.desk = Desk(parts, access)
+    app.state.office = Office(parts, access, app.state.desk)
     app.state.decisions = Decisions(parts.config.audit_dir)
     app.state.pages = Pages()
     app.state.throttle = Throttle(parts.store, parts.clock)
@@ -52,9 +61,17 @@ def make(parts: AdminParts, access: Access) -> App:
         return doctor.as_json(checks)
 
     app.state.examine = examine
-    app.include_router(router)
-    for path, page in PAGES:
-        app.add_api_route(path, page, methods=["GET"])
+    for one in (
+        router,
+        approving.router,
+        accounts.router,
+        account_links.router,
+        oauth_clients.router,
+        signing_keys.router,
+    ):
+        app.include_router(one)
+    for path, shown in PAGES:
+        app.add_api_route(path, shown, methods=["GET"])
     for path, act in FORMS:
         app.add_api_route(path, act, methods=["POST"])
     app.add_exception_handler(BartizanError, _failed)
@@ -75,6 +92,8 @@ async def _failed(request: Request, error: Exception) -> Response:
     if _wants_page(request):
         if isinstance(error, Refused) and error.code == "sign_in":
             return RedirectResponse(SIGN_IN, 303)
+        if isinstance(error, Refused) and error.code == "fresh":
+            return page(request, "unproved", 403, then=back_of(request))
         return page(request, "message", status_of(error), title="That did not work", text=_text(error))
     said = error_reply(error)
     return Response(said.body, said.status, {k.decode(): v.decode() for k, v in said.headers})
@@ -99,58 +118,23 @@ def _text(error: BartizanError) -> str:
     return known
 
 
-# -- helpers ----------------------------------------------------------------------------------------------------
-
-
-def page(request: Request, name: str, status: int = 200, *, caller: Caller | None = None, **values: Any) -> Response:
-    """Return a rendered page; ``caller`` decides which buttons it shows."""
-    pages: Pages = request.app.state.pages
-    html = pages.render(name, caller=caller, path=request.url.path, **values)
-    return Response(html, status, media_type="text/html")
-
-
-def _caller(request: Request, role: Role, form: oauth.Form) -> Caller:
-    """Return who posted a form, if the session, its token and the page it came from fit."""
-    access: Access = request.app.state.access
-    return access.require(request.scope, role, form_token=form.get("csrf"))
-
-
-async def _form(request: Request) -> oauth.Form:
-    """Return a posted form. Raises Malformed("media_type"), Malformed("params_invalid")."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise Malformed("media_type")
-    try:
-        form = oauth.parse_form(await request.body())
-    except oauth.OAuthError:
-        raise Malformed("params_invalid", "the form") from None
-    if form.repeated:
-        raise Malformed("params_invalid", "a field stands there twice")
-    return form
-
-
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
-
-
 # -- pages --------------------------------------------------------------------------------------------------------
 
 
 async def live(
     request: Request,
-    caller: Viewer,
+    caller: Annotated[Caller, Depends(Need("decisions.read"))],
     effect: str = "",
     upstream: str = "",
     subject: str = "",
     rule: str = "",
-    until: Annotated[int, Query(ge=0)] = LATEST_US,
+    until: Annotated[int, Query(ge=0, le=LATEST_US)] = LATEST_US,
 ) -> Response:
     """Show decisions, newest first; the script keeps the list fresh, the page works without it."""
     reader: Decisions = request.app.state.decisions
     wanted = Wanted(effect, upstream, subject, rule, 0, until, PAGE)
     rows = await reader.latest(caller.tenant, wanted)
-    desk = _desk(request)
+    desk = desk_of(request)
     waiting = desk.pins(caller)
     return page(
         request,
@@ -164,175 +148,76 @@ async def live(
         node=desk.status(caller),
         waiting=sum(p.status != "approved" for p in waiting),
         asking=sum(p.asks for p in waiting),
+        parked=len(office_of(request).listed(caller, "pending")),
         upstreams=sorted({e.name for e in desk.registry(caller)} | {"llm"}),
     )
 
 
-async def story(request: Request, caller: Viewer, some_id: str) -> Response:
+async def story(request: Request, caller: Annotated[Caller, Depends(Need("decisions.read"))], some_id: str) -> Response:
     """Show everything recorded about one exchange."""
     reader: Decisions = request.app.state.decisions
     told, text = await reader.story(caller.tenant, some_id)
     return page(request, "story", caller=caller, story=told, text=text)
 
 
-async def servers(request: Request, caller: Viewer) -> Response:
+async def servers(request: Request, caller: Annotated[Caller, Depends(Need("registry.read"))]) -> Response:
     """Show servers and agents, with their verbs."""
-    return page(request, "servers", caller=caller, entries=_desk(request).registry(caller))
+    return page(request, "servers", caller=caller, entries=desk_of(request).registry(caller))
 
 
-async def pins(request: Request, caller: Viewer, upstream: str = "", status: str = "") -> Response:
+async def pins(
+    request: Request, caller: Annotated[Caller, Depends(Need("pins.read"))], upstream: str = "", status: str = ""
+) -> Response:
     """Show pins, those that wait first."""
-    found = [pin_json(p) for p in _desk(request).pins(caller, upstream, status)]
+    found = [pin_json(p) for p in desk_of(request).pins(caller, upstream, status)]
     return page(request, "pins", caller=caller, pins=found[:200], count=len(found), upstream=upstream)
 
 
-async def pin(request: Request, caller: Viewer, upstream: str, kind: str, name: str) -> Response:
+async def pin(
+    request: Request, caller: Annotated[Caller, Depends(Need("pins.read"))], upstream: str, kind: str, name: str
+) -> Response:
     """Show what is approved beside what is offered, and offer to approve exactly that."""
-    return page(request, "pin", caller=caller, pin=_desk(request).pin(caller, upstream, kind, name))
+    return page(request, "pin", caller=caller, pin=desk_of(request).pin(caller, upstream, kind, name))
 
 
-async def stops(request: Request, caller: Viewer) -> Response:
+async def stops(request: Request, caller: Annotated[Caller, Depends(Need("kill.read"))]) -> Response:
     """Show the kill switch."""
-    return page(request, "stops", caller=caller, stops=_desk(request).stops(caller))
+    return page(request, "stops", caller=caller, stops=desk_of(request).stops(caller))
+
+
+async def approvals(request: Request, caller: Annotated[Caller, Depends(Need("approvals.read"))]) -> Response:
+    """Show what waits for a second person, and what became of the rest."""
+    rows = [approval_json(a) for a in office_of(request).listed(caller)]
+    return page(request, "approvals", caller=caller, rows=rows)
+
+
+async def approval(
+    request: Request, caller: Annotated[Caller, Depends(Need("approvals.read"))], approval_id: str
+) -> Response:
+    """Show one request exactly as it would be done."""
+    found = office_of(request).approvals.get(caller.tenant, approval_id)
+    own = found.by == caller.identity
+    return page(request, "approval", caller=caller, approval=approval_json(found), own=own)
+
+
+async def confirm_page(
+    request: Request, caller: Annotated[Caller, Depends(Need("session.confirm"))], then: str = HOME
+) -> Response:
+    """Show the form by which a person proves anew who they are."""
+    return page(request, "confirm", caller=caller, then=local_path(then), error="", offer=offer_of(request))
 
 
 async def sign_in_page(request: Request) -> Response:
     """Show the sign-in form, or the way to the first user."""
     parts: AdminParts = request.app.state.parts
-    return page(request, "sign_in", first=not parts.identity.users.exists_admin(), error="")
+    return page(request, "sign_in", first=not parts.identity.users.exists_admin(), error="", offer=offer_of(request))
 
 
 async def first_page(request: Request) -> Response:
     """Show the form that takes the one-time code."""
-    return page(request, "first", error="", least=_least(request), done=_has_admin(request))
+    return page(request, "first", error="", least=least_of(request), done=has_admin(request))
 
 
-# -- forms --------------------------------------------------------------------------------------------------------
-
-
-async def sign_in(request: Request) -> Response:
-    """Check name and password; open a session. A session the browser had before ends."""
-    form = await _form(request)
-    if not from_own_page(request.scope, header_map(request.scope)):
-        raise Refused("csrf")
-    parts: AdminParts = request.app.state.parts
-    throttle: Throttle = request.app.state.throttle
-    name, address = form.get("username")[:64], _address(request)
-    if (
-        not throttle.allow("admin_sign_in", address, per_minute=parts.settings.sign_in_per_minute)
-        or throttle.wait_s(f"admin:{name}", address) > 0
-    ):
-        return page(request, "sign_in", 429, first=False, error=TEXTS["sign_in_busy"])
-    user = await parts.identity.users.verify(name, form.get("password"))
-    if user is None or highest(user.roles) is None:
-        throttle.failed(f"admin:{name}", address)
-        parts.audit.append({"kind": "auth", "event": "admin.sign_in.refused"})
-        return page(request, "sign_in", 403, first=False, error=TEXTS["sign_in_failed"])
-    throttle.succeeded(f"admin:{name}", address)
-    return _signed_in(request, user)
-
-
-async def first(request: Request) -> Response:
-    """Take the one-time code: make the first user and sign it in."""
-    form = await _form(request)
-    if not from_own_page(request.scope, header_map(request.scope)):
-        raise Refused("csrf")
-    parts: AdminParts = request.app.state.parts
-    try:
-        user = await parts.identity.first_contact.redeem(
-            form.get("code"), form.get("username"), form.get("password"), address=_address(request)
-        )
-    except Malformed as error:
-        text = TEXTS.get(error.code, TEXTS["first_contact_code"])
-        return page(request, "first", 403, error=text, least=_least(request), done=_has_admin(request))
-    return _signed_in(request, user)
-
-
-async def sign_out(request: Request) -> Response:
-    """End the session."""
-    form = await _form(request)
-    caller = _caller(request, "viewer", form)
-    request.app.state.access.sessions.close(session_of(request.scope, header_map(request.scope)))
-    parts: AdminParts = request.app.state.parts
-    parts.audit.append({"kind": "auth", "event": "admin.signed_out", "tenant": caller.tenant, "by": caller.name})
-    answer = RedirectResponse(SIGN_IN, 303)
-    _set_cookie(request, answer, "", 0)
-    return answer
-
-
-async def approve_pin(request: Request) -> Response:
-    """Approve the digest that stands in the form, which is the one that was shown."""
-    form = await _form(request)
-    caller = _caller(request, "operator", form)
-    _desk(request).approve_pin(
-        caller,
-        form.get("upstream"),
-        form.get("kind"),  # type: ignore[arg-type]  # the desk checks it
-        form.get("name"),
-        form.get("digest"),
-    )
-    return RedirectResponse("/pins", 303)
-
-
-async def move(request: Request) -> Response:
-    """Approve, suspend or revoke a server or agent."""
-    form = await _form(request)
-    caller = _caller(request, "operator", form)
-    kind, verb = form.get("kind"), form.get("verb")
-    if kind not in ("mcp", "a2a") or verb not in ("approve", "suspend", "revoke"):
-        raise Malformed("params_invalid", "kind or verb")
-    _desk(request).move(caller, kind, form.get("name"), verb)  # type: ignore[arg-type]  # narrowed by the line above
-    return RedirectResponse("/servers", 303)
-
-
-async def pull(request: Request) -> Response:
-    """Pull a stop; the scope is typed, so that nobody stops the house by a slip."""
-    form = await _form(request)
-    caller = _caller(request, "operator", form)
-    _desk(request).pull(caller, form.get("scope"), form.get("name"), reason=form.get("reason"))
-    return RedirectResponse("/stops", 303)
-
-
-async def release(request: Request) -> Response:
-    """Release a stop."""
-    form = await _form(request)
-    caller = _caller(request, "operator", form)
-    _desk(request).release(caller, form.get("scope"), form.get("name"), reason=form.get("reason"))
-    return RedirectResponse("/stops", 303)
-
-
-def _signed_in(request: Request, user: User) -> Response:
-    parts: AdminParts = request.app.state.parts
-    access: Access = request.app.state.access
-    parts.audit.append({"kind": "auth", "event": "admin.signed_in", "tenant": user.tenant, "by": user.name})
-    access.sessions.close(session_of(request.scope, header_map(request.scope)))
-    answer = RedirectResponse(HOME, 303)
-    _set_cookie(request, answer, access.sessions.open(user), parts.settings.session_s)
-    return answer
-
-
-def _set_cookie(request: Request, answer: Response, value: str, max_age: int) -> None:
-    secure = request.scope["scheme"] == "https"
-    answer.set_cookie(
-        cookie_name(secure=secure), value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="strict"
-    )
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
-def _least(request: Request) -> int:
-    parts: AdminParts = request.app.state.parts
-    return parts.identity.settings.min_password_chars
-
-
-def _has_admin(request: Request) -> bool:
-    parts: AdminParts = request.app.state.parts
-    return parts.identity.users.exists_admin()
-
-
-Handler = Callable[..., Awaitable[Response]]
 PAGES: Final[tuple[tuple[str, Handler], ...]] = (
     ("/", live),
     ("/decisions/{some_id}", story),
@@ -340,15 +225,10 @@ PAGES: Final[tuple[tuple[str, Handler], ...]] = (
     ("/pins", pins),
     ("/pins/one", pin),
     ("/stops", stops),
+    ("/approvals", approvals),
+    ("/approvals/{approval_id}", approval),
+    (CONFIRM, confirm_page),
     (SIGN_IN, sign_in_page),
+    ("/callback/{provider}", elsewhere.callback),
     ("/first", first_page),
-)
-FORMS: Final[tuple[tuple[str, Handler], ...]] = (
-    (SIGN_IN, sign_in),
-    ("/first", first),
-    ("/sign-out", sign_out),
-    ("/pins/approve", approve_pin),
-    ("/servers/move", move),
-    ("/stops/pull", pull),
-    ("/stops/release", release),
 )

@@ -6,7 +6,6 @@ A caller reaches the caller's own tenant; the node's owner names one.
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Final, get_args
@@ -14,10 +13,9 @@ from typing import Final, get_args
 from pydantic import ValidationError
 
 from a2a_gateway.inventory import AgentSpec
-from firewall.admin.access import Access
+from firewall.admin.accounts_desk import AccountsDesk, shown
 from firewall.admin.caller import Caller, Refused
 from firewall.admin.health import readiness
-from firewall.admin.parts import AdminParts
 from firewall.config.model import MCPUpstream
 from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
@@ -30,7 +28,6 @@ from firewall.enforce.pins import OF_A_SERVER, OF_AN_AGENT, Pin
 from firewall.enforce.pins import Kind as PinKind
 from firewall.enforce.registry import Kind, RegistryEntry, Verb, check_name
 from firewall.identity.throttle import NODE
-from firewall.identity.users import User
 from firewall.wire.http import parse_url
 
 # What an MCP server may be told to be by API. A command, an environment, paths, certificates and credentials
@@ -41,12 +38,8 @@ DAY_US: Final = 86_400_000_000
 REASON_CHARS: Final = 200
 
 
-class Desk:
+class Desk(AccountsDesk):
     """The verbs of the admin room. Raises Malformed, Conflict, ConfigFault, AuditUnavailable, StateUnavailable."""
-
-    def __init__(self, parts: AdminParts, access: Access) -> None:
-        self._parts = parts
-        self._access = access
 
     def for_tenant(self, caller: Caller, tenant: str) -> Caller:
         """Return the caller as of a tenant: only the node's owner may name another. Raises Refused("role")."""
@@ -76,6 +69,7 @@ class Desk:
             "walls_missing": {name: list(walls) for name, walls in parts.walls_missing().items() if walls},
             "stops": len(self.stops(caller)),
             "you": {"name": caller.name, "role": caller.role, "tenant": caller.tenant},
+            "four_eyes": [*sorted(parts.settings.four_eyes)],
         }
 
     # -- registry ------------------------------------------------------------------------------------
@@ -206,89 +200,24 @@ class Desk:
 
     def pull(self, caller: Caller, scope: str, name: str, *, reason: str = "", everywhere: bool = False) -> Stop:
         """Stop a scope at once. everywhere: for every tenant of the node, which is the owner's to do."""
-        known, name, tenant = self._scope(caller, scope, name, everywhere)
+        known, name, tenant = self.stop_scope(caller, scope, name, everywhere)
         self._record(caller, "kill.pull", f"{known}/{name}", reason, tenant=tenant)
-        return self._parts.kill_switch.pull(tenant, known, name, by=caller.name)
+        return self._parts.kill_switch.pull(tenant, known, name, by=caller.name, reason=shown(reason))
 
     def release(self, caller: Caller, scope: str, name: str, *, reason: str = "", everywhere: bool = False) -> bool:
         """End a stop; return whether it stood."""
-        known, name, tenant = self._scope(caller, scope, name, everywhere)
+        known, name, tenant = self.stop_scope(caller, scope, name, everywhere)
         self._record(caller, "kill.release", f"{known}/{name}", reason, tenant=tenant)
         return self._parts.kill_switch.release(tenant, known, name)
 
-    def _scope(self, caller: Caller, scope: str, name: str, everywhere: bool) -> tuple[StopScope, str, str]:
+    def stop_scope(self, caller: Caller, scope: str, name: str, everywhere: bool) -> tuple[StopScope, str, str]:
+        """Return scope, name and tenant of a stop as they are kept. Raises Malformed("kill_scope"), Refused("role")."""
         known = next((s for s in get_args(StopScope) if s == scope), None)
         if known is None or (known == "all") != (name in ("", GLOBAL)):
             raise Malformed("kill_scope", fix="all, or upstream, subject or client with a name")
         if everywhere and caller.role != "owner":
             raise Refused("role", fix="only the node's owner stops every tenant")
         return known, name or GLOBAL, GLOBAL if everywhere else caller.tenant
-
-    # -- tokens and bearers --------------------------------------------------------------------------------
-
-    def resources(self, caller: Caller) -> list[JSONObject]:
-        """Return what a token can be minted for."""
-        known = self._parts.identity.resources.by_uri.items()
-        return [
-            {"resource": uri, "title": r.title, "scopes": list(r.scopes), "default_scopes": list(r.default_scopes)}
-            for uri, r in known
-            if not r.tenants or caller.tenant in r.tenants
-        ]
-
-    def token(self, caller: Caller, resource: str, scopes: tuple[str, ...], ttl_s: int) -> JSONObject:
-        """Mint a token of the operator's for one resource; identity records it. Raises Malformed: operator_*."""
-        issued = self._parts.identity.operator_tokens.mint_for_operator(
-            resource, scopes, ttl_s, by=caller.name, tenant=caller.tenant
-        )
-        return {
-            "access_token": issued.token,
-            "expires_in": issued.expires_in,
-            "scope": " ".join(issued.scopes),
-        }
-
-    def bearer(self, caller: Caller, role: str, ttl_s: int) -> JSONObject:
-        """Mint a bearer for the admin API. Raises Malformed: bearer_role, bearer_ttl."""
-        self._record(caller, "bearer.mint", role)
-        text, made = self._access.bearers.mint(caller.tenant, role, ttl_s, by=caller.name)
-        return {"bearer": text, **asdict(made)}
-
-    def bearers(self, caller: Caller) -> list[JSONObject]:
-        """Return what is known of bearers, never their secrets."""
-        return [asdict(b) for b in self._access.bearers.list(caller.tenant)]
-
-    def end_bearer(self, caller: Caller, bearer_id: str) -> bool:
-        """End a bearer; return whether it lived."""
-        self._record(caller, "bearer.end", bearer_id[:64])
-        return self._access.bearers.end(caller.tenant, bearer_id)
-
-    # -- people --------------------------------------------------------------------------------------------
-
-    def users(self, caller: Caller) -> list[User]:
-        """Return the people of the tenant."""
-        return self._parts.identity.users.list(caller.tenant)
-
-    async def add_user(
-        self, caller: Caller, name: str, password: str, roles: tuple[str, ...], scopes: tuple[str, ...]
-    ) -> User:
-        """Add a person; identity records it. Raises Malformed: user_name, password_weak; Conflict."""
-        self._record(caller, "user.add", name[:64])
-        return await self._parts.identity.users.create(name, password, tenant=caller.tenant, roles=roles, scopes=scopes)
-
-    def enable_user(self, caller: Caller, name: str, *, enabled: bool) -> User:
-        """Let a person in again, or end everything of theirs at once. Raises Malformed("user_unknown")."""
-        user = next((u for u in self.users(caller) if u.name == name), None)
-        if user is None:
-            raise Malformed("user_unknown", fix="see `bartizan users list`")
-        self._record(caller, "user.enable" if enabled else "user.disable", user.subject)
-        return self._parts.identity.users.update(
-            user.tenant, user.subject, roles=user.roles, scopes=user.scopes, disabled=not enabled
-        )
-
-    def first_contact(self, caller: Caller) -> JSONObject:
-        """Return a new one-time code; {} while there is an administrator already."""
-        self._record(caller, "first_contact.open", "first-contact")
-        code = self._parts.identity.first_contact.open()
-        return {"code": code.text, "expires_s": code.expires_s} if code else {}
 
     # -- budgets ---------------------------------------------------------------------------------------------
 
@@ -313,25 +242,6 @@ class Desk:
         }
         return {"callers": rows, "ceilings": ceilings}
 
-    # -- records ---------------------------------------------------------------------------------------------
-
-    def _record(self, caller: Caller, verb: str, what: str, text: str = "", *, tenant: str = "") -> None:
-        record: JSONObject = {
-            "kind": "admin",
-            "tenant": tenant or caller.tenant,
-            "by": caller.name,
-            "verb": verb,
-            "object": _shown(what),
-        }
-        if text:
-            record["text"] = _shown(text)
-        self._parts.audit.append(record)
-
-
-def _shown(text: str) -> str:
-    """Return typed text without control and format characters, at most 200 characters."""
-    return "".join(c for c in text[:REASON_CHARS] if unicodedata.category(c)[0] != "C")
-
 
 def pin_json(pin: Pin) -> JSONObject:
     """Return a pin as the API shows it."""
@@ -348,8 +258,3 @@ def label_of(pin: Pin) -> str:
 def entry_json(entry: RegistryEntry) -> JSONObject:
     """Return a registry entry as the API shows it."""
     return asdict(entry)
-
-
-def user_json(user: User) -> JSONObject:
-    """Return a user as the API shows one; there is no password to leave out."""
-    return {**asdict(user), "roles": list(user.roles), "scopes": list(user.scopes)}

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 # What a person is told, by code. Fixed words: nothing that was typed comes back but the user name.
 TEXTS: Final[dict[str, str]] = {
-    "sign_in_failed": "User name and password do not fit, or this user has no role here.",
+    "sign_in_failed": "User name, password and code do not fit, or this user has no role here.",
     "sign_in_busy": "Too many tries. Wait a while.",
     "first_contact_code": "The code is not right, or is no longer valid. `bartizan users code` gives a new one.",
     "first_contact_busy": "Too many tries. Wait a minute.",
@@ -23,6 +23,10 @@ TEXTS: Final[dict[str, str]] = {
     "password_weak": "Choose a longer password, of more than a few different characters.",
     "csrf": "This form was not sent from our own page, or its session has ended. Open the page again.",
     "role": "Your role does not allow this.",
+    "second_self": "You asked for this yourself: another person with the role approver must decide.",
+    "second_script": "A person must do this, in a session of their own.",
+    "approval_unknown": "There is no such request here.",
+    "stop_unknown": "There is no such stop.",
     "record_unknown": "There is no such decision here.",
     "pin_unknown": "There is no such pin here.",
     "state_conflict": "It changed meanwhile. Look again before you decide.",

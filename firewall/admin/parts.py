@@ -14,14 +14,22 @@ from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity
+from firewall.identity.rfc9068.rotation import KeyRotation
 
 
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """Durations in seconds. A session ends after ``idle_s`` without a page, and after ``session_s`` in any case."""
+    """Durations in seconds. A session ends after ``idle_s`` without a page, and after ``session_s`` in any case.
+
+    fresh_s: for how long a person's proof of who they are counts as fresh. four_eyes: acts of `rights.SECOND` that
+    need another person's agreement; approval_s: for how long a request for it waits.
+    """
 
     idle_s: int = 30 * 60
     session_s: int = 8 * 3600
+    fresh_s: int = 5 * 60
+    four_eyes: frozenset[str] = frozenset()
+    approval_s: int = 24 * 3600
     sign_in_per_minute: int = 20
     bearer_s: int = 24 * 3600
     longest_bearer_s: int = 30 * 24 * 3600
@@ -33,6 +41,7 @@ class AdminParts:
 
     metrics: renders the Prometheus text; called in a thread. audit_stats: `AuditWriter.stats`.
     vkeys: verifier keys of the audit log, newest first. walls_missing: upstream → what its cage lacks.
+    rotation: of the keys that sign tokens, None where nothing is signed.
     on_fault: told a code and an exception's type when a handler of ours fails.
     """
 
@@ -51,6 +60,7 @@ class AdminParts:
     policy: Bundle
     metrics: Callable[[], bytes]
     definitions: Definitions
+    rotation: KeyRotation | None = None
     walls_missing: Callable[[], Mapping[str, tuple[str, ...]]] = dict
     on_fault: Callable[[str, str], None] = lambda _code, _detail: None
     token_bytes: Callable[[int], bytes] = os.urandom

@@ -43,6 +43,9 @@ SECURITY: Final[Headers] = (
     (b"cache-control", b"no-store"),
 )
 
+# Of pages whose form leads to an identity provider: browsers hold `form-action` against the redirect after it too.
+LEADS_AWAY: Final = SECURITY[0][1].replace(b"form-action 'self'; ", b"")
+
 
 def build(parts: AdminParts) -> AdminApp:
     """Return the ASGI application of the admin listener; the composition root puts it behind an Edge."""
@@ -170,12 +173,21 @@ def json_reply(value: object, status: int = 200) -> FixedReply:
 # Codes that only this room tells, with their status; every other one is in core.errors.FAULTS.
 STATUS: Final[dict[str, int]] = {
     "sign_in": 401,
+    "sign_in_busy": 429,
     "csrf": 403,
     "role": 403,
+    "fresh": 403,
+    "second_self": 403,
+    "second_script": 403,
+    "approval_unknown": 404,
+    "registry_unknown": 404,
+    "stop_unknown": 404,
     "state_conflict": 409,
     "record_unknown": 404,
     "pin_unknown": 404,
     "user_unknown": 404,
+    "client_unknown": 404,
+    "client_exists": 409,
     "internal": 500,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def show(given: argparse.Namespace) -> int:
     if given.effect and given.effect not in EFFECTS:
         raise Usage("audit_effect", f"there is no effect {given.effect}", fix=f"one of {', '.join(EFFECTS)}")
     equals = {name: getattr(given, name) for name in FILTERS if getattr(given, name)}
-    since_us = time.time_ns() // 1000 - _age_us(given.since) if given.since else 0
+    since_us = time.time_ns() // 1000 - age_us(given.since) if given.since else 0
     found = list(
         find(_directory(given), since_us=since_us, rule=given.rule, newest_first=True, limit=given.limit, **equals)
     )
@@ -142,11 +143,13 @@ def _vkeys(given: argparse.Namespace) -> list[str]:
         raise ConfigFault("audit_vkey", f"{keys} holds no audit key", fix="give the verifier key with --vkey")
     from firewall.app import audit_vkeys
     from firewall.state.keys import KeyRing
+    from firewall.state.unlock import unlock_secret
 
-    return list(audit_vkeys(config, KeyRing(keys)))
+    return list(audit_vkeys(config, KeyRing(keys, unlock=unlock_secret(os.environ))))
 
 
-def _age_us(text: str) -> int:
+def age_us(text: str) -> int:
+    """Return an age such as ``10m`` in microseconds. Raises Usage("since")."""
     if not text[:-1].isdigit() or text[-1:] not in UNITS:
         raise Usage("since", "an age is a number and s, m, h or d", fix="such as --since 10m")
     return int(text[:-1]) * UNITS[text[-1]] * 1_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firewall.cli.arguments import Usage, Verbs
@@ -38,6 +39,9 @@ def check(given: argparse.Namespace) -> int:
     if given.config is None:
         raise Usage("config_path", "name a file", fix="bartizan config check --config bartizan.yaml")
     found = load_config(given)
+    from firewall.config import front_door
+
+    front_door.identity_providers(found)  # what could not be safe is no configuration
     counts = {"mcp": len(found.mcp), "a2a": len(found.a2a), "models": len(found.llm.models)}
     lacks = [] if given.shape_only else list(_lacks(found))
     told = f"{given.config} is well formed: {counts['mcp']} MCP servers, {counts['a2a']} agents, {counts['models']} models."
@@ -71,6 +75,12 @@ def _lacks(config: Config) -> Iterator[str]:
             yield f"{name}: its credential's variable {own.env} is not set here"
         if own is not None and own.file is not None and not own.file.expanduser().is_file():
             yield f"{name}: its credential's file {own.file} is not there"
+    for name, provider in config.identity.providers.items():
+        kind, _, source = provider.client_secret.partition(":")
+        if kind == "env" and not os.environ.get(source):
+            yield f"identity.providers.{name}.client_secret: the variable {source} is not set here"
+        if kind == "file" and not Path(source).is_file():
+            yield f"identity.providers.{name}.client_secret: there is no {source}"
 
 
 def show(given: argparse.Namespace) -> int:

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from pathlib import Path
 
+from firewall.cli.audit import age_us
 from firewall.cli.context import Node, load_config
-from firewall.cli.output import emit
+from firewall.cli.output import emit, when
 from firewall.core.errors import ConfigFault
+from firewall.core.jsonvalue import JSONObject
 
 MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
+TOKEN_BYTES = 64 * 1024
+SET_ASIDE = frozenset(
+    {"event", "time_us", "v", "kind", "seq", "log", "node", "ver", "uid"}
+)  # of the log, not of the story
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    parser.add_argument(
+        "about",
+        nargs="?",
+        choices=("idp", "trace"),
+        metavar="idp|trace",
+        help="idp: examine an identity provider instead: may its own access tokens be taken here (direct mode)? "
+        "trace: tell what happened at the front door, by time, with reasons",
+    )
+    parser.add_argument(
+        "whom",
+        nargs="?",
+        default="",
+        help="with idp: the issuer, exactly as its tokens name it; with trace: a client, person, grant or provider by id",
+    )
     parser.add_argument("--reach", action="store_true", help="also connect to every upstream that has an address")
+    parser.add_argument("--resource", default="", metavar="PATH", help="with idp: what its tokens are for (/mcp/files)")
+    parser.add_argument(
+        "--token",
+        type=Path,
+        metavar="FILE",
+        help="with idp: a file with an access token that a client got there for this resource; - reads it from stdin",
+    )
+    parser.add_argument("--since", default="1h", metavar="AGE", help="with trace: such as 10m, 2h, 7d")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -21,6 +52,8 @@ def run(given: argparse.Namespace) -> int:
     from firewall.admin import doctor
     from firewall.net.runtime import SystemClock
 
+    if given.about:
+        return _idp(given) if given.about == "idp" else _trace(given)
     try:
         config = load_config(given)
     except ConfigFault as error:
@@ -37,6 +70,8 @@ def run(given: argparse.Namespace) -> int:
     lines = []
     for check in checks:
         lines.append(f"{MARKS[check.status]}  {check.name:<12} {check.text}")
+        if check.evidence and check.status != "ok":
+            lines.append(f"      {'':<12} seen: {check.evidence}")
         if check.mend and check.status != "ok":
             lines.append(f"      {'':<12} mend: {check.mend}")
     failed = sum(c.status == "fail" for c in checks)
@@ -44,3 +79,68 @@ def run(given: argparse.Namespace) -> int:
     lines.append(f"{len(checks)} checks: {failed} failed, {warned} to know.")
     emit(given, doctor.as_json(checks), lines)
     return 1 if failed else 0
+
+
+def _idp(given: argparse.Namespace) -> int:
+    """Print what an issuer offers and whether direct mode is possible; exit 1 when it is not."""
+    from firewall.admin.doctor.idp import examine_idp
+    from firewall.net.runtime import SystemClock
+
+    if not given.whom:
+        raise ConfigFault("idp_issuer", "which one?", fix="bartizan doctor idp https://idp.example")
+    report = examine_idp(
+        load_config(given),
+        given.whom,
+        clock=SystemClock(),
+        environment=os.environ,
+        resource=given.resource,
+        token=_token(given.token),
+    )
+    lines = []
+    for found in report.examined.findings:
+        lines.append(f"{MARKS[found.outcome]}  {found.need:<12} {found.text}")
+        if found.mend and found.outcome != "ok":
+            lines.append(f"      {'':<12} mend: {found.mend}")
+    lines += ["", report.verdict()]
+    if report.proved:
+        lines.append(f"proved: {', '.join(report.proved)} (identity.issuers); the node takes it at its next start")
+    if report.snippet:
+        lines += ["", *report.snippet.splitlines()]
+    emit(given, report.document(), lines)
+    return 0 if report.examined.direct else 1
+
+
+def _trace(given: argparse.Namespace) -> int:
+    """Print the front door's events, oldest first; exit 0 also when there are none."""
+    from firewall.admin.doctor.oauth.trace import timeline
+    from firewall.net.runtime import SystemClock
+
+    since_us = SystemClock().now_us() - age_us(given.since)
+    found = timeline(load_config(given), given.whom, since_us=since_us)
+    lines = [f"{when(event.get('time_us', 0))}  {event.get('event', '')}  {_facts(event)}".rstrip() for event in found]
+    nothing = "nothing happened at the front door in that time"
+    if given.whom:
+        nothing += f" that names {given.whom!r}; people go by the SUBJECT of `bartizan users list`"
+    emit(given, {"events": found}, lines or [nothing])
+    return 0
+
+
+def _facts(event: JSONObject) -> str:
+    return " ".join(
+        f"{name}={value}" for name, value in event.items() if name not in SET_ASIDE and value not in ("", None)
+    )
+
+
+def _token(file: Path | None) -> str:
+    """Return the sample token, "" without one. It is never printed."""
+    if file is None:
+        return ""
+    if str(file) == "-":
+        return sys.stdin.read(TOKEN_BYTES).strip()
+    try:
+        with file.open(encoding="utf-8") as source:
+            return source.read(TOKEN_BYTES).strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigFault(
+            "idp_token", f"{file} cannot be read", fix="give a file that holds one access token"
+        ) from None

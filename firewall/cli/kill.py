@@ -6,7 +6,7 @@ import argparse
 
 from firewall.cli.arguments import Verbs
 from firewall.cli.context import Node
-from firewall.cli.output import emit, note, table, when
+from firewall.cli.output import emit, note, table, told, when
 
 PROTOCOLS = ("mcp", "a2a", "llm")  # stopped as a whole by these names
 
@@ -42,6 +42,8 @@ def pull(given: argparse.Namespace) -> int:
 def release(given: argparse.Namespace) -> int:
     """End a stop; exit 1 when there was none."""
     made = Node(given).post("kill/release", _body(given))
+    if "parked" in made:
+        return told(given, made, str)
     emit(given, made, "Released." if made["released"] else "There was no such stop.")
     return 0 if made["released"] else 1
 
@@ -49,8 +51,8 @@ def release(given: argparse.Namespace) -> int:
 def show(given: argparse.Namespace) -> int:
     """List the stops in force."""
     found = Node(given).get("kill")
-    rows = [(s["scope"], s["name"], s["tenant"], s["by"], when(s["since_us"])) for s in found["stops"]]
-    emit(given, found, table(("SCOPE", "NAME", "TENANT", "BY", "SINCE"), rows, empty="Nothing is stopped."))
+    rows = [(s["scope"], s["name"], s["tenant"], s["by"], when(s["since_us"]), s["reason"]) for s in found["stops"]]
+    emit(given, found, table(("SCOPE", "NAME", "TENANT", "BY", "SINCE", "WHY"), rows, empty="Nothing is stopped."))
     return 0
 
 

@@ -15,6 +15,8 @@ from typing import Final
 
 from firewall.cli import (
     agents,
+    approvals,
+    approve,
     audit,
     backup,
     config,
@@ -22,7 +24,9 @@ from firewall.cli import (
     doctor,
     explain,
     init,
+    keys,
     kill,
+    oauth_clients,
     pins,
     policy,
     restore,
@@ -53,8 +57,22 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, ModuleType], ...]], ...]] = (
             ("version", version),
         ),
     ),
-    ("Connect", (("connect", connect), ("token", token), ("servers", servers), ("agents", agents), ("users", users))),
-    ("Decide", (("pins", pins), ("kill", kill), ("policy", policy))),
+    (
+        "Connect",
+        (
+            ("connect", connect),
+            ("token", token),
+            ("servers", servers),
+            ("agents", agents),
+            ("users", users),
+            ("clients", oauth_clients),
+            ("keys", keys),
+        ),
+    ),
+    (
+        "Decide",
+        (("pins", pins), ("kill", kill), ("approvals", approvals), ("approve", approve), ("policy", policy)),
+    ),
     ("Look back", (("explain", explain), ("audit", audit), ("backup", backup), ("restore", restore))),
 )
 EXITS: Final = "exit codes: 0 ok, 1 a check failed or something was denied, 2 usage, 3 not running, 4 configuration"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
@@ -18,6 +19,20 @@ def emit(given: argparse.Namespace, value: object, text: str | Iterable[str]) ->
         return
     for line in text.splitlines() if isinstance(text, str) else text:
         sys.stdout.write(safe(line) + "\n")
+
+
+def told(given: argparse.Namespace, made: dict[str, Any], text: Callable[[], str]) -> int:
+    """Print what came of an act, or that it waits for a second person; return 0 either way."""
+    parked = made.get("parked")
+    if parked is None:
+        emit(given, made, text())
+        return 0
+    emit(
+        given,
+        made,
+        f"Waits for a second person: {parked['words']}\nbartizan approve {parked['id']}     (an approver, until {when(parked['expires_us'])})",
+    )
+    return 0
 
 
 def _json_safe(char: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import Node
-from firewall.cli.output import emit, note, table, when
+from firewall.cli.output import emit, note, table, told, when
 
 KINDS: Final = ("tool", "prompt", "resource", "template", "instructions", "set", "card")
 STDOUT: Final = "-"
@@ -101,6 +101,8 @@ def approve(given: argparse.Namespace) -> int:
             return 1
         digest = pin["seen"]
     made = _approve(node, pin, digest)
+    if "parked" in made:
+        return told(given, made, str)
     emit(given, made, [f"{made['upstream']}: {made['label']} is {made['status']}.", *_locked(made)])
     return 0
 
@@ -120,8 +122,8 @@ def export(given: argparse.Namespace) -> int:
         emit(given, {"file": given.output, "differs": differences}, differences or [f"{given.output} is up to date."])
         return 1 if differences else 0
     _write(path, text)
-    told = [*differences, f"{given.output}: {entries} definitions."]
-    emit(given, {"file": given.output, "definitions": entries, "differs": differences}, told)
+    lines = [*differences, f"{given.output}: {entries} definitions."]
+    emit(given, {"file": given.output, "definitions": entries, "differs": differences}, lines)
     return 0
 
 
@@ -145,10 +147,18 @@ def _approve_all(node: Node, given: argparse.Namespace) -> int:
             note("")
         if not _agreed(f"Approve these {len(clean)} definitions of {given.upstream}?"):
             return 1
-    made = [_approve(node, pin, pin["seen"]) for pin in clean]
-    lines = [f"{m['upstream']}: {m['label']} is {m['status']}." for m in made] or ["Nothing clean waits."]
+    answers = [_approve(node, pin, pin["seen"]) for pin in clean]
+    made = [a for a in answers if "parked" not in a]
+    parked = [a["parked"] for a in answers if "parked" in a]
+    lines = [f"{m['upstream']}: {m['label']} is {m['status']}." for m in made]
+    lines += [f"{p['words']}: waits for a second person: bartizan approve {p['id']}" for p in parked]
+    lines = lines or ["Nothing clean waits."]
     lines += [f"{p['upstream']}: {p['label']} is left: its review found {', '.join(p['reasons'])}." for p in kept]
-    emit(given, {"approved": made, "left": kept}, [*lines, *(_locked(made[0]) if made else [])])
+    emit(
+        given,
+        {"approved": made, "left": kept, **({"parked": parked} if parked else {})},
+        [*lines, *(_locked(made[0]) if made else [])],
+    )
     return 1 if kept else 0
 
 

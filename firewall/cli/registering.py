@@ -11,7 +11,7 @@ import orjson
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import Node
-from firewall.cli.output import emit, table, when
+from firewall.cli.output import emit, table, told, when
 
 Spec = Callable[[argparse.Namespace], dict[str, Any]]
 
@@ -41,8 +41,7 @@ def add_verbs(
 
     def move(given: argparse.Namespace) -> int:
         made = Node(given).post(f"registry/{kind}/{given.name}/{given.verb}")
-        emit(given, made, f"{made['name']} is {made['state']}.")
-        return 0
+        return told(given, made, lambda: f"{made['name']} is {made['state']}.")
 
     show.__doc__ = f"List every {what} with its state."
     register.__doc__ = f"Add an {what} by its address; it waits for approval."

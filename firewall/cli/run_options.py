@@ -17,7 +17,7 @@ from firewall.core.errors import ConfigFault
 
 if TYPE_CHECKING:
     from firewall.guarded import GuardedSettings
-    from firewall.identity.upstream_credentials import CredentialSettings
+    from firewall.identity.upstream.credentials import CredentialSettings
     from mcp_gateway.settings import UpstreamSpec
 
 QUESTIONS: Final = ("sampling", "elicitation", "roots")
@@ -144,7 +144,7 @@ def _network(url: str) -> Literal["public", "loopback"]:
 
 
 def _credential(given: argparse.Namespace) -> CredentialSettings:
-    from firewall.identity.upstream_credentials import CredentialSettings
+    from firewall.identity.upstream.credentials import CredentialSettings
 
     if not given.credential_env:
         return CredentialSettings()

@@ -29,11 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file", type=Path, help="write the token into this file (0600, replaced whole), not to stdout"
     )
     parser.add_argument("--tenant", default="", help="another tenant's resource")
+    parser.add_argument(
+        "--admin", action="store_true", help="a token for the admin API instead, which no agent's opens"
+    )
+    parser.add_argument("--user", default="", help="with --admin: whose it is; it is never more than that person is")
+    parser.add_argument(
+        "--role", default="viewer", choices=("viewer", "operator", "admin"), help="with --admin: what it may at most"
+    )
 
 
 def run(given: argparse.Namespace) -> int:
     """Print the token and nothing else on stdout; return the exit code."""
     node = Node(given)
+    if given.admin:
+        made = node.post("bearers", {"role": given.role, "ttl_s": given.ttl, "user": given.user})
+        if given.file is not None:
+            write_private(given.file, made["bearer"])
+        else:
+            emit(given, made, made["bearer"])
+        return 0
     if given.list:
         found = node.get("tokens")
         rows = [(r["resource"], " ".join(r["scopes"]), r["title"]) for r in found["resources"]]

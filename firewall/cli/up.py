@@ -157,7 +157,7 @@ def _why(worker: Worker) -> str:
 
 
 def _first_contact(worker: Worker, config: Config, admin: str) -> list[str]:
-    from firewall.identity.first_contact import announce
+    from firewall.identity.people.first_contact import announce
 
     try:
         code = worker.identity.first_contact.open()
@@ -165,7 +165,9 @@ def _first_contact(worker: Worker, config: Config, admin: str) -> list[str]:
         return []
     if code is None:
         return []
-    where = announce(code, f"{admin}/first", terminal=sys.stdout, path=config.state / "first-contact.txt")
+    path = worker.identity.first_contact.file
+    assert path is not None
+    where = announce(code, f"{admin}/first", terminal=sys.stdout, path=path)
     return [] if where == "terminal" else [f"  First user: the one-time code is in {where}", ""]
 
 

@@ -8,10 +8,10 @@ import sys
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import Node
-from firewall.cli.output import emit, note, table, when
+from firewall.cli.output import emit, note, table, told, when
 from firewall.core.errors import BartizanError
 
-ROLES = ("viewer", "operator", "admin")
+BEARER_ROLES = ("viewer", "operator", "admin")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new = verbs.add("add", add)
     new.add_argument("name")
     new.add_argument(
-        "--role", action="append", default=[], help="viewer, operator or admin in the console, or one of yours"
+        "--role",
+        action="append",
+        default=[],
+        help="viewer, operator, approver or admin in the console, or one of yours",
     )
     new.add_argument(
         "--scope", action="append", default=[], help="the most this person may give to an agent (default: *)"
@@ -30,14 +33,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     changed = [verbs.add("disable", disable), verbs.add("enable", enable)]
     for one in changed:
         one.add_argument("name")
+    roles = verbs.add("set", change)
+    roles.add_argument("name")
+    roles.add_argument("--role", action="append", default=[], help="exactly these roles from now on")
+    roles.add_argument("--scope", action="append", default=[], help="exactly these scopes from now on (default: *)")
+    known_as = verbs.add("links", show_links)
+    linked, unlinked = verbs.add("link", link), verbs.add("unlink", unlink)
+    for one in (known_as, linked, unlinked):
+        one.add_argument("name")
+    for one in (linked, unlinked):
+        one.add_argument("--issuer", required=True, metavar="URL", help="the identity provider, as its tokens name it")
+        one.add_argument("--subject", required=True, help="its `sub` for this person; never an address")
+        one.add_argument("--realm", default="", help="the provider's own tenant, where it has several")
+    verbs.add("sessions", show_sessions)
+    ended_sessions = verbs.add("end-sessions", end_sessions)
+    ended_sessions.add_argument("name")
     verbs.add("code", code)
     made = verbs.add("bearer", bearer)
-    made.add_argument("--role", choices=ROLES, default="viewer")
+    made.add_argument("--role", choices=BEARER_ROLES, default="viewer")
     made.add_argument("--ttl", type=int, default=0, metavar="SECONDS", help="60 to 2592000 (default: 86400)")
     bearers = verbs.add("bearers", show_bearers)
     ended = verbs.add("end-bearer", end_bearer)
     ended.add_argument("id")
-    for one in (listed, new, *changed, made, bearers, ended):
+    for one in (listed, new, roles, known_as, linked, unlinked, ended_sessions, *changed, made, bearers, ended):
         one.add_argument("--tenant", default="", help="of another tenant")
 
 
@@ -70,8 +88,54 @@ def add(given: argparse.Namespace) -> int:
             f"{given.name} is there already",
             fix="see `bartizan users list`; `users enable` lets one in again",
         ) from None
-    emit(given, made, f"{made['name']} can sign in now.")
+    return told(given, made, lambda: f"{made['name']} can sign in now.")
+
+
+def change(given: argparse.Namespace) -> int:
+    """Give a person exactly these roles and scopes; what the person had given before ends."""
+    body = {"roles": given.role, "scopes": [scope for text in given.scope for scope in text.split()] or ["*"]}
+    made = Node(given).post(f"users/{given.name}/set", body)
+    return told(given, made, lambda: f"{made['name']} has the roles: {' '.join(made['roles']) or 'none'}")
+
+
+def show_links(given: argparse.Namespace) -> int:
+    """List who a person is at identity providers."""
+    found = Node(given).get(f"users/{given.name}/links")
+    rows = [(x["issuer"], x["subject"], x["realm"], when(x["created_s"] * 1_000_000)) for x in found["links"]]
+    emit(given, found, table(("ISSUER", "SUBJECT", "REALM", "SINCE"), rows, empty="Nobody elsewhere is this person."))
     return 0
+
+
+def link(given: argparse.Namespace) -> int:
+    """Let somebody at an identity provider in as this person."""
+    made = Node(given).post(f"users/{given.name}/links", _outside(given))
+    return told(given, made, lambda: f"{given.subject} of {given.issuer} is {given.name} here.")
+
+
+def unlink(given: argparse.Namespace) -> int:
+    """End a link, and what the person had given; exit 1 when there was none."""
+    made = Node(given).post(f"users/{given.name}/links/end", _outside(given))
+    emit(given, made, "Ended." if made["ended"] else "There is no such link.")
+    return 0 if made["ended"] else 1
+
+
+def _outside(given: argparse.Namespace) -> dict[str, str]:
+    return {"issuer": given.issuer, "subject": given.subject, "realm": given.realm}
+
+
+def show_sessions(given: argparse.Namespace) -> int:
+    """List the sessions of the console."""
+    found = Node(given).get("sessions")
+    rows = [(s["name"], s["how"], when(s["opened_us"]), when(s["seen_us"])) for s in found["sessions"]]
+    emit(given, found, table(("NAME", "BY", "SINCE", "SEEN"), rows, empty="Nobody is signed in."))
+    return 0
+
+
+def end_sessions(given: argparse.Namespace) -> int:
+    """End every session of the console that a person has; exit 1 when there was none."""
+    made = Node(given).post(f"sessions/{given.name}/end")
+    emit(given, made, f"Ended: {made['ended']}.")
+    return 0 if made["ended"] else 1
 
 
 def disable(given: argparse.Namespace) -> int:
@@ -84,8 +148,7 @@ def disable(given: argparse.Namespace) -> int:
 def enable(given: argparse.Namespace) -> int:
     """Let a disabled person in again."""
     made = Node(given).post(f"users/{given.name}/enable")
-    emit(given, made, f"{made['name']} can sign in again.")
-    return 0
+    return told(given, made, lambda: f"{made['name']} can sign in again.")
 
 
 def code(given: argparse.Namespace) -> int:

@@ -50,7 +50,8 @@ def build(raw: dict[str, Any]) -> Config:
         lines = []
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
             where = ".".join(str(p) for p in problem["loc"]) or "(top)"
-            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+            told = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+            lines.append(f"{where}: {told}")
         raise ConfigFault(
             "config_invalid", "\n".join(lines), fix="see docs/configuration.md, or run: bartizan config schema"
         ) from None

@@ -7,25 +7,19 @@ only its owner can read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from firewall.config.identity import IdentityConfig
+from firewall.config.part import EffectClass, Name, Network, Part
 from firewall.core.errors import Malformed
 from firewall.enforce.pins import OnChange
 from firewall.enforce.registry import check_name
 
-EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
-Network = Literal["public", "private", "loopback"]
-Name = Annotated[str, Field(min_length=1, max_length=40)]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TLS(_Model):
+class TLS(Part):
     """Certificate and key files of a listener; ``client_ca`` turns on mutual TLS."""
 
     cert: Path
@@ -33,7 +27,7 @@ class TLS(_Model):
     client_ca: Path | None = None
 
 
-class ListenerConfig(_Model):
+class ListenerConfig(Part):
     """Where a listener binds. Port 0 takes a free one. names: further Host values that reach it."""
 
     host: str = "127.0.0.1"
@@ -42,14 +36,14 @@ class ListenerConfig(_Model):
     tls: TLS | None = None
 
 
-class Listeners(_Model):
+class Listeners(Part):
     """data: agents connect here. admin: people and metrics; its own port and cookie scope."""
 
     data: ListenerConfig = ListenerConfig(port=8700)
     admin: ListenerConfig = ListenerConfig(port=8701)
 
 
-class OPAServer(_Model):
+class OPAServer(Part):
     """An OPA server, by unix socket or loopback URL."""
 
     url: str = "http://127.0.0.1:8181"
@@ -57,7 +51,7 @@ class OPAServer(_Model):
     timeout_ms: int = Field(default=250, ge=1, le=10_000)
 
 
-class PolicyConfig(_Model):
+class PolicyConfig(Part):
     """engine: ``regorus`` is embedded. bundle: a policy directory; default is the packaged one."""
 
     engine: Literal["regorus", "opa-server"] = "regorus"
@@ -66,7 +60,7 @@ class PolicyConfig(_Model):
     opa: OPAServer = OPAServer()
 
 
-class AuditConfig(_Model):
+class AuditConfig(Part):
     """durability ``disk`` waits for fdatasync before anything is forwarded."""
 
     durability: Literal["batch", "disk"] = "batch"
@@ -74,7 +68,7 @@ class AuditConfig(_Model):
     spool: Path | None = None
 
 
-class LimitsConfig(_Model):
+class LimitsConfig(Part):
     """Node-wide ceilings per caller."""
 
     calls_per_minute: int = Field(default=6_000, ge=0)
@@ -82,36 +76,7 @@ class LimitsConfig(_Model):
     usd_per_day: float = Field(default=20.0, ge=0)
 
 
-class ClientConfig(_Model):
-    """A pre-registered OAuth client. Give ``jwks`` for private_key_jwt; none for a public client."""
-
-    name: str = ""
-    redirect_uris: tuple[str, ...] = ()
-    grants: tuple[Literal["authorization_code", "refresh_token", "client_credentials"], ...] = (
-        "authorization_code",
-        "refresh_token",
-    )
-    scopes: tuple[str, ...] = ()
-    jwks: dict[str, Any] | None = None
-
-
-class CIMDConfig(_Model):
-    """Client id metadata documents: which hosts are fetched at all, and documents pinned by hand."""
-
-    policy: Literal["allowlist", "any", "off"] = "allowlist"
-    hosts: tuple[str, ...] = ()
-    pinned: dict[str, dict[str, Any]] = {}
-
-
-class IdentityConfig(_Model):
-    """The embedded authorization server."""
-
-    access_token_s: int = Field(default=300, ge=30, le=3600)
-    clients: dict[str, ClientConfig] = {}
-    cimd: CIMDConfig = CIMDConfig()
-
-
-class Credential(_Model):
+class Credential(Part):
     """What we present upstream: a header whose value comes from the environment or a file."""
 
     header: str = "Authorization"
@@ -126,7 +91,21 @@ class Credential(_Model):
         return self
 
 
-class UpstreamTLS(_Model):
+class StepUpConfig(Part):
+    """The sign-in that an upstream asks of its callers. scope: for what needs this scope; "" for everything."""
+
+    scope: str = ""
+    acr: str = ""
+    max_age_s: int = Field(default=-1, ge=-1)
+
+    @model_validator(mode="after")
+    def _asks(self) -> StepUpConfig:
+        if not self.acr and self.max_age_s < 0:
+            raise ValueError("give acr, max_age_s, or both")
+        return self
+
+
+class UpstreamTLS(Part):
     """PEM files for one upstream: its authority, and our client certificate with its key."""
 
     ca_file: str = ""
@@ -134,13 +113,41 @@ class UpstreamTLS(_Model):
     client_key: str = ""
 
 
-class _Upstream(_Model):
+class UpstreamSignIn(Part):
+    """How we obtain tokens for an upstream; see `identity.upstream.settings.UpstreamAuth`."""
+
+    ways: tuple[Literal["exchange", "id_jag", "user", "client"], ...] = ("user",)
+    issuer: str = ""
+    network: Network | None = None
+    scopes: tuple[str, ...] = ()
+    client_id: str = ""
+    secret_env: str = ""
+    secret_file: Path | None = None
+    method: Literal["", "none", "private_key_jwt", "client_secret_basic", "client_secret_post"] = ""
+    assertion_env: str = ""
+    assertion_file: Path | None = None
+    s256_assumed: bool = False
+    origins: tuple[str, ...] = ()
+    resource: str = ""
+    send_resource: bool = True
+    expected_audience: str = ""
+    parameters: dict[str, str] = {}
+    dpop: Literal["auto", "on", "off"] = "auto"
+    group: str = ""
+    idp: str = ""
+    idp_client_id: str = ""
+    idp_secret_env: str = ""
+    idp_secret_file: Path | None = None
+
+
+class _Upstream(Part):
     """network: the one class of address it may resolve to. tenants: whom it serves; none means ours."""
 
     network: Network = "public"
     trust: Literal["trusted", "untrusted"] = "untrusted"
     tenants: tuple[str, ...] = ()
     credential: Credential | None = None
+    auth: UpstreamSignIn | None = None
     tls: UpstreamTLS = UpstreamTLS()
     title: str = ""
 
@@ -159,6 +166,7 @@ class MCPUpstream(_Upstream):
     questions it may put to its callers, none by default. transport ``sse`` is the deprecated HTTP+SSE.
     """
 
+    delegates: tuple[str, ...] = ()
     url: str = ""
     transport: Literal["auto", "sse"] = "auto"
     legacy_sse: bool = False
@@ -173,6 +181,7 @@ class MCPUpstream(_Upstream):
     write: tuple[str, ...] = ()
     era: Literal["auto", "modern", "legacy"] = "auto"
     pins: Literal["tofu", "strict"] = "tofu"
+    step_up: StepUpConfig | None = None
     on_change: OnChange = "block"
     tools: dict[str, EffectClass] = {}
     sandbox: Literal["auto", "required", "off"] = "auto"
@@ -183,6 +192,8 @@ class MCPUpstream(_Upstream):
     def _one_target(self) -> MCPUpstream:
         if bool(self.url) == bool(self.command):
             raise ValueError("give exactly one of url and command")
+        if self.auth is not None and self.command:
+            raise ValueError("auth is for servers with a url; a local program gets secrets by env")
         if self.sandbox == "off" and not self.unsandboxed:
             raise ValueError("sandbox: off needs unsandboxed: true beside it")
         if (self.transport == "sse") != self.legacy_sse or (self.legacy_sse and not self.url):
@@ -194,7 +205,9 @@ class MCPUpstream(_Upstream):
 class A2AUpstream(_Upstream):
     """A remote agent: where its card is, and the JWK Set whose keys may have signed it."""
 
+    delegates: tuple[str, ...] = ()
     card_url: str
+    step_up: StepUpConfig | None = None
     on_change: OnChange = "block"
     keys: dict[str, Any] | None = None
     origins: tuple[str, ...] = ()
@@ -214,7 +227,7 @@ class Provider(_Upstream):
         return self
 
 
-class Model(_Model):
+class Model(Part):
     """A model that clients may name; prices in US dollars per million tokens. ``free`` says that zero is meant."""
 
     provider: str
@@ -225,21 +238,66 @@ class Model(_Model):
     max_output_tokens: int = Field(default=4096, ge=1)
 
 
-class LLMConfig(_Model):
+class LLMConfig(Part):
     """The LLM side."""
 
     providers: dict[Name, Provider] = {}
     models: dict[str, Model] = {}
 
 
-class TelemetryConfig(_Model):
+class TelemetryConfig(Part):
     """otlp_endpoint: where spans go; empty sends none."""
 
     otlp_endpoint: str = ""
     sample_ratio: float = Field(default=0.01, ge=0, le=1)
 
 
-class Config(_Model):
+FourEyes = Literal["registry.approve", "pins.approve", "kill.lift", "users.admin"]  # admin.rights.SECOND
+EnforcerDuty = Literal["redact", "clean", "replace", "drop_item", "taint", "notify", "mask_log"]
+
+
+class AdminConfig(Part):
+    """People of the console: how long their sessions last, and which acts need two of them."""
+
+    four_eyes: tuple[FourEyes, ...] = ()
+    approval_hours: int = Field(default=24, ge=1, le=7 * 24)
+    idle_minutes: int = Field(default=30, ge=1, le=8 * 60)
+    session_hours: int = Field(default=8, ge=1, le=24)
+
+
+class EnforcerConfig(Part):
+    """Another enforcer that asks our policy; see `adapters.authzen.settings.Enforcer`."""
+
+    obligations: tuple[EnforcerDuty, ...] = ()
+    scopes: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    strangers: bool = False
+
+
+class AuthZENConfig(Part):
+    """The policy decision point for other enforcers (AuthZEN Authorization API 1.0): there while one is named."""
+
+    enforcers: dict[str, EnforcerConfig] = {}
+
+
+class EgressConfig(Part):
+    """How our own fetches (metadata, keys, documents of clients) leave: directly, or through an HTTP proxy."""
+
+    proxy: str = ""
+    network: Network = "private"
+
+    @field_validator("proxy")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (f"{parts.scheme}://{parts.netloc}" != value or parts.scheme not in ("http", "https")):
+            raise ValueError("give scheme, host and port of the proxy, such as http://proxy.example:3128")
+        if "@" in parts.netloc or (value and not parts.hostname):
+            raise ValueError("a proxy without user information is needed")
+        return value
+
+
+class Config(Part):
     """The whole of ``bartizan.yaml``."""
 
     version: Literal[1] = 1
@@ -261,6 +319,9 @@ class Config(_Model):
     a2a: dict[Name, A2AUpstream] = {}
     llm: LLMConfig = LLMConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    admin: AdminConfig = AdminConfig()
+    egress: EgressConfig = EgressConfig()
+    authzen: AuthZENConfig = AuthZENConfig()
     lock: Path | None = None
     demo: bool = False
 
@@ -286,6 +347,18 @@ class Config(_Model):
             raise ValueError(f"the same name stands under mcp and a2a: {', '.join(sorted(both))}")
         if self.mcp.keys() & {"llm"} or self.a2a.keys() & {"llm"}:
             raise ValueError("the name llm is taken by the LLM routes")
+        known = {*self.mcp, *self.a2a, "llm"}
+        upstreams: dict[str, MCPUpstream | A2AUpstream] = {**self.mcp, **self.a2a}
+        for name, given in upstreams.items():
+            strange = [scope for scope in given.delegates if scope.partition(":")[0] not in known - {name}]
+            if strange:
+                raise ValueError(f"{name!r} delegates a scope of no other upstream: {strange[0]!r}")
+            secret = given.credential
+            taken = given.auth is not None or (secret is not None and secret.header.lower() == "authorization")
+            if given.delegates and taken:
+                raise ValueError(
+                    f"{name!r} delegates: its Authorization header holds the handed token and nothing else"
+                )
         for alias, model in self.llm.models.items():
             if model.provider not in self.llm.providers:
                 raise ValueError(f"model {alias!r} names a provider that is not configured: {model.provider!r}")

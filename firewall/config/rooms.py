@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from a2a_gateway.inventory import AgentSpec, InventorySettings
@@ -12,8 +11,7 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.enforce import lock
 from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
-from firewall.identity.settings import CIMD_HOSTS, ClientSettings, IdentitySettings, ProtectedResource
-from firewall.identity.upstream_credentials import CredentialSettings
+from firewall.identity.serve import OPEN_TO_BROWSERS
 from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
 from llm_router.choose import Model, Models, Provider
@@ -40,7 +38,8 @@ def edge(config: Config, listener: ListenerConfig, port: int, *, public: bool) -
         hosts.add(urlsplit(config.public_url).netloc)
         hosts.update(config.hosts)
         origins = {config.public_url, *config.origins}
-    return EdgeSettings(frozenset(hosts), frozenset(origins), config.trusted_proxies)
+    open_to_all = OPEN_TO_BROWSERS if public else ()
+    return EdgeSettings(frozenset(hosts), frozenset(origins), open_to_all, config.trusted_proxies)
 
 
 def _local_names(host: str) -> tuple[str, ...]:
@@ -108,6 +107,8 @@ def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
         given = MCPUpstream.model_validate(entry.spec)
     except ValueError:
         raise ConfigFault("registry_spec", entry.name) from None
+    if given.step_up is not None:
+        raise ConfigFault("registry_spec", entry.name, fix="step_up stands in the configuration file only")
     if given.command or given.env or given.read or given.write:
         raise ConfigFault(
             "registry_spec", entry.name, fix="local programs are started from the configuration file only"
@@ -164,7 +165,7 @@ def agent_spec(config: Config, given: A2AUpstream) -> AgentSpec:
 
 def inventory_settings(config: Config) -> InventorySettings:
     """Return the agent inventory's settings."""
-    return InventorySettings(config.public_url, home_tenant=config.tenant)
+    return InventorySettings(config.public_url, home_tenant=config.tenant, device_grant=config.identity.device_grant)
 
 
 # -- LLM -----------------------------------------------------------------------------------------------------
@@ -202,76 +203,3 @@ def llm_budget(config: Config) -> Budget:
 
 def _micro(dollars: float) -> int:
     return round(dollars * 1_000_000)
-
-
-# -- identity -------------------------------------------------------------------------------------------------
-
-
-def protected_resources(
-    config: Config, mcp: Iterable[UpstreamSpec], agents: Iterable[tuple[str, str]]
-) -> tuple[ProtectedResource, ...]:
-    """Return every resource: one per upstream, the aggregate, and the LLM routes (DESIGN §6b-8).
-
-    agents: names and titles.
-    """
-    found: list[ProtectedResource] = []
-    reads: list[str] = []
-    scopes: list[str] = []
-    for spec in mcp:
-        read, write = f"{spec.name}:read", f"{spec.name}:write"
-        title = (config.mcp[spec.name].title if spec.name in config.mcp else "") or spec.name
-        allowed = () if "*" in spec.tenants else spec.tenants
-        found.append(ProtectedResource(f"/mcp/{spec.name}", title, (read, write), (read,), allowed))
-        reads.append(read)
-        scopes += (read, write)
-    if reads:
-        found.append(ProtectedResource("/mcp", "All MCP servers", tuple(scopes), tuple(reads)))
-    found.extend(
-        ProtectedResource(f"/a2a/{name}", title or name, (f"{name}:send",), (f"{name}:send",)) for name, title in agents
-    )
-    if config.llm.models:
-        found.append(ProtectedResource("/v1", "Language models", ("llm:invoke",), ("llm:invoke",)))
-    return tuple(found)
-
-
-def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> IdentitySettings:
-    """Return the front door's settings. Raises ConfigFault."""
-    clients = tuple(
-        ClientSettings(
-            client_id=client_id,
-            name=given.name or client_id,
-            redirect_uris=given.redirect_uris,
-            auth_method="private_key_jwt" if given.jwks else "none",
-            grant_types=given.grants,
-            scopes=given.scopes or ("*",),
-            tenant=config.tenant,
-            jwks=given.jwks,
-        )
-        for client_id, given in config.identity.clients.items()
-    )
-    cimd = config.identity.cimd
-    return IdentitySettings(
-        public_url=config.public_url,
-        resources=resources,
-        clients=clients,
-        default_tenant=config.tenant,
-        cimd_policy=cimd.policy,
-        cimd_hosts=cimd.hosts or CIMD_HOSTS,
-        cimd_pinned=cimd.pinned,
-        token_lifetime_s=config.identity.access_token_s,
-    )
-
-
-def credentials(config: Config) -> dict[str, CredentialSettings]:
-    """Return what we present to each upstream."""
-    upstreams = {**config.mcp, **config.a2a, **config.llm.providers}
-    found: dict[str, CredentialSettings] = {}
-    for name, given in upstreams.items():
-        own = given.credential
-        if own is None:
-            found[name] = CredentialSettings()
-        else:
-            prefix = f"{own.scheme} " if own.scheme else ""
-            kind, source = ("env", own.env) if own.env else ("file", str(own.file))
-            found[name] = CredentialSettings(kind, source, own.header, prefix)  # type: ignore[arg-type]
-    return found

@@ -51,7 +51,7 @@ class Resource:
 class Protocol:
     """Which standard the message belongs to: name, revision and transport."""
 
-    name: str  # mcp | a2a | llm | egress
+    name: str  # mcp | a2a | llm | egress | identity
     version: str
     transport: str  # http | sse | stdio
 

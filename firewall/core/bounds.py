@@ -43,12 +43,13 @@ STREAM_HOLD_CHARS: Final = 256  # text kept back so that a match cannot straddle
 SCAN_WINDOW_CHARS: Final = 2048
 
 # -- identity --------------------------------------------------------------------------------------------
-TOKEN_BYTES: Final = 8 * KIB
+TOKEN_BYTES: Final = 16 * KIB
 ACTOR_CHAIN: Final = 8
 TOKEN_CACHE_ENTRIES: Final = 20_000
 TOKEN_LIFETIME_S: Final = 300
 REFRESH_LIFETIME_S: Final = 30 * 24 * 3600
 CODE_LIFETIME_S: Final = 60
+RUN_LIFETIME_S: Final = 8 * 3600
 FIRST_CONTACT_LIFETIME_S: Final = 15 * 60
 
 # -- time (seconds) ----------------------------------------------------------------------------------------

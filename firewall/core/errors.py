@@ -21,7 +21,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 CONFIG_EXIT: Final = 4  # a process that ends for a ConfigFault, as documented in docs/cli.md
@@ -62,6 +62,20 @@ class UpstreamFault(BartizanError):
     """The upstream failed: ``unreachable``, ``timeout``, ``malformed``, ``too_large``, ``cut_stream``, ``blocked_address``."""
 
 
+class ConsentNeeded(UpstreamFault):
+    """The person must first connect an account of their own at an upstream.
+
+    link: an address on our own origin, the only one that a caller is ever told; "" where nobody can be
+    asked (a service, an operator's token). elicitation_id: names this asking, in the link too.
+    """
+
+    def __init__(self, upstream: str, link: str = "", elicitation_id: str = "") -> None:
+        super().__init__("consent", "nobody has connected an account")
+        self.upstream = upstream
+        self.link = link
+        self.elicitation_id = elicitation_id
+
+
 class PolicyFault(BartizanError):
     """No usable decision: ``engine_error``, ``decision_invalid``, ``input_invalid``, ``policy_unavailable``, ``obligation_failed``."""
 
@@ -92,6 +106,7 @@ def _table(*rows: tuple[str, int, int, str]) -> dict[str, Fault]:
 RPC_SCOPE = -31401
 RPC_PENDING = -31402
 RPC_DENIED = -31403
+RPC_CONSENT = -31407
 RPC_LIMIT = -31429
 RPC_UPSTREAM = -31502
 RPC_UNAVAILABLE = -31503
@@ -146,6 +161,7 @@ FAULTS: dict[str, Fault] = _table(
     ("token_missing", 401, RPC_SCOPE, "Sign in to use this resource."),
     ("token_invalid", 401, RPC_SCOPE, "The access token is not valid for this resource."),
     ("scope_missing", 403, RPC_SCOPE, "More permission is needed for this operation."),
+    ("step_up_required", 401, RPC_SCOPE, "A stronger or fresher sign-in is needed for this operation."),
     # -- decision --------------------------------------------------------------------------
     ("denied", 403, RPC_DENIED, "This action is not allowed by policy."),
     ("arguments_mismatch", 403, RPC_DENIED, "The arguments do not fit the tool's schema."),
@@ -171,6 +187,7 @@ FAULTS: dict[str, Fault] = _table(
     ("upstream_failed", 502, RPC_UPSTREAM, "The upstream could not handle the request."),
     ("upstream_unanswered", 504, RPC_UPSTREAM, "A question of the upstream was not answered."),
     ("upstream_credentials", 502, RPC_UPSTREAM, "No credential for the upstream is available."),
+    ("upstream_consent", 403, RPC_CONSENT, "Connect your own account at the upstream first."),
 )
 
 
@@ -180,7 +197,13 @@ def fault(code: str) -> Fault:
 
 
 def fault_of(error: BartizanError) -> Fault:
-    """Return the fixed answer for an exception (upstream codes are prefixed)."""
+    """Return the fixed answer for an exception (upstream codes are prefixed).
+
+    The one text with a place in it: where a person connects an account, on our own origin.
+    """
+    if isinstance(error, ConsentNeeded) and error.link:
+        known = fault("upstream_consent")
+        return replace(known, text=f"{known.text} Open {error.link} in a browser, then try again.")
     if isinstance(error, UpstreamFault):
         return fault(f"upstream_{error.code.removeprefix('upstream_').replace('blocked_address', 'blocked')}")
     if isinstance(error, PolicyFault):

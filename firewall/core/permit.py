@@ -29,6 +29,7 @@ from firewall.core.errors import Fault, Malformed
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON
 from firewall.core.label import Label
+from firewall.core.step_up import StepUp
 
 _SEAL: Final = object()
 
@@ -181,6 +182,7 @@ class Refusal:
     """A refused Action: which fault to tell, and the decision id that operators look up.
 
     challenge: scopes that would cure it (HTTP 403 with a challenge), else empty.
+    step_up: the sign-in that would cure it (HTTP 401 with a challenge, RFC 9470), else None.
     retry_after_s: for ``over_limit``.
     rules: rule ids, for operators and tests; never told to the caller.
     """
@@ -190,6 +192,7 @@ class Refusal:
     challenge: tuple[str, ...] = ()
     retry_after_s: int = 0
     rules: tuple[str, ...] = ()
+    step_up: StepUp | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class Point(StrEnum):
     LLM_ERROR = "llm.error"
     # local programs that reach out through our egress proxy
     EGRESS_CONNECT = "egress.connect"
+    # a client that describes itself (CIMD) asks to be known
+    IDENTITY_CLIENT = "identity.client"
 
 
 Direction = Literal["request", "response"]
@@ -75,7 +77,7 @@ Direction = Literal["request", "response"]
 class PointInfo:
     """What is true of every Action at a point."""
 
-    protocol: Literal["mcp", "a2a", "llm", "egress"]
+    protocol: Literal["mcp", "a2a", "llm", "egress", "identity"]
     direction: Direction
     content: bool  # carries text that can reach a model or leave the house: it is inspected
 
@@ -124,4 +126,5 @@ INFO: Final[dict[Point, PointInfo]] = {
     Point.LLM_MODELS: PointInfo("llm", "response", True),
     Point.LLM_ERROR: PointInfo("llm", "response", True),
     Point.EGRESS_CONNECT: PointInfo("egress", "request", False),
+    Point.IDENTITY_CLIENT: PointInfo("identity", "request", False),
 }

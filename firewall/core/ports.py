@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from firewall.core.action import Headers
+from firewall.core.errors import Unauthenticated
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
@@ -195,6 +197,9 @@ class SharedMarks(Protocol):
         Raises StateUnavailable when the table is full: the caller refuses.
         """
 
+    def drop(self, key: bytes) -> None:
+        """Take a key out of this worker's column, for what can never be asked again (a run that ended)."""
+
     def epoch(self) -> int:
         """Return the node's epoch; any worker's bump changes it for all."""
 
@@ -202,22 +207,95 @@ class SharedMarks(Protocol):
         """Raise the node's epoch (revocation, kill switch, registry change)."""
 
 
+class UsedProofs(Protocol):
+    """What may be used once on a node, remembered for at least two minutes."""
+
+    def first(self, key: bytes, now_s: int) -> bool:
+        """Return whether a 16-byte key is new, and remember it; of a race no two callers get True.
+
+        Raises StateUnavailable when nothing more can be remembered: the caller refuses.
+        """
+
+
 # -- identity ----------------------------------------------------------------------------------------------------
 
 
+ChallengeCode = Literal["token_missing", "token_invalid", "scope_missing", "step_up_required"]
+
+
 class ResourceServer(Protocol):
-    """Token → Principal, for one resource."""
+    """Token → Principal, for one resource.
 
-    def authenticate(self, headers: Mapping[bytes, bytes], resource: str, *, default_scope: str) -> Principal:
-        """Return the verified principal whose token's ``aud`` equals ``resource`` exactly.
+    headers: lower-case names, single values. method, path: of the request, for the proof that goes with a bound
+    token; without them such a token is refused. handed: another worker of the node took the proof already.
+    """
 
-        headers: lower-case names, single values. Raises Unauthenticated: token_missing, token_invalid.
+    def authenticate(
+        self,
+        headers: Mapping[bytes, bytes],
+        resource: str,
+        *,
+        default_scope: str,
+        method: str = "",
+        path: str = "",
+        handed: bool = False,
+    ) -> Principal:
+        """Return the verified principal whose token's ``aud`` means exactly ``resource``; never waits.
+
+        Raises Unauthenticated: token_missing, token_invalid.
         """
 
-    def challenge(
-        self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str
-    ) -> bytes:
+    async def admit(
+        self,
+        headers: Mapping[bytes, bytes],
+        resource: str,
+        *,
+        default_scope: str,
+        method: str = "",
+        path: str = "",
+        handed: bool = False,
+    ) -> Principal:
+        """Return what `authenticate` returns, after waiting for what the token's issuer must tell first."""
+
+    def still(self, headers: Mapping[bytes, bytes], resource: str, principal: Principal) -> bool:
+        """Return whether the token that a stream was opened with is good now: not over, not revoked.
+
+        The proof of a bound token is not asked for again: it was used when the stream was opened.
+        """
+
+    def challenge(self, resource: str, code: ChallengeCode, scope: str) -> bytes:
         """Return the WWW-Authenticate value (oauth reference §6.1; order of parameters matters)."""
+
+    def challenges(self, resource: str, error: Unauthenticated, scope: str) -> Headers:
+        """Return the headers of a 401: each challenge, and a nonce where one is wanted. scope: where the error names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """What policy is told about a client that describes itself (CIMD).
+
+    listed: its host stands in the configured list. stage: ``fetch`` before anything is sent to the host, and
+    ``document`` about what it answered; what follows ``stage`` is empty before that.
+    foreign_hosts: https redirect hosts that are neither the client's own host nor below it.
+    """
+
+    url: str
+    host: str
+    listed: bool
+    stage: Literal["fetch", "document"]
+    redirect_hosts: tuple[str, ...] = ()
+    foreign_hosts: tuple[str, ...] = ()
+    loopback_only: bool = False
+    auth_method: str = ""
+    grant_types: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+
+class ClientTrust(Protocol):
+    """Decides which clients that describe themselves may be fetched, and used."""
+
+    async def permits(self, facts: ClientFacts) -> bool:
+        """Return whether policy allows it; every failure is False."""
 
 
 class UpstreamCredentials(Protocol):

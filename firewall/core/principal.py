@@ -10,11 +10,13 @@ certificate, or the local operator's own configuration; never from message conte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from firewall.core.bounds import ACTOR_CHAIN
 from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON
+from firewall.core.tool_details import ToolDetail
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,12 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The verified caller. ``expires_at`` is Unix seconds; ``audience`` is the resource URI."""
+    """The verified caller. ``expires_at`` is Unix seconds; ``audience`` is the resource URI.
+
+    details: the only calls of tools that its token permits, () where scopes alone decide (`core.tool_details`).
+    run: the clean context that its flow labels belong to (`core.run`), "" for the caller's plain one.
+    session_id: the sign-in behind the token. txn, hop: the transaction, and how many exchanges lie behind it.
+    """
 
     tenant: str
     issuer: str
@@ -46,6 +53,11 @@ class Principal:
     roles: tuple[str, ...] = ()
     cimd_verified: bool = False
     cnf: str = ""
+    run: str = ""
+    details: tuple[ToolDetail, ...] = ()
+    session_id: str = ""
+    txn: str = ""
+    hop: int = 0
     key: tuple[str, str, str] = field(init=False, compare=False, default=("", "", ""))
 
     def __post_init__(self) -> None:
@@ -70,3 +82,21 @@ def chain_from_act(subject: Actor, act: object) -> tuple[Actor, ...]:
             raise Malformed("actor_chain_too_long")
         act = act.get("act")
     return (subject, *reversed(inner_first))
+
+
+def act_of_chain(actors: Sequence[Actor]) -> dict[str, JSON] | None:
+    """Return the nested ``act`` claim for the actors after the subject, in delegation order; None for none.
+
+    The inverse of `chain_from_act`: the last actor becomes the outermost. Raises Malformed: actor_chain_too_long.
+    """
+    if len(actors) >= ACTOR_CHAIN:
+        raise Malformed("actor_chain_too_long")
+    act: dict[str, JSON] | None = None
+    for actor in actors:
+        claim: dict[str, JSON] = {"sub": actor.sub}
+        if actor.type != "agent":
+            claim["sub_type"] = actor.type
+        if act is not None:
+            claim["act"] = act
+        act = claim
+    return act

@@ -23,6 +23,7 @@ UPSTREAM_WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "say which network it stands in: public, private or loopback",
     ),
     "credentials": ("no credential for it was found", "set the variable or file that its credential names"),
+    "consent": ("nobody has connected an account at it yet", "each person connects their own at `/account/upstreams`"),
     "quarantined": ("a definition of it is new or changed", "look with `bartizan pins status`, then approve it or not"),
     "denied": ("policy refused it", "`bartizan audit show --effect deny` says why"),
     "not_approved": ("it is not approved", "`bartizan servers list` says its state"),

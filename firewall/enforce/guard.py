@@ -17,8 +17,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from firewall.core.action import Action
@@ -51,12 +51,14 @@ from firewall.core.ports import (
     Telemetry,
 )
 from firewall.core.principal import Principal
+from firewall.core.step_up import StepUp
 from firewall.core.value import value
 from firewall.decide.contract import encode_input, parse_decision
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
 from firewall.enforce.obligations import apply, check_coupled, check_stream, rebound
 from firewall.enforce.records import decision_record, outcome_of, outcome_record
+from firewall.enforce.token_rules import asked_of_sign_in, beyond_details, needed_scope, unmet_step_up
 from firewall.wire import strict_json
 
 _MINT: Final = take_mint()
@@ -76,9 +78,13 @@ ROUNDS: Final = 3  # decisions about one message; one that still changes then is
 
 @dataclass(frozen=True, slots=True)
 class GuardSettings:
-    """durability: ``batch`` forwards after the record's write; ``disk`` awaits its fdatasync."""
+    """durability: ``batch`` forwards after the record's write; ``disk`` awaits its fdatasync.
+
+    step_up: upstream → the sign-in that it asks of its callers.
+    """
 
     durability: Literal["batch", "disk"] = "batch"
+    step_up: Mapping[str, StepUp] = field(default_factory=dict)
 
 
 @value
@@ -132,6 +138,7 @@ class Guard:
         self._clock = clock
         self._ids = ids
         self._settings = settings
+        self._step_up = settings.step_up
         self._on_internal = on_internal
         self._receipts: dict[str, Receipt] = {}
 
@@ -172,6 +179,11 @@ class Guard:
         except AuditUnavailable:
             # The intent stands without an outcome, and `audit verify` reports it: never guess one.
             return
+
+    @property
+    def labels(self) -> Labels:
+        """Where flow labels of callers are kept: what hands a caller on hands its label on."""
+        return self._labels
 
     def standing(self, principal: Principal) -> tuple[str, Label]:
         """Return the policy revision and the caller's label now: an answer that is kept depends on both."""
@@ -301,6 +313,10 @@ class Guard:
                 return refusal
         elif self._stopped(action):  # pulled while the thread was reading
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
+        if principal.details or self._step_up:
+            refusal = self._by_token(action, exchange, decision_id)
+            if refusal is not None:
+                return refusal
         if aside is not None:
             findings = aside
         elif seen is not None:
@@ -314,6 +330,28 @@ class Guard:
         label = self._labels.current(principal)
         input_json = self._input(action, findings, label, exchange)
         return Question(action, exchange, decision_id, findings, label, input_json, seen is not None, payload)
+
+    def _by_token(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
+        """What the caller's token and sign-in do not reach is refused before policy, which cannot widen it."""
+        scope = needed_scope(action)
+        rule = unmet_step_up(action, self._step_up, self._clock.now_us() // 1_000_000)
+        if rule is not None:
+            cure = tuple(s for s in (scope, rule.asks) if s)
+            return self._refuse(
+                action,
+                exchange,
+                FAULTS["step_up_required"],
+                decision_id,
+                challenge=cure,
+                rules=("core.step_up_required",),
+                step_up=rule,
+            )
+        if beyond_details(action):
+            cure = (scope,) if scope else ()
+            return self._refuse(
+                action, exchange, FAULTS["scope_missing"], decision_id, challenge=cure, rules=("core.details",)
+            )
+        return None
 
     def _input(self, action: Action, findings: tuple[Finding, ...], label: Label, exchange: Exchange) -> bytes:
         return encode_input(
@@ -484,6 +522,8 @@ class Guard:
     def _refuse_by(self, question: Question, decision: Decision, rules: tuple[str, ...]) -> Refusal:
         if decision.effect is Effect.APPROVE:
             told = FAULTS["approval_pending"]
+        elif asked_of_sign_in(decision.step_up_scopes) is not None:
+            told = FAULTS["step_up_required"]
         elif decision.step_up_scopes:
             told = FAULTS["scope_missing"]
         elif any(r.effect is Effect.DENY and r.code == "quarantined" for r in decision.reasons):
@@ -501,6 +541,7 @@ class Guard:
             findings=question.findings,
             challenge=decision.step_up_scopes,
             rules=rules,
+            step_up=asked_of_sign_in(decision.step_up_scopes),
         )
 
     def _refuse(
@@ -515,6 +556,7 @@ class Guard:
         challenge: tuple[str, ...] = (),
         rules: tuple[str, ...] = (),
         retry_after_s: int = 0,
+        step_up: StepUp | None = None,
     ) -> Refusal:
         exchange.decisions.append(decision_id)
         phase = "refused" if INFO[action.point].direction == "request" else "outcome"
@@ -523,7 +565,7 @@ class Guard:
             self._receipts.pop(uid, None)  # a refusal sends nothing, so nothing waits for its disk
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], decision_id)
-        return Refusal(told, decision_id, challenge, retry_after_s, rules)
+        return Refusal(told, decision_id, challenge, retry_after_s, rules, step_up)
 
     def _failed(self, action: Action, exchange: Exchange, error: Exception) -> Refusal:
         """The last resort: whatever went wrong is a deny, recorded, told in fixed words."""

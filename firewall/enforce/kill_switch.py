@@ -21,13 +21,14 @@ GLOBAL = "*"
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """One stop: what it covers, who pulled it and when (Unix microseconds)."""
+    """One stop: what it covers, who pulled it, when (Unix microseconds) and why, in their words."""
 
     tenant: str
     scope: Scope
     name: str
     by: str
     since_us: int
+    reason: str = ""
 
 
 class KillSwitch:
@@ -40,13 +41,13 @@ class KillSwitch:
         self._epoch = -1
         self._snapshot: frozenset[tuple[str, str, str]] = frozenset()
 
-    def pull(self, tenant: str, scope: Scope, name: str, *, by: str) -> Stop:
+    def pull(self, tenant: str, scope: Scope, name: str, *, by: str, reason: str = "") -> Stop:
         """Stop everything in a scope; seen by every worker when this returns.
 
         tenant ``*`` with scope ``all`` stops the node.
         """
-        stop = Stop(tenant, scope, name, by, self._clock.now_us())
-        value = orjson.dumps({"by": by, "since_us": stop.since_us})
+        stop = Stop(tenant, scope, name, by, self._clock.now_us(), reason)
+        value = orjson.dumps({"by": by, "since_us": stop.since_us, "reason": reason})
         self._stops.put(tenant, f"{scope}/{name}", value)
         self._remember(tenant)
         self._marks.bump()
@@ -65,11 +66,15 @@ class KillSwitch:
             for entry in self._stops.scan(tenant):
                 scope, _, name = entry.key.partition("/")
                 raw = orjson.loads(entry.value)
-                found.append(Stop(tenant, scope, name, raw["by"], raw["since_us"]))  # type: ignore[arg-type]
+                stop = Stop(tenant, scope, name, raw["by"], raw["since_us"], raw.get("reason", ""))  # type: ignore[arg-type]
+                found.append(stop)
         return found
 
     def stopped(self, principal: Principal, *upstreams: str) -> bool:
-        """Return whether a stop covers this caller or any of these upstreams or rooms. Unknown counts as stopped."""
+        """Return whether a stop covers this caller or any of these upstreams or rooms. Unknown counts as stopped.
+
+        A stop of a client covers what others do on its behalf: every client of the actor chain counts.
+        """
         try:
             epoch = self._marks.epoch()
             if epoch != self._epoch:
@@ -87,6 +92,7 @@ class KillSwitch:
                 *((owner, "upstream", name) for name in upstreams for owner in (tenant, GLOBAL)),
                 (tenant, "subject", principal.subject),
                 (tenant, "client", principal.client_id),
+                *((tenant, "client", actor.sub) for actor in principal.chain[1:]),
             )
         )
 

@@ -8,6 +8,7 @@ mark or the entry. Cached tokens die in every worker (DESIGN §6b-2); refresh to
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from firewall.core.errors import StateUnavailable
@@ -23,7 +24,7 @@ REVOKED_MARK = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class OAuthGrant:
-    """One grant. Times in Unix seconds."""
+    """One grant. Times in Unix seconds. details: the only calls that it was given for, () for all of its scopes."""
 
     tenant: str
     subject: str
@@ -34,6 +35,7 @@ class OAuthGrant:
     scopes: tuple[str, ...]
     created_s: int
     standing: int = 0
+    details: tuple[JSONObject, ...] = ()
 
 
 class OAuthGrants:
@@ -42,14 +44,19 @@ class OAuthGrants:
     def __init__(self, store: Store, marks: SharedMarks, clock: Clock, record: Record, *, lifetime_s: int) -> None:
         self._grants = store.collection("oauth_grants")
         self._revoked = store.collection("oauth_revoked")
-        self.standing = Standing(store, marks)
+        self.standing = Standing(store, marks, clock)
         self._marks = marks
         self._clock = clock
         self._record = record
         self._lifetime_s = lifetime_s
+        self._on_save: list[Callable[[OAuthGrant], None]] = []
 
-    def save(self, grant: OAuthGrant) -> None:
-        """Store a grant until no token of it can be alive."""
+    def on_save(self, listener: Callable[[OAuthGrant], None]) -> None:
+        """Have every grant told that is stored from now on."""
+        self._on_save.append(listener)
+
+    def save(self, grant: OAuthGrant, *, for_s: int = 0) -> None:
+        """Store a grant until no token of it can be alive: for_s seconds, or as long as it can be renewed."""
         value: JSONObject = {
             "client_id": grant.client_id,
             "client_name": grant.client_name,
@@ -57,9 +64,12 @@ class OAuthGrants:
             "scopes": list(grant.scopes),
             "created_s": grant.created_s,
             "standing": grant.standing,
+            "details": list(grant.details),
         }
         key = f"{grant.subject}/{grant.grant_id}"
-        self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon())
+        self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon(for_s))
+        for listener in self._on_save:
+            listener(grant)
 
     def of_subject(self, tenant: str, subject: str) -> list[OAuthGrant]:
         """Return a subject's live grants."""
@@ -76,6 +86,7 @@ class OAuthGrants:
                 scopes=records.texts(value, "scopes"),
                 created_s=records.number(value, "created_s"),
                 standing=records.number(value, "standing"),
+                details=records.objects(value, "details"),
             )
             if self.stands(tenant, subject, grant.resource, grant.scopes, grant.standing):
                 found.append(grant)
@@ -109,8 +120,8 @@ class OAuthGrants:
             return True
         return self._revoked.get(tenant, grant_id) is not None
 
-    def _horizon(self) -> int:
-        return self._clock.now_us() + (self._lifetime_s + 3600) * SECOND_US
+    def _horizon(self, for_s: int = 0) -> int:
+        return self._clock.now_us() + ((for_s or self._lifetime_s) + 3600) * SECOND_US
 
 
 def mark_key(tenant: str, grant_id: str) -> bytes:

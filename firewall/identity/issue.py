@@ -12,8 +12,8 @@ from firewall.core.errors import Malformed
 from firewall.core.ports import Ids
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.resources import Resources
+from firewall.identity.rfc9068.tokens import IssuedToken, TokenFacts, TokenIssuer
 from firewall.identity.settings import IdentitySettings, Record
-from firewall.identity.tokens import IssuedToken, TokenFacts, TokenIssuer
 
 CLIENT_ID = "bartizan-cli"
 LEAST_S = 30

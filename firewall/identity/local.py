@@ -11,7 +11,9 @@ import hmac
 from collections.abc import Mapping
 from typing import Literal
 
+from firewall.core.action import Headers
 from firewall.core.errors import Unauthenticated
+from firewall.core.ports import ChallengeCode
 from firewall.core.principal import Actor, Principal
 
 LOCAL_CLIENT = "local"
@@ -43,7 +45,16 @@ class LocalResourceServer:
         self._expected = b"Bearer " + token
         self._principal = principal
 
-    def authenticate(self, headers: Mapping[bytes, bytes], resource: str, *, default_scope: str) -> Principal:
+    def authenticate(
+        self,
+        headers: Mapping[bytes, bytes],
+        resource: str,
+        *,
+        default_scope: str,
+        method: str = "",
+        path: str = "",
+        handed: bool = False,
+    ) -> Principal:
         """Return the principal. Raises Unauthenticated: token_missing, token_invalid."""
         value = headers.get(b"authorization")
         if value is None:
@@ -52,8 +63,30 @@ class LocalResourceServer:
             raise Unauthenticated("token_invalid", scope=default_scope)
         return self._principal
 
-    def challenge(
-        self, resource: str, code: Literal["token_missing", "token_invalid", "scope_missing"], scope: str
-    ) -> bytes:
+    async def admit(
+        self,
+        headers: Mapping[bytes, bytes],
+        resource: str,
+        *,
+        default_scope: str,
+        method: str = "",
+        path: str = "",
+        handed: bool = False,
+    ) -> Principal:
+        """Return what `authenticate` returns: nothing has to be fetched."""
+        return self.authenticate(headers, resource, default_scope=default_scope)
+
+    def still(self, headers: Mapping[bytes, bytes], resource: str, principal: Principal) -> bool:
+        """Return True: the token lives as long as this process."""
+        return True
+
+    def challenge(self, resource: str, code: ChallengeCode, scope: str) -> bytes:
         """Return the challenge: there is nowhere to sign in, so it names no metadata."""
         return b"Bearer" if code == "token_missing" else b'Bearer error="invalid_token"'
+
+    def challenges(self, resource: str, error: Unauthenticated, scope: str) -> Headers:
+        """Return the one challenge of a 401."""
+        code: Literal["token_missing", "token_invalid"] = (
+            "token_missing" if error.code == "token_missing" else "token_invalid"
+        )
+        return ((b"www-authenticate", self.challenge(resource, code, scope)),)

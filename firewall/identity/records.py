@@ -38,3 +38,9 @@ def texts(record: JSONObject, name: str) -> tuple[str, ...]:
     """Return a list of strings, () when absent."""
     value: JSON = record.get(name)
     return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+
+
+def objects(record: JSONObject, name: str) -> tuple[JSONObject, ...]:
+    """Return a list of objects, () when absent."""
+    value: JSON = record.get(name)
+    return tuple(v for v in value if isinstance(v, dict)) if isinstance(value, list) else ()

@@ -15,11 +15,13 @@ class Resources:
     def __init__(self, public_url: str, resources: Iterable[ProtectedResource]) -> None:
         self.public_url = public_url
         self._by_uri: Mapping[str, ProtectedResource] = {}
+        self.gives_along = False
         self.replace(resources)
 
     def replace(self, resources: Iterable[ProtectedResource]) -> None:
         """Make these the known resources."""
         self._by_uri = {self.public_url + r.path: r for r in resources}
+        self.gives_along = any(r.along for r in self._by_uri.values())  # asked on every call (`rfc8693.handing`)
 
     @property
     def by_uri(self) -> Mapping[str, ProtectedResource]:

@@ -12,15 +12,14 @@ from typing import Final
 from firewall.core.bounds import FORM_BODY_BYTES, REQUEST_READ_S
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed, StateUnavailable, fault
 from firewall.core.permit import FixedReply
-from firewall.identity.account import Account
-from firewall.identity.authorize import Authorization
-from firewall.identity.metadata import openid_configuration, resource_metadata, server_metadata
-from firewall.identity.pages import Pages
+from firewall.identity.oauth21.authorize import Authorization
+from firewall.identity.people.account import Account
+from firewall.identity.people.pages import Pages
+from firewall.identity.people.sign_in import SignIn
 from firewall.identity.resources import WELL_KNOWN_PRM, Resources
-from firewall.identity.revocation import RevocationEndpoint
+from firewall.identity.rfc8414.metadata import openid_configuration, resource_metadata, server_metadata
+from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.identity.settings import IdentitySettings, Record
-from firewall.identity.token_endpoint import TokenEndpoint
-from firewall.identity.tokens import SigningKeys
 from firewall.identity.web import (
     NO_STORE,
     NOSNIFF,
@@ -37,7 +36,8 @@ Handler = Callable[[WebRequest], Awaitable[FixedReply]]
 
 METADATA_CACHE_S: Final = 300
 STYLESHEET: Final = "/assets/front-door.css"
-OPEN_TO_BROWSERS: Final = ("/.well-known/", "/token", "/revoke")
+CONSENT_SCRIPT: Final = "/assets/consent.js"
+OPEN_TO_BROWSERS: Final = ("/.well-known/", "/token", "/revoke", "/register", "/par")
 
 
 class FrontDoor:
@@ -48,9 +48,8 @@ class FrontDoor:
         settings: IdentitySettings,
         resources: Resources,
         keys: SigningKeys,
+        sign_in: SignIn,
         authorization: Authorization,
-        token: TokenEndpoint,
-        revocation: RevocationEndpoint,
         account: Account,
         pages: Pages,
         record: Record,
@@ -60,23 +59,35 @@ class FrontDoor:
         self._keys = keys
         self._pages = pages
         self._record = record
+        self.others_at: Callable[[str], tuple[str, ...]] = lambda _path: ()
+        self._below: Mapping[str, Mapping[str, Handler]] = {}
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/authorize": {"GET": authorization.authorize},
-            "/login": {"POST": authorization.login},
+            "/login": {"POST": sign_in.login},
+            "/login/code": {"GET": sign_in.show_second, "POST": sign_in.second},
             "/consent": {"GET": authorization.consent, "POST": authorization.decide},
-            "/token": {"POST": token.serve},
-            "/revoke": {"POST": revocation.serve},
             "/account/grants": {"GET": account.show, "POST": account.end},
             "/logout": {"POST": account.logout},
             "/.well-known/oauth-authorization-server": {"GET": self._server_metadata},
             "/.well-known/openid-configuration": {"GET": self._openid_configuration},
             "/.well-known/jwks.json": {"GET": self._jwks},
             STYLESHEET: {"GET": self._stylesheet},
+            CONSENT_SCRIPT: {"GET": self._consent_script},
         }
+
+    def mount(self, routes: Mapping[str, Mapping[str, Handler]]) -> None:
+        """Serve further exact paths, before the first request. Raises ValueError for one that is taken."""
+        if self._routes.keys() & routes.keys():
+            raise ValueError("a path of the front door is taken")
+        self._routes = {**self._routes, **routes}
+
+    def mount_below(self, prefix: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve every path below a prefix that ends in ``/``; exact paths come first."""
+        self._below = {**self._below, prefix: handlers}
 
     def handles(self, path: str) -> bool:
         """Return whether a path belongs here (unknown resources' metadata included: its 404 is ours)."""
-        return path in self._routes or path.startswith(WELL_KNOWN_PRM)
+        return path in self._routes or path.startswith((WELL_KNOWN_PRM, *self._below))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -129,6 +140,8 @@ class FrontDoor:
         if known is None and path.startswith(WELL_KNOWN_PRM + "/"):
             if self._resources.at(path.removeprefix(WELL_KNOWN_PRM)) is not None:
                 return {"GET": self._resource_metadata}
+        if known is None:
+            return next((handlers for prefix, handlers in self._below.items() if path.startswith(prefix)), None)
         return known
 
     def _note(self, error: BaseException) -> None:
@@ -144,7 +157,8 @@ class FrontDoor:
         resource = self._resources.at(request.path.removeprefix(WELL_KNOWN_PRM))
         if resource is None:
             return error_reply("not_found", 404)
-        return json_reply(resource_metadata(self._resources, resource), cache_s=METADATA_CACHE_S)
+        others = self.others_at(resource.path)
+        return json_reply(resource_metadata(self._resources, resource, others=others), cache_s=METADATA_CACHE_S)
 
     async def _server_metadata(self, _request: WebRequest) -> FixedReply:
         return json_reply(server_metadata(self._settings, self._resources), cache_s=METADATA_CACHE_S)
@@ -158,3 +172,7 @@ class FrontDoor:
     async def _stylesheet(self, _request: WebRequest) -> FixedReply:
         headers = ((b"content-type", b"text/css; charset=utf-8"), NOSNIFF, NO_STORE)
         return FixedReply(200, headers, self._pages.stylesheet)
+
+    async def _consent_script(self, _request: WebRequest) -> FixedReply:
+        headers = ((b"content-type", b"text/javascript; charset=utf-8"), NOSNIFF, NO_STORE)
+        return FixedReply(200, headers, self._pages.consent_script)

@@ -29,10 +29,17 @@ class Throttle:
 
     def allow(self, what: str, who: str, *, per_minute: int) -> bool:
         """Count one event and return whether it is within the limit of its minute."""
-        minute = self._clock.now_us() // (60 * SECOND_US)
-        key = f"{what}/{_short(who)}/{minute}"
-        expires_us = (minute + 2) * 60 * SECOND_US
-        return self._counts.add(NODE, key, 1, ceiling=per_minute, expires_us=expires_us) == 1
+        return self.allow_within(what, who, limit=per_minute, window_s=60)
+
+    def allow_within(self, what: str, who: str, *, limit: int, window_s: int) -> bool:
+        """Count one event and return whether it is within the limit of its window (fixed, of the clock).
+
+        who: an address, counted as its network (`network_of`), or any other name.
+        """
+        window = self._clock.now_us() // (window_s * SECOND_US)
+        key = f"{what}/{_short(_network(who) or who)}/{window}"
+        expires_us = (window + 2) * window_s * SECOND_US
+        return self._counts.add(NODE, key, 1, ceiling=limit, expires_us=expires_us) == 1
 
     def wait_s(self, account: str, address: str) -> int:
         """Return how long this address must wait before it tries this account again."""
@@ -59,12 +66,19 @@ class Throttle:
 
 def network_of(address: str) -> str:
     """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one."""
+    return _network(address) or address[:64]
+
+
+def _network(address: str) -> str:
+    """Return the network of an address, "" for what is none."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return address[:64]
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
+        return ""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        mapped = parsed.ipv4_mapped
+        # The zone is our own interface's name, and no part of the network.
+        return str(mapped) if mapped else str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
     return address
 
 

@@ -35,6 +35,13 @@ PAGE_HEADERS: Final[Headers] = (
     NOSNIFF,
     NO_STORE,
 )
+# The consent pages alone run a script, one file of ours (UI-08); it writes no HTML, so nothing may.
+SCRIPTED_PAGE_HEADERS: Final[Headers] = tuple(
+    (name, value + b"; script-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'")
+    if name == b"content-security-policy"
+    else (name, value)
+    for name, value in PAGE_HEADERS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,11 @@ def json_reply(
     return FixedReply(status, (*base, *headers), strict_json.dumps(value))
 
 
-def page_reply(html: str, status: int = 200, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> FixedReply:
-    """Return an HTML page with the strict headers."""
-    return FixedReply(status, (*PAGE_HEADERS, *headers), html.encode())
+def page_reply(
+    html: str, status: int = 200, *, headers: Sequence[tuple[bytes, bytes]] = (), scripted: bool = False
+) -> FixedReply:
+    """Return an HTML page with the strict headers. scripted: it may load our own script files."""
+    return FixedReply(status, (*(SCRIPTED_PAGE_HEADERS if scripted else PAGE_HEADERS), *headers), html.encode())
 
 
 def redirect_reply(location: str, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> FixedReply:
@@ -126,7 +135,7 @@ def preflight_reply() -> FixedReply:
         (
             CORS,
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", b"authorization, content-type, mcp-protocol-version"),
+            (b"access-control-allow-headers", b"authorization, content-type, dpop, mcp-protocol-version"),
             (b"access-control-max-age", b"600"),
             NOSNIFF,
         ),
@@ -145,15 +154,23 @@ def error_reply(error: str, status: int, *, headers: Headers = ()) -> FixedReply
 ERRORS: Final = {
     "invalid_request": "The request is missing a parameter, repeats one, or has one that is not allowed.",
     "invalid_client": "Client authentication failed.",
+    "invalid_client_metadata": "The description of the client has a member that is not allowed here.",
+    "invalid_redirect_uri": "A redirect URI is missing, or is not one that a client may register here.",
     "invalid_grant": "The code or token is not valid, has expired, was used, or belongs to another client.",
     "unauthorized_client": "This client may not use this way of obtaining a token.",
     "unsupported_grant_type": "This grant type is not supported.",
     "unsupported_response_type": "This response type is not supported.",
     "invalid_scope": "None of the requested scopes can be given.",
     "invalid_target": "The requested resource is not known here.",
+    "invalid_dpop_proof": "The DPoP proof is missing or not valid for this request.",
+    "use_dpop_nonce": "The DPoP proof must be made with the nonce of this answer.",
     "access_denied": "Access was not given.",
     "login_required": "A person must sign in.",
     "consent_required": "A person must agree.",
+    "unmet_authentication_requirements": "The sign-in is not strong or not fresh enough.",
+    "invalid_authorization_details": "The authorization details are not known, not complete, or not allowed here.",
+    "authorization_pending": "The person has not decided yet; ask again after the interval.",
+    "expired_token": "The device code has expired; start again.",
     "temporarily_unavailable": "The request cannot be handled now; try again later.",
     "slow_down": "Too many requests; try again later.",
     "server_error": "The request could not be handled.",

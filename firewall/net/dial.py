@@ -50,11 +50,13 @@ class Purpose(StrEnum):
     """Why we fetch something ourselves; a fetch without a purpose does not exist."""
 
     CIMD = "cimd"  # client id metadata document
+    LOGO = "logo"  # a client's picture, to be copied
     JWKS = "jwks"
     AGENT_CARD = "agent_card"
     IDP_METADATA = "idp_metadata"
     RESOURCE_METADATA = "resource_metadata"  # RFC 9728 of an upstream
     TOKEN = "token"  # noqa: S105 -- a token endpoint of an upstream's authorization server
+    SIGNALS = "signals"  # security events of a transmitter that we poll (RFC 8936)
     WEBHOOK = "webhook"
     POLICY_BUNDLE = "policy_bundle"
     HEALTH = "health"
@@ -66,6 +68,8 @@ class DiallerSettings:
 
     fetch_ports: ports that a public URL of a fetch may name; a URL that others choose must not reach
     an arbitrary service.
+    proxy: of our own fetches from public addresses, ``http://proxy.example:3128``, on ``proxy_network``; it then
+    resolves names itself, so which addresses they may lead to is its to say.
     """
 
     resolve_s: float = 2.0
@@ -74,6 +78,8 @@ class DiallerSettings:
     answers: int = 8
     connect_s: float = UPSTREAM_CONNECT_S
     fetch_ports: frozenset[int] = frozenset({443, 8443})
+    proxy: str = ""
+    proxy_network: Network = "private"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +178,12 @@ class Dialler:
         timeout_s: float,
         headers: Headers = (),
         body: bytes | None = None,
+        ca_file: str = "",
     ) -> Fetched:
         """Return the answer of a GET, or of a POST when there is a body. Redirects are answers, never followed.
 
         url: https; http only where ``network`` is private or loopback, which is written down one by
-        one. Public URLs may name the ports of the settings only.
+        one. Public URLs may name the ports of the settings only. ca_file: PEM bundle instead of the system's roots.
         Raises UpstreamFault: blocked_address, unreachable, timeout, malformed, too_large, cut_stream.
         """
         parsed = self.check_url(url, network)
@@ -185,7 +192,14 @@ class Dialler:
 
             self._fetcher = Fetcher(self)
         return await self._fetcher.fetch(
-            purpose, parsed, network=network, max_bytes=max_bytes, timeout_s=timeout_s, headers=headers, body=body
+            purpose,
+            parsed,
+            network=network,
+            max_bytes=max_bytes,
+            timeout_s=timeout_s,
+            headers=headers,
+            body=body,
+            ca_file=ca_file,
         )
 
     def check_url(self, url: str, network: Network) -> URL:

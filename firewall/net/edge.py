@@ -19,9 +19,31 @@ from firewall.core.permit import FixedReply
 from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.wire.http import check_host, is_normal_path, parse_host
 
-_FORWARDED: Final = frozenset(
-    {b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip"}
+# Fields by which proxies tell who somebody is or where they come from. A caller can write them too, so
+# nobody behind this edge ever sees them (RS-15); of a trusted proxy's, two are read here.
+_DROPPED: Final = frozenset(
+    {
+        b"forwarded",
+        b"x-real-ip",
+        b"remote-user",
+        b"x-remote-user",
+        b"x-user",
+        b"x-user-id",
+        b"x-principal",
+        b"txn-token",
+        b"client-cert",
+        b"client-cert-chain",
+        b"x-client-cert",
+        b"x-ssl-client-cert",
+        b"mcp-user",
+        b"mcp-user-id",
+        b"mcp-subject",
+        b"mcp-principal",
+        b"mcp-identity",
+        b"mcp-tenant",
+    }
 )
+_DROPPED_PREFIXES: Final = (b"x-forwarded-", b"x-auth-")
 _HOPS: Final = 32
 
 
@@ -31,11 +53,13 @@ class EdgeSettings:
 
     hosts: allowed Host values, ``name`` (any port) or ``name:port``, lower case; IPv6 in brackets.
     origins: allowed Origin values, exactly as a browser writes them. No Origin is always allowed.
+    open_to_all: beginnings of paths that any origin may read, because nothing there depends on a cookie.
     trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto count; nobody else's do.
     """
 
     hosts: frozenset[str]
     origins: frozenset[str] = frozenset()
+    open_to_all: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -53,6 +77,7 @@ class Edge:
         """Raises ConfigFault edge_host, edge_proxy."""
         self._app = app
         self._names, self._exact = _hosts(settings.hosts)
+        self._open = settings.open_to_all
         self._origins = frozenset(origin.encode() for origin in settings.origins)
         self._methods = settings.methods
         self._allow = (b"allow", ", ".join(sorted(settings.methods)).encode())
@@ -82,25 +107,33 @@ class Edge:
         """Return the code of a refusal, or "" after making the scope true."""
         hosts: list[bytes] = []
         origins: list[bytes] = []
-        forwarded = False
+        dropped = False
         for name, value in scope["headers"]:
             if name == b"host":
                 hosts.append(value)
             elif name == b"origin":
                 origins.append(value)
-            elif name in _FORWARDED:
-                forwarded = True
+            elif name == b"authorization":
+                if not value.isascii():
+                    return "http_desync"
+            elif name in _DROPPED or name.startswith(_DROPPED_PREFIXES):
+                dropped = True
         if len(hosts) != 1:
             return "http_desync"
         if not self._serves(hosts[0]):
             return "host_foreign"
         if origins and (len(origins) > 1 or origins[0] not in self._origins):
-            return "origin_foreign"
+            if len(origins) > 1 or not scope["path"].startswith(self._open):
+                return "origin_foreign"
         if scope["method"] not in self._methods:
             return "method_not_allowed"
         if not is_normal_path(scope["raw_path"]):
             return "path_unknown"
-        if forwarded:
+        # A token in the query would stand in logs and histories: refused, not merely ignored (RS-12).
+        query = scope["query_string"]
+        if query and b"access_token=" in query:
+            return "http_desync"
+        if dropped:
             return self._forwarded(scope)
         return ""
 
@@ -141,7 +174,7 @@ class Edge:
                 scope["client"] = (text, 0)
                 if not self._trusts(text):
                     break
-        scope["headers"] = [pair for pair in headers if pair[0] not in _FORWARDED]
+        scope["headers"] = [pair for pair in headers if not _is_dropped(pair[0])]
         return ""
 
     def _trusts(self, text: str) -> bool:
@@ -150,6 +183,10 @@ class Edge:
         except ValueError:
             return False
         return any(address in net for net in self._proxies if net.version == address.version)
+
+
+def _is_dropped(name: bytes) -> bool:
+    return name in _DROPPED or name.startswith(_DROPPED_PREFIXES)
 
 
 def _hosts(hosts: frozenset[str]) -> tuple[frozenset[str], frozenset[tuple[str, int | None]]]:

@@ -214,6 +214,9 @@ class Connection(asyncio.Protocol):
         key = name.decode("latin-1").lower()
         if key not in self.headers:
             self.headers[key] = value.decode("latin-1").strip(" \t")
+        elif key == "www-authenticate" and len(self.headers[key]) < _FIELD_BYTES:
+            # Several challenges are one list (RFC 9110 §11.6.1, §5.3).
+            self.headers[key] += ", " + value.decode("latin-1").strip(" \t")
         elif key in ("content-type", "content-encoding", "content-length", "transfer-encoding"):
             raise _Refused  # one reader would take the first, another the last
 

@@ -198,7 +198,9 @@ class Supervisor:
         if not process.is_alive():
             process.join()
             if process.exitcode in self.settings.hopeless and not worker.was_ready:
-                self._code, self._stopping = process.exitcode or 0, True
+                # It has said itself what it cannot start with.
+                self._code, self._stopping, worker.process = process.exitcode or 0, True, None
+                return
             lived_s = (now - worker.started_ns) / _NANOSECONDS
             worker.failures = 0 if lived_s >= self.settings.steady_s else worker.failures + 1
             pause_s = _BACKOFF_S[min(worker.failures, len(_BACKOFF_S) - 1)]

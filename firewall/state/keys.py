@@ -6,6 +6,8 @@
   start together end up with one key, whoever was first.
 - A directory or file that others may read, that another user owns, or that is a symlink is refused:
   a key that may have leaked is not a key.
+- Where there is a secret to seal them under, files are sealed (`state.unlock`); plain ones are then sealed when
+  they are next read.
 - Rotation adds a generation; the newest signs, older ones are kept for verifying until removed.
 - Nothing here is ever logged; errors name the file, never its content.
 """
@@ -26,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from firewall.core.errors import ConfigFault
+from firewall.state import unlock as sealing
 
 Kind = Literal["ec", "ed25519", "secret"]
 SECRET_BYTES: Final = 32
@@ -37,12 +40,20 @@ class KeyRing:
     """Makes and loads keys by name. One per process; thread-safe.
 
     directory: made with mode 0700 where missing.
+    unlock: what files are sealed under, None for plain ones (`unlock.unlock_secret`).
     token_bytes: source of secret bytes (the operating system's; tests inject their own).
-    Raises ConfigFault: key_permissions, key_damaged, key_unavailable.
+    Raises ConfigFault: key_permissions, key_damaged, key_unavailable, key_locked.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, token_bytes: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        unlock: bytes | None = None,
+        token_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self.directory = Path(directory)
+        self._unlock = unlock
         self._token_bytes = token_bytes
         self._lock = Lock()
         self._loaded: dict[tuple[Kind, str, int], bytes] = {}
@@ -68,6 +79,42 @@ class KeyRing:
                 raise _damaged(f"ec-{name}.{generation}")
             keys.append(key)
         return keys
+
+    def ec_key(self, name: str, generation: int) -> ec.EllipticCurvePrivateKey:
+        """Return one generation; raises ConfigFault("key_unavailable") when it is not there."""
+        file = f"ec-{name}.{generation}"
+        with self._lock:
+            directory = self._open_directory()
+            try:
+                key = _load_pem(self._content(directory, file), file)
+            except OSError as error:
+                raise ConfigFault("key_unavailable", f"{file}: {type(error).__name__}") from error
+            finally:
+                os.close(directory)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise _damaged(file)
+        return key
+
+    def make(self, kind: Kind, name: str, generation: int) -> None:
+        """Make one generation where it is missing: for whoever keeps a plan of which one signs."""
+        with self._lock:
+            directory = self._open_directory()
+            try:
+                if generation not in self._generations(directory, kind, name):
+                    self._make(directory, kind, name, generation)
+            except OSError as error:
+                raise ConfigFault("key_unavailable", f"{kind}-{name}: {type(error).__name__}") from error
+            finally:
+                os.close(directory)
+
+    def generations(self, kind: Kind, name: str) -> list[int]:
+        """Return the numbers of what is there, oldest first."""
+        with self._lock:
+            directory = self._open_directory()
+            try:
+                return sorted(self._generations(directory, kind, name))
+            finally:
+                os.close(directory)
 
     def ed25519(self, name: str) -> Ed25519PrivateKey:
         """Return the newest Ed25519 key of a name (RFC 8032); makes the first one."""
@@ -138,7 +185,7 @@ class KeyRing:
                 for generation in sorted(generations, reverse=True):
                     slot = (kind, name, generation)
                     if slot not in self._loaded:
-                        self._loaded[slot] = _read(directory, f"{kind}-{name}.{generation}")
+                        self._loaded[slot] = self._content(directory, f"{kind}-{name}.{generation}")
                     found.append((generation, self._loaded[slot]))
                 return found
             except OSError as error:
@@ -172,6 +219,33 @@ class KeyRing:
             data = _pem(Ed25519PrivateKey.generate())
         else:
             data = self._token_bytes(SECRET_BYTES)
+        file = f"{kind}-{name}.{generation}"
+        aside = self._aside(directory, self._at_rest(file, data))
+        try:
+            # Another worker was first: its key counts, ours is forgotten.
+            os.link(aside, file, src_dir_fd=directory, dst_dir_fd=directory)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(aside, dir_fd=directory)
+        os.fsync(directory)
+
+    def _content(self, directory: int, file: str) -> bytes:
+        """Return what a key file holds; a plain one is sealed on the way, where there is something to seal it under."""
+        content = _read(directory, file)
+        if sealing.is_sealed(content):
+            return sealing.opened(self._unlock, file, content)
+        if self._unlock is not None:
+            aside = self._aside(directory, self._at_rest(file, content))
+            os.rename(aside, file, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+        return content
+
+    def _at_rest(self, file: str, data: bytes) -> bytes:
+        return data if self._unlock is None else sealing.seal(self._unlock, file, data, self._token_bytes)
+
+    def _aside(self, directory: int, data: bytes) -> str:
+        """Write a file of its own and return its name; nobody looks for it."""
         aside = f".new-{os.getpid()}-{self._token_bytes(8).hex()}"
         handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
@@ -179,14 +253,10 @@ class KeyRing:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            # Another worker was first: its key counts, ours is forgotten.
-            try:
-                os.link(aside, f"{kind}-{name}.{generation}", src_dir_fd=directory, dst_dir_fd=directory)
-            except FileExistsError:
-                pass
-        finally:
+        except OSError:
             os.unlink(aside, dir_fd=directory)
-        os.fsync(directory)
+            raise
+        return aside
 
 
 def thumbprint(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> str:

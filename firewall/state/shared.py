@@ -11,6 +11,7 @@ and what a worker raised stays readable after it died; whoever claims the column
 A slot is published by its key word 0, written last (marks, key word 1, key word 0); all words are
 8-byte aligned, so each store is whole. A reader on a machine that reorders stores may see a key
 before its marks: a key with zero marks counts as all marks, since zero is never stored.
+A dropped slot keeps its place in its chain (`_GONE`) until nothing stands behind it, and is used again.
 The lock taken around each write is also the barrier that makes it visible before `raise_` returns.
 """
 
@@ -27,6 +28,7 @@ from typing import Final
 from firewall.core.errors import ConfigFault, StateUnavailable
 
 ALL: Final = 2**64 - 1
+_GONE: Final = 1  # first word of a dropped slot; 0 is an empty one, and no key begins with either
 SLOTS: Final = 1 << 16
 _MAGIC: Final = int.from_bytes(b"BRZNMRK1", "little")
 _PAGE: Final = 4096
@@ -70,7 +72,7 @@ class SharedMarks:
     def read(self, key: bytes) -> int:
         """Return the OR of all workers' 64-bit marks for a 16-byte key; all ones when unreadable."""
         low, high = _KEY.unpack(key)
-        low = low or 1
+        low = low if low > _GONE else 2
         mask, marks = self._mask, 0
         try:
             words = self._words
@@ -97,31 +99,76 @@ class SharedMarks:
         Raises StateUnavailable when the column is three quarters full, or closed.
         """
         low, high = _KEY.unpack(key)
-        low = low or 1
+        low = low if low > _GONE else 2
         if not marks:
             return
         with self._lock:
             try:
                 words = self._words
-                slot = low & self._mask
+                slot, free = low & self._mask, -1
                 while True:
                     at = self._mine + _WORDS_COLUMN + 3 * slot
                     found = words[at]
                     if found == low and words[at + 1] == high:
                         words[at + 2] |= marks
                         return
+                    if found == _GONE and free < 0:
+                        free = at
                     if not found:
                         break
                     slot = (slot + 1) & self._mask
-                if words[self._mine + 1] >= self._limit:
+                if free >= 0:
+                    at = free
+                elif words[self._mine + 1] >= self._limit:
                     raise StateUnavailable("shared memory is full")
+                else:
+                    words[self._mine + 1] += 1
                 # INVARIANT: the key's first word is written last; test_shared kills a writer in between.
                 words[at + 2] = marks
                 words[at + 1] = high
                 words[at] = low
-                words[self._mine + 1] += 1
             except (ValueError, IndexError) as error:
                 raise StateUnavailable("shared memory is closed") from error
+
+    def drop(self, key: bytes) -> None:
+        """Take a key out of this worker's column; what the others raised stays.
+
+        For keys that nobody can ask about again: one who asks while its slot is used anew may read the new
+        one's marks. Does nothing where the key is not, or memory is closed.
+        """
+        low, high = _KEY.unpack(key)
+        low = low if low > _GONE else 2
+        with self._lock:
+            try:
+                words, mask, base = self._words, self._mask, self._mine + _WORDS_COLUMN
+                slot = low & mask
+                while True:
+                    at = base + 3 * slot
+                    found = words[at]
+                    if not found:
+                        return
+                    if found == low and words[at + 1] == high:
+                        break
+                    slot = (slot + 1) & mask
+                words[at] = _GONE
+                # This place is empty again, and so are dropped ones before it, unless a key's search leads over it.
+                while words[base + 3 * slot]:
+                    if words[base + 3 * slot] == _GONE and not self._is_passed(base, slot):
+                        words[base + 3 * slot] = 0
+                        words[self._mine + 1] -= 1
+                    slot = (slot - 1) & mask
+            except (ValueError, IndexError):
+                return
+
+    def _is_passed(self, base: int, slot: int) -> bool:
+        """Return whether the search for a key behind a slot begins at the slot or before it."""
+        words, mask = self._words, self._mask
+        ahead = 1
+        while found := words[base + 3 * ((slot + ahead) & mask)]:
+            if found != _GONE and (slot + ahead - found) & mask >= ahead:
+                return True
+            ahead += 1
+        return False
 
     def epoch(self) -> int:
         """Return the node's epoch: the sum of all workers' counters, so any bump changes it for all.
@@ -213,7 +260,9 @@ class SharedMarks:
         for column in range(words[1]):
             start = _WORDS_HEAD + column * (_WORDS_COLUMN + 3 * slots) + _WORDS_COLUMN
             ends = min(start + 3 * slots, len(words) - 2)
-            found.extend((words[at], words[at + 1], words[at + 2] or ALL) for at in range(start, ends, 3) if words[at])
+            found.extend(
+                (words[at], words[at + 1], words[at + 2] or ALL) for at in range(start, ends, 3) if words[at] > _GONE
+            )
         return found
 
     def _create(self, path: Path, size: int, entries: list[tuple[int, int, int]]) -> None:

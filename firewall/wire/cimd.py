@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from firewall.core.bounds import METADATA_BYTES
@@ -21,8 +23,16 @@ STRING_CHARS: Final = 2048
 REDIRECTS: Final = 20
 DEPTH: Final = 8
 AUTH_METHODS: Final = ("none", "private_key_jwt")
+HEADER_CHARS: Final = 1024
+# What a client may say that it uses. Its own tokens (client_credentials) belong to a tenant, which no document has.
+GRANTS: Final = ("authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code")
+SIGNED_GRANTS: Final = (
+    "urn:ietf:params:oauth:grant-type:jwt-bearer",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
+)
 
 _FORBIDDEN: Final = ("client_secret", "client_secret_expires_at")
+_SECRET: Final = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})  # RFC 7518 §6.2.2, §6.3.2, §6.4
 _HOST_SET: Final = frozenset(string.ascii_lowercase + string.digits + "-.")
 _PATH_SET: Final = frozenset(string.ascii_letters + string.digits + "-._~%!$&'()*+,;=:@/?")
 # A change of one of these means: this is not what the person agreed to.
@@ -44,6 +54,9 @@ class ClientDocument:
 
     client_name: as written by a stranger; clean it before anybody sees it.
     scope: () means no limit of the client's own.
+    logo_uri: https on a name, or "" when there is none that could be fetched.
+    dpop: it wants bound tokens and no others (RFC 9449 §5.2). pushed_only: it asks by pushed requests alone
+        (RFC 9126 §6).
     """
 
     client_id: str
@@ -54,7 +67,10 @@ class ClientDocument:
     scope: tuple[str, ...]
     jwks: JSON
     jwks_uri: str
+    logo_uri: str
     digest: str
+    dpop: bool = False
+    pushed_only: bool = False
 
 
 def is_client_url(client_id: str) -> bool:
@@ -101,6 +117,7 @@ def parse_document(url: str, data: bytes) -> ClientDocument:
         value = strict_json.loads(data, max_depth=DEPTH)
     except Malformed as error:
         raise Malformed("cimd_document", error.code) from None
+    _check_strings(value)
     return check_document(url, value)
 
 
@@ -118,21 +135,26 @@ def check_document(url: str, value: JSON) -> ClientDocument:
         raise Malformed("cimd_document", "token_endpoint_auth_method")
     assert isinstance(method, str)
     jwks, jwks_uri = value.get("jwks"), _text(value, "jwks_uri")
-    if jwks is not None:
-        jwt.keys_of(jwks)  # refuses private and symmetric material
-    if method == "private_key_jwt" and (jwks is None) == (not jwks_uri):
-        raise Malformed("cimd_document", "jwks")
+    _refuse_secret_keys(jwks)
+    if method == "private_key_jwt":
+        if (jwks is None) == (not jwks_uri):
+            raise Malformed("cimd_document", "jwks")
+        if jwks is not None:
+            jwt.keys_of(jwks)
     if jwks_uri:
         _check_jwks_uri(jwks_uri)
-    redirects = _texts(value, "redirect_uris")
-    if not 0 < len(redirects) <= REDIRECTS:
+    grants = _texts(value, "grant_types") if "grant_types" in value else ("authorization_code",)
+    # Who never sends a person through a browser has nowhere to be redirected to.
+    interactive = "authorization_code" in grants or "redirect_uris" in value
+    redirects = _texts(value, "redirect_uris") if interactive else ()
+    if len(redirects) > REDIRECTS or (interactive and not redirects):
         raise Malformed("cimd_document", "redirect_uris")
     for redirect in redirects:
         try:
             oauth.check_redirect_uri(redirect)
         except Malformed:
             raise Malformed("cimd_document", "redirect_uris") from None
-    grants = _texts(value, "grant_types") if "grant_types" in value else ("authorization_code",)
+    usable = GRANTS + (SIGNED_GRANTS if method == "private_key_jwt" else ())
     try:
         scope = oauth.parse_scope(_text(value, "scope"))
     except Malformed:
@@ -141,12 +163,15 @@ def check_document(url: str, value: JSON) -> ClientDocument:
         client_id=url,
         client_name=_text(value, "client_name"),
         redirect_uris=redirects,
-        grant_types=tuple(g for g in grants if g in ("authorization_code", "refresh_token")),
+        grant_types=tuple(g for g in grants if g in usable),
         auth_method=method,
         scope=scope,
         jwks=jwks,
         jwks_uri=jwks_uri,
+        logo_uri=_logo_uri(value),
         digest=consent_digest(value),
+        dpop=value.get("dpop_bound_access_tokens") is True,
+        pushed_only=value.get("require_pushed_authorization_requests") is True,
     )
 
 
@@ -157,13 +182,79 @@ def consent_digest(value: JSONObject) -> str:
 
 def cache_seconds(cache_control: str, *, default_s: int = 3600, least_s: int = 300, most_s: int = 86_400) -> int:
     """Return how long a good document may be kept: max-age within our bounds (RFC 9111 §5.2.2.1)."""
-    for directive in cache_control.lower().split(","):
+    return fresh_seconds({"cache-control": cache_control}, 0, default_s=default_s, least_s=least_s, most_s=most_s)
+
+
+def fresh_seconds(
+    headers: Mapping[str, str], now_s: int, *, default_s: int = 3600, least_s: int = 300, most_s: int = 86_400
+) -> int:
+    """Return for how long an answer may be used without asking again, in seconds, within our bounds.
+
+    headers: of the answer, lower-case names. ``Cache-Control`` decides, else ``Expires``, else default_s;
+    ``Age`` has passed already. ``no-store`` and ``no-cache`` mean least_s: a client's host may not
+    make us fetch for every request. now_s: Unix seconds, in place of a missing ``Date``.
+    Source: RFC 9111 §4.2.1, §5.1, §5.2.2, §5.3.
+    """
+    control, ages = headers.get("cache-control", "").lower()[:HEADER_CHARS], []
+    for directive in control.split(","):
         name, _, number = directive.strip().partition("=")
-        if name == "max-age" and number.isascii() and number.isdigit() and len(number) <= 10:
-            return max(least_s, min(int(number), most_s))
         if name in ("no-store", "no-cache"):
             return least_s
-    return default_s
+        if name == "max-age" and (number := number.strip('"')).isascii() and number.isdigit():
+            ages.append(_seconds(number))
+    if ages:
+        lifetime = min(ages)  # RFC 9111 §4.2.1: of two that differ, the more careful one
+    elif "expires" in headers:
+        expires = _date(headers["expires"])
+        lifetime = expires - (_date(headers.get("date", "")) or now_s) if expires else 0
+    else:
+        lifetime = default_s
+    age = headers.get("age", "")
+    return max(least_s, min(lifetime - (_seconds(age) if age else 0), most_s))
+
+
+def _seconds(text: str) -> int:
+    return int(text[:10]) if text.isascii() and text.isdigit() else 0
+
+
+def _date(text: str) -> int:
+    """Return an HTTP date in Unix seconds, 0 when it is none (``Expires: 0`` is common)."""
+    try:
+        return int(parsedate_to_datetime(text[:64]).timestamp())
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return 0
+
+
+def _logo_uri(value: JSONObject) -> str:
+    # A bad logo costs the client its picture, nothing else. What may be fetched is checked as a client id is.
+    uri = value.get("logo_uri")
+    if not isinstance(uri, str):
+        return ""
+    try:
+        check_client_url(uri.partition("?")[0])
+    except Malformed:
+        return ""
+    return uri if len(uri) <= URL_CHARS and _PATH_SET.issuperset(uri) else ""
+
+
+def _refuse_secret_keys(jwks: JSON) -> None:
+    """Raise Malformed("jwks_invalid") for private or symmetric material, whatever else the set holds (-02 §8)."""
+    entries = jwks.get("keys") if isinstance(jwks, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict) or entry.get("kty") == "oct" or not _SECRET.isdisjoint(entry):
+            raise Malformed("jwks_invalid", "secret key")
+
+
+def _check_strings(value: JSON) -> None:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str) and len(item) > STRING_CHARS:
+            raise Malformed("cimd_document", "string")
+        if isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
 
 
 def _check_jwks_uri(uri: str) -> None:

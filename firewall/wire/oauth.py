@@ -26,7 +26,9 @@ VALUE_CHARS: Final = 8192
 STATE_CHARS: Final = 2048
 SCOPES: Final = 64
 SCOPE_CHARS: Final = 128
+ACR_VALUES: Final = 8
 REDIRECT_CHARS: Final = 1024
+HINT_CHARS: Final = 256
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "[::1]", "localhost")
 VENDOR_SCHEMES: Final = frozenset({"vscode", "vscode-insiders", "cursor"})
 FORBIDDEN_SCHEMES: Final = frozenset(
@@ -68,7 +70,12 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """A checked authorization request. scope: in order, without repetition; prompt: a set; max_age: s or −1."""
+    """A checked authorization request. scope: in order, without repetition; prompt: a set; max_age: s or −1.
+
+    acr_values: in the client's order of preference (OIDC Core §3.1.2.1). authorization_details: JSON text as
+    it was sent, "" for none (RFC 9396); `identity.rfc9396` reads it. dpop_jkt: the key that will redeem the
+    code, "" for any (RFC 9449 §10). login_hint: who is expected, for an identity provider, "" for nobody.
+    """
 
     client_id: str
     redirect_uri: str
@@ -78,6 +85,10 @@ class AuthorizationRequest:
     resource: str
     prompt: frozenset[str]
     max_age: int
+    acr_values: tuple[str, ...] = ()
+    authorization_details: str = ""
+    dpop_jkt: str = ""
+    login_hint: str = ""
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -158,7 +169,27 @@ def parse_authorization_request(form: Form) -> AuthorizationRequest:
         resource=form.get("resource"),
         prompt=prompt,
         max_age=int(max_age) if max_age else -1,
+        acr_values=parse_acr_values(form.get("acr_values")),
+        authorization_details=form.get("authorization_details"),
+        dpop_jkt=check_thumbprint(form.get("dpop_jkt")),
+        # A hint that is too long to be a name is no reason to refuse anything.
+        login_hint=form.get("login_hint") if len(form.get("login_hint")) <= HINT_CHARS else "",
     )
+
+
+def parse_acr_values(text: str) -> tuple[str, ...]:
+    """Return the authentication contexts in order of preference; raises OAuthError invalid_request: acr_values."""
+    values = tuple(dict.fromkeys(text.split(" "))) if text else ()
+    if len(values) > ACR_VALUES or any(not v or len(v) > SCOPE_CHARS or not _SCOPE_SET.issuperset(v) for v in values):
+        raise OAuthError("invalid_request", "acr_values")
+    return values
+
+
+def check_thumbprint(text: str) -> str:
+    """Return a SHA-256 JWK thumbprint (RFC 7638), or ""; raises OAuthError invalid_request: dpop_jkt."""
+    if text and (len(text) != 43 or not _BASE64URL.issuperset(text)):
+        raise OAuthError("invalid_request", "dpop_jkt")
+    return text
 
 
 def check_state(state: str) -> str:
@@ -215,15 +246,16 @@ def check_redirect_uri(uri: str) -> str:
         raise OAuthError("invalid_redirect_uri", "redirect_shape")
     if not scheme or not _SCHEME_SET.issuperset(scheme) or not scheme[0].isalpha() or scheme in FORBIDDEN_SCHEMES:
         raise OAuthError("invalid_redirect_uri", "redirect_scheme")
+    try:
+        # An app's own scheme too: every page that shows where an answer goes reads it this way (`redirect_host`).
+        parts = urlsplit(uri)
+        port_ok = scheme != "https" or parts.port is None or parts.port > 0
+    except ValueError:
+        raise OAuthError("invalid_redirect_uri", "redirect_shape") from None
     if scheme == "http":
         if _loopback_parts(uri) is None:
             raise OAuthError("invalid_redirect_uri", "redirect_scheme")
     elif scheme == "https":
-        try:
-            parts = urlsplit(uri)
-            port_ok = parts.port is None or parts.port > 0
-        except ValueError:
-            raise OAuthError("invalid_redirect_uri", "redirect_shape") from None
         if not port_ok or not parts.hostname or "@" in parts.netloc or not rest.startswith("//"):
             raise OAuthError("invalid_redirect_uri", "redirect_shape")
     elif "." not in scheme and scheme not in VENDOR_SCHEMES:

@@ -26,13 +26,14 @@ from firewall.enforce.registry import Registry
 from firewall.net.dial import Dialler
 from firewall.net.runtime import RandomIds, SystemClock, Tasks
 from firewall.net.upstream import PooledClient
+from tests.support.gate import TableGate
 from tests.support.kit import Kit, kit, principal
 
 # One engine for all tests of this process: making one costs more than most tests.
 ENGINE = RegorusEngine(bundle.read(), "interpreter")
 
 
-class Tokens:
+class Tokens(TableGate):
     """A ResourceServer over a table of tokens: the front door has its own tests."""
 
     def __init__(self) -> None:

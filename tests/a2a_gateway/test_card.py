@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import jwt
 import pytest
@@ -107,6 +108,16 @@ def test_our_card_names_no_place_of_the_agent(agent, keys):
     assert [e["uri"] for e in served["capabilities"]["extensions"]] == [cards.PROVENANCE]
     assert served["securityRequirements"][0] == {"schemes": {"user": {"list": ["echo:send"]}}}
     parse_agent_card(json.loads(json.dumps(served)))
+
+
+@pytest.mark.parametrize("device", ["", "https://fw.example/device_authorization"])
+def test_our_card_offers_devices_their_flow_where_it_is_on(agent, device):
+    card = cards.accept(cards.parse(wire(agent.cards["unsign"])), "", card_url=CARD_URL)
+    served = parse_agent_card(cards.rebuild(card, replace(OFFER, device_url=device)))
+    assert ("device" in served.security_schemes) is bool(device)
+    if device:
+        flow = served.security_schemes["device"].oauth2_security_scheme.flows.device_code
+        assert (flow.device_authorization_url, flow.token_url) == (device, OFFER.token_url)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ async def test_a_public_card_is_shown_to_anyone_and_a_call_still_needs_a_token(a
 # -- whose tasks ----------------------------------------------------------------------------------------
 
 
-async def test_a_foreign_an_unknown_and_an_upstream_id_are_told_apart_by_nobody(rig, agent):
+async def test_rs_14_a_foreign_an_unknown_and_an_upstream_id_are_told_apart_by_nobody(rig, agent):
     async with http(rig.token("u_alice")) as alice, http(rig.token("u_bob")) as bob:
         task = (await rpc(rig, alice, "SendMessage", hi("ask"))).json()["result"]["task"]
         upstream_id = await last_task_id(agent)
@@ -491,11 +491,20 @@ async def test_both_spellings_of_an_id_are_refused_before_the_agent_can_choose_o
     assert agent.seen == []
 
 
-async def test_the_callers_own_headers_do_not_travel(rig, agent):
-    async with http(rig.token(), **{"X-Api-Key": "k", "Cookie": "c=1", "X-Forwarded-For": "1.2.3.4"}) as web:
+async def test_rs_16_the_callers_own_headers_do_not_travel(rig, agent):
+    own = {
+        "X-Api-Key": "k",
+        "Cookie": "c=1",
+        "X-Forwarded-For": "1.2.3.4",
+        "DPoP": "p",
+        "Proxy-Authorization": "Basic x",
+    }
+    async with http(rig.token(), **own) as web:
         await rpc(rig, web, "SendMessage", hi(), headers={"A2A-Extensions": "https://ext.example/v1"})
     sent = agent.seen[-1][0]
-    assert not {b"x-api-key", b"cookie", b"x-forwarded-for", b"a2a-extensions"} & sent.keys()
+    gone = {b"x-api-key", b"cookie", b"x-forwarded-for", b"a2a-extensions", b"dpop", b"proxy-authorization"}
+    assert not gone & sent.keys()
+    assert rig.token().encode() not in b"".join(sent.values())
 
 
 async def test_a_credential_cannot_be_put_into_a_protocol_header(agent, scanner):

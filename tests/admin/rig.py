@@ -20,9 +20,11 @@ from firewall.decide import bundle as bundles
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
+from firewall.identity.rfc9068.rotation import KeyRotation
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.runtime import RandomIds
 from firewall.record.audit import AuditWriter
+from firewall.state.keys import KeyRing
 from tests.support.door import PASSWORD, Door, inputs_of, make_door
 
 HOST = "127.0.0.1:8701"
@@ -150,9 +152,9 @@ class Browser:
         return await self.http.post(f"/api/v1/{path}", content=orjson.dumps(body), headers=sent)
 
 
-def make_room(directory: Path, **changes: Any) -> Room:
+def make_room(directory: Path, door: Door | None = None, **changes: Any) -> Room:
     """Return a room with one tenant and no people."""
-    door = make_door()
+    door = door or make_door()
     log = Log(directory / "audit", door.clock)
     config = configuration.build(
         {
@@ -182,5 +184,8 @@ def make_room(directory: Path, **changes: Any) -> Room:
         "on_fault": lambda code, detail: faults.append((code, detail)),
         **changes,
     }
+    values.setdefault(
+        "rotation", KeyRotation(KeyRing(directory / "signing"), door.store, door.marks, door.clock, door.record)
+    )
     parts = AdminParts(**values)
     return Room(build(parts), parts, door, log, faults)

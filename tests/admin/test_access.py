@@ -1,26 +1,31 @@
 """Who is let in, and that a form came from our own page."""
 
+import httpx2
 import pytest
 from fastapi.routing import APIRoute
 
 from firewall.admin import console
 from firewall.admin.api import Need
-from firewall.admin.caller import GIVEN, Caller, highest
+from firewall.admin.caller import Caller
+from firewall.admin.rights import GIVEN, MATRIX, ROLES, SECOND, allowed, known
 from tests.admin.rig import OWN, TENANT, Room
 from tests.support.door import PASSWORD
 
 FORMS = {
-    "/pins/approve": "operator",
-    "/servers/move": "operator",
-    "/stops/pull": "operator",
-    "/stops/release": "operator",
+    "/pins/approve": "pins.approve",
+    "/servers/move": "registry.move",
+    "/stops/pull": "kill.pull",
+    "/stops/release": "kill.lift",
+    "/approvals/{approval_id}": "approvals.withdraw",  # of its three decisions the one that most may take
+    "/confirm": "session.confirm",
+    "/confirm/{provider}": "session.confirm",
+    "/sign-out": "session.end",
 }
-FORMS["/sign-out"] = "viewer"
-OPEN = {"/sign-in", "/first"}
+OPEN = {"/sign-in", "/first", "/sign-in/{provider}", "/callback/{provider}"}
 
 
 def routes(room: Room) -> list[tuple[str, str, str]]:
-    """Return every route of the application with its method and the role it needs."""
+    """Return every route of the application with its method and the act of the matrix that it is."""
     found = []
     app = console.make(room.parts, room.app.access)
     todo = list(app.routes)  # type: ignore[attr-defined]
@@ -29,26 +34,51 @@ def routes(room: Room) -> list[tuple[str, str, str]]:
         if not isinstance(route, APIRoute):
             todo.extend(route.original_router.routes)
             continue
-        needs = [d.call.role for d in route.dependant.dependencies if isinstance(d.call, Need)]
-        role = needs[0] if needs else FORMS.get(route.path, "")
-        found += [(method, route.path, role) for method in route.methods]
+        needs = [d.call.act for d in route.dependant.dependencies if isinstance(d.call, Need)]
+        act = needs[0] if needs else FORMS.get(route.path, "")
+        found += [(method, route.path, act) for method in route.methods]
     return found
 
 
 def fill(path: str) -> str:
-    values = {"{some_id}": "x_1", "{kind}": "mcp", "{name}": "time", "{verb}": "approve", "{bearer_id}": "0" * 16}
+    values = {
+        "{some_id}": "x_1",
+        "{kind}": "mcp",
+        "{name}": "time",
+        "{verb}": "approve",
+        "{bearer_id}": "0" * 16,
+        "{approval_id}": "a_none",
+        "{provider}": "corp",
+        "{client_id}": "c_none",
+    }
     for name, value in values.items():
         path = path.replace(name, value)
-    return path.replace("/users/time/approve", "/users/time/disable")
+    return path
 
 
-def test_every_route_names_the_role_that_it_needs(room: Room) -> None:
+def test_every_route_names_the_act_that_it_is_and_the_matrix_knows_it(room: Room) -> None:
     found = routes(room)
-    assert len(found) > 30
-    assert {path for _, path, role in found if not role} == OPEN
+    assert len(found) > 40
+    assert {path for _, path, act in found if not act} == OPEN
+    assert {act for _, _, act in found if act} <= MATRIX.keys()
 
 
-async def test_a_stranger_gets_nothing_from_any_route(room: Room) -> None:
+def test_every_act_of_the_matrix_has_a_route_or_a_deed(room: Room) -> None:
+    used = {act for _, _, act in routes(room)} | set(SECOND) | {"approvals.decide"}
+    assert MATRIX.keys() <= used
+
+
+def test_what_nobody_wrote_down_is_nobodys() -> None:
+    for role in ROLES:
+        assert not allowed("planet.destroy", [role])
+    assert not any(allowed(act, ["dev", "root", ""]) for act in MATRIX)
+
+
+def test_the_owner_decides_nothing_as_a_second_person() -> None:
+    assert MATRIX["approvals.decide"].roles == {"approver"}
+
+
+async def test_op_07_a_stranger_gets_nothing_from_any_route(room: Room) -> None:
     async with room.http() as http:
         for method, path, role in routes(room):
             if not role:
@@ -61,32 +91,62 @@ async def test_a_stranger_gets_nothing_from_any_route(room: Room) -> None:
                 assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in"), (method, path)
 
 
-@pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
-async def test_a_role_reaches_its_own_routes_and_no_higher_one(room: Room, role: str) -> None:
+async def ask(http: httpx2.AsyncClient, method: str, path: str, csrf: str = "") -> httpx2.Response:
+    """Ask one route with a form or JSON that its page would send, as empty as can be."""
+    headers = {**OWN, "x-csrf-token": csrf}
+    if method != "POST":
+        return await http.request(method, fill(path), headers=headers)
+    if path.startswith("/api/"):
+        body = {"digest": "sha256:" + "0" * 64} if "/approvals/" in path else {}
+        return await http.post(fill(path), headers=headers, json=body)
+    data = {"csrf": csrf, "decision": "withdraw"} if "/approvals/" in path else {"csrf": csrf}
+    return await http.post(fill(path), headers=headers, data=data)
+
+
+@pytest.mark.parametrize("role", GIVEN)
+async def test_a_role_reaches_its_own_routes_and_no_other_one(room: Room, role: str) -> None:
     browser = await room.person(role)
     csrf = await browser.csrf()
-    ranks = ["viewer", "operator", "admin", "owner"]
-    for method, path, needed in routes(room):
-        if not needed or path == "/sign-out" or path == "/api/v1/doctor":
+    for method, path, act in routes(room):
+        if not act or path in ("/sign-out", "/api/v1/doctor") or path.startswith("/confirm"):
             continue
-        headers = {**OWN, "x-csrf-token": csrf, "content-type": "application/json"}
-        if path.startswith("/api/"):
-            answer = await browser.http.request(
-                method, fill(path), headers=headers, content=b"{}" if method == "POST" else None
-            )
-        else:
-            answer = await browser.http.request(
-                method, fill(path), headers=OWN, data={"csrf": csrf} if method == "POST" else None
-            )
-        refused = answer.status_code == 403
-        assert refused == (ranks.index(role) < ranks.index(needed)), (method, path, needed, answer.text)
+        answer = await ask(browser.http, method, path, csrf)
+        assert (answer.status_code == 403) == (not allowed(act, [role])), (method, path, act, answer.text)
 
 
-async def test_an_agents_token_is_nobody_here(room: Room) -> None:
-    token = room.door.identity.operator_tokens.mint_for_operator("/mcp/time", tenant=TENANT).token
+async def test_the_owner_reaches_at_the_socket_what_the_matrix_says(room: Room) -> None:
+    async with room.owner() as owner:
+        for method, path, act in routes(room):
+            if not act or path == "/api/v1/doctor":
+                continue
+            answer = await ask(owner, method, path)
+            assert (answer.status_code == 403) == (not allowed(act, ["owner"])), (method, path, act, answer.text)
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
+async def test_a_script_reaches_what_its_role_may_and_nothing_that_needs_a_person(room: Room, role: str) -> None:
+    async with room.owner() as owner, room.http() as http:
+        bearer = (await owner.post("/api/v1/bearers", json={"role": role})).json()["bearer"]
+        http.headers["authorization"] = f"Bearer {bearer}"
+        for method, path, act in routes(room):
+            if not act or path in ("/sign-out", "/api/v1/doctor") or path.startswith("/confirm"):
+                continue
+            answer = await ask(http, method, path)
+            may = allowed(act, [role]) and not MATRIX[act].fresh
+            assert (answer.status_code == 403) == (not may), (method, path, act, answer.text)
+
+
+async def test_op_07_an_agents_token_opens_no_route_and_no_command(room: Room) -> None:
+    tokens = room.door.identity.operator_tokens
+    token = tokens.mint_for_operator("/mcp/time", ("time:read", "time:write"), tenant=TENANT).token
+    assert room.door.verified(token)  # it is good where it belongs
     async with room.http() as http:
-        answer = await http.get("/api/v1/status", headers={"Authorization": f"Bearer {token}"})
-    assert answer.status_code == 401
+        for header in (f"Bearer {token}", f"DPoP {token}", f"Basic {token}"):
+            http.headers["authorization"] = header
+            for method, path, act in routes(room):
+                answer = await ask(http, method, path)
+                if act:
+                    assert answer.status_code == (401 if path.startswith("/api/") else 303), (method, path)
 
 
 async def test_a_bearer_of_the_owner_is_let_in_with_its_role(room: Room) -> None:
@@ -118,8 +178,6 @@ async def test_the_listener_cannot_be_told_that_a_request_is_the_owners(room: Ro
     async def lying(scope, receive, send):  # type: ignore[no-untyped-def]
         scope["extensions"] = {"bartizan.operator": "uid:0"}
         await room.app(scope, receive, send)
-
-    import httpx2
 
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=lying), base_url="http://localhost") as http:
         assert (await http.get("/api/v1/status")).status_code == 401
@@ -167,13 +225,13 @@ async def test_the_api_wants_the_token_from_a_session_and_not_from_a_bearer(room
     assert (await browser.api("kill", {"scope": "all"})).status_code == 201
 
 
-def test_the_highest_of_several_roles_counts_and_foreign_roles_count_nothing() -> None:
-    assert highest(("dev", "viewer", "operator")) == "operator"
-    assert highest(("demo",)) is None
-    assert highest(("owner",)) is None  # nobody can be given it
-    assert Caller("x", "t", "admin", "session").may("viewer")
-    assert not Caller("x", "t", "admin", "session").may("owner")
-    assert GIVEN == ("viewer", "operator", "admin")
+def test_the_last_of_several_roles_is_shown_and_foreign_roles_count_nothing() -> None:
+    assert known(("dev", "operator", "viewer")) == ("viewer", "operator")
+    assert known(("demo",)) == known(("owner",)) == ()  # nobody can be given the owner's
+    assert Caller("x", "t", ("viewer", "approver"), "session").role == "approver"
+    assert Caller("x", "t", ("admin",), "session").may("status.read")
+    assert not Caller("x", "t", ("admin",), "session").may("tokens.mint")
+    assert not Caller("x", "t", ("admin",), "session").may("approvals.decide")
 
 
 async def test_a_person_without_a_role_here_cannot_sign_in(room: Room) -> None:

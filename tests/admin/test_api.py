@@ -211,6 +211,8 @@ async def test_a_record_holds_no_control_characters_of_a_reason(room: Room) -> N
     await post(room, "kill", {"scope": "all", "reason": "be\x1b[31mcause\u202e"})
     (record,) = [r for r in room.log.records if r.get("verb") == "kill.pull"]
     assert record["text"] == "be[31mcause"
+    (stop,) = (await get(room, "kill")).json()["stops"]
+    assert stop["reason"] == record["text"], "whoever finds a stop is told why it was pulled"
 
 
 async def test_the_list_of_decisions_goes_on_from_a_time(room: Room) -> None:
@@ -223,7 +225,9 @@ async def test_the_list_of_decisions_goes_on_from_a_time(room: Room) -> None:
     newer = (await get(room, f"decisions?since={rows[0]['time_us']}")).json()["decisions"]
     assert [r["uid"] for r in newer] == [rows[0]["uid"]]
     assert (await get(room, "decisions?limit=100000")).status_code == 400
-    assert (await get(room, "decisions?since=x")).json()["error"] == "params_invalid"
+    for query in ("since=x", f"since={10**30}", f"until={10**30}", "since=-1"):
+        assert (await get(room, f"decisions?{query}")).json()["error"] == "params_invalid"
+    assert room.faults == []
 
 
 async def test_an_unknown_path_and_a_wrong_method_are_told_in_json(room: Room) -> None:

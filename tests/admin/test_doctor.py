@@ -11,7 +11,7 @@ import pytest
 from firewall import config as configuration
 from firewall.admin import doctor
 from firewall.admin.doctor import check as checks
-from firewall.admin.doctor import machine, node
+from firewall.admin.doctor import machine, node, oauth
 from firewall.net.runtime import FakeClock
 from mcp_gateway.sandbox import Support
 from tests.net.certificates import authority
@@ -225,6 +225,62 @@ def test_a_check_that_breaks_is_a_finding(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(machine, "EXAMINATIONS", (("odd", broken),))
     monkeypatch.setattr(node, "EXAMINATIONS", ())
+    monkeypatch.setattr(oauth, "EXAMINATIONS", ())
     (one,) = doctor.examine(patient(tmp_path).config, clock=CLOCK)
     assert (one.name, one.status) == ("odd", "fail")
     assert doctor.as_json([one])["ok"] is False
+
+
+def test_a_silent_or_paused_stream_of_events_and_its_secrets_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from firewall.admin.doctor.signals import signals
+    from firewall.config import front_door
+    from firewall.identity.ssf.health import StreamHealth
+    from firewall.state.sqlite import SQLiteStore
+
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    stream = {
+        "issuer": "https://idp.example",
+        "jwks_uri": "https://idp.example/jwks",
+        "push_secret": "env:IDP_PUSH",
+        "silent_minutes": 10,
+    }
+    who = patient(state, identity={"signals": {"idp": stream}})
+    assert found(signals, patient(state)) == []
+    assert found(signals, who)[0][0] == "warn"
+    monkeypatch.setenv("IDP_PUSH", "short")
+    assert found(signals, who) == [("fail", "idp: the secret behind env:IDP_PUSH is too short")]
+    monkeypatch.setenv("IDP_PUSH", "a-long-enough-secret")
+    (transmitter,) = front_door.transmitters(who.config)
+    past = FakeClock(CLOCK.now_us() - 11 * 60 * 1_000_000)
+    for clock, status, expected in ((CLOCK, "enabled", "ok"), (CLOCK, "paused", "fail"), (past, "enabled", "fail")):
+        store = SQLiteStore(state / "state.db", clock=clock)
+        StreamHealth(store, clock).heard(transmitter, status)
+        store.close()
+        assert [s for s, _ in found(signals, who)] == [expected]
+
+
+async def test_acts_that_need_two_people_need_somebody_who_can_agree(tmp_path: Path) -> None:
+    from firewall.admin.doctor.people import people
+    from firewall.identity import records
+    from firewall.state.sqlite import SQLiteStore
+
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    who = patient(state, admin={"four_eyes": ["kill.lift"]})
+    assert found(people, who) == []
+    store = SQLiteStore(state / "state.db", clock=CLOCK)
+    expected = []
+    for name, roles, disabled in (
+        ("u_1", ["admin"], False),
+        ("u_2", ["approver"], True),
+        ("u_3", ["approver"], False),
+        ("u_4", ["viewer", "approver"], False),
+    ):
+        store.collection("users").put("default", name, records.encode({"roles": roles, "disabled": disabled}))
+        expected.append(found(people, who)[0][0])
+    store.close()
+    assert expected == ["fail", "fail", "warn", "ok"]
+    assert found(people, patient(state)) == []

@@ -395,6 +395,23 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert done.returncode in (0, 141, 120)
 
 
+def test_signing_keys_are_listed_and_rotated(node: Node) -> None:
+    before = node.json("keys", "list")["keys"]
+    assert [key["state"] for key in before] == ["current", "next"]
+    code, out, _ = node.run("keys", "rotate")
+    assert (code, out.split(" ")[0]) == (0, before[1]["kid"])
+    after = node.json("keys", "list")["keys"]
+    assert [(key["kid"], key["state"]) for key in after][::2] == [
+        (before[1]["kid"], "current"),
+        (before[0]["kid"], "retired"),
+    ]
+    assert node.run("keys", "list")[1].count("\n") == 4
+    ended = node.json("keys", "rotate", "--compromised")["keys"]
+    assert not {key["kid"] for key in ended} & {key["kid"] for key in after}
+    rotations = node.room.door.named("identity.key.rotated")
+    assert [facts["compromised"] for facts in rotations] == [False, True]
+
+
 def test_names_cannot_move_the_cursor() -> None:
     assert output.safe("a\x1b[2Jb\u202e\n") == "a\\u{1b}[2Jb\\u{202e}\\u{a}"
     assert output.table(("A",), [("x\ny",)], empty="") == ["A", "x\\u{a}y"]

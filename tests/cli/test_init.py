@@ -106,6 +106,22 @@ def test_config_check_names_what_this_machine_lacks(
     assert run(capsys, "config", "check", "--config", path, "--shape-only")[0] == 0
 
 
+def test_config_check_refuses_a_provider_that_could_not_be_safe_and_names_a_missing_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    path = tmp_path / "bartizan.yaml"
+    whole = "identity: {providers: {corp: {issuer: %s, client_id: x, client_secret: '%s'}}}\n"
+    path.write_text(whole % ("https://idp.example", "env:NOT_SET_HERE"))
+    code, out, _ = run(capsys, "config", "check", "--config", path)
+    assert (code, "NOT_SET_HERE is not set here" in out) == (1, True)
+    for issuer, secret in (("http://idp.example", "env:X"), ("https://idp.example", "the-secret-itself")):
+        path.write_text(whole % (issuer, secret))
+        code, out, err = run(capsys, "config", "check", "--config", path)
+        assert code == 4
+        assert "the-secret-itself" not in out + err
+
+
 def test_a_syntax_error_in_a_policy_is_told_at_its_own_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = tmp_path / "policies"
     shutil.copytree(default_path(), bundle)

@@ -106,7 +106,16 @@ def test_no_gateway_writes_to_the_wire_but_through_the_writers():
 def test_every_point_is_used_by_a_gateway():
     used = set()
     for path, nodes in sources().items():
-        if path.startswith(("mcp_gateway", "a2a_gateway", "llm_router", "firewall/app", "firewall/enforce/egress")):
+        if path.startswith(
+            (
+                "mcp_gateway",
+                "a2a_gateway",
+                "llm_router",
+                "firewall/app",
+                "firewall/enforce/egress",
+                "firewall/enforce/client_gate",
+            )
+        ):
             used |= {
                 n.attr
                 for n in nodes

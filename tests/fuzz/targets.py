@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from a2a_gateway import card
 from a2a_gateway import message as a2a_message
 from firewall import config
+from firewall.core import tool_details
 from firewall.core.errors import BartizanError, Malformed
 from firewall.core.jsonvalue import JSON
 from firewall.decide import contract
+from firewall.identity.cimd import images
+from firewall.identity.rfc7591 import metadata as registration
+from firewall.identity.rfc8628 import codes as device_codes
 from firewall.wire import canonical, cimd, http, jsonrpc, jwt, oauth, sse, strict_json
 from llm_router import answer, chat, message_answer, message_events, messages, shape
 from mcp_gateway import bridge, headers, lists
@@ -176,6 +180,43 @@ def decision(data: bytes) -> None:
     assert made.permits is (json.loads(data)["effect"] in ("allow", "transform"))
 
 
+def picture(data: bytes) -> None:
+    """What is called a picture is one of three kinds."""
+    assert images.media_type(data) in ("", "image/png", "image/jpeg", "image/webp")
+
+
+def freshness(data: bytes) -> None:
+    """Whatever a client's host says, its document is kept within our bounds."""
+    names = ("cache-control", "age", "date", "expires")
+    told = dict(zip(names, _text(data).split("\n"), strict=False))
+    assert 300 <= cimd.fresh_seconds(told, 1_795_000_000) <= 86_400
+
+
+DETAILS = [
+    {
+        "type": "mcp_tool",
+        "locations": ["https://fw.example/mcp/files"],
+        "actions": ["call"],
+        "tools": ["read_file"],
+        "constraints": {"path": ["/docs/a"], "depth": [1, True]},
+    }
+]
+
+
+def details(value: JSON) -> None:
+    """What was read is written and read again as the same limits, which permit no more than themselves."""
+    read = tool_details.parse_details(value)
+    assert tool_details.parse_details([one.as_json() for one in read]) == read
+    assert all(tool_details.covers(read, one) for one in read)
+    assert not tool_details.permit_call(read, "https://fw.example/mcp/files", "\0", {})
+
+
+def user_code(typed: str) -> None:
+    """A typed code is one of ours or nothing, and is always spelt the same."""
+    kept = device_codes.normal(typed)
+    assert kept == "" or (len(kept) == 8 and device_codes.normal(device_codes.shown(kept)) == kept)
+
+
 def form(data: bytes) -> None:
     """An OAuth form, and an authorization request made of it."""
     oauth.parse_authorization_request(oauth.parse_form(data))
@@ -331,9 +372,14 @@ TARGETS = {
         Target("message_answer", message_stream, (_dump(SAID), _dump(STREAM))),
         Target("call_arguments", lambda data: shape.read_arguments(data.decode("utf-8", "replace")), (b'{"zone":"UTC"}',)),
         Target("cimd", lambda data: cimd.parse_document("https://app.example/c.json", data), (_dump(DOCUMENT),)),
+        Target("registration", _json(registration.parse_registration), (_dump({**DOCUMENT, "application_type": "native", "response_types": ["code"]}),)),
+        Target("client_picture", picture, (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x20\0\0\0\x20\x08\0\0\0\0" + b"\0" * 9, b"\xff\xd8\xff\xc0\0\x11\x08\0\x20\0\x20" + b"\0" * 30, b"RIFF\x30\0\0\0WEBPVP8X\x0a\0\0\0" + b"\0" * 30)),
+        Target("freshness", freshness, (b"public, max-age=600\n12\nWed, 18 Nov 2026 11:06:40 GMT\n0",)),
         Target("jwks", jwt.parse_jwks, (_dump(JWKS),)),
         Target("jwt", lambda data: jwt.parse_compact(data, algorithms=("ES256",)), (TOKEN,)),
         Target("oauth_form", form, (FORM,)),
+        Target("tool_details", _json(details), (_dump(DETAILS),)),
+        Target("user_code", lambda data: user_code(_text(data)), (b"WDJB-MJHT", b"wdjb mjht")),
         Target("addresses", paths, (b"/mcp/a", b"https://a.example:8443/x?y=1", b"[::1]:80", b"text/html;q=0.5, */*")),
         Target("decision", decision, (_dump(DECISION),)),
         Target("config", settings, (CONFIG,)),

@@ -1,10 +1,11 @@
 """The interactive endpoints: who is redirected where, what the pages say and send, what they refuse."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from firewall.identity.pages import clean_name, is_mixed_script, scope_words
+from firewall.identity.people.pages import clean_name, is_mixed_script, scope_words
 from firewall.net.dial import Fetched
 from firewall.wire import strict_json
 from tests.support.door import (
@@ -81,6 +82,19 @@ async def test_as_08_every_error_redirect_carries_state_and_iss(changes: dict[st
     assert reply.headers["location"].startswith(CALLBACK + "?")
     assert callback_of(reply) == {"error": error, "state": "xyz", "iss": ORIGIN}
     assert reply.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "x", ""]
+)
+async def test_as_01_a_sign_in_leads_to_our_own_pages_only(to: str) -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        form = {**inputs_of((await browser.get("/account/grants")).text), "username": "ada", "password": PASSWORD}
+        assert (await browser.post("/login", {**form, "to": to})).headers["location"] == "/account/grants"
+        assert (await browser.post("/login", {**form, "to": "device"})).headers["location"] == "/device"
 
 
 async def test_as_14_forms_are_answered_with_303() -> None:
@@ -225,6 +239,20 @@ async def test_ui_02_a_remembered_consent_is_shown_when_the_person_did_not_start
         assert 'action="/consent"' in page.text
 
 
+@pytest.mark.parametrize("header", [{"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}])
+async def test_ui_02_what_a_browser_fetches_in_advance_decides_nothing(header: dict[str, str]) -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        query = authorize_query()
+        ahead = await http.get("/authorize", params=query, headers={"Sec-Fetch-Site": "none", **header})
+        assert ahead.status_code == 200
+        assert 'action="/consent"' in ahead.text
+        assert (await browser.open(query)).status_code == 303
+
+
 async def test_ui_03_the_consent_page_names_who_where_and_what() -> None:
     door = make_door()
     await door.user()
@@ -237,6 +265,26 @@ async def test_ui_03_the_consent_page_names_who_where_and_what() -> None:
     assert page.text.index("app.example") < page.text.index("Example Agent")
 
 
+async def test_ui_03_a_program_that_registered_itself_is_known_by_where_its_answers_go_alone() -> None:
+    door = make_door()
+    await door.user()
+    find = door.identity.clients.find
+
+    async def found(client_id: str, **more: object) -> object:
+        client = await find(client_id, **more)  # type: ignore[arg-type]
+        assert client is not None
+        return replace(client, host="", name="Your Bank", claimed=True, redirect_uris=(CALLBACK,))
+
+    door.identity.clients.find = found  # type: ignore[method-assign,assignment]
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+    title = page.text.partition("<h1>")[2].partition("</h1>")[0]
+    assert "an unknown program at 127.0.0.1" in title
+    assert "Your Bank" not in title
+    assert "It calls itself “Your Bank”" in page.text
+
+
 async def test_ui_04_what_a_client_says_about_itself_is_cleaned_and_escaped() -> None:
     hostile = {**CIMD_DOCUMENT, "client_name": "<script>alert(1)</script>\u202eknaB\u0000" + "x" * 200}
     door = make_door(cimd_pinned={CIMD_URL: hostile})
@@ -244,7 +292,8 @@ async def test_ui_04_what_a_client_says_about_itself_is_cleaned_and_escaped() ->
     async with door.http() as http:
         browser = Browser(http)
         page = await browser.sign_in(await browser.open(authorize_query()))
-    assert "<script" not in page.text
+    assert "alert(1)</script>" not in page.text
+    assert page.text.count("<script") == 1
     assert "\u202e" not in page.text
     assert "x" * 70 not in page.text
 
@@ -271,8 +320,10 @@ async def test_ui_05_every_page_forbids_frames_scripts_and_foreign_resources(pat
             "account": await browser.get("/account/grants"),
         }
     headers = pages[path].headers
+    scripts = "; script-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
     assert headers["content-security-policy"] == (
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+        + (scripts if path == "consent" else "")
     )
     assert headers["x-frame-options"] == "DENY"
     assert headers["referrer-policy"] == "same-origin"
@@ -281,9 +332,12 @@ async def test_ui_05_every_page_forbids_frames_scripts_and_foreign_resources(pat
     assert headers["cache-control"] == "no-store"
     assert "access-control-allow-origin" not in headers
     text = pages[path].text
-    assert "<script" not in text
+    ours = ["/assets/front-door.css", *(["/assets/consent.js"] if path == "consent" else [])]
+    assert re.findall(r'(?:<link[^>]*href|src)="([^"]*)"', text) == ours
+    assert all(link.startswith("/") for link in re.findall(r'<a href="([^"]*)"', text))
+    assert re.findall(r"<script[^>]*>[^<]", text) == []
     assert " style=" not in text
-    assert re.findall(r'(?:src|href)="([^"]*)"', text) == ["/assets/front-door.css"]
+    assert not re.search(r"\son\w+=", text)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +414,27 @@ async def test_ui_09_a_person_may_give_less_than_was_asked_and_nothing_more() ->
         page = await browser.open(authorize_query(scope="time:read time:write"))
         empty = {k: v for k, v in inputs_of(page.text).items() if not k.startswith("scope.")}
         assert (await browser.post("/consent", {**empty, "decision": "approve"})).status_code == 400
+
+
+async def test_ui_09_what_is_not_asked_again_is_listed_and_forgotten() -> None:
+    door = make_door()
+    await door.user()
+    await door.user("eve")
+    async with door.http() as http:
+        browser = Browser(http)
+        code = (await browser.code())["code"]
+        token = (await redeem(http, code)).json()["access_token"]
+        page = await browser.get("/account/grants")
+        assert "Not asked again" in page.text
+        form = {k: v for k, v in inputs_of(page.text).items() if k != "grant"}
+        # An agreement of somebody else cannot be named.
+        other = f"../{form['agreement']}"
+        await browser.post("/account/grants", {**form, "agreement": other})
+        assert (await browser.open(authorize_query())).status_code == 303
+        await browser.post("/account/grants", form)
+        assert "Not asked again" not in (await browser.get("/account/grants")).text
+        assert (await browser.open(authorize_query())).status_code == 200
+    assert door.verified(token)  # what was given goes on until it is ended
 
 
 async def test_a_person_without_any_of_the_scopes_gives_nothing() -> None:

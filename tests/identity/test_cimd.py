@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from firewall.core.errors import Malformed
-from firewall.identity.cimd import ClientDocuments
+from firewall.identity.cimd.documents import WAITING, ClientDocuments
 from firewall.identity.settings import IdentitySettings
 from firewall.net.dial import Fetched, Purpose
 from firewall.net.runtime import FakeClock
@@ -138,3 +138,84 @@ async def test_a_large_document_is_refused() -> None:
     finder = Finder()
     finder.publish(pad="x" * 6000)
     assert await finder.refused() == "cimd_fetch"
+
+
+async def test_cl_03_a_flood_of_other_documents_ends_nobodys_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = Finder(cimd_policy="any")
+    finder.publish()
+    good = await finder.documents.get(CIMD_URL)
+    finder.clock.advance(3601)
+    gate = asyncio.Event()
+
+    async def held(*_args: object, **_more: object) -> Fetched:
+        await gate.wait()
+        return Fetched(500)
+
+    monkeypatch.setattr(finder.network, "fetch", held)
+    flood = [asyncio.create_task(finder.documents.get(f"https://h{n}.example/c")) for n in range(WAITING)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await finder.refused() == "cimd_busy"
+    assert await finder.documents.get(CIMD_URL, allow_stale=True) is good
+    gate.set()
+    await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_slow_hosts_that_nobody_listed_leave_a_turn_to_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = Finder(cimd_policy="any")
+    finder.publish()
+    fetch, gate, busy = finder.network.fetch, asyncio.Event(), list[str]()
+
+    async def slow(purpose: Purpose, url: str, **more: object) -> Fetched:
+        if url != CIMD_URL:
+            busy.append(url)
+            await gate.wait()
+        return await fetch(purpose, url, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finder.network, "fetch", slow)
+    strangers = [asyncio.create_task(finder.documents.get(f"https://h{n}.example/c")) for n in range(12)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(busy) == 3
+    assert await finder.documents.get(CIMD_URL)  # app.example is listed
+    gate.set()
+    await asyncio.gather(*strangers, return_exceptions=True)
+
+
+async def test_a_thousand_documents_are_kept_and_the_least_used_goes_first() -> None:
+    finder = Finder(cimd_policy="any")
+    finder.publish()
+    await finder.documents.get(CIMD_URL)
+    for number in range(1000):
+        url = f"https://h{number}.example/c"
+        body = strict_json.dumps({**CIMD_DOCUMENT, "client_id": url})
+        finder.network.answers[url] = Fetched(200, JSON_TYPE, body)
+        await finder.documents.get(url)
+        if number == 500:
+            await finder.documents.get(CIMD_URL)
+    asked = len(finder.network.asked)
+    await finder.documents.get(CIMD_URL)  # used meanwhile
+    assert len(finder.network.asked) == asked
+    await finder.documents.get("https://h0.example/c")
+    assert len(finder.network.asked) == asked + 1
+
+
+async def test_a_caller_who_gives_up_does_not_take_the_others_with_him(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = Finder()
+    finder.publish()
+    fetch, gate = finder.network.fetch, asyncio.Event()
+
+    async def slow(*args: object, **more: object) -> Fetched:
+        await gate.wait()
+        return await fetch(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finder.network, "fetch", slow)
+    callers = [asyncio.create_task(finder.documents.get(CIMD_URL)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    first, *others = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(first, asyncio.CancelledError)
+    assert all(getattr(found, "client_id", "") == CIMD_URL for found in others)

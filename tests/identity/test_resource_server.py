@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from firewall.core.bounds import TOKEN_BYTES
 from firewall.core.errors import Malformed, Unauthenticated
 from firewall.core.principal import Actor
 from firewall.identity.grants import OAuthGrants, mark_key
-from firewall.identity.resource_server import BearerResourceServer, bearer_token
-from firewall.identity.tokens import SigningKeys
+from firewall.identity.rfc6750.resource_server import BearerResourceServer, credentials
+from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.wire import jwt
 from tests.support.door import GIT, ORIGIN, SERVER_KEY, TIME, Door, make_door
 
@@ -58,9 +59,10 @@ def test_rs_12_anything_but_one_bearer_token_is_invalid(value: bytes) -> None:
 
 
 def test_the_scheme_is_compared_without_case_and_the_size_is_bounded() -> None:
-    assert bearer_token(b"bEaReR abc") == b"abc"
+    assert credentials(b"bEaReR abc") == (b"bearer", b"abc")
+    assert credentials(b"Bearer " + b"x" * TOKEN_BYTES)
     with pytest.raises(Malformed):
-        bearer_token(b"Bearer " + b"x" * 8193)
+        credentials(b"Bearer " + b"x" * (TOKEN_BYTES + 1))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ async def test_metadata_of_a_resource_is_at_its_inserted_path() -> None:
         "authorization_servers": [ORIGIN],
         "scopes_supported": ["time:read"],
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": ["ES256"],
+        "authorization_details_types_supported": ["mcp_tool"],
     }
     assert reply.headers["access-control-allow-origin"] == "*"
     assert reply.headers["cache-control"] == "public, max-age=300"
@@ -50,7 +52,7 @@ async def test_metadata_of_a_resource_is_at_its_inserted_path() -> None:
         f"{PRM}/mcp/../mcp/time",
         "/",
         "/register",
-        "/introspect",
+        "/introspect/",
         "/authorize/",
         "/Token",
         "/.well-known/jwks.json/x",

@@ -344,6 +344,7 @@ async def test_rs_03_keys_of_a_client_are_fetched_and_refetched_at_most_every_th
     key = ECKey.generate_key("P-256", private=True)
     async with door.http() as http:
         assert (await client_credentials(http, assertion(door, key=key))).status_code == 401
+        door.clock.advance(30)  # a failure is remembered as long as an unknown key is
         body = strict_json.dumps(public_jwks(key))
         door.fetcher.answers["https://svc.example/jwks.json"] = Fetched(200, {}, body)
         assert (await client_credentials(http, assertion(door, key=key))).status_code == 200

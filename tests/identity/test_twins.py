@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from joserfc.jwk import ECKey
 
 from firewall.core.errors import Malformed, Unauthenticated
-from firewall.identity import authorize, client_auth, first_contact, resource_server, transactions
+from firewall.identity.engine.grant import TokenGrant
 from firewall.identity.grants import OAuthGrants
+from firewall.identity.oauth21 import authorize
+from firewall.identity.people import first_contact, transactions
+from firewall.identity.rfc6750 import own_tokens
+from firewall.identity.rfc7523 import client_auth
 from firewall.identity.web import WebRequest
 from firewall.state.memory import MemoryCollection
 from firewall.wire import jwt, oauth
@@ -28,6 +32,7 @@ from tests.support.door import (
     Door,
     assertion,
     authorize_query,
+    callback_of,
     client_credentials,
     inputs_of,
     make_door,
@@ -109,7 +114,7 @@ async def foreign_key(door: Door) -> bool:
     return accepted(door, signed(door, key=ECKey.generate_key("P-256", private=True)))
 
 
-@case("rs_07 a token that is no access token", patched(resource_server, "TOKEN_TYPE", "jwt"))
+@case("rs_07 a token that is no access token", patched(own_tokens, "TOKEN_TYPE", "jwt"))
 async def wrong_type(door: Door) -> bool:
     return accepted(door, signed(door, typ="JWT"))
 
@@ -178,6 +183,18 @@ async def repeated_parameter(door: Door) -> bool:
         return reply.status_code == 200
 
 
+def without_issuer(redirect_uri: str, parameters: dict[str, str], plain: Any = oauth.build_redirect) -> str:
+    return str(plain(redirect_uri, {name: value for name, value in parameters.items() if name != "iss"}))
+
+
+@case("as_08 an error that does not say who it comes from", patched(oauth, "build_redirect", without_issuer))
+async def mix_up(door: Door) -> bool:
+    async with door.http() as http:
+        answer = callback_of(await Browser(http).open(authorize_query(response_type="token")))
+        assert answer["error"] == "unsupported_response_type"
+        return answer.get("iss") != ORIGIN
+
+
 @case(
     "as_09 fifty redemptions of one code at once",
     patched(MemoryCollection, "take", lambda self, tenant, key: self.get(tenant, key)),
@@ -225,15 +242,27 @@ async def refresh_widens(door: Door) -> bool:
     return wider.status_code == 200
 
 
+@case(
+    "as_23 a refresh at a resource that has been closed to the tenant",
+    patched(TokenGrant, "entitled", lambda self, wanted, _resource, _user, **_more: wanted),
+)
+async def closed_resource(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        first = (await redeem(http, (await Browser(http).code())["code"])).json()
+        closed = replace(door.identity.settings.resources[0], tenants=("umbrella",))
+        door.identity.resources.replace((closed, *door.identity.settings.resources[1:]))
+        return (await refresh(http, first["refresh_token"])).status_code == 200
+
+
 @case("as_15 a flow begun in one browser and finished in another", patched(transactions.hmac, "compare_digest", always))
 async def other_browser(door: Door) -> bool:
     await door.user()
     async with door.http() as one, door.http() as two:
         page = await Browser(one).open(authorize_query())
-        other = Browser(two)
-        done = await other.post(
-            "/login", {**inputs_of(page.text), "username": "ada", "password": "correct horse battery staple"}
-        )
+        name = page.headers["set-cookie"].partition("=")[0]
+        values = {**inputs_of(page.text), "username": "ada", "password": "correct horse battery staple"}
+        done = await Browser(two).post("/login", values, Cookie=f"{name}=guessed")
         return done.status_code == 303
 
 

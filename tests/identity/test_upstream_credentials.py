@@ -6,7 +6,7 @@ import pytest
 
 from firewall.core.errors import ConfigFault, UpstreamFault
 from firewall.core.principal import Actor, Principal
-from firewall.identity.upstream_credentials import CredentialSettings, StaticUpstreamCredentials
+from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
 
 ADA = Principal("acme", "i", "ada", "c", frozenset(), "aud", (Actor("ada"),), 1, token_id="inbound-token-id")
 BOB = Principal("other", "i", "bob", "c", frozenset(), "aud", (Actor("bob"),), 1)

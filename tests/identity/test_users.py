@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from firewall.core.errors import Conflict, Malformed
-from firewall.identity.first_contact import FirstContactCode, announce, normal_code
-from firewall.identity.users import User
+from firewall.identity.people.first_contact import FirstContactCode, announce, normal_code
+from firewall.identity.people.users import User
 from tests.support.door import ORIGIN, PASSWORD, TIME, Door, make_door
 
 ADMIN = "https://admin.example"

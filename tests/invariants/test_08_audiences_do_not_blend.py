@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from firewall.identity import resource_server
+from firewall.identity.rfc6750 import resource_server
 from firewall.wire import jwt
 from tests.invariants.conftest import House
 from tests.support.composed import Composed, modern

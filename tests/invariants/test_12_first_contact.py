@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from firewall.identity.first_contact import announce
+from firewall.identity.people.first_contact import announce
 from tests.invariants.conftest import House
 from tests.support.composed import Answer, Composed, modern, raw_exchange, request_bytes
 
@@ -37,7 +37,9 @@ async def test_the_code_is_used_once_by_post_and_is_kept_nowhere(house: House, t
     async with house() as (wall, _):
         code = wall.worker.identity.first_contact.open()
         assert code is not None
-        where = announce(code, "http://x/first", terminal=io.StringIO(), path=tmp_path / "first.txt")
+        file = wall.worker.identity.first_contact.file
+        assert file is not None
+        where = announce(code, "http://x/first", terminal=io.StringIO(), path=file)
         assert stat.S_IMODE(Path(where).stat().st_mode) == 0o600
         form = {"code": code.text, "username": "ann", "password": PASSWORD, "repeat": PASSWORD, "confirm": PASSWORD}
         # Looking does not use it up: a link preview or a crawler changes nothing.
@@ -51,6 +53,7 @@ async def test_the_code_is_used_once_by_post_and_is_kept_nowhere(house: House, t
         again = await admin(wall, "POST", "/first", {**form, "username": "eve"})
         assert again.status >= 400
         assert await wall.worker.identity.users.verify("eve", PASSWORD) is None
+        assert not file.exists(), "a used code lies about nowhere"
         kept = b"".join(p.read_bytes() for p in (tmp_path / "state").rglob("*") if p.is_file())
         assert code.text.encode() not in kept
 

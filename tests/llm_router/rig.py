@@ -23,6 +23,7 @@ from llm_router.serve import LLMRouter, RouterSettings, Spent
 from tests.sim import messages_provider
 from tests.sim.messages_provider import MessagesProvider
 from tests.sim.provider import STATUS, STREAMS, WHOLES, Provider
+from tests.support.gate import TableGate
 from tests.support.kit import Kit, kit, principal
 
 PUBLIC_URL = "http://127.0.0.1:8700"
@@ -53,7 +54,7 @@ ANTHROPIC_TOOLS = [
 ]
 
 
-class Door:
+class Door(TableGate):
     """core.ports.ResourceServer over a table of tokens; ``seen`` keeps which resource was asked for."""
 
     def __init__(self, tokens) -> None:

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
+from firewall.core.errors import ConsentNeeded
 from firewall.detect.scan import PatternScanner
 from llm_router.choose import Model
 from llm_router.meter import Budget, Price
 from llm_router.relay import RelaySettings
-from tests.llm_router.rig import OTHER_WAYS, PUBLIC_URL, TOOLS, rig
+from tests.llm_router.rig import OTHER_WAYS, PUBLIC_URL, TOOLS, Credentials, rig
 from tests.sim.provider import MARKUP, SECRET, TEXT
 from tests.support.kit import NoScanner, ScriptedEngine, principal
 
@@ -484,3 +485,19 @@ async def test_a_client_that_leaves_cancels_the_provider_and_leaves_no_task(scan
             await r.settled()
         assert r.kit.audit.records[-1]["outcome"]["result"] == "cancelled"
         assert r.spent[0].usage.input > 0  # what may have been billed is charged
+
+
+async def test_a_person_is_told_where_to_connect_an_account_and_is_charged_nothing(scanner, monkeypatch):
+    link = "https://fw.example/upstream/connect/openai?ask=e_1"
+
+    async def ask(_self, _principal, upstream):
+        raise ConsentNeeded(upstream, link, "e_1")
+
+    monkeypatch.setattr(Credentials, "headers_for", ask)
+    async with rig(scanner) as r:
+        got = await r.ask("ok")
+        assert (got.status, got.error["code"]) == (403, "upstream_consent")
+        assert link in got.error["message"]
+        assert got.headers["x-should-retry"] == "false"
+        assert r.provider.seen == []
+        assert r.meter.spent(r.principal) == (0, 0)

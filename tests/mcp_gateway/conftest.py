@@ -11,7 +11,16 @@ import pytest
 from tests.support import mcp
 
 WITH_STATE = frozenset(
-    {"test_flow", "test_face", "test_streams", "test_asking", "test_stdio", "test_subscriptions", "test_task_flow"}
+    {
+        "test_flow",
+        "test_face",
+        "test_streams",
+        "test_asking",
+        "test_stdio",
+        "test_subscriptions",
+        "test_task_flow",
+        "test_linking",
+    }
 )
 # About the inside of one worker: its own bounds, its own listeners, its end.
 ALONE = frozenset(

@@ -147,7 +147,7 @@ PROBES = [
     Probe("a form", 415, -32600, change={"content-type": "application/x-www-form-urlencoded"}),
     Probe("a content coding", 415, -32600, add=(("content-encoding", "gzip"),)),
     Probe("no token", 401, -31401, drop=("authorization",)),
-    Probe("a token in the address", 401, -31401, drop=("authorization",), path="/mcp/demo?access_token=alice"),
+    Probe("a token in the address", 400, -32600, drop=("authorization",), path="/mcp/demo?access_token=alice"),
     Probe("two tokens", 400, None, add=(("authorization", "Bearer alice"),)),
     Probe("another host", 421, None, change={"host": "evil.example"}),
     Probe("another origin", 403, None, add=(("origin", "https://evil.example"),)),

@@ -17,6 +17,7 @@ async def ask(
     method: str = "POST",
     client: str = "192.0.2.9",
     host: bytes | None = b"edge.test",
+    query: bytes = b"",
 ) -> tuple[int, dict[str, Any] | None, dict[bytes, bytes]]:
     """Return the status, the scope that the application saw (None when it saw nothing) and the reply's headers."""
     seen: list[dict[str, Any]] = []
@@ -39,6 +40,7 @@ async def ask(
         "method": method,
         "path": path.decode("latin-1"),
         "raw_path": path,
+        "query_string": query,
         "headers": all_headers,
         "client": (client, 1),
         "scheme": "http",
@@ -201,3 +203,63 @@ def test_settings_that_cannot_be_meant_are_refused_at_start(
         Edge(application, EdgeSettings(hosts=frozenset(hosts), trusted_proxies=proxies))
     assert caught.value.code == code
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x-forwarded-user",
+        b"x-forwarded-email",
+        b"x-forwarded-access-token",
+        b"x-auth-request-user",
+        b"x-auth-token",
+        b"remote-user",
+        b"x-remote-user",
+        b"txn-token",
+        b"client-cert",
+        b"client-cert-chain",
+        b"mcp-user",
+        b"mcp-principal",
+    ],
+)
+async def test_rs_15_fields_that_name_a_person_go_no_further_whoever_sent_them(name: bytes) -> None:
+    for client in (PROXY, "192.0.2.9"):
+        status, seen, _ = await ask(SERVED, (name, b"admin"), (b"x-other", b"kept"), client=client)
+        assert status == 200
+        assert seen is not None
+        assert seen["headers"] == [(b"host", b"edge.test"), (b"x-other", b"kept")]
+
+
+async def test_rs_12_a_token_in_the_query_or_one_that_is_no_ascii_is_a_400() -> None:
+    status, seen, _ = await ask(SERVED, query=b"access_token=eyJ")
+    assert (status, seen) == (400, None)
+    status, seen, _ = await ask(SERVED, query=b"a=1&access_token=eyJ")
+    assert (status, seen) == (400, None)
+    status, seen, _ = await ask(SERVED, (b"authorization", b"Bearer caf\xc3\xa9"))
+    assert (status, seen) == (400, None)
+
+
+async def test_rs_12_the_twin_of_it_passes() -> None:
+    status, seen, _ = await ask(SERVED, (b"authorization", b"Bearer cafe"), query=b"a=1")
+    assert status == 200
+    assert seen is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "passes"),
+    [
+        (b"/token", True),
+        (b"/.well-known/jwks.json", True),
+        (b"/authorize", False),
+        (b"/mcp/files", False),
+        (b"/consent", False),
+        (b"/mcp/token", False),
+        (b"/.well-known/../mcp", False),
+    ],
+)
+async def test_as_13_any_origin_reads_what_depends_on_no_cookie_and_nothing_else(path: bytes, passes: bool) -> None:
+    settings = EdgeSettings(frozenset({"edge.test"}), open_to_all=("/.well-known/", "/token"))
+    foreign = (b"origin", b"https://client.example")
+    status, seen, _ = await ask(settings, foreign, path=path)
+    assert (status == 200, seen is not None) == (passes, passes)
+    assert (await ask(settings, foreign, foreign, path=path))[0] != 200

@@ -1,6 +1,7 @@
 """Pooled HTTP/1.1: what a peer says beyond one answer never meets the next caller; framing has one reading."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -240,3 +241,16 @@ async def test_no_header_of_a_caller_frames_or_routes(client: PooledClient, name
         with pytest.raises(UpstreamFault, match="malformed"):
             await client.request(cleared(), server.target, headers=((name, b"1"),), deadline_s=1, max_bytes=10)
         assert server.requests == []
+
+
+async def test_several_challenges_are_one_list_and_end_where_a_field_does(client: PooledClient) -> None:
+    """RFC 9110 §11.6.1: a DPoP challenge in a second field is a challenge as much as the first."""
+    head = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n"
+    two = head + b'WWW-Authenticate: Bearer scope="a"\r\nwww-authenticate: DPoP error="use_dpop_nonce"\r\n\r\n'
+    many = head + b"".join(b"WWW-Authenticate: %b\r\n" % (b"x" * 4000) for _ in range(20)) + b"\r\n"
+    async with saying(two, many) as server:
+        reply = await client.request(cleared(), server.target, deadline_s=2, max_bytes=100)
+        assert reply.headers["www-authenticate"] == 'Bearer scope="a", DPoP error="use_dpop_nonce"'
+        with contextlib.suppress(UpstreamFault):  # a head that large may be refused as a whole
+            reply = await client.request(cleared(), server.target, deadline_s=2, max_bytes=100)
+            assert len(reply.headers["www-authenticate"]) < 2 * http1._FIELD_BYTES

@@ -144,7 +144,10 @@ def test_one_worker_says_once_that_all_are_ready_and_all_know_one_secret(tmp_pat
 
 def test_what_no_new_start_would_mend_ends_all_with_its_own_code_and_is_told_once(tmp_path: Path) -> None:
     settings = WorkerSettings(2, hopeless=frozenset({4}))
-    assert Supervisor(hopeless, tmp_path, settings, SystemClock()).run() == 4
+    told = []
+    supervisor = Supervisor(hopeless, tmp_path, settings, SystemClock(), lambda event, _: told.append(event))
+    assert supervisor.run() == 4
+    assert set(told) == {"started", "stopped"} or set(told) == {"started"}, "it said itself why"
     assert (tmp_path / "fault").read_text() == "x"
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from firewall.core.errors import ConfigFault
 from firewall.state.keys import KeyRing, thumbprint
+from firewall.state.unlock import unlock_secret
 
 
 def test_keys_are_made_once_and_found_again(tmp_path: Path) -> None:
@@ -122,3 +123,80 @@ def test_four_processes_that_start_together_share_one_key(tmp_path: Path) -> Non
     for worker in workers:
         worker.join(20)
     assert len(seen) == 1
+
+
+# -- sealed at rest (OP-04) --------------------------------------------------------------------------------
+
+UNLOCK = b"u" * 32
+
+
+def held(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_op_04_with_a_secret_no_key_lies_on_the_disk_in_the_open(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys", unlock=UNLOCK)
+    signing, sealing = ring.ec_signing_key("as"), ring.secret("seal")
+    ring.ed25519("audit")
+    assert all(b"PRIVATE" not in data and sealing not in data for data in held(ring.directory).values())
+    again = KeyRing(tmp_path / "keys", unlock=UNLOCK)
+    assert thumbprint(again.ec_signing_key("as")) == thumbprint(signing)
+    assert thumbprint(again.ec_key("as", 1)) == thumbprint(signing)
+    assert again.secret("seal") == sealing
+
+
+@pytest.mark.parametrize("unlock", [None, b"v" * 32])
+def test_op_04_a_sealed_key_opens_with_its_own_secret_alone(tmp_path: Path, unlock: bytes | None) -> None:
+    KeyRing(tmp_path / "keys", unlock=UNLOCK).ec_signing_key("as")
+    before = held(tmp_path / "keys")
+    with pytest.raises(ConfigFault) as caught:
+        KeyRing(tmp_path / "keys", unlock=unlock).ec_signing_key("as")
+    assert caught.value.code == "key_locked"
+    assert "BARTIZAN_UNLOCK_FILE" in caught.value.fix
+    assert held(tmp_path / "keys") == before
+
+
+def test_op_04_a_sealed_key_under_another_name_does_not_open(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys", unlock=UNLOCK)
+    ring.secret("seal")
+    (ring.directory / "secret-seal.1").rename(ring.directory / "secret-other.1")
+    with pytest.raises(ConfigFault):
+        ring.secret("other")
+
+
+def test_a_plain_key_is_sealed_when_it_is_next_read(tmp_path: Path) -> None:
+    plain = KeyRing(tmp_path / "keys")
+    key, secret = plain.ec_signing_key("as"), plain.secret("seal")
+    assert b"PRIVATE" in held(plain.directory)["ec-as.1"]
+    ring = KeyRing(tmp_path / "keys", unlock=UNLOCK)
+    assert (thumbprint(ring.ec_signing_key("as")), ring.secret("seal")) == (thumbprint(key), secret)
+    found = held(ring.directory)
+    assert sorted(found) == ["ec-as.1", "secret-seal.1"]
+    assert all(b"PRIVATE" not in data and secret not in data for data in found.values())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in ring.directory.iterdir()} == {0o600}
+
+
+def test_the_secret_comes_from_a_file_or_from_a_credential_of_systemd(tmp_path: Path) -> None:
+    file = tmp_path / "unlock"
+    file.write_bytes(UNLOCK + b"\n")
+    file.chmod(0o400)
+    assert unlock_secret({}) is None
+    assert unlock_secret({"BARTIZAN_UNLOCK_FILE": str(file)}) == UNLOCK
+    assert unlock_secret({"CREDENTIALS_DIRECTORY": str(tmp_path)}) is None
+    file.rename(tmp_path / "bartizan-unlock")
+    assert unlock_secret({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == UNLOCK
+
+
+@pytest.mark.parametrize(("data", "mode"), [(UNLOCK, 0o444), (UNLOCK, 0o420), (b"short", 0o400), (b"x" * 5000, 0o400)])
+def test_op_03_a_secret_that_others_read_or_that_is_none_stops_the_start(
+    tmp_path: Path, data: bytes, mode: int
+) -> None:
+    file = tmp_path / "unlock"
+    file.write_bytes(data)
+    file.chmod(mode)
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret({"BARTIZAN_UNLOCK_FILE": str(file)})
+    assert caught.value.code == "key_unlock"
+    assert caught.value.fix
+    with pytest.raises(ConfigFault):
+        unlock_secret({"BARTIZAN_UNLOCK_FILE": str(tmp_path / "none")})

@@ -32,7 +32,7 @@ from joserfc.jwk import ECKey
 from firewall import app as composition
 from firewall import config as configuration
 from firewall.app import Worker
-from firewall.identity.tokens import SigningKeys
+from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.net.channel import Seat
 from firewall.nucleus import Paths
 from firewall.record.log import iter_bundles

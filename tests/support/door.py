@@ -15,9 +15,12 @@ from joserfc.jwk import ECKey
 from firewall.core.action import Headers
 from firewall.core.errors import AuditUnavailable, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.enforce.labels import FlowLabels
 from firewall.identity.authorization_server import Identity, build_identity
+from firewall.identity.oidc.build import ProvidersGiven
+from firewall.identity.people.users import User
+from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.identity.settings import ClientSettings, IdentitySettings, ProtectedResource
-from firewall.identity.users import User
 from firewall.net.asgi import App
 from firewall.net.dial import Fetched, Purpose
 from firewall.net.runtime import FakeClock, RandomIds
@@ -94,7 +97,15 @@ class NoNetwork:
         self.answers: dict[str, Fetched] = {}
 
     async def fetch(
-        self, purpose: Purpose, url: str, *, max_bytes: int, timeout_s: float, headers: Headers = ()
+        self,
+        purpose: Purpose,
+        url: str,
+        *,
+        network: str = "public",
+        max_bytes: int,
+        timeout_s: float,
+        headers: Headers = (),
+        ca_file: str = "",
     ) -> Fetched:
         self.asked.append((purpose, url))
         if url not in self.answers:
@@ -116,6 +127,7 @@ class Door:
     events: list[tuple[str, JSONObject]] = field(default_factory=list)
     origin: str = ORIGIN
     audit_down: bool = False
+    labels: FlowLabels | None = None
 
     def record(self, event: str, facts: JSONObject) -> None:
         if self.audit_down:
@@ -138,7 +150,7 @@ class Door:
         return self.identity.resource_server.authenticate(headers, resource, default_scope="time:read")
 
 
-def make_door(**changes: object) -> Door:
+def make_door(*, idps: ProvidersGiven | None = None, keys: SigningKeys | None = None, **changes: object) -> Door:
     values: dict[str, object] = {
         "public_url": ORIGIN,
         "resources": RESOURCES,
@@ -154,6 +166,7 @@ def make_door(**changes: object) -> Door:
     store = MemoryStore(clock)
     marks = SharedMarks(None)
     fetcher = NoNetwork()
+    labels = FlowLabels(marks, store.collection("labels"), clock)
     doors: list[Door] = []
     identity = build_identity(
         settings,
@@ -162,10 +175,12 @@ def make_door(**changes: object) -> Door:
         clock=clock,
         ids=RandomIds(),
         fetcher=fetcher,
-        signing_key=SERVER_KEY,
+        signing_key=keys or SERVER_KEY,
         record=lambda event, facts: doors[0].record(event, facts),
+        labels=labels,
+        idps=idps,
     )
-    doors.append(Door(identity, clock, store, marks, fetcher, origin=settings.public_url))
+    doors.append(Door(identity, clock, store, marks, fetcher, origin=settings.public_url, labels=labels))
     return doors[0]
 
 

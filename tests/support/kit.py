@@ -74,6 +74,9 @@ class LocalMarks:
     def raise_(self, key: bytes, marks: int) -> None:
         self.marks[key] = self.marks.get(key, 0) | marks
 
+    def drop(self, key: bytes) -> None:
+        self.marks.pop(key, None)
+
     def epoch(self) -> int:
         return self.count
 
@@ -239,7 +242,7 @@ class NoScanner:
         raise AssertionError("this test streams nothing")
 
 
-def kit(*, engine=None, scanner=None, calls_per_minute: int = 100_000, durability="batch") -> Kit:
+def kit(*, engine=None, scanner=None, calls_per_minute: int = 100_000, durability="batch", step_up=None) -> Kit:
     """Return a guard over memory state; pass the real engine or scanner where the test is about them."""
     marks, clock, ids = LocalMarks(), FixedClock(), CountingIds()
     store = MemoryStore(clock)
@@ -257,7 +260,7 @@ def kit(*, engine=None, scanner=None, calls_per_minute: int = 100_000, durabilit
         telemetry=telemetry,
         clock=clock,
         ids=ids,
-        settings=GuardSettings(durability),
+        settings=GuardSettings(durability, step_up or {}),
         on_internal=faults.append,
     )
     return Kit(guard, audit, store, marks, clock, labels, kill_switch, telemetry, ids, faults)

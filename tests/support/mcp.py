@@ -20,11 +20,13 @@ from mcp.client.streamable_http import streamable_http_client
 from firewall.core.errors import Unauthenticated
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.ports import UpstreamCredentials
 from firewall.core.principal import Principal
 from firewall.enforce.pins import PinRules, Pins
 from firewall.enforce.registry import Registry
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
+from firewall.net.renewing import RenewingClient
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
@@ -33,6 +35,7 @@ from mcp_gateway.owner import Neighbours
 from mcp_gateway.sandbox import Support
 from mcp_gateway.serve import MCPGateway
 from mcp_gateway.settings import Settings, UpstreamSpec
+from tests.support.gate import TableGate
 from tests.support.kit import Kit, kit, principal
 from tests.support.node import Spread, begin, neighbours
 
@@ -48,7 +51,7 @@ MODERN_META = {
 }
 
 
-class TokenTable:
+class TokenTable(TableGate):
     """A ResourceServer whose tokens are keys of a table; the audience is the resource that is asked for."""
 
     def __init__(self, people: Mapping[str, Principal]) -> None:
@@ -167,7 +170,7 @@ def person(*scopes: str, **changes: Any) -> Principal:
 async def running(
     *specs: UpstreamSpec,
     people: Mapping[str, Principal] | None = None,
-    credentials: Credentials | None = None,
+    credentials: UpstreamCredentials | None = None,
     review: Callable[[JSON], list[Finding]] = lambda _definition: [],
     support: Support = NO_WALLS,
     scratch: str = "",
@@ -192,7 +195,7 @@ async def running(
     pins = Pins(parts.store.collection("pins"), parts.marks, parts.clock, rules, changes.append)
     tasks = Tasks()
     everyone = people or {"alice": person(*(f"{s.name}:{right}" for s in specs for right in ("read", "write")))}
-    client = PooledClient(Dialler(SystemClock()))
+    client = RenewingClient(PooledClient(Dialler(SystemClock())))
     auth = TokenTable(everyone)
 
     def worker(beside: Neighbours | None) -> MCPGateway:
@@ -234,11 +237,13 @@ async def running(
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application of the SDK on loopback; yield its origin."""
+async def served(app: Any, port: int = 0, **tls: str) -> AsyncIterator[str]:
+    """Serve an ASGI application of the SDK on loopback; yield its origin. port: 0 takes a free one; tls: uvicorn's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=0)
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=0, **tls
+        )
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         task = asyncio.create_task(server.serve())

@@ -162,3 +162,149 @@ def test_ui_01_the_digest_changes_with_what_was_agreed_to_and_with_nothing_else(
 )
 def test_a_document_is_kept_within_our_bounds(header: str, seconds: int) -> None:
     assert cimd.cache_seconds(header) == seconds
+
+
+# -- what real clients publish ------------------------------------------------------------------------------
+
+CLAUDE_CODE = {
+    "client_id": "https://claude.ai/oauth/claude-code-client-metadata",
+    "client_name": "Claude Code",
+    "client_uri": "https://claude.ai",
+    "redirect_uris": ["http://localhost/callback", "http://127.0.0.1/callback"],
+    "grant_types": ["authorization_code", "refresh_token"],
+    "response_types": ["code"],
+    "token_endpoint_auth_method": "none",
+}
+# Shapes: an editor with a site of its own, a scheme and loopback ports; a hosted client that names no method and
+# adds members that no registry knows; a workload that never sends anybody through a browser.
+EDITOR = {
+    "client_id": "https://vscode.dev/oauth/client-metadata.json",
+    "client_name": "An editor",
+    "application_type": "native",
+    "redirect_uris": ["https://vscode.dev/redirect", "http://127.0.0.1:33418/", "vscode://auth/callback"],
+    "grant_types": ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
+    "response_types": ["code"],
+    "token_endpoint_auth_method": "none",
+}
+HOSTED = {
+    "client_id": "https://chatgpt.com/oauth/client.json",
+    "client_name": "A hosted client",
+    "redirect_uris": ["https://chatgpt.com/connector_platform_oauth_redirect"],
+    "grant_types": ["authorization_code", "refresh_token"],
+    "logo_uri": "https://cdn.chatgpt.com/logo.png?size=64",
+    "tos_uri": "not a url",
+    "contacts": ["x@example.com"],
+    "x_vendor": {"nested": [1, 2, {"deep": True}]},
+}
+SERVICE = {
+    "client_id": "https://agents.example/planner.json",
+    "client_name": "Planner",
+    "grant_types": ["urn:ietf:params:oauth:grant-type:jwt-bearer", "client_credentials"],
+    "jwks_uri": "https://agents.example/jwks.json",
+}
+
+
+@pytest.mark.parametrize("document", [CLAUDE_CODE, EDITOR, HOSTED, SERVICE], ids=lambda d: str(d["client_name"]))
+def test_documents_of_the_shapes_that_real_clients_publish_are_read(document: dict[str, object]) -> None:
+    url = str(document["client_id"])
+    read = cimd.parse_document(url, json.dumps(document, indent=2).encode())
+    assert read.client_id == url
+    assert read.redirect_uris == tuple(document.get("redirect_uris", ()))  # type: ignore[arg-type]
+
+
+def test_a_client_that_names_no_method_is_public_unless_it_has_keys() -> None:
+    assert cimd.check_document(str(HOSTED["client_id"]), HOSTED).auth_method == "none"  # type: ignore[arg-type]
+    assert cimd.check_document(str(SERVICE["client_id"]), SERVICE).auth_method == "private_key_jwt"  # type: ignore[arg-type]
+
+
+def test_grants_that_a_document_cannot_have_are_left_out() -> None:
+    """Its own tokens need a tenant, which no document has; assertions and exchange need a key."""
+    read = cimd.check_document(str(SERVICE["client_id"]), SERVICE)  # type: ignore[arg-type]
+    assert read.grant_types == ("urn:ietf:params:oauth:grant-type:jwt-bearer",)
+    everything = [*cimd.GRANTS, *cimd.SIGNED_GRANTS, "client_credentials", "password", "implicit"]
+    assert parse(grant_types=everything).grant_types == cimd.GRANTS
+
+
+def test_redirect_uris_are_asked_of_whoever_uses_a_browser() -> None:
+    with pytest.raises(Malformed, match="cimd_document"):
+        parse(grant_types=["authorization_code"], redirect_uris=None)
+    with pytest.raises(Malformed, match="cimd_document"):
+        parse(grant_types=["refresh_token"], redirect_uris=[])
+
+
+@pytest.mark.parametrize(
+    "jwks", [{"keys": []}, {"keys": [dict(ECKey.generate_key("P-384", private=True).as_dict(private=False))]}, {}, "x"]
+)
+def test_keys_that_a_public_client_has_no_use_for_do_not_count_against_it(jwks: object) -> None:
+    assert parse(token_endpoint_auth_method="none", jwks=jwks).auth_method == "none"
+    with pytest.raises(Malformed):
+        parse(token_endpoint_auth_method="private_key_jwt", jwks=jwks)
+
+
+@pytest.mark.parametrize("member", ["d", "k", "p", "q", "dp", "dq", "qi", "oth"])
+def test_secret_material_is_refused_in_every_key_even_of_a_public_client(member: str) -> None:
+    entry = {**KEY.as_dict(private=False), member: "AAAA"}
+    with pytest.raises(Malformed, match="jwks_invalid"):
+        parse(token_endpoint_auth_method="none", jwks={"keys": [dict(KEY.as_dict(private=False)), entry]})
+    with pytest.raises(Malformed, match="jwks_invalid"):
+        parse(token_endpoint_auth_method="none", jwks={"keys": [{"kty": "oct", "kid": "x"}]})
+
+
+@pytest.mark.parametrize("value", ["x" * 2049, ["x" * 2049], {"a": {"b": "x" * 2049}}])
+def test_a_long_string_anywhere_is_refused(value: object) -> None:
+    with pytest.raises(Malformed, match="cimd_document"):
+        parse(unknown=value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("https://app.example/logo.png", True),
+        ("https://cdn.app.example/logo.png?v=2", True),
+        ("http://app.example/logo.png", False),
+        ("https://127.0.0.1/logo.png", False),
+        ("https://app.example/../x", False),
+        ("https://app.example/a?b#c", False),
+        ("https://app.example/a?b c", False),
+        ("data:image/png;base64,AA", False),
+        (7, False),
+        (None, False),
+    ],
+)
+def test_a_logo_that_could_not_be_fetched_costs_the_client_its_picture_and_nothing_else(
+    uri: object, kept: bool
+) -> None:
+    assert parse(logo_uri=uri).logo_uri == (uri if kept else "")
+
+
+NOW = 1_795_000_000
+AT = "Wed, 18 Nov 2026 11:06:40 GMT"  # NOW
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 3600),
+        ({"cache-control": "max-age=600"}, 600),
+        ({"cache-control": 'public, max-age="600"'}, 600),
+        ({"cache-control": "max-age=600, max-age=400"}, 400),
+        ({"cache-control": "max-age=900", "age": "500"}, 400),
+        ({"cache-control": "max-age=900", "age": "x"}, 900),
+        ({"cache-control": "max-age=1"}, 300),
+        ({"cache-control": "max-age=99999999999999"}, 86_400),
+        ({"cache-control": "no-store, max-age=900"}, 300),
+        ({"cache-control": "max-age=900, no-cache"}, 300),
+        ({"cache-control": "max-age=900", "expires": "0"}, 900),
+        ({"expires": "0"}, 300),
+        ({"expires": "-1"}, 300),
+        ({"expires": "Wed, 18 Nov 2026 11:26:40 GMT", "date": AT}, 1200),
+        ({"expires": "Wed, 18 Nov 2026 11:26:40 GMT"}, 1200),
+        ({"expires": "Wed, 18 Nov 2026 11:26:40 GMT", "date": "rubbish"}, 1200),
+        ({"expires": "Wed, 18 Nov 2026 11:26:40 GMT", "age": "600"}, 600),
+        ({"expires": "Wed, 18 Nov 1026 13:46:40 GMT"}, 300),
+        ({"expires": "Fri, 31 Feb 2026 25:61:61 GMT"}, 300),
+        ({"cache-control": "x" * 10_000 + ",max-age=900"}, 3600),
+    ],
+)
+def test_freshness_follows_rfc_9111_within_our_bounds(headers: dict[str, str], seconds: int) -> None:
+    assert cimd.fresh_seconds(headers, NOW) == seconds

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from firewall.core.bounds import TOKEN_BYTES
 from firewall.core.errors import Malformed
 from firewall.wire import jwt
 
@@ -98,7 +99,7 @@ def test_rs_04_a_short_rsa_key_is_refused() -> None:
         good() + b"=",
         b" " + good(),
         good().replace(b".", b"..", 1),
-        b"x" * 8193,
+        b"x" * (TOKEN_BYTES + 1),
         raw({"alg": "ES256", "x": "y" * 4100}),
         raw([1]),
         raw({"alg": "ES256"}, [1]),
@@ -234,6 +235,14 @@ def test_rs_05_a_key_set_that_is_not_one_is_refused(data: bytes) -> None:
         jwt.parse_jwks(data)
 
 
+@pytest.mark.parametrize(("bits", "taken"), [(2048, True), (8192, True), (8193, False), (16384, False)])
+def test_rs_05_a_key_that_costs_too_much_to_calculate_with_is_left_out(bits: int, taken: bool) -> None:
+    modulus = (1 << (bits - 1)) | 1
+    heavy = base64.urlsafe_b64encode(modulus.to_bytes((bits + 7) // 8, "big")).rstrip(b"=").decode()
+    keys = jwt.parse_jwks(jwks(public(EC, kid="a"), {"kty": "RSA", "n": heavy, "e": "AQAB", "kid": "b"}))
+    assert ("b" in keys) is taken
+
+
 def test_keys_of_other_curves_or_for_other_algorithms_are_left_out() -> None:
     curve = ECKey.generate_key("P-384", private=True)
     exchange = OKPKey.generate_key("X25519", private=True)
@@ -250,3 +259,19 @@ def test_keys_of_other_curves_or_for_other_algorithms_are_left_out() -> None:
         jwt.check_key(exchange, "Ed25519")
     with pytest.raises(Malformed, match="jwt_key"):
         jwt.verify(jwt.parse_compact(good("RS256", RSA)), keys["c"])
+
+
+@given(st.text(alphabet="AQgwBRhxCSiy_-0189", max_size=9))
+def test_rs_11_a_segment_is_taken_exactly_when_it_is_how_its_bytes_are_written(text: str) -> None:
+    segment = text.encode()
+    try:
+        data = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+        canonical = base64.urlsafe_b64encode(data).rstrip(b"=") == segment
+    except ValueError:
+        canonical = False
+    try:
+        assert jwt._decode(segment) == data
+    except Malformed:
+        assert not canonical
+    else:
+        assert canonical

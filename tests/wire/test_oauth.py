@@ -218,6 +218,9 @@ def test_as_02_anything_else_does_not_match(uri: str) -> None:
         "https://é.example/cb",
         "x" * 1025,
         "1.x:/cb",
+        "com.example.app://[x",
+        "com.example.app://a]b/cb",
+        "https://[x/cb",
     ],
 )
 def test_as_03_such_a_uri_is_never_registered_and_never_redirected_to(uri: str) -> None:

@@ -16,12 +16,16 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding: ``warn`` works but should be known, ``fail`` does not work; ``mend`` says what to do."""
+    """One finding: ``warn`` works but should be known, ``fail`` does not work; ``mend`` says what to do.
+
+    evidence: what it was seen by; never a secret.
+    """
 
     name: str
     status: Status
     text: str
     mend: str = ""
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,11 @@ Examination = Callable[[Patient], Iterable[Check]]
 
 def examine(config: Config, *, clock: Clock, running: bool = False, reach: bool = False) -> list[Check]:
     """Return every check, in the order of the house: machine first. Blocks; seconds at most."""
-    from firewall.admin.doctor import machine, node  # they import this module
+    from firewall.admin.doctor import machine, node, oauth  # they import this module
 
     patient = Patient(config, clock, running, reach)
     found: list[Check] = []
-    for name, look in (*machine.EXAMINATIONS, *node.EXAMINATIONS):
+    for name, look in (*machine.EXAMINATIONS, *node.EXAMINATIONS, *oauth.EXAMINATIONS):
         found.extend(_guarded(name, look, patient))
     return found
 

@@ -13,6 +13,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.admin.doctor.people import people
+from firewall.admin.doctor.signals import signals
 from firewall.config import Config, rooms
 from firewall.config.commands import remarks
 from firewall.config.model import Credential, ListenerConfig
@@ -24,6 +26,7 @@ from firewall.net.dial import Dialler
 from firewall.net.server import server_tls
 from firewall.state.keys import KeyRing
 from firewall.state.sqlite import SQLiteStore
+from firewall.state.unlock import unlock_secret
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
 
@@ -68,7 +71,7 @@ def state(patient: Patient) -> Iterator[Check]:
 def _open_keys(directory: Path) -> None:
     """Read every key that is there, and make none. Raises ConfigFault."""
     names = {path.name.rpartition(".")[0].partition("-")[::2] for path in directory.glob("*-*.[0-9]*")}
-    ring = KeyRing(directory) if names else None
+    ring = KeyRing(directory, unlock=unlock_secret(os.environ)) if names else None
     for kind, name in sorted(names):
         assert ring is not None
         if kind == "ec":
@@ -344,5 +347,7 @@ EXAMINATIONS: Final[tuple[tuple[str, Examination], ...]] = (
     ("credentials", credentials),
     ("upstreams", upstreams),
     ("commands", commands),
+    ("signals", signals),
+    ("people", people),
     ("clock", clock),
 )

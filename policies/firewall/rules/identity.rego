@@ -79,6 +79,13 @@ grant contains "identity.egress" if {
 	well_formed
 }
 
+# A client that describes itself: nobody vouches for it yet; which hosts are good is said by tools.
+grant contains "identity.client" if {
+	input.point == "identity.client"
+	tenant_served
+	well_formed
+}
+
 # What the rules below and those of the other packages rely on. The encoder guarantees it; were it
 # ever to fail, a fact of another type must not un-fire a rule.
 well_formed if {
@@ -158,6 +165,8 @@ audience_fits if {
 }
 
 audience_fits if input.point == "egress.connect"
+
+audience_fits if input.point == "identity.client"
 
 # METADATA
 # title: The token was issued for another resource

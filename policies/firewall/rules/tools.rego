@@ -128,6 +128,28 @@ grant contains "tools.own_network" if {
 	address_own
 }
 
+# A client's metadata document (identity.cimd.policy: policy): asked before its host is reached, and again
+# about what the document says. The host is what a person will be shown as the client.
+grant contains "tools.client" if {
+	input.point == "identity.client"
+	input.resource.type == "host"
+	client_known
+}
+
+client_known if registered
+
+client_known if {
+	is_string(facts.host)
+	facts.host in data.config.client_hosts
+}
+
+client_known if {
+	is_string(facts.host)
+	some domain in data.config.client_domains
+	is_string(domain)
+	endswith(facts.host, concat("", [".", domain]))
+}
+
 address_public if facts.address_class == "public"
 
 address_own if {
@@ -149,6 +171,7 @@ finding contains {
 	"owasp": ["ASI04", "ASI10", "MCP09:2025"], "severity": 80, "obligations": [],
 } if {
 	input.point != "egress.connect"
+	input.point != "identity.client"
 	not registered
 }
 

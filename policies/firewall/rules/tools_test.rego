@@ -53,3 +53,26 @@ test_protected_paths_are_left_to_inspection_where_the_lists_are_the_built_in_one
 	data.firewall.decision.effect == "allow" with input as document
 		with data.config.paths_inspected as true
 }
+
+client(host) := object.union(call, {
+	"point": "identity.client",
+	"resource": {"type": "host", "id": host, "properties": {"host": host, "state": "pending", "tenants": ["*"]}},
+})
+
+test_a_client_is_known_by_its_host_or_by_its_domain if {
+	every host in ["app.example", "a.agents.example", "a.b.agents.example"] {
+		document := client(host)
+		data.firewall.decision.effect == "allow" with input as document
+			with data.config.client_hosts as ["app.example"]
+			with data.config.client_domains as ["agents.example"]
+	}
+}
+
+test_a_client_of_a_like_named_host_is_not_known if {
+	every host in ["xapp.example", "sub.app.example", "agents.example", "evilagents.example", "agents.example.evil.example"] {
+		document := client(host)
+		data.firewall.decision.effect == "deny" with input as document
+			with data.config.client_hosts as ["app.example"]
+			with data.config.client_domains as ["agents.example"]
+	}
+}

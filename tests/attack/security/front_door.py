@@ -8,8 +8,10 @@ import httpx2
 import pytest
 
 from firewall.core.errors import ConfigFault, UpstreamFault
-from firewall.identity import authorize, clients, transactions
-from firewall.identity.consents import Consents
+from firewall.identity.clients import registry as clients
+from firewall.identity.oauth21 import authorize
+from firewall.identity.people import transactions
+from firewall.identity.people.consents import Consents
 from firewall.net import dial
 from firewall.net.dial import Dialler, Purpose
 from firewall.net.runtime import FakeClock

@@ -1,0 +1,126 @@
+"""What the newest records say happened at the front door: reused refresh tokens, and sign-ins that failed and why.
+
+A client shows its person "authorization failed" and a number; the reason stands in our records alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.config import Config
+from firewall.core.errors import BartizanError, Malformed
+from firewall.core.jsonvalue import JSONObject
+from firewall.record.log import iter_bundles
+from firewall.record.tiles import entries_path
+from firewall.wire import strict_json
+
+DAY_US: Final = 86_400_000_000
+BUNDLES: Final = 8  # of 256 records each, per log, from its end
+FAILED: Final = (
+    "identity.idp.failed",
+    "identity.token.refused",
+    "identity.client.refused",
+    "identity.pushed.refused",
+    "identity.upstream.failed",
+    "identity.failure",
+    "identity.login.failed",
+)
+
+
+def reuse(patient: Patient) -> Iterator[Check]:
+    """oauth-07: refreshing twice at once signs people out."""
+    ended = [e for e in recent(patient) if e.get("reason") == "refresh_reused"]
+    if ended:
+        yield Check(
+            "oauth-07",
+            "warn",
+            f"{len(ended)} OAuth grants ended within a day since a refresh token came back after its grace of 30 s",
+            "look for two copies of one program that share a token store, or for one that does not keep the new token",
+            f"last: gid {ended[-1].get('gid')}; bartizan doctor trace GID tells what was before it",
+        )
+    else:
+        yield Check(
+            "oauth-07", "ok", "a refresh token that comes twice within 30 s gets the same successor; none came later"
+        )
+
+
+def failures(patient: Patient) -> Iterator[Check]:
+    """oauth-20: a client says that authorization failed, and nobody can tell why."""
+    found = list(recent(patient))
+    counted = Counter(
+        " ".join(str(e.get(name)) for name in ("event", "idp", "upstream", "error", "code", "detail") if e.get(name))
+        for e in found
+        if e.get("event") in FAILED
+    )
+    if counted:
+        worst = counted.most_common(5)
+        yield Check(
+            "oauth-20",
+            "warn",
+            f"{sum(counted.values())} sign-ins or token requests were refused within a day; the reasons are in the records",
+            "bartizan doctor trace tells each with its time, and what came before and after it",
+            "; ".join(f"{count} × {what}" for what, count in worst),
+        )
+    else:
+        yield Check("oauth-20", "ok", f"{len(found)} events of the front door within a day, none refused")
+
+
+def timeline(config: Config, about: str, *, since_us: int) -> list[JSONObject]:
+    """Return what happened at the front door around a client, a person, an OAuth grant or a provider, by time.
+
+    about: an id as records have it, "" for everything. Whatever shares a person or a grant with an event that
+    names it is told too: the sign-in before the token, the refusal after it.
+    """
+    found = sorted(_events(config, since_us), key=lambda event: str(event.get("time_us", 0)).zfill(20))
+    if not about:
+        return found
+    named = [event for event in found if about in event.values()]
+    along = {event[name] for event in named for name in ("sub", "gid") if isinstance(event.get(name), str)}
+    return [event for event in found if event in named or along & {event.get("sub"), event.get("gid")}]
+
+
+def recent(patient: Patient) -> Iterator[JSONObject]:
+    """Yield the front door's events of the last day, of each log's newest records, oldest first."""
+    return _events(patient.config, patient.clock.now_us() - DAY_US)
+
+
+def _events(config: Config, since_us: int) -> Iterator[JSONObject]:
+    for folder in sorted(config.audit_dir.glob("log_*")):
+        try:
+            for _, entries, _ in iter_bundles(folder, max(0, _last(folder) - BUNDLES + 1)):
+                for entry in entries:
+                    event = _event(entry)
+                    time_us = event.get("time_us")
+                    if event and (not isinstance(time_us, int) or time_us >= since_us):
+                        yield event
+        except (Malformed, OSError):
+            continue  # a damaged log is what `bartizan audit verify` is for
+
+
+def _event(entry: bytes) -> JSONObject:
+    if b'"auth"' not in entry:
+        return {}
+    try:
+        value = strict_json.loads(entry)
+    except BartizanError:
+        return {}
+    return value if isinstance(value, dict) and value.get("kind") == "auth" else {}
+
+
+def _last(folder: Path) -> int:
+    """Return the number of whole bundles of a log, found in steps that double and then halve."""
+    have, step = 0, 1
+    while (folder / entries_path(have + step - 1)).exists():
+        have, step = have + step, step * 2
+    while step > 1:
+        step //= 2
+        if (folder / entries_path(have + step - 1)).exists():
+            have += step
+    return have
+
+
+EXAMINATIONS: Final[tuple[tuple[str, Examination], ...]] = (("oauth-07", reuse), ("oauth-20", failures))

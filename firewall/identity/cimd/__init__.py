@@ -1,0 +1,1 @@
+"""draft-ietf-oauth-client-id-metadata-document: client ids that are URLs."""

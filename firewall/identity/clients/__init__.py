@@ -1,0 +1,1 @@
+"""Clients: those an operator registered and those that describe themselves."""

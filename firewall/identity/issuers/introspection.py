@@ -1,0 +1,127 @@
+"""Tokens that only their issuer can read: asked about at its introspection endpoint (RFC 7662), never per request.
+
+An answer counts for 30 s or until ``exp``. One question per token at a time, and of tokens that were never good a
+bounded number at once and per second: what strangers make up must not become a flood at the issuer. Tokens that
+were good before are asked about past that bound, so that a flood does not put out who is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote_plus, urlencode
+
+from firewall.core.errors import BartizanError, Malformed, StateUnavailable
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.ports import Clock
+from firewall.identity.issuers.keys import Wanted
+from firewall.identity.issuers.profile import IssuerProfile
+from firewall.identity.oidc.provider import ProviderFetcher
+from firewall.identity.records import SECOND_US
+from firewall.net.dial import Purpose
+from firewall.wire import strict_json
+
+ACTIVE_S: Final = 30
+INACTIVE_S: Final = 5
+ANSWER_BYTES: Final = 64 * 1024
+ENTRIES: Final = 10_000
+STRANGERS: Final = 16
+STRANGERS_PER_S: Final = 50
+QUESTIONS: Final = 64
+ASK_S: Final = 5.0
+
+
+class Introspection:
+    """Asks one issuer. secret: returns its client secret now; never kept longer than a request."""
+
+    def __init__(
+        self, profile: IssuerProfile, fetcher: ProviderFetcher, clock: Clock, secret: Callable[[], str]
+    ) -> None:
+        self._profile = profile
+        self._fetcher = fetcher
+        self._clock = clock
+        self._secret = secret
+        self._known: dict[bytes, tuple[JSONObject | None, int]] = {}
+        self._flights: dict[bytes, asyncio.Task[None]] = {}
+        self._second = (0, 0)  # which, and how many strangers were asked about in it
+
+    def find(self, token: bytes, digest: bytes) -> tuple[JSONObject, int]:
+        """Return the claims of an active token and until when they count (µs).
+
+        Raises Malformed, Wanted, StateUnavailable (too many questions: come again).
+        """
+        known = self._known.get(digest)
+        if known is not None and self._clock.now_us() < known[1]:
+            claims, until_us = known
+            if claims is None:
+                raise Malformed("jwt_claims", "inactive")
+            return claims, until_us
+        if not self._may_ask(digest):
+            # Nothing is known of it: told as invalid, a client would throw a good token away.
+            raise StateUnavailable("too many questions")
+
+        async def ready() -> None:
+            flight = self._flights.get(digest)
+            if flight is None:
+                if not self._may_ask(digest):
+                    return
+                second, asked = self._clock.now_us() // SECOND_US, self._second
+                self._second = (second, asked[1] + 1 if asked[0] == second else 1)
+                flight = asyncio.get_running_loop().create_task(self._ask(token, digest), name="identity.introspect")
+                self._flights[digest] = flight
+            await asyncio.shield(flight)
+
+        raise Wanted(ready)
+
+    def _may_ask(self, digest: bytes) -> bool:
+        if digest in self._flights:
+            return True
+        known = self._known.get(digest)
+        if known is not None and known[0] is not None:
+            return len(self._flights) < QUESTIONS
+        second, asked = self._second
+        spent = asked if second == self._clock.now_us() // SECOND_US else 0
+        return len(self._flights) < STRANGERS and spent < STRANGERS_PER_S
+
+    async def _ask(self, token: bytes, digest: bytes) -> None:
+        try:
+            claims = await self._answer(token)
+        except (BartizanError, TimeoutError, OSError, ValueError):
+            claims = None  # an issuer that does not answer lets nobody in (deny by default)
+        finally:
+            self._flights.pop(digest, None)
+        now_us = self._clock.now_us()
+        until_us = now_us + (ACTIVE_S if claims else INACTIVE_S) * SECOND_US
+        expires = claims.get("exp") if claims else None
+        if isinstance(expires, int) and not isinstance(expires, bool):
+            until_us = min(until_us, expires * SECOND_US)
+        if digest not in self._known and len(self._known) >= ENTRIES:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[digest] = (claims, until_us)
+
+    async def _answer(self, token: bytes) -> JSONObject | None:
+        profile = self._profile
+        pair = f"{quote_plus(profile.client_id)}:{quote_plus(self._secret())}"
+        body = urlencode({"token": token.decode("ascii"), "token_type_hint": "access_token"}).encode()
+        async with asyncio.timeout(ASK_S):
+            fetched = await self._fetcher.fetch(
+                Purpose.TOKEN,
+                profile.introspection_url,
+                network=profile.network,
+                max_bytes=ANSWER_BYTES,
+                timeout_s=ASK_S,
+                headers=(
+                    (b"authorization", b"Basic " + base64.b64encode(pair.encode())),
+                    (b"content-type", b"application/x-www-form-urlencoded"),
+                    (b"accept", b"application/json"),
+                ),
+                body=body,
+            )
+        value = strict_json.loads(fetched.body, max_depth=16) if fetched.status == 200 else None
+        if not isinstance(value, dict) or value.get("active") is not True:
+            return None
+        if value.get("iss", profile.issuer) != profile.issuer:
+            return None
+        return value

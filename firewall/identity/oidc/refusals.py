@@ -1,0 +1,37 @@
+"""What a person reads when signing in at a provider came to nothing: fixed words, and the provider's title. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from firewall.core.errors import BartizanError, Conflict, UpstreamFault
+from firewall.identity.oidc.settings import ProviderSettings
+
+TEXTS: Final = {
+    "down": "{title} cannot be reached now. Nothing has been changed; try again in a minute, or sign in another way.",
+    "denied": "You did not sign in at {title}. Start again when you want to.",
+    "refused": "{title} could not sign you in. Start again, or sign in another way.",
+    "unverified": "What {title} answered could not be verified, so nobody was signed in. Tell your administrator.",
+    "stale": "{title} did not ask you to sign in anew, which is needed here. Sign out there, then start again.",
+    "no_account": "You are signed in at {title}, but have no access here. Ask your administrator.",
+    "elsewhere": "People of your organisation sign in another way. Start again.",
+    "busy": "Too many requests, or this sign-in is under way elsewhere. Wait a minute, then start again.",
+}
+
+
+def refusal(error: BartizanError) -> tuple[str, int]:
+    """Return a key of `TEXTS` and an HTTP status for what `RelyingParty` raises."""
+    if isinstance(error, UpstreamFault):
+        return ("down", 503) if error.code in ("unreachable", "timeout") else ("refused", 502)
+    if isinstance(error, Conflict):
+        return "busy", 429
+    if error.code == "idp_error":
+        return ("denied" if error.detail == "access_denied" else "refused"), 403
+    if error.detail == "auth_time":
+        return "stale", 403
+    return {"idp_no_account": "no_account", "idp_elsewhere": "elsewhere"}.get(error.code, "unverified"), 403
+
+
+def words(reason: str, settings: ProviderSettings) -> str:
+    """Return the sentence for a person."""
+    return TEXTS[reason].format(title=settings.title or settings.name)

@@ -1,0 +1,271 @@
+"""Embedded users: a name, a password hash, a tenant, roles, and the scopes they may ever give away."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from firewall.core.errors import Conflict, Malformed
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.ports import Clock, Collection, Ids, Store
+from firewall.identity import records
+from firewall.identity.people.passwords import Passwords
+from firewall.identity.records import SECOND_US
+from firewall.identity.settings import Record, is_tenant
+from firewall.identity.throttle import NODE
+
+NAME_SET = frozenset(string.ascii_lowercase + string.digits + "._-+@")
+NAME_CHARS = 64
+LABEL_CHARS = 128
+ADMIN_ROLE = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person. scopes: patterns (`wire.oauth.scope_allowed`), the person's side of the intersection.
+
+    label: what an identity provider calls somebody who signs in there; shown, never compared.
+    vouched_until_s: Unix seconds until which a provider's word for this person holds; 0 for ever. Afterwards
+    the account is as good as disabled, until its person signs in there again.
+    """
+
+    tenant: str
+    subject: str
+    name: str
+    roles: tuple[str, ...]
+    scopes: tuple[str, ...]
+    disabled: bool = False
+    label: str = ""
+    vouched_until_s: int = 0
+
+    @property
+    def shown(self) -> str:
+        """What pages call this person."""
+        return self.label or self.name
+
+
+class Users:
+    """The people of this installation. Names are unique across tenants, so that nobody types a tenant."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, passwords: Passwords, record: Record) -> None:
+        self._users: Collection = store.collection("users")
+        self._names: Collection = store.collection("user_names")
+        self._clock = clock
+        self._ids = ids
+        self._passwords = passwords
+        self._record = record
+        self._ended: list[Callable[[str, str, str], object]] = []
+
+    def on_end(self, call: Callable[[str, str, str], object]) -> None:
+        """Call ``call(tenant, subject, reason)`` when what a user had given must end."""
+        self._ended.append(call)
+
+    async def create(
+        self,
+        name: str,
+        password: str,
+        *,
+        tenant: str,
+        roles: tuple[str, ...] = (),
+        scopes: tuple[str, ...] = ("*",),
+        first: bool = False,
+    ) -> User:
+        """Create a user. Raises Malformed (user_name, tenant_name, password_weak), Conflict (name taken).
+
+        first: only while there is no administrator.
+        """
+        name = check_name(name)
+        if not is_tenant(tenant):
+            raise Malformed("tenant_name")
+        self._passwords.check_choice(password)
+        hashed = await self._passwords.hash(password)
+        if first:
+            # The claim makes two simultaneous first users one.
+            if self.exists_admin():
+                raise Conflict("an administrator exists")
+            expires_us = self._clock.now_us() + 60 * SECOND_US
+            self._names.put(NODE, "#first", b"{}", expires_us=expires_us, if_version=0)
+        user = User(tenant, self._ids.new("u"), name, roles, scopes)
+        self._names.put(NODE, name, _index(user), if_version=0)
+        self._save(user, hashed)
+        self._record("identity.user.created", {"tenant": tenant, "sub": user.subject, "roles": list(roles)})
+        return user
+
+    def create_linked(self, *, tenant: str, roles: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> User:
+        """Create a user without a password, for somebody who signs in elsewhere (`people.links`).
+
+        The name is made from the random subject: it can neither be chosen nor meet an existing one.
+        Raises Malformed("tenant_name").
+        """
+        if not is_tenant(tenant):
+            raise Malformed("tenant_name")
+        subject = self._ids.new("u")
+        user = User(tenant, subject, f"linked-{subject.removeprefix('u_').lower()}", roles, scopes)
+        self._names.put(NODE, user.name, _index(user), if_version=0)
+        self._save(user, "")
+        self._record("identity.user.created", {"tenant": tenant, "sub": user.subject, "roles": list(roles)})
+        return user
+
+    def exists_admin(self) -> bool:
+        """Return whether anybody can administer this installation; a user of the demonstration cannot."""
+        return any(records.decode(entry.value).get("admin") is True for entry in self._names.scan(NODE))
+
+    def get(self, tenant: str, subject: str, *, lapsed: bool = False) -> User | None:
+        """Return an enabled user by subject. lapsed: also one whose provider's word no longer holds."""
+        found = self._load(tenant, subject)
+        if found is None or found[0].disabled:
+            return None
+        until_s = found[0].vouched_until_s
+        holds = not until_s or self._clock.now_us() < until_s * SECOND_US
+        return found[0] if holds or lapsed else None
+
+    def exists(self, tenant: str, subject: str) -> bool:
+        """Return whether there is such an account, disabled or not."""
+        return self._users.get(tenant, subject) is not None
+
+    async def verify(self, name: str, password: str) -> User | None:
+        """Return the user whose password this is; an unknown name costs the same time."""
+        found = self._find(name)
+        ok = await self._passwords.verify(password, found[1] if found and not found[0].disabled else "")
+        return found[0] if ok and found else None
+
+    async def set_password(self, tenant: str, subject: str, password: str) -> None:
+        """Change the password; everything the user had given ends (AS-12)."""
+        self._passwords.check_choice(password)
+        hashed = await self._passwords.hash(password)
+        # Read after the hash, which takes its time: an account that was disabled meanwhile stays so.
+        found = self._load(tenant, subject)
+        if found is None:
+            raise Malformed("user_unknown")
+        self._save(replace(found[0], vouched_until_s=0), hashed)  # nobody else's word is needed now
+        self._end(tenant, subject, "password_changed")
+
+    def update(
+        self,
+        tenant: str,
+        subject: str,
+        *,
+        roles: tuple[str, ...],
+        scopes: tuple[str, ...],
+        disabled: bool = False,
+    ) -> User:
+        """Change what a user may do; everything the user had given ends, so that it counts at once."""
+        found = self._load(tenant, subject)
+        if found is None:
+            raise Malformed("user_unknown")
+        user = replace(found[0], roles=roles, scopes=scopes, disabled=disabled)
+        self._save(user, found[1])
+        self._names.put(NODE, user.name, _index(user))
+        self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
+        return user
+
+    def vouch(
+        self,
+        tenant: str,
+        subject: str,
+        *,
+        label: str,
+        until_s: int = 0,
+        roles: tuple[str, ...] | None = None,
+        scopes: tuple[str, ...] | None = None,
+    ) -> User:
+        """Note what a provider that a person signed in at said: how to call them, until when that holds, their rights.
+
+        until_s: Unix seconds, 0 for ever; somebody with a password of their own here needs no provider's word
+        and never lapses. roles, scopes: None leaves them. What is taken away ends everything the user had
+        given; what is only added ends nothing. One write, which a change by somebody else meanwhile (an
+        account being disabled) defeats. Raises Malformed("user_unknown"): gone or disabled; Conflict.
+        """
+        entry = self._users.get(tenant, subject)
+        if entry is None:
+            raise Malformed("user_unknown")
+        value = records.decode(entry.value)
+        old, hashed = _user(tenant, subject, value), records.text(value, "hash")
+        if old.disabled:
+            raise Malformed("user_unknown")
+        user = replace(
+            old,
+            roles=old.roles if roles is None else roles,
+            scopes=old.scopes if scopes is None else scopes,
+            label=label[:LABEL_CHARS],
+            vouched_until_s=0 if hashed else until_s,
+        )
+        if user != old:
+            self._save(user, hashed, if_version=entry.version)
+        if (user.roles, user.scopes) != (old.roles, old.scopes):
+            self._names.put(NODE, user.name, _index(user))
+            if set(old.roles) <= set(user.roles) and set(old.scopes) <= set(user.scopes):
+                self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": "user_widened"})
+            else:
+                self._end(tenant, subject, "user_changed")
+        return user
+
+    def end(self, tenant: str, subject: str, *, reason: str) -> None:
+        """End everything a person has given and every session, and leave the account as it is (Shared Signals)."""
+        self._end(tenant, subject, reason)
+
+    def list(self, tenant: str) -> list[User]:
+        """Return the users of a tenant."""
+        return [_user(tenant, entry.key, records.decode(entry.value)) for entry in self._users.scan(tenant)]
+
+    def _find(self, name: str) -> tuple[User, str] | None:
+        try:
+            entry = self._names.get(NODE, check_name(name))
+        except Malformed:
+            return None
+        if entry is None:
+            return None
+        index = records.decode(entry.value)
+        return self._load(records.text(index, "tenant"), records.text(index, "sub"))
+
+    def _load(self, tenant: str, subject: str) -> tuple[User, str] | None:
+        entry = self._users.get(tenant, subject)
+        if entry is None:
+            return None
+        value = records.decode(entry.value)
+        return _user(tenant, subject, value), records.text(value, "hash")
+
+    def _save(self, user: User, hashed: str, *, if_version: int | None = None) -> None:
+        value: JSONObject = {
+            "name": user.name,
+            "roles": list(user.roles),
+            "scopes": list(user.scopes),
+            "disabled": user.disabled,
+            "label": user.label,
+            "vouched_until_s": user.vouched_until_s,
+            "hash": hashed,
+            "changed_s": self._clock.now_us() // SECOND_US,
+        }
+        self._users.put(user.tenant, user.subject, records.encode(value), if_version=if_version)
+
+    def _end(self, tenant: str, subject: str, reason: str) -> None:
+        self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": reason})
+        for call in self._ended:
+            call(tenant, subject, reason)
+
+
+def check_name(name: str) -> str:
+    """Return the stored spelling of a user name: lower case; raises Malformed("user_name")."""
+    name = name.strip().lower()
+    if not 0 < len(name) <= NAME_CHARS or not NAME_SET.issuperset(name):
+        raise Malformed("user_name", fix="use letters, digits and . _ - + @, at most 64")
+    return name
+
+
+def _index(user: User) -> bytes:
+    admin = ADMIN_ROLE in user.roles and not user.disabled
+    return records.encode({"tenant": user.tenant, "sub": user.subject, "admin": admin})
+
+
+def _user(tenant: str, subject: str, value: JSONObject) -> User:
+    return User(
+        tenant=tenant,
+        subject=subject,
+        name=records.text(value, "name"),
+        roles=records.texts(value, "roles"),
+        scopes=records.texts(value, "scopes"),
+        disabled=value.get("disabled") is True,
+        label=records.text(value, "label"),
+        vouched_until_s=records.number(value, "vouched_until_s"),
+    )

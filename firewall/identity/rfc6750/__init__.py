@@ -1,0 +1,1 @@
+"""RFC 6750: bearer tokens at a resource."""

@@ -1,0 +1,1 @@
+"""RFC 7523 (and rfc7523bis): JWT client assertions."""

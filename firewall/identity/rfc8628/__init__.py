@@ -1,0 +1,1 @@
+"""The device grant, for programs without a browser (RFC 8628)."""

@@ -1,0 +1,1 @@
+"""RFC 9126: pushed authorization requests."""

@@ -1,0 +1,1 @@
+"""Rich authorization requests, of the one type ``mcp_tool`` (RFC 9396)."""

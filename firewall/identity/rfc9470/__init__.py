@@ -1,0 +1,1 @@
+"""Step-up: asking for a stronger or fresher sign-in (RFC 9470)."""

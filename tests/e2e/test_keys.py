@@ -1,0 +1,80 @@
+"""Rotation of the signing key on a node of four workers: every worker follows, and what was signed before still counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from firewall.wire import jwt
+from tests.e2e.conftest import bartizan
+from tests.e2e.test_token_workers import CONNECTIONS, Client
+from tests.support.composed import Started, settings, started
+from tests.support.world import tool, world
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+async def published(wall: Started) -> list[list[str]]:
+    """Ask for the key set on many connections at once, so that every worker answers."""
+
+    apart = httpx2.Limits(max_keepalive_connections=0)
+    async with httpx2.AsyncClient(timeout=20, limits=apart) as http:
+        url = f"{wall.url}/.well-known/jwks.json"
+        answers = await asyncio.gather(*(http.get(url) for _ in range(CONNECTIONS)))
+    sets = [answer.json()["keys"] for answer in answers]
+    assert not any("d" in key for keys in sets for key in keys)
+    return [[key["kid"] for key in keys] for keys in sets]
+
+
+async def command(wall: Started, *arguments: str) -> Any:
+    done = await asyncio.to_thread(bartizan, wall, "keys", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+async def all_follow(wall: Started, kid: str) -> float:
+    """Return how long it took until every worker signed with a key, in seconds."""
+    began = time.monotonic()
+    while {kids[0] for kids in await published(wall)} != {kid}:
+        assert time.monotonic() - began < 10
+        await asyncio.sleep(0.05)
+    return time.monotonic() - began
+
+
+async def test_op_04_every_worker_follows_a_rotation_and_what_was_signed_before_still_counts(tmp_path: Path) -> None:
+    async with world() as upstreams:
+        demo = {"url": upstreams.add_mcp("demo", tools=[tool("note", "mark")]), "network": "loopback"}
+        config = settings(tmp_path / "state", workers=4, mcp={"demo": {**demo, "tools": {"note": "read"}}})
+        with started(config, tmp_path) as wall:
+            before, after = Client(wall), Client(wall)
+            await before.sign_in()
+            (kids,) = {tuple(kids) for kids in await published(wall)}
+            assert len(kids) == 2
+            assert jwt.parse_compact(before.token.encode()).kid == kids[0]
+            assert set(await before.many()) == {200}
+
+            made = await command(wall, "rotate")
+            assert made["kid"] == kids[1]
+            # Each worker looks four times a second; the rest is this busy machine's.
+            assert await all_follow(wall, kids[1]) < 5
+            await after.sign_in()
+            assert jwt.parse_compact(after.token.encode()).kid == kids[1]
+            assert set(await before.many()) == {200}
+            assert set(await after.many()) == {200}
+            states = (await command(wall, "list"))["keys"]
+            assert [key["state"] for key in states] == ["current", "next", "retired"]
+
+            # A directory that leaked: every token ends, in every worker's cache too.
+            made = await command(wall, "rotate", "--compromised")
+            assert made["kid"] not in (*kids, states[1]["kid"])
+            assert await all_follow(wall, made["kid"]) < 5
+            assert set(await before.many()) == {401}
+            assert set(await after.many()) == {401}
+            await after.sign_in()
+            assert set(await after.many()) == {200}

@@ -1,0 +1,542 @@
+"""The pages of the front door in headless Chromium: what a browser really does with them.
+
+A real listener with TLS and the edge in front, a client's callback on loopback; nothing is intercepted.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.hotp import HOTP
+
+pytest.importorskip("selenium", reason="not installed: requirements/install.sh conformance")
+
+from selenium.common.exceptions import NoSuchElementException, NoSuchFrameException, StaleElementReferenceException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.front_door.accessible import PROBLEMS, XSS
+from tests.front_door.pages_house import TV, House, chromium
+from tests.support.door import CIMD_URL, PASSWORD, VERIFIER
+
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(120)]
+
+ALLOW = "button[value=approve].guarded"
+DENY = "button[value=deny]"
+
+
+class Person:
+    """Somebody in front of the browser, with an account of their own for each test."""
+
+    def __init__(self, home: House, chrome: WebDriver, name: str) -> None:
+        self.home = home
+        self.chrome = chrome
+        self.name = name
+        self.user = home.run(home.door.user(name))
+        chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        home.client.queries.clear()
+
+    def find(self, css: str) -> WebElement:
+        """Return the first element; the page may be one that is only just coming."""
+        wait(lambda: self.has(css), css)
+        return self.chrome.find_element(By.CSS_SELECTOR, css)
+
+    def text(self, css: str) -> str:
+        """Return an element's text, of whichever page is there when it is read."""
+        kept: list[str] = []
+        wait(lambda: kept.append(self.find(css).text) is None, f"the text of {css}")
+        return kept[-1]
+
+    def has(self, css: str) -> bool:
+        return bool(self.chrome.find_elements(By.CSS_SELECTOR, css))
+
+    def sign_in(self, *, password: str = PASSWORD) -> None:
+        self.find("#username").send_keys(self.name)
+        self.find("#password").send_keys(password)
+        self.find("#password").submit()
+
+    def ask(self, client_id: str = CIMD_URL, **changes: str) -> None:
+        """Open a client's request and sign in where that is asked."""
+        self.chrome.get(self.home.authorize(client_id, **changes))
+        if self.has("#username"):
+            self.sign_in()
+
+    def script(self, text: str, *args: Any) -> Any:
+        return self.chrome.execute_script(text, *args)
+
+    def allow(self) -> None:
+        wait(lambda: self.find(ALLOW).is_enabled(), "Allow becomes usable")
+        self.find(ALLOW).click()
+
+    def answer(self) -> dict[str, str]:
+        wait(lambda: bool(self.home.client.queries), "the client is answered")
+        return self.home.client.queries[-1]
+
+    def token(self) -> dict[str, Any]:
+        form = {
+            "grant_type": "authorization_code",
+            "code": self.answer()["code"],
+            "redirect_uri": self.home.client.url,
+            "client_id": CIMD_URL,
+            "code_verifier": VERIFIER,
+        }
+        with httpx2.Client(verify=False) as http:
+            reply: dict[str, Any] = http.post(f"{self.home.url}/token", data=form).json()
+        return reply
+
+
+def wait(true: Callable[[], bool], what: str, *, within_s: float = 8.0) -> None:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        with contextlib.suppress(NoSuchElementException, StaleElementReferenceException):
+            if true():
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"not within {within_s} s: {what}")
+
+
+@pytest.fixture
+def ada(home: House, chrome: WebDriver) -> Person:
+    return Person(home, chrome, f"ada{time.monotonic_ns()}")
+
+
+# -- the way through ------------------------------------------------------------------------------------------
+
+
+def test_a_person_signs_in_allows_and_the_program_is_answered(ada: Person) -> None:
+    ada.ask()
+    text = ada.text("main")
+    for shown in ("app.example", "Example Agent", ada.name, "127.0.0.1", "Read from “time”", "any program"):
+        assert shown in text
+    ada.allow()
+    assert ada.answer() == {"code": ada.answer()["code"], "state": "xyz", "iss": ada.home.url}
+    # The redirect that follows the form leads to another origin: `form-action` would have stopped it here.
+    wait(lambda: ada.chrome.title == "back", "the browser is at the program's page")
+    token = ada.token()
+    assert token["scope"] == "time:read time:write"
+
+
+def test_a_person_denies_and_the_program_is_told(ada: Person) -> None:
+    ada.ask()
+    ada.find(DENY).click()
+    assert ada.answer() == {"error": "access_denied", "state": "xyz", "iss": ada.home.url}
+
+
+def test_ui_09_a_person_unticks_a_permission_and_the_token_lacks_it(ada: Person) -> None:
+    ada.ask()
+    ada.find("input[value='time:write']").click()
+    ada.allow()
+    assert ada.token()["scope"] == "time:read"
+
+
+def test_ui_09_a_connection_is_listed_and_ended(ada: Person) -> None:
+    ada.ask()
+    ada.allow()
+    token = ada.token()["access_token"]
+    time_here = f"{ada.home.url}/mcp/time"
+    assert ada.home.door.verified(token, time_here).subject == ada.user.subject
+    ada.chrome.get(f"{ada.home.url}/account/grants")
+    assert "app.example" in ada.text("main") or "Example Agent" in ada.text("main")
+    ada.find("button[aria-label^='End the connection']").click()
+    wait(lambda: "No program is connected" in ada.text("main"), "the connection is gone")
+    with pytest.raises(Exception, match="token_invalid"):
+        ada.home.door.verified(token, time_here)
+    assert not ada.has("button[aria-label^='Forget']")
+
+
+def test_a_wrong_password_is_said_in_a_summary_that_leads_to_the_field(ada: Person) -> None:
+    ada.chrome.get(ada.home.authorize(CIMD_URL))
+    ada.sign_in(password="not the password")
+    assert ada.chrome.title.startswith("Error: ")
+    assert ada.find("[role=alert]").is_displayed()
+    ada.find("[role=alert] a").click()
+    assert ada.script("return document.activeElement.id") == "username"
+    assert ada.script(PROBLEMS) == []
+    ada.sign_in()
+    assert ada.has(ALLOW)
+
+
+# -- scripts, frames, cookies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", range(len(XSS)))
+def test_ui_04_no_name_of_a_client_becomes_more_than_text(ada: Person, at: int) -> None:
+    ada.ask(f"https://app.example/x{at}.json")
+    assert ada.script("return window.pwned") is None
+    assert "app.example" in ada.text("h1")
+    assert not ada.has("main img, main iframe, main style, main svg, main base, main script")
+    assert ada.script("return document.scripts.length") == 1
+    assert ada.script("return document.forms.length") == 1
+    assert len(ada.text("h1 + p")) < 100
+    assert "\u202e" not in ada.chrome.page_source
+    assert ada.script("return getComputedStyle(document.querySelector('main')).display") == "block"
+
+
+def test_ui_04_a_look_alike_is_marked(ada: Person) -> None:
+    ada.ask(f"https://app.example/x{len(XSS) - 1}.json")
+    assert "mixes alphabets" in ada.text("main")
+
+
+INJECT = """
+const done = [];
+addEventListener("securitypolicyviolation", (event) => done.push(event.effectiveDirective));
+try { const s = document.createElement("script"); s.textContent = "window.pwned = 1"; document.body.append(s); }
+catch (error) { done.push(error.name); }
+try { document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.pwned = 2'>"); }
+catch (error) { done.push(error.name); }
+// Later: what the driver itself evaluates is exempt from the policy while it runs.
+setTimeout(() => { try { window.eval("window.pwned = 3"); } catch (error) { done.push(error.name); } }, 20);
+return new Promise((ready) => setTimeout(() => ready([window.pwned === undefined, done]), 150));
+"""
+
+
+@pytest.mark.parametrize("page", ["login", "consent", "other"])
+def test_ui_05_the_policy_stops_inline_script_and_eval(ada: Person, page: str) -> None:
+    """The same injection works on a page without the policy: it is the policy that stops it."""
+    if page == "other":
+        ada.chrome.get(ada.home.client.page("/plain", "<!doctype html><title>plain</title><body></body>"))
+    else:
+        ada.chrome.get(ada.home.authorize(CIMD_URL))
+        if page == "consent":
+            ada.sign_in()
+            assert ada.has(ALLOW)
+    untouched, said = ada.script(INJECT)
+    assert untouched is (page != "other")
+    if page != "other":
+        assert said
+    assert (page == "other") is (said == [])
+
+
+def test_ui_05_a_page_cannot_be_framed(ada: Person) -> None:
+    ada.ask()
+    inside = ada.chrome.current_url
+    mine = ada.home.client.page("/mine", "<!doctype html><title>mine</title><p id=own>mine</p>")
+    for framed, wanted in ((inside, False), (f"{ada.home.url}/account/grants", False), (mine, True)):
+        outer = ada.home.client.page("/outer", f"<!doctype html><title>outer</title><iframe src='{framed}'></iframe>")
+        ada.chrome.get(outer)
+        ada.chrome.switch_to.frame(0)
+        try:
+            seen = bool(ada.chrome.find_elements(By.CSS_SELECTOR, "form, #own"))
+        except (NoSuchElementException, NoSuchFrameException):
+            seen = False
+        finally:
+            ada.chrome.switch_to.default_content()
+        assert seen is wanted, framed
+
+
+def test_as_16_cookies_are_for_this_host_for_tls_and_for_no_script(ada: Person) -> None:
+    ada.ask()
+    cookies = ada.chrome.get_cookies()
+    assert {cookie["name"][:14] for cookie in cookies} == {"__Host-bz_sess", "__Host-bz_txn_"}
+    for cookie in cookies:
+        assert cookie["secure"]
+        assert cookie["httpOnly"]
+        assert cookie["sameSite"] == "Lax"
+        assert cookie["path"] == "/"
+        assert cookie["domain"] == "localhost"
+    assert ada.script("return document.cookie") == ""
+
+
+def test_as_13_another_origin_reads_nothing_of_the_pages(ada: Person) -> None:
+    ada.ask()
+    ada.chrome.get(ada.home.client.page("/reader", "<!doctype html><title>reader</title>"))
+    reading = """
+    const tried = await Promise.allSettled(arguments[0].map((url) => fetch(url, {credentials: "include"})));
+    return tried.map((one) => one.status);
+    """
+    pages = [f"{ada.home.url}/account/grants", ada.home.authorize(CIMD_URL)]
+    assert ada.script(reading, pages) == ["rejected", "rejected"]
+    open_ones = [f"{ada.home.url}/.well-known/jwks.json"]
+    assert ada.script(reading.replace(', {credentials: "include"}', ""), open_ones) == ["fulfilled"]
+
+
+# -- deciding on purpose ---------------------------------------------------------------------------------------------
+
+
+def test_ui_08_deny_has_the_focus_and_allow_sleeps_for_a_second(ada: Person) -> None:
+    ada.ask()
+    began = time.monotonic()
+    assert ada.script("return document.activeElement.value") == "deny"
+    assert not ada.find(ALLOW).is_enabled()
+    ada.script("document.querySelector(arguments[0]).click()", ALLOW)  # as a click that was meant for something else
+    wait(lambda: ada.find(ALLOW).is_enabled(), "Allow becomes usable")
+    assert time.monotonic() - began > 0.7  # what passed before the first look is not counted
+    shown_ms = ada.script(
+        "return performance.now() - performance.timing.responseStart + performance.timing.navigationStart"
+    )
+    assert shown_ms > 1000
+    assert ada.has(ALLOW)
+    assert ada.home.client.queries == []
+
+
+def test_ui_08_allow_sleeps_again_when_the_page_gets_the_focus_back(ada: Person) -> None:
+    ada.ask()
+    wait(lambda: ada.find(ALLOW).is_enabled(), "Allow becomes usable")
+    here = ada.chrome.current_window_handle
+    ada.chrome.switch_to.new_window("tab")
+    ada.chrome.get(ada.home.client.url)
+    ada.chrome.close()
+    ada.chrome.switch_to.window(here)
+    ada.script(
+        """
+        window.seen = [];
+        const button = document.querySelector(arguments[0]);
+        dispatchEvent(new Event("blur")); seen.push(button.disabled);
+        dispatchEvent(new Event("focus")); seen.push(button.disabled); const since = performance.now();
+        new MutationObserver(() => seen.push(performance.now() - since)).observe(button, {attributes: true});
+        """,
+        ALLOW,
+    )
+    wait(lambda: ada.find(ALLOW).is_enabled(), "Allow becomes usable again")
+    gone, back, after_ms = ada.script("return window.seen")
+    assert (gone, back) == (True, True)
+    assert after_ms >= 990
+
+
+@pytest.mark.parametrize("control", ["on", "off"])
+def test_ui_08_a_second_click_of_a_double_click_decides_nothing(
+    ada: Person, control: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of the attacker's opens ours under the pointer between the two clicks."""
+    if control == "off":
+        hasty = b"document.querySelectorAll('button.guarded').forEach((button) => { button.disabled = false; });"
+        monkeypatch.setattr(ada.home.door.identity.pages, "consent_script", hasty)
+    ada.ask()
+    place = ada.script(
+        "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.x, r.y]", ALLOW
+    )
+    consent = ada.chrome.current_url
+    lure = f"<!doctype html><title>lure</title><body onclick=\"location.href='{consent}'\"></body>"
+    ada.chrome.get(ada.home.client.page("/lure", lure.replace("<body", "<body style='height:100vh;margin:0'")))
+    action = ActionChains(ada.chrome, duration=10).move_by_offset(int(place[0]) + 8, int(place[1]) + 8)
+    action.click().pause(0.4).click().pause(0.1).click().perform()
+    ActionChains(ada.chrome, duration=10).move_by_offset(-int(place[0]) - 8, -int(place[1]) - 8).perform()
+    wait(lambda: ada.has(ALLOW) or bool(ada.home.client.queries), "the page or the answer")
+    assert ("code" in ada.answer()) if control == "off" else (ada.home.client.queries == [])
+
+
+def test_ui_08_without_scripts_a_box_must_be_ticked_first(ada: Person) -> None:
+    ada.ask()
+    consent = ada.chrome.current_url
+    ada.chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        ada.chrome.get(consent)
+        plain = "button[value=approve].arm"
+        assert not ada.find(ALLOW).is_displayed()
+        wait(lambda: ada.find(plain).is_displayed(), "the plain Allow appears")
+        ada.find(plain).click()
+        time.sleep(0.1)
+        assert ada.home.client.queries == []
+        ada.find("input[name=sure]").click()
+        ada.find(plain).click()
+        assert "code" in ada.answer()
+        ada.ask(scope="time:write", resource=f"{ada.home.url}/mcp/time", prompt="consent")
+        ada.find(DENY).click()
+        wait(lambda: len(ada.home.client.queries) == 2, "denying needs no box")
+        assert ada.answer()["error"] == "access_denied"
+    finally:
+        ada.chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+# -- reloading, going back, other browsers -----------------------------------------------------------------------------
+
+
+def test_ui_06_reloading_prefetching_and_going_back_keep_the_page_working(ada: Person) -> None:
+    ada.ask()
+    consent = ada.chrome.current_url
+    ada.chrome.refresh()
+    ada.chrome.get(consent)  # as a prefetch or a second tab would
+    here = ada.chrome.current_window_handle
+    ada.chrome.switch_to.new_window("tab")
+    ada.chrome.get(consent)
+    assert ada.has(ALLOW)
+    ada.chrome.close()
+    ada.chrome.switch_to.window(here)
+    ada.chrome.get(f"{ada.home.url}/account/grants")
+    ada.chrome.back()
+    ada.allow()
+    assert "code" in ada.answer()
+    # Once decided it is over: nothing that is still open can decide again.
+    ada.chrome.get(consent)
+    assert "has ended" in ada.text("main")
+
+
+def test_as_15_another_browser_cannot_finish_what_this_one_began(ada: Person, tmp_path: Any) -> None:
+    ada.ask()
+    consent = ada.chrome.current_url
+    with chromium(tmp_path / "other") as chrome:
+        eve = Person.__new__(Person)
+        eve.home, eve.chrome, eve.name = ada.home, chrome, ada.name
+        chrome.get(f"{ada.home.url}/account/grants")
+        eve.sign_in()
+        chrome.get(consent)
+        assert "started in another browser" in eve.text("main")
+        assert not eve.has(ALLOW)
+    ada.allow()
+    assert "code" in ada.answer()
+
+
+@pytest.mark.parametrize("way", ["typed", "link"])
+def test_ui_02_a_remembered_consent_is_shown_when_another_site_asks(ada: Person, way: str) -> None:
+    ada.ask()
+    ada.allow()
+    ada.answer()
+    ada.home.client.queries.clear()
+    asked = ada.home.authorize(CIMD_URL)
+    if way == "typed":
+        ada.chrome.get(asked)
+        assert "code" in ada.answer()
+        return
+    link = f"<!doctype html><title>link</title><a href='{asked.replace('&', '&amp;')}'>go</a>"
+    ada.chrome.get(ada.home.client.page("/link", link))
+    ada.find("a").click()
+    wait(lambda: ada.has(ALLOW), "the page is shown")
+    assert ada.home.client.queries == []
+
+
+def test_ui_06_a_form_of_another_site_decides_nothing(ada: Person) -> None:
+    ada.ask()
+    fields = {
+        e.get_attribute("name"): e.get_attribute("value") for e in ada.chrome.find_elements(By.CSS_SELECTOR, "input")
+    }
+    inputs = "".join(f"<input name='{name}' value='{value}'>" for name, value in fields.items())
+    forged = f"<form method=post action='{ada.home.url}/consent'>{inputs}<input name=decision value=approve></form>"
+    ada.chrome.get(ada.home.client.page("/forged", f"<!doctype html><title>forged</title>{forged}"))
+    ada.script("document.forms[0].submit()")
+    wait(lambda: ada.chrome.current_url.startswith(ada.home.url), "the form was sent")
+    time.sleep(0.1)
+    assert ada.home.client.queries == []
+
+
+# -- keyboards and readers -----------------------------------------------------------------------------------------------
+
+
+def test_the_whole_way_goes_by_keyboard_alone(ada: Person) -> None:
+    ada.chrome.get(ada.home.authorize(CIMD_URL))
+    keys = ActionChains(ada.chrome, duration=10)
+    keys.send_keys(ada.name, Keys.TAB, PASSWORD, Keys.ENTER).perform()
+    wait(lambda: ada.has(ALLOW) and ada.find(ALLOW).is_enabled(), "Allow becomes usable")
+    where = "const e = document.activeElement; return e.value || e.name"
+    assert ada.script(where) == "deny"
+    back = ActionChains(ada.chrome, duration=10).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT)
+    back.perform()
+    assert ada.script(where) == "time:write"
+    ActionChains(ada.chrome, duration=10).send_keys(Keys.SPACE).perform()
+    seen = []
+    for _ in range(2):
+        ActionChains(ada.chrome, duration=10).send_keys(Keys.TAB).perform()
+        seen.append(ada.script(where))
+    assert seen == ["deny", "approve"]
+    outline = ada.script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    ActionChains(ada.chrome, duration=10).send_keys(Keys.ENTER).perform()
+    assert ada.token()["scope"] == "time:read"
+
+
+def test_ui_08_an_enter_that_was_meant_for_something_else_denies(ada: Person) -> None:
+    ada.ask()
+    ActionChains(ada.chrome, duration=10).send_keys(Keys.ENTER).perform()
+    assert ada.answer()["error"] == "access_denied"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_labelled_ordered_and_readable(ada: Person, scheme: str) -> None:
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    ada.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    detail = {"type": "mcp_tool", "locations": [f"{ada.home.url}/mcp/time"], "actions": ["call"], "tools": ["now"]}
+    try:
+        ada.chrome.get(ada.home.authorize(CIMD_URL))
+        problems = {"login": ada.script(PROBLEMS)}
+        ada.sign_in(password="wrong")
+        problems["login, wrong"] = ada.script(PROBLEMS)
+        ada.ask(authorization_details=json.dumps([detail]))
+        wait(lambda: ada.find(ALLOW).is_enabled(), "Allow becomes usable")
+        problems["consent"] = ada.script(PROBLEMS)
+        ada.allow()
+        ada.token()
+        for name, path in (
+            ("grants", "/account/grants"),
+            ("second factor", "/account/security"),
+            ("device", "/device"),
+            ("message", "/consent?txn=nothing"),
+        ):
+            ada.chrome.get(f"{ada.home.url}{path}")
+            problems[name] = ada.script(PROBLEMS)
+        ada.find("main")
+    finally:
+        ada.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert {name: found for name, found in problems.items() if found} == {}
+
+
+def test_pages_fit_a_narrow_window_at_twice_the_size_of_letters(ada: Person) -> None:
+    size = {"width": 320, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    ada.ask()
+    ada.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        ada.script("document.documentElement.style.fontSize = '200%'")
+        wide = ada.script("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    finally:
+        ada.chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide[0] <= wide[1]
+
+
+# -- devices and second factors --------------------------------------------------------------------------------------------
+
+
+def test_a_person_connects_a_device_by_typing_what_it_shows(ada: Person) -> None:
+    with httpx2.Client(base_url=ada.home.url, verify=False) as http:
+        asked = http.post(
+            "/device_authorization", data={"client_id": TV.client_id, "resource": f"{ada.home.url}/mcp/time"}
+        ).json()
+        ada.chrome.get(f"{asked['verification_uri']}?user_code={asked['user_code']}")
+        ada.sign_in()
+        ada.chrome.get(f"{asked['verification_uri']}?user_code={asked['user_code']}")
+        field = ada.find("#user_code")
+        assert field.get_attribute("value") == ""
+        field.send_keys("BCDF-GHJK", Keys.ENTER)
+        assert "is not known" in ada.text("[role=alert]")
+        ada.find("#user_code").send_keys(asked["user_code"].lower(), Keys.ENTER)
+        assert asked["user_code"] in ada.text("main")
+        assert "device" in ada.text("h1")
+        wait(lambda: ada.find(ALLOW).is_enabled(), "Allow becomes usable")
+        assert ada.script(PROBLEMS) == []
+        ada.find(ALLOW).click()
+        wait(lambda: "Connected" in ada.chrome.title, "the device is connected")
+        form = {"grant_type": TV.grant_types[0], "device_code": asked["device_code"], "client_id": TV.client_id}
+        assert http.post("/token", data=form).json()["scope"] == "time:read"
+
+
+def test_a_person_adds_a_second_factor_and_is_asked_for_it(ada: Person) -> None:
+    clock = ada.home.door.clock
+
+    def code(secret: bytes) -> str:
+        return HOTP(secret, 6, SHA1()).generate(clock.now_us() // 1_000_000 // 30).decode()
+
+    ada.chrome.get(f"{ada.home.url}/account/security")
+    ada.sign_in()
+    secret = base64.b32decode(ada.text("code.code").replace(" ", ""))
+    ada.find("#code").send_keys(code(secret), Keys.ENTER)
+    wait(lambda: "confirms your sign-ins" in ada.text("main"), "the factor is there")
+    clock.advance(30)
+    ada.chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    ada.ask(acr_values="mfa")
+    assert ada.script("return document.activeElement.id") == "code"
+    ada.find("#code").send_keys("000000", Keys.ENTER)
+    wait(lambda: ada.has("[role=alert]"), "the error is said")
+    assert ada.script(PROBLEMS) == []
+    ada.find("#code").send_keys(code(secret), Keys.ENTER)
+    wait(lambda: ada.has(ALLOW), "the consent page")
+    ada.allow()
+    token = ada.token()["access_token"]
+    assert ada.home.door.verified(token, f"{ada.home.url}/mcp/time").acr == "mfa"
