@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -52,12 +51,12 @@ def connect(chrome: WebDriver, link: str, ours: str, theirs: str) -> list[str]:
     chrome.get(link)
     sign_in(chrome, "ada")
     heading(chrome, "Connect your account at")
-    began = time.monotonic()
-    assert not chrome.find_element(By.CSS_SELECTOR, GO).is_enabled()  # a click meant for something else decides nothing
+    # A click meant for something else decides nothing; on a busy machine the guard's second may be over by now.
+    early, armed = chrome.execute_script(f"return [performance.now() < 900, !document.querySelector('{GO}').disabled]")
+    assert not (early and armed)
     assert chrome.switch_to.active_element.get_attribute("value") == "deny"
     wrong = list(chrome.execute_script(PROBLEMS))
     press(chrome, GO)
-    assert time.monotonic() - began >= 0.9
     WebDriverWait(chrome, WAIT_S).until(lambda c: c.current_url.startswith(theirs))
     sign_in(chrome, "ada-there")
     press(chrome, GO)
