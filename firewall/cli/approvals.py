@@ -83,9 +83,9 @@ def _decide(given: argparse.Namespace, verb: str) -> int:
             note(line)
     if not given.user:
         raise Usage("person", "who decides?", fix="--user NAME, a person with the role approver")
-    if not given.yes and not given.password_stdin:
-        if not sys.stdin.isatty():
-            raise Usage("person", "nobody is here to ask", fix="--password-stdin, and --yes when you have looked")
+    if not given.yes:
+        if given.password_stdin or not sys.stdin.isatty():
+            raise Usage("person", "nobody is here to ask", fix="add --yes when you have looked at what it shows")
         note(f"Type yes to {verb}:")
         if sys.stdin.readline().strip() != "yes":
             return 1

@@ -39,7 +39,7 @@ def status(node: Node) -> str:
 
 
 def decide(node: Node, *words: str, user: str = "grace", password: str = PASSWORD) -> tuple[int, str, str]:
-    return node.run(*words, "--user", user, "--password-stdin", stdin=password + "\n")
+    return node.run(*words, "--user", user, "--password-stdin", "--yes", stdin=password + "\n")
 
 
 def test_what_needs_two_is_parked_and_done_by_a_second_persons_word(four: Node) -> None:
@@ -53,6 +53,10 @@ def test_what_needs_two_is_parked_and_done_by_a_second_persons_word(four: Node) 
     assert code == 0
     for shown in (DIGEST, row["digest"], "uid:", "pins.approve"):
         assert shown in out
+    code, _, err = four.run("approve", row["id"], "--user", "grace", "--password-stdin", stdin=PASSWORD + "\n")
+    assert code != 0
+    assert "--yes" in err  # a script says that it has looked; a password alone agrees to nothing
+    assert status(four) == "new"
     code, out, err = decide(four, "approve", row["id"])
     assert (code, out) == (0, "Done.\n"), err
     assert row["digest"] in err  # what was agreed to was shown before

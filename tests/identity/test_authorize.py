@@ -226,6 +226,17 @@ async def test_ui_01_a_changed_document_or_another_destination_is_asked_about_ag
         assert "Your Bank" in page.text
 
 
+async def test_ui_09_a_connection_goes_by_who_the_client_is_and_not_by_what_it_calls_itself() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await redeem(http, (await browser.code())["code"])
+        page = await browser.get("/account/grants")
+        assert "app.example" in page.text
+        assert "Example Agent" not in page.text
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site", ""])
 async def test_ui_02_a_remembered_consent_is_shown_when_the_person_did_not_start_it(site: str) -> None:
     door = make_door()

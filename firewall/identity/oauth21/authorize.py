@@ -278,7 +278,7 @@ class Authorization:
                 tenant=user.tenant,
                 subject=user.subject,
                 client_id=client.client_id,
-                client_name=clean_name(client.name),
+                client_name=client.host or clean_name(client.name),
                 redirect_uri=asked.redirect_uri,
                 code_challenge=asked.code_challenge,
                 resource=asked.resource,

@@ -109,7 +109,7 @@ class DevicePage:
             tenant=user.tenant,
             subject=user.subject,
             client_id=client.client_id,
-            client_name=clean_name(client.name),
+            client_name=client.host or clean_name(client.name),
             redirect_uri="",
             code_challenge="",
             resource=asked.resource,
