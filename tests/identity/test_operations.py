@@ -130,7 +130,7 @@ async def test_op_06_every_issue_refresh_denial_and_revocation_is_recorded_with_
         "grant_type": "refresh_token",
     }
     assert door.named("identity.token.refused") == [
-        {"error": "invalid_scope", "code": "scope_empty", "grant_type": "client_credentials"}
+        {"error": "invalid_scope", "code": "scope_empty", "grant_type": "client_credentials", "client_id": "svc-batch"}
     ]
     revoked = door.named("identity.grant.revoked")
     assert [(facts["gid"], facts["reason"]) for facts in revoked] == [(claims["gid"], "revoked_by_client")]

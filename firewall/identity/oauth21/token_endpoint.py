@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.identity.engine import registered
 from firewall.identity.engine.parts import TokenParts, with_nonce
@@ -34,7 +35,7 @@ class TokenEndpoint:
         if not parts.throttle.allow("token", request.client_ip, per_minute=parts.per_minute):
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
-        grant_type = ""
+        grant_type = client_id = ""  # what a stranger calls itself is no fact
         try:
             form = request.form()
             oauth.refuse_repeated(form)
@@ -45,9 +46,11 @@ class TokenEndpoint:
             # Before the client: one that is told to use a nonce comes again, and an assertion serves once.
             proof = parts.proofs.thumbprint(request.headers, path=request.path) if parts.proofs else ""
             client = await parts.clients.authenticate(form, authorization, address=request.client_ip)
+            client_id = client.client_id
             reply = await self._engine().answer(request, form, client, proof)
         except OAuthError as error:
-            parts.record("identity.token.refused", {"error": error.error, "code": error.code, "grant_type": grant_type})
+            told: JSONObject = {"error": error.error, "code": error.code, "grant_type": grant_type}
+            parts.record("identity.token.refused", told | ({"client_id": client_id} if client_id else {}))
             reply = refusal(error, basic=authorization is not None)
         return with_nonce(reply, parts.proofs, request)
 
