@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 pytest.importorskip("selenium", reason="not installed: requirements/install.sh conformance")
 
@@ -102,7 +103,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             await dialler.close()
             await tasks.close()
 
-        thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+        thread = threading.Thread(target=lambda: uvloop.run(serve()), daemon=True)
         thread.start()
         try:
             yield Scene(room, url, ready.result(20), provider)
