@@ -192,7 +192,7 @@ async def test_the_account_page_ends_a_connection_and_forgets_the_consent() -> N
         browser = Browser(http)
         body = (await redeem(http, (await browser.code())["code"])).json()
         page = await browser.get("/account/grants")
-        assert "Example Agent" in page.text
+        assert "app.example" in page.text
         values = inputs_of(page.text.replace('action="/logout"', ""))
         assert (await browser.post("/account/grants", values, Origin="https://evil.example")).status_code == 403
         assert (await browser.post("/account/grants", {**values, "csrf": "x.y"})).status_code == 403

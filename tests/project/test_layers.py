@@ -1,12 +1,23 @@
 """Import-linter leaves a module that no layer names unconstrained: here every module must fall under one."""
 
+import logging
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 PACKAGES = ["firewall", "mcp_gateway", "a2a_gateway", "llm_router"]
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """Import-linter configures logging, and silences by it every logger that was there before."""
+    yield
+    for known in logging.Logger.manager.loggerDict.values():
+        if isinstance(known, logging.Logger):
+            known.disabled = False
 
 
 def contracts(root: Path) -> dict[str, dict[str, list[str]]]:
