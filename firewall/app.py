@@ -379,7 +379,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         direct=DirectGiven(front_door.issuers(config), dialler, secret_reader(os.environ)),
         used=used,
         nonce_keys=tuple(keys.secrets("dpop-nonce")),
-        upstreams=_upstreams(config, dialler, keys),
+        upstreams=_upstreams(config, dialler, keys, guard),
     )
     identity.first_contact.file = config.state / FIRST_CONTACT_FILE
     assert identity.credentials is not None
@@ -548,7 +548,7 @@ def _idps(config: Config, dialler: Dialler, keys: KeyRing) -> ProvidersGiven:
     )
 
 
-def _upstreams(config: Config, dialler: Dialler, keys: KeyRing) -> UpstreamsGiven:
+def _upstreams(config: Config, dialler: Dialler, keys: KeyRing, guard: Guard) -> UpstreamsGiven:
     """Return what the front door needs to sign in to upstreams. Raises ConfigFault."""
     key, *older = (ECKey.import_key(key) for key in keys.ec_signing_keys("client"))
     return UpstreamsGiven(
@@ -558,6 +558,7 @@ def _upstreams(config: Config, dialler: Dialler, keys: KeyRing) -> UpstreamsGive
         key,
         keys.secrets("envelope"),
         keys.secret("upstream-dpop"),
+        guard.kill_switch.stopped,
         tuple(older),
     )
 

@@ -157,8 +157,8 @@ class Pool:
             return shared
         try:
             return await self._get(slot, spec, credentials, declared)
-        except (UpstreamFault, Refused) as error:
-            if isinstance(error, UpstreamFault) and error.code not in ("malformed", "unsupported"):
+        except UpstreamFault as error:
+            if error.code not in ("malformed", "unsupported"):
                 raise
             if len(self._modern_only) >= self._bound:
                 self._modern_only.clear()

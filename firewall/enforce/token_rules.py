@@ -49,7 +49,7 @@ def beyond_details(action: Action) -> bool:
     if action.point is Point.MCP_TOOL_CALL:
         return not permit_call(principal.details, principal.audience, tool, action.arguments)
     if action.point in _TASKS:  # what became of a call: its arguments were judged when it was made
-        return resource.type == "mcp_tool" and not names_tool(principal.details, principal.audience, tool)
+        return resource.type != "mcp_tool" or not names_tool(principal.details, principal.audience, tool)
     return True
 
 

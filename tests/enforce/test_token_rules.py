@@ -178,6 +178,9 @@ async def test_tasks_are_reached_of_calls_that_are_named(point: Point) -> None:
     who = person(details=(READ,))
     assert isinstance(await judged(call(who, point=point)), Cleared)
     assert isinstance(await judged(call(who, "write_file", point=point)), Refusal)
+    unknown = call(who, point=point)
+    unknown = replace(unknown, resource=replace(unknown.resource, type="mcp_server"))
+    assert isinstance(await judged(unknown), Refusal), "a task whose tool is not known is no named call"
 
 
 async def test_at_the_aggregate_a_tool_is_named_with_its_server() -> None:

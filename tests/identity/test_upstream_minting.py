@@ -83,6 +83,22 @@ async def test_rs_16_an_exchange_presents_a_fresh_assertion_of_ours_and_never_th
         assert jwt.parse_compact(form["subject_token"].encode()).kid not in ours
 
 
+async def test_nobody_is_asked_for_a_token_in_the_name_of_a_caller_who_was_stopped():
+    async with node_of("exchange") as (node, server):
+        node.stopped.add(ADA.subject)
+        with pytest.raises(UpstreamFault) as refused:
+            await token_of(node)
+        assert refused.value.code == "credentials"
+        assert server.requests == []
+        # Twins: somebody else, and the same person once released; a kept token is not shown either.
+        assert await token_of(node, replace(ADA, subject="u_bob"))
+        node.stopped.clear()
+        assert await token_of(node)
+        node.stopped.add(ADA.subject)
+        with pytest.raises(UpstreamFault):
+            await token_of(node)
+
+
 async def test_what_was_exchanged_is_kept_per_person_program_and_strength_of_sign_in():
     async with node_of("exchange") as (node, server):
         first = await token_of(node)

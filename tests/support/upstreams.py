@@ -247,7 +247,7 @@ def _sha256(text: str) -> str:
 
 @dataclass
 class Node:
-    """Our front door with its broker. fetches: what it asked of others."""
+    """Our front door with its broker. stopped: subjects that the kill switch covers."""
 
     identity: Identity
     clock: MovedClock
@@ -256,6 +256,7 @@ class Node:
     dialler: Dialler
     origin: str
     events: list[tuple[str, JSONObject]] = field(default_factory=list)
+    stopped: set[str] = field(default_factory=set)
 
     @property
     def broker(self) -> Any:
@@ -334,6 +335,7 @@ def make_node(
             key or OUR_KEY,
             (b"m" * 32,),
             b"p" * 32,
+            lambda who, _upstream: who.subject in nodes[0].stopped,
             environment=environment if environment is not None else {"CLIENT_SECRET": SECRET},
         ),
     )

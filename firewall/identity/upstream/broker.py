@@ -13,7 +13,7 @@ what is asked of others is single-flight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -39,7 +39,11 @@ TOLD: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class BrokerParts:
-    """What the broker works with. auths: upstreams with a sign-in; the others are served by ``static`` alone."""
+    """What the broker works with. auths: upstreams with a sign-in; the others are served by ``static`` alone.
+
+    stopped: whether the kill switch covers a caller at an upstream. A link is opened before its first call is
+    decided, and nobody is asked for a credential in the name of somebody who was stopped.
+    """
 
     public_url: str
     auths: Mapping[str, UpstreamAuth]
@@ -52,6 +56,7 @@ class BrokerParts:
     signer: DPoPSigner
     clock: Clock
     record: Record
+    stopped: Callable[[Principal, str], bool]
 
 
 class UpstreamBroker:
@@ -81,6 +86,8 @@ class UpstreamBroker:
         auth = parts.auths.get(upstream)
         if auth is None:
             return await parts.static.headers_for(principal, upstream)
+        if parts.stopped(principal, upstream):
+            raise UpstreamFault("credentials", f"{upstream}: an operator has stopped this caller or server")
         way = self._way(principal, upstream)
         if way is None:
             if not parts.static.has(upstream):

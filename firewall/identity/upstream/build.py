@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -13,6 +13,7 @@ from joserfc.jwk import ECKey
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids, SharedMarks, Store
+from firewall.core.principal import Principal
 from firewall.identity.people.links import Links
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.sessions import LoginSessions
@@ -57,7 +58,7 @@ class UpstreamsGiven:
 
     auths: upstreams with a sign-in. static: what is presented to each upstream otherwise, secrets or nothing.
     fetcher: our way out. key, older_keys: of our clients, for nothing else. masters: wrap the tenants' keys.
-    proof_secret: what our DPoP keys towards upstreams are derived from.
+    proof_secret: what our DPoP keys towards upstreams are derived from. stopped: see `BrokerParts`.
     """
 
     auths: Mapping[str, UpstreamAuth]
@@ -66,6 +67,7 @@ class UpstreamsGiven:
     key: ECKey
     masters: Sequence[bytes]
     proof_secret: bytes
+    stopped: Callable[[Principal, str], bool]
     older_keys: tuple[ECKey, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
@@ -165,6 +167,7 @@ def build_upstreams(
             signer=signer,
             clock=clock,
             record=record,
+            stopped=given.stopped,
         )
     )
     parts = ConnectParts(
