@@ -310,6 +310,17 @@ async def test_a_registration_that_a_person_made_by_hand_is_never_dropped_for_it
         assert await token_of(node, caller)  # nothing was lost by it
 
 
+async def test_why_the_other_server_refused_a_sign_in_is_in_the_record_by_its_code():
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream))
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            refused = (401, {"content-type": "application/json"}, b'{"error":"invalid_client"}')
+            upstream.override = lambda path: refused if path == "/token" else None
+            assert (await ada.connect(await link_of(node, node.caller(ours)))).status_code == 403
+            (told,) = [facts for event, facts in node.events if event == "identity.upstream.denied"]
+            assert told["code"] == "invalid_client"
+
+
 async def test_a_link_is_worth_an_hour_and_one_stands_for_all_askings_of_a_program():
     async with upstream_server() as upstream:
         node = make_node(files=sign_in_to(upstream))

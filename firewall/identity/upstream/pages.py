@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.core.errors import BartizanError, UpstreamFault
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
 from firewall.identity.people.messages import message, read_post
@@ -218,8 +219,8 @@ class ConnectPages:
                 ca_file=auth.ca_file,
                 bound=(leg.place.tenant, name) if found.binds(auth) else None,
             )
-        except TokenRefused:
-            self._note("identity.upstream.denied", session, name, issuer=leg.place.issuer)
+        except TokenRefused as error:
+            self._note("identity.upstream.denied", session, name, issuer=leg.place.issuer, code=error.code)
             return self._say("refused", 403, headers)
         except UpstreamFault as error:
             return self._unavailable(name, error, headers)
@@ -299,10 +300,11 @@ class ConnectPages:
         self._parts.record("identity.upstream.failed", {k: v for k, v in facts.items() if v})
         return self._say("unavailable", 502, headers)
 
-    def _note(self, event: str, session: LoginSession, name: str, *, issuer: str) -> None:
+    def _note(self, event: str, session: LoginSession, name: str, *, issuer: str, code: str = "") -> None:
+        """Record what became of a sign-in. code: the other server's OAuth error, a registered one."""
         user = session.user
-        facts = {"tenant": user.tenant, "sub": user.subject, "sid": session.session_id}
-        self._parts.record(event, {**facts, "upstream": name, "issuer": issuer})
+        facts: JSONObject = {"tenant": user.tenant, "sub": user.subject, "sid": session.session_id}
+        self._parts.record(event, {**facts, "upstream": name, "issuer": issuer, **({"code": code} if code else {})})
 
 
 def _purpose(name: str, ask_id: str) -> str:
