@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from firewall.guarded import Guarded, GuardedSettings, Met
 
 DESK_AFTER_S: Final = 1.0  # the operator's socket waits until the client has its first answers
+MEET_S: Final = 0.5  # for the first reading of a server whose client left before it was over
 STOP_S: Final = 1.8
 EXAMPLES: Final = """\
 examples (options of ours stand before `--`):
@@ -132,9 +133,13 @@ async def _serve(made: Guarded, speaker: Speaker, protocol: int, token: str) -> 
             ends.append(tasks.spawn(face.run(), "run.face"))
         else:
             _show_endpoint(settings, token, speaker)
-        tasks.spawn(_greet(made, speaker, met), "run.greet")
+        greeting = tasks.spawn(_greet(made, speaker, met), "run.greet")
         tasks.spawn(_open_desk(made, speaker), "run.desk")
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            await asyncio.wait((greeting,), timeout=MEET_S)
+        # Our own end of the child would look like a fault of its own.
+        greeting.cancel()
         for task in ends:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 speaker.say("fault", f"fault {type(task.exception()).__name__}", code="internal")
