@@ -56,7 +56,10 @@ class OAuthGrants:
         self._on_save.append(listener)
 
     def save(self, grant: OAuthGrant, *, for_s: int = 0) -> None:
-        """Store a grant until no token of it can be alive: for_s seconds, or as long as it can be renewed."""
+        """Store a grant until no token of it can be alive: for_s seconds, or as long as it can be renewed.
+
+        One that was revoked before it was stored (a code that was replayed while it was redeemed) leaves nothing.
+        """
         value: JSONObject = {
             "client_id": grant.client_id,
             "client_name": grant.client_name,
@@ -68,6 +71,9 @@ class OAuthGrants:
         }
         key = f"{grant.subject}/{grant.grant_id}"
         self._grants.put(grant.tenant, key, records.encode(value), expires_us=self._horizon(for_s))
+        # After the write, as `revoke` deletes after its own: whichever comes second removes it.
+        if self.is_revoked(grant.tenant, grant.grant_id):
+            self._grants.delete(grant.tenant, key)
         for listener in self._on_save:
             listener(grant)
 

@@ -1,11 +1,8 @@
-"""AS-04…AS-12, AS-21, AS-23, AS-24: codes and refresh tokens under attack, in the real store, in several workers at once."""
+"""AS-04…AS-07, AS-11, AS-12, AS-21, AS-23, AS-24: codes and refresh tokens under attack, in the real store, in several workers at once."""
 
 from __future__ import annotations
 
-import asyncio
 import string
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +11,14 @@ from threading import Barrier, local
 import httpx2
 import pytest
 
-from firewall.core.errors import Unauthenticated
-from firewall.identity import standing
-from firewall.identity.authorization_server import build_identity
 from firewall.identity.oauth21 import refresh as refresh_module
 from firewall.identity.oauth21.codes import CodeFacts
-from firewall.net.runtime import RandomIds
 from firewall.state.memory import MemoryCollection
-from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteCollection, SQLiteStore
 from firewall.wire import jwt
 from tests.support.door import (
     CIMD_URL,
     GIT,
-    SERVER_KEY,
     TIME,
     VERIFIER,
     Browser,
@@ -40,79 +31,7 @@ from tests.support.door import (
     redeem,
     refresh,
 )
-
-WORKERS = 4
-EACH = 13  # 52 at once
-Ask = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
-
-
-class Node:
-    """Several workers over one state directory, each in a thread of its own with its own loop and connection."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.base = make_door()
-        SharedMarks(directory, workers=WORKERS).close()
-        SQLiteStore(directory / "state.db", clock=self.base.clock).close()
-
-    def door(self, store: SQLiteStore, marks: SharedMarks) -> Door:
-        events: list[tuple[str, dict[str, object]]] = []
-        identity = build_identity(
-            self.base.identity.settings,
-            store=store,
-            marks=marks,
-            clock=self.base.clock,
-            ids=RandomIds(),
-            fetcher=self.base.fetcher,
-            signing_key=SERVER_KEY,
-            record=lambda event, facts: events.append((event, dict(facts))),
-        )
-        return Door(identity, self.base.clock, store, marks, self.base.fetcher, events)  # type: ignore[arg-type]
-
-    def in_one(self, run: Callable[[Door], Awaitable[dict[str, str]]]) -> dict[str, str]:
-        """Run something in one worker."""
-        with (
-            closing(SQLiteStore(self.directory / "state.db", clock=self.base.clock)) as store,
-            closing(SharedMarks(self.directory, workers=WORKERS)) as marks,
-        ):
-
-            async def main() -> dict[str, str]:
-                return await run(self.door(store, marks))
-
-            return asyncio.run(main())
-
-    def at_once(self, ask: Ask) -> list[tuple[int, dict[str, str]]]:
-        """Send `EACH` requests to each of the workers, all at the same moment."""
-        barrier = Barrier(WORKERS)
-
-        def work(_number: int) -> list[tuple[int, dict[str, str]]]:
-            async def main(door: Door) -> list[tuple[int, dict[str, str]]]:
-                async with door.http() as http:
-                    barrier.wait(10)
-                    replies = await asyncio.gather(*(ask(http) for _ in range(EACH)))
-                return [(reply.status_code, reply.json()) for reply in replies]
-
-            with (
-                closing(SQLiteStore(self.directory / "state.db", clock=self.base.clock)) as store,
-                closing(SharedMarks(self.directory, workers=WORKERS)) as marks,
-            ):
-                return asyncio.run(main(self.door(store, marks)))
-
-        with ThreadPoolExecutor(WORKERS) as pool:
-            return [answer for answers in pool.map(work, range(WORKERS)) for answer in answers]
-
-
-async def a_code(door: Door) -> dict[str, str]:
-    await door.user()
-    async with door.http() as http:
-        return await Browser(http).code()
-
-
-async def first_tokens(door: Door) -> dict[str, str]:
-    await door.user()
-    async with door.http() as http:
-        body: dict[str, str] = (await redeem(http, (await Browser(http).code())["code"])).json()
-        return body
+from tests.support.racing import WORKERS, Node, first_tokens
 
 
 @pytest.fixture
@@ -230,63 +149,6 @@ async def test_as_07_an_unknown_parameter_is_ignored() -> None:
     door = make_door()
     async with door.http() as http:
         assert (await Browser(http).open({**authorize_query(), "audience": "x", "nonce": "y"})).status_code == 200
-
-
-# -- AS-09, AS-10: codes ------------------------------------------------------------------------------------
-
-
-def test_as_09_of_fifty_redemptions_at_once_in_four_workers_one_takes_the_code(node: Node) -> None:
-    """And none gets a token where the second one ended the grant before the first one's token was made (AS-10)."""
-    code = node.in_one(a_code)["code"]
-    answers = node.at_once(lambda http: redeem(http, code))
-    assert [status for status, _ in answers].count(200) <= 1
-    assert {body["error"] for status, body in answers if status != 200} == {"invalid_grant"}
-
-
-def test_as_10_whoever_redeemed_first_loses_everything_when_a_second_comes(node: Node) -> None:
-    code = node.in_one(a_code)["code"]
-
-    async def first(door: Door) -> dict[str, str]:
-        async with door.http() as http:
-            reply = await redeem(http, code)
-            assert reply.status_code == 200
-            body: dict[str, str] = reply.json()
-            assert door.verified(body["access_token"])
-            return body
-
-    won = node.in_one(first)
-    assert {status for status, _ in node.at_once(lambda http: redeem(http, code))} == {400}
-
-    async def later(door: Door) -> dict[str, str]:
-        with pytest.raises(Unauthenticated):
-            door.verified(won["access_token"])
-        async with door.http() as http:
-            body: dict[str, str] = (await refresh(http, won["refresh_token"])).json()
-            return body
-
-    assert node.in_one(later)["error"] == "invalid_grant"
-
-
-def test_as_09_without_the_atomic_take_several_would_succeed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin of the two tests above."""
-    monkeypatch.setattr(SQLiteCollection, "take", lambda self, tenant, key: self.get(tenant, key))
-    code = node.in_one(a_code)["code"]
-    assert [status for status, _ in node.at_once(lambda http: redeem(http, code))].count(200) > 1
-
-
-async def test_as_09_a_code_ends_with_the_client_and_with_the_session() -> None:
-    for ending in ("client", "session"):
-        door = make_door()
-        await door.user()
-        async with door.http() as http:
-            codes = [(await Browser(http).code())["code"] for _ in range(2)]
-            first = (await redeem(http, codes[0])).json()
-            claims = jwt.parse_compact(first["access_token"].encode()).claims
-            name = standing.client(CIMD_URL) if ending == "client" else standing.session(str(claims["sid"]))
-            door.identity.grants.standing.end("acme", name)
-            door.clock.advance(1)
-            assert (await redeem(http, codes[1])).json()["error"] == "invalid_grant"
-            assert (await refresh(http, first["refresh_token"])).json()["error"] == "invalid_grant"
 
 
 # -- AS-11, AS-12: refresh tokens -------------------------------------------------------------------------------

@@ -18,14 +18,14 @@ from firewall.wire.oauth import OAuthError
 def first_tokens(grant: TokenGrant, facts: CodeFacts, user: User, *, renewable: bool) -> TokenBody:
     """Save what a person agreed to and return its first tokens, all for its one resource.
 
-    renewable: whether there is a refresh token. Raises OAuthError: invalid_grant (grant_revoked, grant_ended),
-    invalid_target, invalid_scope, invalid_authorization_details.
+    A replay may have ended the grant since its code was taken (AS-10). The answer is given all the same, so that
+    one redemption of a code always succeeds (AS-09); its tokens name a grant that is over, and are dead from birth.
+    renewable: whether there is a refresh token. Raises OAuthError: invalid_grant (grant_ended), invalid_target,
+    invalid_scope, invalid_authorization_details.
     """
     parts, client, proof = grant.parts, grant.client, grant.proof
     scopes = grant.entitled(facts.scopes, facts.resource, user, acr=facts.acr, auth_time=facts.auth_time)
     details = requested_details(grant.form, facts.authorization_details, facts.resource)
-    if parts.grants.is_revoked(facts.tenant, facts.grant_id):
-        raise OAuthError("invalid_grant", "grant_revoked")
     # Read before what the code says is compared: an ending in between leaves what is issued here behind it.
     standing = parts.grants.standing.of(facts.tenant, facts.subject, facts.resource, scopes)
     if not parts.grants.stands(facts.tenant, facts.subject, facts.resource, facts.scopes, facts.standing):
