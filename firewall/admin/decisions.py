@@ -85,7 +85,8 @@ class Decisions:
 
     def _story(self, tenant: str, some_id: str) -> tuple[JSONObject, str]:
         story = explain(self._directory, some_id)
-        if story["tenant"] != tenant:
+        # Events of the front door and acts of operators are for the command line: no page lists them.
+        if story["tenant"] != tenant or not story["exchange"]:
             raise Malformed("record_unknown")
         return story, explain_text(story)
 

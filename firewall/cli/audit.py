@@ -15,7 +15,19 @@ from firewall.core.decision import EFFECTS
 from firewall.core.errors import ConfigFault
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-FILTERS = ("kind", "tenant", "exchange", "subject", "client", "point", "upstream", "resource", "effect")
+FILTERS: dict[str, str] = {
+    "kind": "decision, outcome, auth (the front door), admin, registry, pins or log.*",
+    "tenant": "",
+    "exchange": "",
+    "subject": "whose call, sign-in or token; a person's is the SUBJECT of `bartizan users list`",
+    "client": "the OAuth client's id, of calls and of the front door's events",
+    "point": "",
+    "upstream": "",
+    "resource": "",
+    "effect": "of decisions: allow, transform, approve or deny",
+    "event": "of the front door: such as identity.token.refused",
+    "fault": "the code of a refusal: what a caller was told, or the front door's own",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = verbs.add("verify", verify)
     check.add_argument("--known", type=Path, action="append", default=[], help="a signed checkpoint kept elsewhere")
     shown = verbs.add("show", show)
-    for name in FILTERS:
-        shown.add_argument(f"--{name}", default="")
+    for name, words in FILTERS.items():
+        shown.add_argument(f"--{name}", default="", help=words or None)
     shown.add_argument("--rule", default="", help="records whose decision names this rule")
     shown.add_argument("--since", default="", metavar="AGE", help="such as 10m, 2h, 7d")
     shown.add_argument("--limit", type=int, default=50)
@@ -57,6 +69,7 @@ def verify(given: argparse.Namespace) -> int:
 
 def show(given: argparse.Namespace) -> int:
     """List records, newest first; filters must all fit."""
+    from firewall.record.face import face
     from firewall.record.show import show as find
 
     if given.effect and given.effect not in EFFECTS:
@@ -66,15 +79,8 @@ def show(given: argparse.Namespace) -> int:
     found = list(
         find(_directory(given), since_us=since_us, rule=given.rule, newest_first=True, limit=given.limit, **equals)
     )
-    rows = []
-    for record in found:
-        decision, action = record.get("decision") or {}, record.get("action") or {}
-        assert isinstance(decision, dict)
-        assert isinstance(action, dict)
-        what = record.get("event") or action.get("resource") or record.get("object") or ""
-        how = decision.get("effect") or record.get("verb") or record.get("fault") or ""
-        who = record.get("subject") or record.get("by") or ""
-        rows.append((when(record["time_us"]), record["kind"], record.get("point", ""), what, how, who, record["uid"]))
+    faces = [face(record) for record in found]
+    rows = [(when(f.time_us), f.kind, f.point, f.what, f.how, f.who, f.uid) for f in faces]
     heads = ("TIME", "KIND", "POINT", "WHAT", "HOW", "WHO", "RECORD")
     emit(given, {"records": found}, table(heads, rows, empty="No record fits."))
     return 0

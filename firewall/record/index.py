@@ -16,10 +16,11 @@ import orjson
 
 from firewall.core.errors import Malformed, StateUnavailable
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.record import face
 from firewall.record.log import iter_bundles
 from firewall.record.tiles import WIDTH
 
-VERSION: Final = 1
+VERSION: Final = 2
 COLUMNS: Final = (
     "log",
     "seq",
@@ -36,6 +37,7 @@ COLUMNS: Final = (
     "resource",
     "effect",
     "fault",
+    "event",
     "rules",
 )
 FILTERS: Final = frozenset(
@@ -51,6 +53,8 @@ FILTERS: Final = frozenset(
         "upstream",
         "resource",
         "effect",
+        "fault",
+        "event",
     }
 )
 _SCHEMA: Final = f"""
@@ -115,7 +119,7 @@ class Index:
     ) -> Iterator[JSONObject]:
         """Yield whole records, by time. Raises Malformed("filter_unknown"), StateUnavailable.
 
-        equals: any of `FILTERS`. rule: records whose decision names this rule.
+        equals: any of `FILTERS`, as `record.face` reads them out of every kind of record. rule: records whose decision names this rule.
         """
         if not equals.keys() <= FILTERS:
             raise Malformed("filter_unknown")
@@ -199,14 +203,17 @@ def _row(log: str, seq: int, entry: bytes) -> tuple[Any, ...]:
         record = {}
     if not isinstance(record, dict):
         record = {}
-    decision, action = _object(record, "decision"), _object(record, "action")
-    rules = decision.get("rules", [])
+    rules = _object(record, "decision").get("rules", [])
     known = {
         **{name: record.get(name) for name in COLUMNS},
         "log": log,
         "seq": seq,
-        "resource": action.get("resource"),
-        "effect": decision.get("effect"),
+        "subject": face.subject_of(record),
+        "client": face.client_of(record),
+        "resource": face.resource_of(record),
+        "effect": face.effect_of(record),
+        "fault": face.fault_of(record),
+        "event": face.event_of(record),
         "rules": f" {' '.join(str(r) for r in rules)} " if isinstance(rules, list) else "",
     }
     return tuple(v if isinstance(v, (str, int)) else None for v in known.values())

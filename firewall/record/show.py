@@ -14,9 +14,13 @@ from typing import Any
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSONObject
+from firewall.record.face import client_of, face, subject_of
 from firewall.record.index import Index, parse_uid
 from firewall.record.note import Checkpoint
 from firewall.record.record import DECISION, OUTCOME
+
+# What the writer adds to every record, and what `_event_lines` says in its first two lines.
+OF_THE_LOG = frozenset("v kind uid seq log node ver time_us event tenant subject sub client client_id by".split())
 
 
 def show(
@@ -43,7 +47,8 @@ def show(
 def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
     """Return everything recorded about one exchange.
 
-    some_id: an exchange id, a decision id or a record uid.
+    some_id: an exchange id, a decision id or a record uid; a uid also of an event of the front door and of an
+    operator's act, which belong to no exchange (exchange "").
     Returns exchange, tenant, who{subject,client,chain}, asked[], decisions[], outcome (None when
     there is none), signed (every record stands under a checkpoint) and records[].
     Raises Malformed("record_unknown").
@@ -52,9 +57,7 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
     try:
         index.refresh()
         exchange = index.exchange_of(some_id)
-        if not exchange:
-            raise Malformed("record_unknown", "no record of this log has this id")
-        records = list(index.find(exchange=exchange))
+        records = list(index.find(exchange=exchange)) if exchange else [_alone(index, some_id)]
     finally:
         index.close()
     decisions = [r for r in records if r.get("kind") == DECISION]
@@ -67,7 +70,7 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
         "exchange": exchange,
         "tenant": first.get("tenant", ""),
         "time_us": first.get("time_us", 0),
-        "who": {name: first.get(name) for name in ("subject", "client", "chain")},
+        "who": {"subject": subject_of(first), "client": client_of(first), "chain": first.get("chain")},
         "asked": [_asked(r) for r in decisions],
         "decisions": [_decision(r) for r in decisions],
         "outcome": outcome,
@@ -78,6 +81,8 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
 
 def explain_text(story: JSONObject) -> str:
     """Return the story of `explain` in plain words, one fact a line."""
+    if not story["exchange"]:
+        return "\n".join(_clean(line) for line in _event_lines(story))
     who: Any = story["who"]
     lines = [f"Exchange {story['exchange']} of tenant {story['tenant']}, {_when(story['time_us'])}"]
     lines.append(f"Who: {who['subject']} with client {who['client']}")
@@ -115,6 +120,31 @@ def explain_text(story: JSONObject) -> str:
         lines.append("Outcome: nothing was forwarded")
     lines.append("Proof: under a signed checkpoint" if story["signed"] else "Proof: not under a signed checkpoint yet")
     return "\n".join(_clean(line) for line in lines)
+
+
+def _alone(index: Index, uid: str) -> JSONObject:
+    """Return a record that belongs to no exchange; one that does was found by it."""
+    try:
+        return index.record(*parse_uid(uid))
+    except Malformed:
+        raise Malformed("record_unknown", "no record of this log has this id") from None
+
+
+def _event_lines(story: JSONObject) -> list[str]:
+    records: Any = story["records"]
+    (record,) = records
+    seen = face(record)
+    lines = [f"{seen.what or seen.kind} of tenant {story['tenant'] or '(none)'}, {_when(story['time_us'])}"]
+    if seen.who:
+        lines.append(f"Who: {seen.who}" + (f" with client {seen.client}" if seen.client not in seen.who else ""))
+    lines += [
+        f"  {name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in record.items()
+        if name not in OF_THE_LOG and value not in ("", None)
+    ]
+    lines.append(f"  record {seen.uid}")
+    lines.append("Proof: under a signed checkpoint" if story["signed"] else "Proof: not under a signed checkpoint yet")
+    return lines
 
 
 def _asked(record: dict[str, Any]) -> JSONObject:

@@ -240,6 +240,8 @@ def test_the_log_is_verified_shown_proven_and_explained_from_its_files(node: Nod
     log = node.room.log
     uid = log.append({"kind": "auth", "event": "test"}).uid
     decided = node.room.decided()
+    refused = {"kind": "auth", "event": "identity.token.refused", "error": "invalid_grant", "client_id": "\x1b[31mt"}
+    told = log.append(refused).uid
     log.writer.close()
     key = ("--vkey", log.writer.vkey)
     code, out, err = node.run("audit", "verify", *key)
@@ -248,6 +250,14 @@ def test_the_log_is_verified_shown_proven_and_explained_from_its_files(node: Nod
     shown = node.json("audit", "show", "--kind", "decision")["records"]
     assert [r["uid"] for r in shown] == [decided]
     assert "No record fits." in node.run("audit", "show", "--subject", "nobody")[1]
+    assert node.run("audit", "show", "--client", "\x1b[31mt")[1].splitlines()[1].split()[3:] == [
+        "identity.token.refused",
+        "invalid_grant",
+        "client",
+        "\\u{1b}[31mt",
+        told,
+    ]
+    assert node.run("explain", told)[1].startswith("identity.token.refused of tenant")
     assert node.run("audit", "show", "--since", "soon")[0] == 2
     code, proof, _ = node.run("audit", "prove", uid, "--record-to", str(tmp_path / "record"))
     assert code == 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.net.runtime import FakeClock
+from firewall.record.face import face
 from firewall.record.index import Index
 from firewall.record.show import explain, explain_text, show
 
@@ -127,3 +131,86 @@ def test_an_unknown_id_is_said_to_be_unknown(audit: Path) -> None:
         with pytest.raises(Malformed) as caught:
             explain(audit, some_id)
         assert caught.value.code == "record_unknown"
+
+
+EVENTS: tuple[dict[str, object], ...] = (
+    {"event": "identity.login", "tenant": "acme", "sub": "u_1", "acr": "urn:x:password"},
+    {
+        "event": "identity.token.issued",
+        "tenant": "acme",
+        "sub": "u_1",
+        "client_id": "tool",
+        "resource": "https://fw.example/mcp/git",
+        "gid": "g_1",
+        "grant_type": "authorization_code",
+    },
+    {"event": "identity.token.refused", "error": "invalid_grant", "code": "code_used", "client_id": "tool"},
+    {"event": "identity.grant.revoked", "tenant": "acme", "sub": "u_1", "gid": "g_1", "reason": "refresh_reused"},
+    {"event": "admin.signed_in", "tenant": "acme", "by": "root"},
+)
+
+
+@pytest.fixture
+def events(make: Make, tmp_path: Path) -> Path:
+    writer = make()
+    for event in EVENTS:
+        writer.append({"v": 1, "kind": "auth", **event})
+    writer.append(decision(1, subject="u_1", client="tool", fault="denied"))
+    writer.close()
+    return tmp_path / "audit"
+
+
+def names(found: Iterable[JSONObject]) -> list[object]:
+    return [r.get("event", r["kind"]) for r in found]
+
+
+def test_a_persons_sign_ins_tokens_and_calls_are_found_by_one_subject(events: Path) -> None:
+    assert names(show(events, subject="u_1")) == [
+        "identity.login",
+        "identity.token.issued",
+        "identity.grant.revoked",
+        "decision",
+    ]
+    assert names(show(events, client="tool")) == ["identity.token.issued", "identity.token.refused", "decision"]
+    assert names(show(events, client="tool", kind="auth", fault="code_used")) == ["identity.token.refused"]
+    assert names(show(events, fault="denied")) == ["decision"]
+    assert names(show(events, event="identity.login")) == ["identity.login"]
+    assert names(show(events, resource="https://fw.example/mcp/git")) == ["identity.token.issued"]
+    assert names(show(events, subject="root")) == []  # an operator acts, and is nobody's subject
+
+
+def test_an_index_that_an_older_release_made_is_made_again(events: Path) -> None:
+    old = sqlite3.connect(events / "index.sqlite", isolation_level=None)
+    old.executescript("CREATE TABLE records (log, seq, subject, PRIMARY KEY (log, seq)); PRAGMA user_version = 1;")
+    old.close()
+    assert len(list(show(events, subject="u_1"))) == 4
+
+
+def test_each_kind_of_record_has_a_line_that_says_who_and_how(events: Path) -> None:
+    faces = [face(record) for record in show(events) if record["kind"] in ("auth", "decision")]
+    assert [(f.what, f.how, f.who, f.client) for f in faces] == [
+        ("identity.login", "urn:x:password", "u_1", ""),
+        ("identity.token.issued", "authorization_code", "u_1", "tool"),
+        ("identity.token.refused", "invalid_grant code_used", "client tool", "tool"),
+        ("identity.grant.revoked", "refresh_reused", "u_1", ""),
+        ("admin.signed_in", "", "root", ""),
+        ("git/status", "allow", "u_1", "tool"),
+    ]
+
+
+@pytest.mark.parametrize("wrong", [None, 7, ["x"], {"a": "b"}])
+def test_a_member_of_another_type_is_absent_and_no_traceback(wrong: JSON) -> None:
+    made = face({"kind": "auth", "event": wrong, "sub": wrong, "client_id": wrong, "action": wrong, "decision": wrong})
+    assert (made.what, made.who, made.client, made.time_us) == ("", "", "", 0)
+
+
+def test_an_event_of_the_front_door_is_explained_by_its_records_id(events: Path) -> None:
+    (refused,) = show(events, event="identity.token.refused")
+    text = explain_text(explain(events, str(refused["uid"])))
+    assert text.startswith("identity.token.refused of tenant (none)")
+    assert "Who: client tool" in text
+    assert "  error: invalid_grant" in text
+    assert "  code: code_used" in text
+    assert f"record {refused['uid']}" in text
+    (issued,) = show(events, event="identity.token.issued")
+    assert "Who: u_1 with client tool" in explain_text(explain(events, str(issued["uid"])))
