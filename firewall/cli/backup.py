@@ -13,7 +13,7 @@ from firewall.cli.output import emit
 from firewall.core.errors import ConfigFault
 
 if TYPE_CHECKING:
-    from firewall.state.sqlite import Backup
+    from firewall.state.backup import Backup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

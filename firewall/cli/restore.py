@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Check the backup's integrity and schema; without --check, put a copy into the state directory."""
-    from firewall.state.sqlite import check_backup, restore
+    from firewall.state.backup import check_backup, restore
 
     if not given.backup.is_file():
         raise ConfigFault("backup_missing", f"there is no {given.backup}")

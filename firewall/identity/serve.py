@@ -102,7 +102,7 @@ class FrontDoor:
             reply = error_reply("invalid_request", known.status if known.status < 500 else 400)
         except (StateUnavailable, AuditUnavailable) as error:
             self._note(error)
-            reply = error_reply("temporarily_unavailable", 503)
+            reply = error_reply("temporarily_unavailable", 503, headers=((b"retry-after", b"1"),))
         except Exception as error:  # noqa: BLE001 - the one blanket handler of this room: nothing half-done leaves
             self._note(error)
             reply = error_reply("server_error", 500)

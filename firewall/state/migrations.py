@@ -88,10 +88,13 @@ def migrate(db: sqlite3.Connection, now_us: int, *, target: int = LATEST) -> int
     """Bring the schema up to ``target`` and return how many steps were applied.
 
     db: autocommit connection. Safe to call from several processes at once: each step is taken
-    under the write lock, after looking again.
+    under the write lock, after looking again. A database that is there already is only read: a backup
+    can be taken while another program holds that lock.
     Raises ConfigFault as `schema_version`; sqlite3.Error.
     """
     applied = 0
+    if schema_version(db) >= target:
+        return applied
     while True:
         db.execute("BEGIN IMMEDIATE")
         try:

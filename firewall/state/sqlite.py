@@ -4,30 +4,33 @@ Each operation is one statement, or one short ``BEGIN IMMEDIATE`` transaction, s
 across threads and processes. Commits are durable (``synchronous=FULL``): a spent one-time code or a
 revocation must not come back after a power cut. Nothing here is on the request path.
 
+A lock that another program holds is waited for as `contention` says: shortly on an event loop. Readers never
+wait for a writer (WAL), so what only reads, cached tokens first of all, goes on meanwhile.
+
 Every ``sqlite3.Error`` becomes StateUnavailable, whose callers fail closed.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from firewall.core.errors import ConfigFault, Conflict, StateUnavailable
+from firewall.core.errors import Conflict, StateUnavailable
 from firewall.core.ports import Clock, Entry
-from firewall.state.migrations import migrate, schema_version
+from firewall.state.backup import Backup, copy_live
+from firewall.state.contention import THREAD_S, Patience, guarded, is_busy
+from firewall.state.migrations import migrate
 from firewall.state.store import check_count, check_key, check_value, clock_or_wall, count_of, grant
 
-BUSY_MS: Final = 5_000
 SCAN_PAGE: Final = 256
 PURGE_EVERY: Final = 512  # writes between two sweeps of expired rows
+SWEEP_ROWS: Final = 2_048  # of one sweep: it stands in a write's way, so it ends; four times what was written since
 
 _GET: Final = (
     "SELECT key, value, version, expires_us FROM entries"
@@ -58,17 +61,12 @@ _SCAN: Final = (
     " WHERE namespace=? AND tenant=? AND key>=? AND (expires_us=0 OR expires_us>?) ORDER BY key LIMIT ?"
 )
 _SCAN_ON: Final = _SCAN.replace("key>=?", "key>?")
+_SWEEP: Final = (
+    "DELETE FROM entries WHERE (namespace, tenant, key) IN (SELECT namespace, tenant, key FROM entries"
+    " WHERE expires_us>0 AND expires_us<=? ORDER BY expires_us LIMIT ?)"
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """A finished, checked backup: bytes, SHA-256 (hex), schema version, entries."""
-
-    path: Path
-    size: int
-    sha256: str
-    schema: int
-    entries: int
+T = TypeVar("T")
 
 
 class SQLiteCollection:
@@ -154,9 +152,17 @@ class SQLiteStore:
     Raises ConfigFault as `migrations.schema_version`; StateUnavailable when it cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock | None = None,
+        durable: bool = True,
+        patience: Patience | None = None,
+    ) -> None:
         self.path = Path(path)
         self._clock = clock_or_wall(clock)
+        self._patience = patience or Patience()
         self._durable = durable
         self._lock = RLock()
         self._writes = 0
@@ -181,63 +187,33 @@ class SQLiteStore:
             self._db = None
 
     def purge(self) -> int:
-        """Remove expired rows and return how many; also done by itself every 512 writes."""
-        with self.transaction() as db:
-            return db.execute("DELETE FROM entries WHERE expires_us>0 AND expires_us<=?", (self.now_us(),)).rowcount
+        """Remove expired rows and return how many; some of them also go by themselves every 512 writes."""
+        removed, now_us = 0, self.now_us()
+        while True:
+            page = self._work(lambda db: db.execute(_SWEEP, (now_us, SWEEP_ROWS)).rowcount)
+            removed += page
+            if page < SWEEP_ROWS:
+                return removed
 
     def backup(self, path: str | os.PathLike[str]) -> Backup:
-        """Copy the live database to ``path`` (which must not exist), check the copy, return its facts.
-
-        Uses SQLite's backup API: a consistent snapshot, taken while workers go on. The copy is
-        opened and checked (integrity, schema) before it gets its final name; mode 0600.
-        Raises ConfigFault("backup_exists"), StateUnavailable.
-        """
-        final = Path(path)
-        if final.exists():
-            raise ConfigFault("backup_exists", fix="choose a path that does not exist yet")
-        part = final.with_name(final.name + ".part")
-        part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        try:
-            with _guarded():
-                source, target = sqlite3.connect(self.path), sqlite3.connect(part)
-                try:
-                    source.backup(target, pages=1024)
-                    target.execute("PRAGMA journal_mode = DELETE")
-                finally:
-                    source.close()
-                    target.close()
-            report = check_backup(part)
-            _sync(part)
-            os.link(part, final)  # never replaces: fails if somebody made the name meanwhile
-        except OSError as error:
-            raise StateUnavailable(type(error).__name__) from error
-        finally:
-            part.unlink(missing_ok=True)
-        _sync(final.parent)
-        return Backup(final, report.size, report.sha256, report.schema, report.entries)
+        """Copy the live database; see `backup.copy_live`."""
+        return copy_live(self.path, path)
 
     # -- for this module's collections ---------------------------------------------------------
 
     def one(self, sql: str, values: Any, *, write: bool = False) -> Any:
         """Run one statement in autocommit and return its first row, or None."""
-        with self._lock, _guarded():
-            rows = self._connection().execute(sql, values).fetchall()  # RETURNING: step to the end
-            if write:
-                self._after_write()
+        rows = self._work(lambda db: db.execute(sql, values).fetchall(), write=write)  # RETURNING: step to the end
         return rows[0] if rows else None
 
     def all(self, sql: str, values: Any) -> list[Any]:
         """Run one reading statement and return its rows."""
-        with self._lock, _guarded():
-            return self._connection().execute(sql, values).fetchall()
+        return self._work(lambda db: db.execute(sql, values).fetchall())
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock for a block; commits at its end, rolls back on any exception."""
-        with self._lock, _guarded():
-            db = self._connection()
-            db.execute("BEGIN IMMEDIATE")
+        with guarded(), self._begun() as db:
             try:
                 yield db
                 db.execute("COMMIT")
@@ -247,10 +223,55 @@ class SQLiteStore:
                 raise
             self._after_write()
 
+    @contextmanager
+    def _begun(self) -> Iterator[sqlite3.Connection]:
+        wait = self._patience.wait()
+        while True:
+            with self._lock:
+                try:
+                    db = self._connection()
+                    db.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if not is_busy(error):
+                        raise
+                    refused = error
+                else:
+                    wait.done()
+                    yield db
+                    return
+            if not wait.again():
+                raise refused
+
+    def _work(self, statement: Callable[[sqlite3.Connection], T], *, write: bool = False) -> T:
+        """Run one statement. INVARIANT: one that met a lock did nothing, so it may be run again."""
+        wait = self._patience.wait()
+        with guarded():
+            while True:
+                with self._lock:
+                    try:
+                        result = statement(self._connection())
+                    except sqlite3.OperationalError as error:
+                        if not is_busy(error):
+                            raise
+                        refused = error
+                    else:
+                        if write:
+                            wait.done()
+                            self._after_write()
+                        return result
+                if not wait.again():
+                    raise refused
+
     def _after_write(self) -> None:
+        """Sweep now and then. The caller's write is done: what goes wrong here is tried again after the next one."""
         self._writes += 1
-        if self._writes % PURGE_EVERY == 0:
-            self.purge()
+        if self._writes < PURGE_EVERY:
+            return
+        try:
+            self._connection().execute(_SWEEP, (self.now_us(), SWEEP_ROWS))
+        except sqlite3.Error:
+            return
+        self._writes = 0
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None or self._pid != os.getpid():
@@ -259,7 +280,7 @@ class SQLiteStore:
         return self._db
 
     def _open(self) -> sqlite3.Connection:
-        with _guarded():
+        with guarded():
             try:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -270,83 +291,17 @@ class SQLiteStore:
                 raise StateUnavailable(type(error).__name__) from error
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                db = sqlite3.connect(self.path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+                db = sqlite3.connect(self.path, timeout=THREAD_S, isolation_level=None, check_same_thread=False)
                 try:
                     db.execute("PRAGMA journal_mode = WAL")
                     db.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
                     db.execute("PRAGMA trusted_schema = OFF")
                     db.execute("PRAGMA secure_delete = ON")  # a spent secret does not stay in free pages
                     migrate(db, self.now_us())
+                    db.execute("PRAGMA busy_timeout = 0")  # from here on `contention` decides
                 except BaseException:
                     db.close()
                     raise
                 return db
             finally:
                 os.close(lock)
-
-
-def check_backup(path: str | os.PathLike[str]) -> Backup:
-    """Open a backup read-only, check integrity and schema, and return its facts.
-
-    Raises ConfigFault("backup_damaged") and as `migrations.schema_version`; StateUnavailable.
-    """
-    file = Path(path)
-    with _guarded():
-        db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-        try:
-            try:
-                healthy = db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-            except sqlite3.DatabaseError:
-                healthy = False
-            version = schema_version(db) if healthy else 0
-            if version == 0:
-                raise ConfigFault(
-                    "backup_damaged", "the copy does not pass SQLite's integrity check", fix="use another backup"
-                )
-            entries = int(db.execute("SELECT count(*) FROM entries").fetchone()[0])
-        finally:
-            db.close()
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Backup(file, file.stat().st_size, digest, version, entries)
-
-
-def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str]) -> Backup:
-    """Check a backup and put a copy at ``path``, where no database may stand; return its facts.
-
-    Raises ConfigFault("restore_exists") and as `check_backup`.
-    """
-    target = Path(path)
-    if any(Path(f"{target}{suffix}").exists() for suffix in ("", "-wal", "-shm")):
-        raise ConfigFault(
-            "restore_exists", fix="stop Bartizan and move the present state file and its -wal and -shm away"
-        )
-    report = check_backup(backup)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with open(handle, "wb") as out, open(backup, "rb") as source:
-        while block := source.read(1 << 20):
-            out.write(block)
-        out.flush()
-        os.fsync(out.fileno())
-    copy = check_backup(target)
-    if copy.sha256 != report.sha256:
-        raise ConfigFault("backup_damaged", "the copy differs from the backup")
-    return copy
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _guarded() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        # The type alone: SQLite's texts may quote a value.
-        raise StateUnavailable(type(error).__name__) from error

@@ -11,7 +11,8 @@ import pytest
 
 from firewall.core.errors import ConfigFault, StateUnavailable
 from firewall.state import migrations
-from firewall.state.sqlite import SQLiteStore, check_backup, restore
+from firewall.state.backup import check_backup, restore
+from firewall.state.sqlite import SQLiteStore
 
 
 def test_data_survive_reopening_and_the_files_are_private(tmp_path: Path) -> None:
