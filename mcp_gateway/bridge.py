@@ -68,6 +68,7 @@ def request(
     rpc_id: int,
     params: JSONObject,
     *,
+    method: str = "",
     trace: str = "",
     declared: JSONObject | None = None,
 ) -> JSONObject:
@@ -75,14 +76,15 @@ def request(
 
     version: the revision spoken with the upstream. rpc_id: our own id there, which is also the
     progress token when the client asked for progress. params: the target's closed list of members
-    (`targets`), to which ``_meta`` is added.
+    (`targets`), to which ``_meta`` is added. method: of the upstream's request, where it is not the
+    client's own.
     """
     params = dict(params)
     token = rpc_id if call.progress_token is not None else None
     meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace, declared=declared)
     if meta:
         params["_meta"] = meta
-    return jsonrpc.build_request(rpc_id, call.method, params)
+    return jsonrpc.build_request(rpc_id, method or call.method, params)
 
 
 def envelope(

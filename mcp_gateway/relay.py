@@ -40,6 +40,7 @@ from mcp_gateway.message import Call
 from mcp_gateway.out import Out
 from mcp_gateway.session import Session
 from mcp_gateway.settings import UpstreamSpec
+from mcp_gateway.state_seal import carried
 from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
 from mcp_gateway.versions import ERROR, MODERN, point_of
@@ -105,11 +106,22 @@ class Relay:
 
         Raises UpstreamFault, Refused; Malformed (request_state, answer_invalid) for a retry.
         """
-        params = turn.call.params
-        if "requestState" in params or "inputResponses" in params:
-            step = await self._resume(turn, target, link, credentials, key)
-        else:
-            step = await self._send(turn, target, link, credentials, key)
+        step: str | Retry | None = None
+        if carried(turn.call):
+            step = await self.resume(turn, target, link, credentials, key)
+        return step if isinstance(step, str) else await self.send(turn, target, link, credentials, key, step)
+
+    async def send(
+        self,
+        turn: Turn,
+        target: Target,
+        link: Link,
+        credentials: Credentials,
+        key: str,
+        retry: Retry | None = None,
+    ) -> str:
+        """As `carry`, for a request whose answers, if it brought any, were taken in already (``retry``)."""
+        step = await self._send(turn, target, link, credentials, key, retry)
         while not isinstance(step, str):
             step = await self._send(turn, target, link, credentials, key, step)
         return step
@@ -170,7 +182,9 @@ class Relay:
         extensions: JSONObject = getattr(target, "extensions", {})
         if extensions:
             can = {**(can or {}), "extensions": extensions}
-        body = bridge.request(call, version, rpc_id, params, trace=turn.exchange.traceparent, declared=can)
+        body = bridge.request(
+            call, version, rpc_id, params, method=target.method, trace=turn.exchange.traceparent, declared=can
+        )
         return request(
             target.asked,
             turn.principal,
@@ -230,8 +244,12 @@ class Relay:
             await turn.out.end()
         return outcome
 
-    async def _resume(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str | Retry:
-        """Go on with a request that brings answers: its state is opened once, and everything is decided anew."""
+    async def resume(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str | Retry:
+        """Go on with a request that brings answers: its state is opened once, and everything is decided anew.
+
+        Returns the exchange's outcome, or, where no exchange waits upstream, what the request adds when it is sent.
+        Raises UpstreamFault, Refused; Malformed (request_state, answer_invalid).
+        """
         asking = self._asking
         sealed, parked = asking.open(turn, target)
         if parked is None:

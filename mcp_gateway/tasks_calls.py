@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -20,11 +19,12 @@ from firewall.core.points import Point
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply, tasks
 from mcp_gateway.action import request
-from mcp_gateway.asking import declared
+from mcp_gateway.asking import Retry, declared
 from mcp_gateway.catalog import Catalog
 from mcp_gateway.house import House, Refused
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.settings import UpstreamSpec
+from mcp_gateway.state_seal import carried
 from mcp_gateway.targets import ToolTarget
 from mcp_gateway.tasks import CORE, CORE_VERSION, EXTENSION, EXTENSION_ID, Task
 from mcp_gateway.tasks_errand import Errand
@@ -106,21 +106,27 @@ class TaskCalls:
         """
         principal, spec = turn.principal, target.spec
         facts = partial(self._views.facts, principal, spec, target.tool)
-        credentials = self._catalog.credentials(principal, spec)
-        theirs = ""
-        if "requestState" not in turn.call.params:  # else it was begun before, and its exchange waits parked
-            begun = await self._begun(turn, TaskableTarget(target, CORE, _unclaimed, facts, None), link)
-            if isinstance(begun, str):
-                return begun
-            theirs = begun.id
-        waiting = ResultTarget(spec, target.tool, theirs, "", facts, target.outward)
-        held = replace(turn, call=replace(turn.call, method=waiting.method))
+        credentials, key = self._catalog.credentials(principal, spec), self._catalog.key(principal, spec)
+
+        def waiting(theirs: str) -> ResultTarget:
+            return ResultTarget(spec, target.tool, theirs, "", facts, target.outward)
+
+        step: str | Retry | None = None
+        if carried(turn.call):
+            # An exchange that waits, parked, has its task. Where none does (the server asked with an error, or
+            # we did), the task that was there is over: what is sent again is the call.
+            step = await self._relay.resume(turn, waiting(""), link, credentials, key)
+            if isinstance(step, str):
+                return step
+        begun = await self._begun(turn, TaskableTarget(target, CORE, _unclaimed, facts, None), link)
+        if isinstance(begun, str):
+            return begun
         outcome = "cancelled"
         try:
-            outcome = await self._relay.carry(held, waiting, link, credentials, self._catalog.key(principal, spec))
+            outcome = await self._relay.send(turn, waiting(begun.id), link, credentials, key, step)
         finally:
-            if outcome != "ok" and theirs:
-                await self._abandon(turn, spec, link, theirs)
+            if outcome != "ok":
+                await self._abandon(turn, spec, link, begun.id)
         return outcome
 
     async def _begun(self, turn: Turn, target: TaskableTarget, link: Link) -> Task | str:

@@ -28,6 +28,7 @@ from mcp_gateway.tasks import CORE, EXTENSION, Shape, Task
 COLLECTION: Final = "mcp_tasks"
 TASKS_PER_OWNER: Final = 256
 _ID_CHARS: Final = 64
+_TRIES: Final = 8  # of a change, while other workers change the same row
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +144,38 @@ class TaskTable:
         """Note a task's new state, and with ``asks`` its open questions; return it.
 
         A task that is over stays as it ended. When its row ends was settled when it began: else an
-        upstream could keep one forever.
+        upstream could keep one forever. What is changed is the row as it stands: ``entry`` was read before
+        the upstream was asked, and a question that was closed since then stays closed. A row that is gone
+        stays gone.
         """
-        if entry.status in tasks.TERMINAL:
-            return entry
-        fresh = replace(
-            entry,
-            status=task.status,
-            updated=task.updated,
-            ttl_ms=task.ttl_ms,
-            poll_ms=task.poll_ms,
-            asks=entry.asks if asks is None else asks,
-        )
-        if fresh != entry:
-            self._put(tenant, fresh)
-        return fresh
+        now = entry
+        for _ in range(_TRIES):
+            row = self._rows.get(tenant, f"is/{entry.owner}/{entry.id}")
+            if row is None:
+                return entry
+            now = _decoded(entry.owner, entry.id, row.value)
+            if now.status in tasks.TERMINAL:
+                return now
+            if asks is None:
+                told = now.asks if task.status == "input_required" else {}  # nobody waits for the others any more
+            else:
+                told = {key: one for key, one in asks.items() if key in now.asks or key not in entry.asks}
+            fresh = replace(
+                now,
+                status=task.status,
+                updated=task.updated,
+                ttl_ms=task.ttl_ms,
+                poll_ms=task.poll_ms,
+                asks=told,
+            )
+            if fresh == now:
+                return now
+            try:
+                self._put(tenant, fresh, if_version=row.version)
+            except Conflict:
+                continue
+            return fresh
+        return now  # others keep telling its state
 
     def close(self, tenant: str, entry: Entry, keys: Iterable[str]) -> bool:
         """Close open questions of a task, all of them or none; return whether they were open.

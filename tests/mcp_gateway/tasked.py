@@ -32,7 +32,8 @@ RESOURCES = [{"uri": NOTES, "name": "notes"}, {"uri": "note://x/other.txt", "nam
 class Tasked(Scripted):
     """tasks: id → what is added to its state. result: of every task; done: set when ``tasks/result`` may answer.
 
-    question: what it asks on the stream of ``tasks/result`` before that answers. ears: one queue per stream on
+    question: what it asks on the stream of ``tasks/result`` before that answers. demands: the addresses that its
+    next ``tasks/result`` demand instead (-32042). ears: one queue per stream on
     which it can speak unasked.
     """
 
@@ -43,6 +44,7 @@ class Tasked(Scripted):
     fixed_id: str = ""
     able: bool = True
     question: dict[str, Any] | None = None
+    demands: list[dict[str, Any]] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=lambda: [dict(one) for one in RESOURCES])
     done: asyncio.Event = field(default_factory=asyncio.Event)
     ears: list[tuple[Any, asyncio.Queue[Any]]] = field(default_factory=list)
@@ -98,6 +100,9 @@ class Tasked(Scripted):
             reply = {"task": state} if self.legacy else {"resultType": "task", **state}
         elif method == "tools/call" and self.legacy:
             reply = self.result
+        elif method == "tasks/result" and self.demands:
+            error = {"code": -32042, "message": "MARKER", "data": {"elicitations": [self.demands.pop()]}}
+            await send(as_json({"jsonrpc": "2.0", "id": asked["id"], "error": error}))
         elif method == "tasks/result" and self.question is not None:
             await send(head("text/event-stream"))
             related = {"_meta": {RELATED: {"taskId": params["taskId"]}}}

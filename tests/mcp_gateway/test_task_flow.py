@@ -1,6 +1,7 @@
 """Tasks through the gateway, both shapes: own ids, owners, and every place in which a result can hide."""
 
 import asyncio
+import contextlib
 
 import httpx2
 import pytest
@@ -404,6 +405,68 @@ class TestAcrossEras:
             answer = await waiting
             assert answer.json()["error"]["code"] == -32602
             assert "MARKER" not in answer.text
+
+
+LINK = {"mode": "url", "url": "https://sign-in.example/a", "message": "Sign in", "elicitationId": "e1"}
+ASKED = {
+    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}, "url": {}}},
+}
+FORM = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
+
+
+class TestQuestionsOfATaskThatNobodyKnowsOf:
+    """A tool of 2025-11-25 that demands a task, called by a modern client that may be asked."""
+
+    @contextlib.asynccontextmanager
+    async def asking(self, **changes):
+        async with tasked(legacy=True, **changes) as upstream:
+            one = spec("demo", url=upstream.url, asks=frozenset({"elicitation"}))
+            async with running(one) as stack:
+                yield stack, upstream
+
+    async def call(self, stack, **params):
+        given = {"name": "must", "arguments": {}, "_meta": ASKED, **params}
+        return (await stack.modern("/mcp/demo", "tools/call", given)).json()
+
+    async def test_where_its_result_demands_an_address_the_retry_is_a_new_call_and_a_new_task(self):
+        async with self.asking(demands=[LINK, LINK]) as (stack, upstream):
+            upstream.done.set()
+            told = (await self.call(stack))["result"]
+            for tasks_begun in (2, 3):
+                (key,) = told["inputRequests"]
+                retry = {"inputResponses": {key: {"action": "accept"}}, "requestState": told["requestState"]}
+                told = (await self.call(stack, **retry))["result"]
+                assert len(upstream.tasks) == tasks_begun
+            assert told["content"] == DONE["content"]
+            assert [one["taskId"] for one in upstream.asked("tasks/result")] == ["up-1", "up-2", "up-3"]
+            begun = upstream.asked("tools/call")
+            assert all(one == begun[0] for one in begun), "nothing of the answers goes on"
+            assert "MARKER" not in str(told)
+
+    async def test_who_declines_begins_no_other_task(self):
+        async with self.asking(demands=[LINK]) as (stack, upstream):
+            told = (await self.call(stack))["result"]
+            (key,) = told["inputRequests"]
+            retry = {"inputResponses": {key: {"action": "decline"}}, "requestState": told["requestState"]}
+            assert (await self.call(stack, **retry))["error"]["code"] == -31502
+            assert len(upstream.asked("tools/call")) == 1
+
+    async def test_a_question_on_its_stream_waits_and_its_answer_goes_to_the_same_task(self):
+        async with self.asking(question=FORM) as (stack, upstream):
+            told = (await self.call(stack))["result"]
+            (key,) = told["inputRequests"]
+            upstream.done.set()
+            answer = {"action": "accept", "content": {"name": "Ada"}}
+            retry = {"inputResponses": {key: answer}, "requestState": told["requestState"]}
+            assert (await self.call(stack, **retry))["result"]["content"] == DONE["content"]
+            assert [one["taskId"] for one in upstream.asked("tasks/result")] == ["up-1"]
+            assert (await self.call(stack, **retry))["error"]["message"] == "The request state is not known here."
+
+    async def test_answers_without_a_state_begin_no_task(self):
+        async with self.asking() as (stack, upstream):
+            told = await self.call(stack, inputResponses={"q1": {"action": "accept"}})
+            assert told["error"]["code"] == -32602
+            assert upstream.asked("tools/call") == []
 
 
 async def insist(asked, send):

@@ -204,3 +204,56 @@ def test_of_two_workers_that_close_a_question_at_once_one_does():
 
     t.table._rows = Slow()
     assert not t.table.close("default", entry, ["a"])
+
+
+@pytest.mark.parametrize("told", [None, {"a": []}], ids=["without questions", "with what was read before"])
+def test_a_state_that_is_noted_late_opens_no_question_again_that_was_closed_meanwhile(told):
+    t = Tables()
+    waiting = replace(TASK, status="input_required")
+    entry = t.table.update("default", t.claim(), waiting, asks={"a": [], "b": []})
+    assert t.table.close("default", entry, ["a"])  # by another request, while the upstream was asked about the state
+    t.table.update("default", entry, replace(waiting, updated="2025-11-25T10:31:00Z"), asks=told)
+    found = t.table.find(ALICE, HERE, entry.id)
+    assert "a" not in found.asks
+    assert not t.table.close("default", found, ["a"])
+    assert found.updated == "2025-11-25T10:31:00Z"
+    # The twin: who has read the row as it is, and is asked again, may answer again.
+    t.table.update("default", found, waiting, asks={"a": []})
+    assert t.table.close("default", t.table.find(ALICE, HERE, entry.id), ["a"])
+
+
+def test_a_task_that_works_again_has_no_open_questions():
+    t = Tables()
+    entry = t.table.update("default", t.claim(), replace(TASK, status="input_required"), asks={"a": []})
+    t.table.update("default", entry, TASK)  # its state was refused, so nothing of it was shown
+    assert t.table.find(ALICE, HERE, entry.id).asks == {}
+
+
+def test_a_task_that_was_forgotten_is_not_brought_back_by_a_late_state():
+    t = Tables()
+    entry = t.claim()
+    t.table.forget("default", entry)
+    t.table.update("default", entry, replace(TASK, status="completed"))
+    with pytest.raises(Malformed, match="handle_invalid"):
+        t.table.find(ALICE, HERE, entry.id)
+
+
+def test_of_two_states_noted_at_once_the_end_stays():
+    t = Tables()
+    entry = t.claim()
+    rows = t.table._rows
+    put, others = rows.put, []
+
+    class Raced:
+        def __getattr__(self, name):
+            return getattr(rows, name)
+
+        def put(self, *args, **kwargs):
+            if not others:  # the other worker writes between our look and our note
+                others.append(1)
+                TaskTable(rows, t.clock, RandomIds()).update("default", entry, replace(TASK, status="failed"))
+            put(*args, **kwargs)
+
+    t.table._rows = Raced()
+    t.table.update("default", entry, replace(TASK, updated="2025-11-25T10:31:00Z"))
+    assert t.table.find(ALICE, HERE, entry.id).status == "failed"
