@@ -45,6 +45,8 @@ _DROPPED: Final = frozenset(
 )
 _DROPPED_PREFIXES: Final = (b"x-forwarded-", b"x-auth-")
 _HOPS: Final = 32
+# A token in the query would stand in logs and histories: refused, not merely ignored (RS-12).
+_TOKEN_IN_QUERY: Final = b"access_token="
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +131,8 @@ class Edge:
             return "method_not_allowed"
         if not is_normal_path(scope["raw_path"]):
             return "path_unknown"
-        # A token in the query would stand in logs and histories: refused, not merely ignored (RS-12).
         query = scope["query_string"]
-        if query and b"access_token=" in query:
+        if query and _TOKEN_IN_QUERY in query:
             return "http_desync"
         if dropped:
             return self._forwarded(scope)

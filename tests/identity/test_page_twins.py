@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
 from firewall.identity import serve, web
+from firewall.identity.clients.registry import Client
 from firewall.identity.oauth21 import authorize
-from firewall.identity.people import consent_page, consents, sessions
+from firewall.identity.people import consent_page, consents, sessions, sign_in
 from firewall.identity.people import pages as pages_room
 from firewall.net.dial import Fetched
 from firewall.wire import strict_json
@@ -112,6 +114,42 @@ async def more_scopes(door: Door) -> bool:
     return await agreed_then(door, scope="time:read time:write")
 
 
+async def consent_text(door: Door, **changes: str) -> str:
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        return (await browser.sign_in(await browser.open(authorize_query(**changes)))).text
+
+
+@case(
+    "ui_03 a claimed name in the place of who asks",
+    patched(consent_page, "shown_identity", lambda client: client.name),
+    cimd_pinned={CIMD_URL: {**CIMD_DOCUMENT, "client_name": "Your Bank"}},
+)
+async def claimed_identity(door: Door) -> bool:
+    title = (await consent_text(door)).partition("<h1>")[2].partition("</h1>")[0]
+    return "Your Bank" in title or "app.example" not in title
+
+
+@case("ui_03 any program of the computer without a warning", patched(Client, "loopback_only", False))
+async def unwarned(door: Door) -> bool:
+    return "any program on that computer could be asking" not in await consent_text(door)
+
+
+@case(
+    "ui_03 a destination that is not shown",
+    patched(authorize.oauth, "redirect_host", lambda _uri: "fw.example"),
+    cimd_pinned={CIMD_URL: {**CIMD_DOCUMENT, "redirect_uris": ["https://evil.example/cb"]}},
+)
+async def hidden_destination(door: Door) -> bool:
+    return "evil.example" not in await consent_text(door, redirect_uri="https://evil.example/cb")
+
+
+@case("ui_03 a scope that says nothing", patched(consent_page, "scope_words", lambda _scope: "Use it"))
+async def unspoken_scope(door: Door) -> bool:
+    return "Act through “time”" not in await consent_text(door, scope="time:read time:write")
+
+
 @case(
     "ui_04 markup in a client's name",
     patched(pages_room.jinja2, "Environment", lambda **given: _environment(**{**given, "autoescape": False})),
@@ -181,6 +219,23 @@ async def cross_origin(door: Door) -> bool:
         asking = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
         replies = [await http.options(path, headers=asking) for path in ("/authorize", "/login", "/consent", "/device")]
     return any("access-control-allow-origin" in reply.headers and reply.status_code == 204 for reply in replies)
+
+
+def _repeating(location: str, *, headers: Any = (), plain: Any = web.redirect_reply) -> Any:
+    reply = plain(location, headers=headers)
+    return type(reply)(307, reply.headers, reply.body)
+
+
+@case("as_14 a password that the browser posts once more", patched(sign_in, "redirect_reply", _repeating))
+async def posted_again(door: Door) -> bool:
+    """A browser follows the answer to the form by itself: 307 has it send the form again, to wherever that leads."""
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        form = {**inputs_of((await browser.open(authorize_query())).text), "username": "ada", "password": PASSWORD}
+        http.follow_redirects = True
+        last = (await browser.post("/login", form)).request
+    return last.method == "POST" and "password" in parse_qs((await last.aread()).decode())
 
 
 @case("as_16 a session that was there before the sign-in", patched(sessions.LoginSessions, "close", lambda *_: None))

@@ -7,22 +7,27 @@ from typing import Any
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from joserfc.jwk import RSAKey
 
 from firewall.core.bounds import TOKEN_BYTES
 from firewall.core.errors import Unauthenticated
 from firewall.identity.issuers import keys as issuer_keys
+from firewall.identity.resources import Resources
 from firewall.identity.rfc6750 import own_tokens, resource_server
-from firewall.net import edge
+from firewall.net import asgi, edge
 from firewall.wire import jwt, strict_json
 from mcp_gateway import sessions
+from mcp_gateway import upstream as mcp_upstream
 from tests.identity.test_issuers import KEY, NEXT_KEY, Direct, key_set
-from tests.identity.test_resource_requirements import PEOPLE, b64, fine, parts, signed_raw
+from tests.identity.test_resource_requirements import PEOPLE, b64, compared_by_operator, fine, parts, signed_raw
 from tests.identity.test_resource_server import mint
 from tests.mcp_gateway.legacy import opened
 from tests.mcp_gateway.scripted import scripted
 from tests.net.test_edge import SERVED, ask
 from tests.support.door import Door, make_door
-from tests.support.mcp import running, spec
+from tests.support.mcp import MODERN_META, running, spec
 
 BOTH = pytest.mark.parametrize("control", ["on", "off"])
 
@@ -66,6 +71,28 @@ async def test_rs_03_a_flood_of_key_ids(control: str, monkeypatch: pytest.Monkey
     for n in range(20):
         assert not await admitted(direct, direct.token(kid=f"r{n}"))
     assert direct.fetches > 20 if control == "off" else direct.fetches == 2
+
+
+@BOTH
+@pytest.mark.parametrize("fault", ["alg", "bits"])
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+async def test_rs_04_a_published_key_that_does_not_fit(
+    control: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = Direct()
+    if control == "off":
+        monkeypatch.setattr(jwt, "check_key", lambda *_: None)
+    if fault == "alg":  # a key that its issuer publishes for another algorithm
+        published: Any = orjson.loads(key_set(("k1", KEY)))
+        published["keys"][0]["alg"] = "ES384"
+        direct.provider.keys, token = orjson.dumps(published), direct.token()
+    else:  # one that can be factored
+        weak = RSAKey.generate_key(1024, private=True)
+        direct.provider.keys = key_set(("r1", weak))
+        signing = b64(b'{"alg":"RS256","typ":"at+jwt","kid":"r1"}') + b"." + direct.token().split(".")[1].encode()
+        private: Any = weak.private_key
+        token = (signing + b"." + b64(private.sign(signing, PKCS1v15(), SHA256()))).decode()
+    assert await admitted(direct, token) is (control == "off")
 
 
 @BOTH
@@ -115,6 +142,27 @@ def test_rs_11_a_token_beyond_its_bound(control: str, monkeypatch: pytest.Monkey
 
 
 @BOTH
+async def test_rs_12_a_token_in_the_query(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if control == "off":
+        monkeypatch.setattr(edge, "_TOKEN_IN_QUERY", b"\0")
+    status, seen, _ = await ask(SERVED, query=b"a=1&access_token=eyJ")
+    assert ((status, seen is not None) == (200, True)) is (control == "off")
+
+
+@BOTH
+async def test_rs_12_a_second_authorization_field(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at the first one sees another caller than whoever looks at the last one."""
+    if control == "off":
+        monkeypatch.setattr(asgi, "header_map", lambda scope: dict(scope["headers"]))
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": dict(MODERN_META)}}
+    sent = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/list")]
+    sent += [("authorization", "Bearer nobody"), ("authorization", "Bearer alice")]
+    async with scripted(fine) as upstream, running(spec("demo", url=upstream.url), people=PEOPLE) as stack:
+        reply = await stack.post("/mcp/demo", body, headers=sent)
+    assert reply.status_code == (200 if control == "off" else 400)
+
+
+@BOTH
 async def test_rs_14_a_session_of_somebody_else(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if control == "off":
         monkeypatch.setattr(sessions, "_owner", lambda *_: "everybody")
@@ -135,6 +183,28 @@ async def test_rs_15_a_field_that_names_a_person(control: str, monkeypatch: pyte
 
 
 @BOTH
+async def test_rs_16_what_the_caller_authenticates_with_goes_on(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control is that headers for an upstream are made anew; off, they are the caller's with ours after them."""
+    came: list[tuple[bytes, bytes]] = []
+    if control == "off":
+        real = asgi.header_map
+        monkeypatch.setattr(asgi, "header_map", lambda scope: (came.extend(scope["headers"]), real(scope))[1])
+        own = [b"authorization", b"cookie", b"dpop"]
+        monkeypatch.setattr(
+            mcp_upstream.HTTPLink,
+            "_extra",
+            staticmethod(lambda ours, _session: (*((n, v) for n, v in came if n in own), *ours)),
+        )
+    async with scripted(fine) as upstream, running(spec("demo", url=upstream.url), people=PEOPLE) as stack:
+        call = {"name": "echo", "arguments": {"a": 1}}
+        await stack.modern("/mcp/demo", "tools/call", call, cookie="session=1", dpop="proof")
+        sent = [headers for headers, body in upstream.seen if body.get("method") == "tools/call"]
+    assert sent
+    leaked = {name.lower() for headers in sent for name in headers} & {"authorization", "cookie", "dpop"}
+    assert leaked == ({"authorization", "cookie", "dpop"} if control == "off" else set())
+
+
+@BOTH
 def test_rs_17_an_unknown_key_that_is_told_sooner(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
     door = make_door()
     if control == "off":
@@ -144,6 +214,31 @@ def test_rs_17_an_unknown_key_that_is_told_sooner(control: str, monkeypatch: pyt
     monkeypatch.setattr(jwt, "verify", lambda *args: (calls.append(1), real(*args))[1])
     assert not accepted(door, mint(door, kid="nobody"))
     assert bool(calls) is (control == "on")
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["given.secret == kept.secret", "if form.csrf != expected_csrf: pass", "mac == digest", "a.password_hash == b"],
+)
+def test_rs_18_the_check_finds_a_comparison_that_takes_as_long_as_it_was_right(planted: str) -> None:
+    assert compared_by_operator(f"{planted}\n")
+    assert not compared_by_operator("hmac.compare_digest(given.secret, kept.secret)\n")
+
+
+@BOTH
+@pytest.mark.parametrize("path", ["/mcp/nothing", "/mcp", "/mcp/time/"])
+async def test_rs_20_metadata_of_a_resource_that_does_not_exist(
+    path: str, control: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the control off every path is told to be some resource of ours, and its tokens go wherever it leads."""
+    door = make_door()
+    if control == "off":
+        known = door.identity.resources.at("/mcp/time")
+        monkeypatch.setattr(Resources, "at", lambda *_: known)
+    async with door.http() as http:
+        reply = await http.get(f"/.well-known/oauth-protected-resource{path}")
+    assert reply.status_code == (200 if control == "off" else 404)
+    assert ("resource" in reply.json()) is (control == "off")
 
 
 @BOTH
