@@ -36,6 +36,11 @@ class Resources:
         """Return the resource at an exact path."""
         return self._by_uri.get(self.public_url + path)
 
+    def is_closed_to(self, resource: str, tenant: str) -> bool:
+        """Return whether the resource at a URI is known and not for a tenant's people (AS-23)."""
+        known = self._by_uri.get(resource)
+        return known is not None and bool(known.tenants) and tenant not in known.tenants
+
     def metadata_url(self, resource: str) -> str:
         """Return where the resource's metadata stands (RFC 9728 §3.1: inserted before the path)."""
         return f"{self.public_url}{WELL_KNOWN_PRM}{resource.removeprefix(self.public_url)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,14 @@ TRUST_DOMAIN_SET: Final = frozenset(string.ascii_lowercase + string.digits + "-_
 TENANT_SET: Final = frozenset(string.ascii_lowercase + string.digits + "-_")
 CIMD_HOSTS: Final = ("claude.ai", "vscode.dev", "chatgpt.com", "zed.dev")
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+# Digests of what examples and hurried people write for a secret: known to everybody, so none at all (OP-03).
+KNOWN_SECRETS: Final = frozenset(
+    hashlib.sha256(word).hexdigest()
+    for word in (
+        *(b"", b"foo", b"bar", b"test", b"demo", b"example", b"secret", b"s3cret", b"supersecret", b"client_secret"),
+        *(b"client-secret", b"changeme", b"change-me", b"change_me", b"password", b"admin", b"default", b"bartizan"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +249,11 @@ def check_client(client: ClientSettings) -> None:
         raise ConfigFault(
             "client_id", where, fix="ids that start with https:// are metadata documents; pin them in cimd_pinned"
         )
-    if client.auth_method == "client_secret_basic" and len(client.secret_sha256) != 64:
-        raise ConfigFault("client_secret", where, fix="give secret_sha256, 64 hex characters")
+    if client.auth_method == "client_secret_basic":
+        if len(client.secret_sha256) != 64:
+            raise ConfigFault("client_secret", where, fix="give secret_sha256, 64 hex characters")
+        if client.secret_sha256.lower() in KNOWN_SECRETS:
+            raise ConfigFault("client_secret", where, fix="choose a secret of 32 random bytes, not one of an example")
     if client.auth_method == "private_key_jwt" and (client.jwks is None) == (not client.jwks_uri):
         raise ConfigFault("client_keys", where, fix="give exactly one of jwks and jwks_uri")
     if "client_credentials" in client.grant_types and client.auth_method == "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 
 from firewall.core.errors import AuditUnavailable, ConfigFault
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity import serve, settings
 from firewall.identity.rfc9068.rotation import KeyRotation
 from firewall.identity.settings import ClientSettings, IdentitySettings
 from firewall.net.runtime import FakeClock
+from firewall.state import keys as keys_module
 from firewall.state.keys import KeyRing
 from firewall.state.memory import MemoryStore
 from firewall.state.shared import SharedMarks
@@ -69,6 +72,61 @@ def test_op_03_a_client_secret_that_is_no_digest_stops_the_start(secret: str) ->
     client = ClientSettings("a", "A", auth_method="client_secret_basic", secret_sha256=secret)
     with pytest.raises(ConfigFault):
         IdentitySettings(public_url="https://fw.example", clients=(client,))
+
+
+@pytest.mark.parametrize("secret", ["secret", "changeme", "password", ""])
+def test_op_03_a_client_secret_that_everybody_knows_stops_the_start(secret: str) -> None:
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    for known in (digest, digest.upper()):
+        client = ClientSettings("a", "A", auth_method="client_secret_basic", secret_sha256=known)
+        with pytest.raises(ConfigFault) as caught:
+            IdentitySettings(public_url="https://fw.example", clients=(client,))
+        assert (caught.value.code, digest in caught.value.diagnostics()) == ("client_secret", False)
+
+
+async def test_op_03_twin_without_the_check_a_password_goes_over_the_network_in_clear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings, "check_public_url", lambda _url: None)
+    door = make_door(public_url="http://fw.example")
+    await door.user()
+    query = authorize_query(resource="http://fw.example/mcp/time")
+    async with door.http() as http:
+        browser = Browser(http, origin="http://fw.example")
+        done = await browser.sign_in(await browser.open(query))
+    assert (done.status_code, done.url.scheme) == (200, "http")
+    assert "secure" not in str(done.request.headers).lower()
+
+
+def test_op_03_twin_without_the_check_a_key_that_others_read_would_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    KeyRing(tmp_path).ec_signing_key("as")
+    (tmp_path / "ec-as.1").chmod(0o644)
+    with pytest.raises(ConfigFault):
+        KeyRing(tmp_path).ec_signing_key("as")
+    monkeypatch.setattr(keys_module, "_read", lambda directory, file: (tmp_path / file).read_bytes())
+    assert KeyRing(tmp_path).ec_signing_key("as")
+
+
+async def test_op_03_twin_without_the_check_a_secret_that_everybody_knows_signs_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings, "KNOWN_SECRETS", frozenset())
+    digest = hashlib.sha256(b"changeme").hexdigest()
+    client = ClientSettings(
+        "a",
+        "A",
+        auth_method="client_secret_basic",
+        grant_types=("client_credentials",),
+        tenant="acme",
+        secret_sha256=digest,
+    )
+    door = make_door(clients=(client,))
+    async with door.http() as http:
+        form = {"grant_type": "client_credentials", "resource": TIME, "scope": "time:read"}
+        assert (await http.post("/token", data=form, auth=("a", "changeme"))).status_code == 200
 
 
 # -- OP-05 -------------------------------------------------------------------------------------------------
@@ -175,21 +233,61 @@ def test_op_06_a_rotation_is_recorded(tmp_path: Path) -> None:
 # -- OP-09 -------------------------------------------------------------------------------------------------
 
 
+def weak_in(told: JSONObject) -> list[str]:
+    """Return what a server metadata document offers that OAuth 2.1 has done away with, as ``member: value``."""
+    forbidden = {
+        "response_types_supported": lambda value: value != "code",
+        "response_modes_supported": lambda value: value != "query",
+        "code_challenge_methods_supported": lambda value: value != "S256",
+        "grant_types_supported": lambda value: value in ("password", "implicit"),
+        "_auth_methods_supported": lambda value: value in ("client_secret_post", "client_secret_jwt"),
+        "introspection_endpoint_auth_methods_supported": lambda value: value == "none",
+        "_alg_values_supported": lambda value: value == "none" or value.startswith("HS"),
+    }
+    return [
+        f"{name}: {value}"
+        for name, values in told.items()
+        for ending, is_weak in forbidden.items()
+        if name.endswith(ending) and isinstance(values, list)
+        for value in values
+        if is_weak(value)
+    ]
+
+
 async def test_op_09_what_is_not_there_is_not_advertised() -> None:
     door = make_door()
     async with door.http() as http:
         told = (await http.get(WELL_KNOWN)).json()
+    assert weak_in(told) == []
     assert told["response_types_supported"] == ["code"]
     assert told["response_modes_supported"] == ["query"]
     assert told["code_challenge_methods_supported"] == ["S256"]
-    assert not {"password", "implicit"} & set(told["grant_types_supported"])
-    for name, methods in told.items():
-        if name.endswith("_auth_methods_supported"):
-            assert not {"client_secret_post", "client_secret_jwt"} & set(methods)
-    assert "none" not in told["introspection_endpoint_auth_methods_supported"]
-    for name, algorithms in told.items():
-        if name.endswith("_alg_values_supported"):
-            assert not [alg for alg in algorithms if alg == "none" or alg.startswith("HS")], name
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("grant_types_supported", "password"),
+        ("grant_types_supported", "implicit"),
+        ("response_types_supported", "token"),
+        ("response_modes_supported", "fragment"),
+        ("code_challenge_methods_supported", "plain"),
+        ("token_endpoint_auth_methods_supported", "client_secret_post"),
+        ("introspection_endpoint_auth_methods_supported", "none"),
+        ("token_endpoint_auth_signing_alg_values_supported", "HS256"),
+    ],
+)
+async def test_op_09_the_check_finds_each_of_them_where_it_is_planted(
+    member: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = serve.server_metadata
+    monkeypatch.setattr(
+        serve, "server_metadata", lambda *given: {**real(*given), member: [*real(*given)[member], value]}
+    )
+    door = make_door()
+    async with door.http() as http:
+        told = (await http.get(WELL_KNOWN)).json()
+    assert weak_in(told) == [f"{member}: {value}"]
 
 
 @pytest.mark.parametrize("response_type", ["token", "id_token", "code token", "code id_token", "none", "Code"])

@@ -13,7 +13,9 @@ import pytest
 from firewall.core.errors import AuditUnavailable, ConsentNeeded, StateUnavailable, UpstreamFault
 from firewall.core.principal import Principal
 from firewall.identity.people.users import User
+from firewall.identity.upstream import broker as broker_module
 from firewall.identity.upstream import grants as grants_module
+from firewall.identity.upstream import personal as personal_module
 from firewall.identity.upstream.settings import Secret
 from firewall.net.renewing import LiveHeader
 from tests.support.upstreams import (
@@ -257,6 +259,35 @@ async def test_cl_09_without_the_person_in_the_key_everybody_would_share(monkeyp
     async with connected() as (node, _, _, caller):
         bob = await node.user("bob")
         assert await token_of(node, node.caller(bob)) == await token_of(node, caller)
+
+
+def _of_nobody(principal: Principal, upstream: str, way: str) -> tuple[str, ...]:
+    return (principal.tenant, upstream, way)
+
+
+def _of_no_tenant(principal: Principal, upstream: str, way: str) -> tuple[str, ...]:
+    return (upstream, way, principal.subject)
+
+
+@pytest.mark.parametrize("part", ["person", "tenant"])
+async def test_cl_09_without_it_in_the_slot_of_the_cache_others_would_be_given_what_was_just_fetched(
+    part: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(broker_module, "_slot", _of_nobody if part == "person" else _of_no_tenant)
+    async with connected() as (node, _, _, caller):
+        other = node.caller(await node.user("bob")) if part == "person" else replace(caller, tenant="rival")
+        assert await token_of(node, caller)
+        assert await token_of(node, other) == await token_of(node, caller)
+
+
+async def test_cl_09_without_the_tenant_in_the_place_of_a_row_another_tenant_would_find_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    real = personal_module.place_of
+    monkeypatch.setattr(personal_module, "place_of", lambda who, *given: replace(real(who, *given), tenant="acme"))
+    async with connected() as (node, _, _, caller):
+        assert caller.tenant == "acme"
+        assert await token_of(node, replace(caller, tenant="rival")) == await token_of(node, caller)
 
 
 async def test_cl_09_an_anonymous_service_is_not_asked_to_connect_anything():

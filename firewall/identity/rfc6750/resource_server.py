@@ -238,6 +238,9 @@ class BearerResourceServer:
         known = self._resources.by_uri.get(resource)
         if bound != (scheme == b"dpop") or (not bound and known is not None and known.dpop_required):
             raise Malformed("jwt_claims", "cnf")
+        # Whatever issued the token: it may be older than the word that closed the resource, or another issuer's (AS-23).
+        if self._resources.is_closed_to(resource, verified.principal.tenant):
+            raise Malformed("jwt_claims", "tenant")
         return verified
 
     def _prove(
