@@ -77,6 +77,9 @@ class Exchange(Protocol):
     def messages(self) -> Messages:
         """What entering returns, for whoever goes on with an exchange that somebody else entered."""
 
+    def more(self) -> JSONObject | None:
+        """Return the next message if it is a notification that is here already, else None. Never waits, never raises."""
+
     async def __aenter__(self) -> Messages: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
@@ -94,6 +97,7 @@ class HTTPExchange:
         "_done",
         "_ends_at",
         "_events",
+        "_held",
         "_last_id",
         "_link",
         "_on_pause",
@@ -114,6 +118,7 @@ class HTTPExchange:
         self._context: Context | None = None
         self._stream: UpstreamStream | None = None
         self._done = self._sse = False
+        self._held: JSONObject | UpstreamFault | None = None  # what `more` found and was not its to return
         self._last_id = ""
         self._retry_ms: int | None = None
         self._resumes = 0
@@ -188,13 +193,30 @@ class HTTPExchange:
                 raise UpstreamFault("malformed", "the answer has no known form")
             self._listen(stream)
         while True:
-            value = await self._event()
+            held, self._held = self._held, None
+            if isinstance(held, UpstreamFault):
+                raise held
+            value = held if held is not None else await self._event()
             if "method" not in value:
                 if answers(value, self._rpc_id, 200):
                     self._done = True
                     return value
             elif "id" not in value or not await self._link.asked(value, self._credentials):
                 return value
+
+    def more(self) -> JSONObject | None:
+        """See Exchange.more."""
+        if not self._sse or self._done or self._held is not None:
+            return None
+        try:
+            value = self._arrived()
+        except UpstreamFault as fault:
+            self._held = fault
+            return None
+        if value is None or ("method" in value and "id" not in value):
+            return value
+        self._held = value
+        return None
 
     def _listen(self, stream: UpstreamStream) -> None:
         self._sse = True
@@ -205,15 +227,9 @@ class HTTPExchange:
     async def _event(self) -> JSONObject:
         """Return the next message of the stream; priming events carry none, but an id to go on from."""
         while True:
-            while self._events:
-                event = self._events.popleft()
-                if isinstance(event, Malformed):
-                    raise UpstreamFault("too_large" if event.code == "sse_event_too_large" else "malformed")
-                self._last_id = event.id
-                if event.retry_ms is not None:
-                    self._retry_ms = event.retry_ms
-                if event.data:
-                    return parsed(event.data)
+            value = self._arrived()
+            if value is not None:
+                return value
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
@@ -227,6 +243,19 @@ class HTTPExchange:
                 await self._resume()
                 continue
             self._events.extend(self._parser.feed(chunk))
+
+    def _arrived(self) -> JSONObject | None:
+        """Return the next message that is here. Raises UpstreamFault."""
+        while self._events:
+            event = self._events.popleft()
+            if isinstance(event, Malformed):
+                raise UpstreamFault("too_large" if event.code == "sse_event_too_large" else "malformed")
+            self._last_id = event.id
+            if event.retry_ms is not None:
+                self._retry_ms = event.retry_ms
+            if event.data:
+                return parsed(event.data)
+        return None
 
     async def _resume(self) -> None:
         """Take the stream up after its last event, or end: without an id nobody knows where it broke."""
@@ -301,6 +330,12 @@ class Inbox:
             self._questions -= 1
         return value
 
+    def more(self) -> JSONObject | None:
+        """See Exchange.more."""
+        if self._items and "method" in self._items[0] and "id" not in self._items[0]:
+            return self._items.popleft()
+        return None
+
     def _wake(self, there: bool) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(there)
@@ -356,6 +391,10 @@ class PumpedExchange:
     def messages(self) -> PumpedExchange:
         """See Exchange.messages."""
         return self
+
+    def more(self) -> JSONObject | None:
+        """See Exchange.more."""
+        return self.inbox.more()
 
     async def __anext__(self) -> JSONObject:
         """Return the next message; the response is the last one."""

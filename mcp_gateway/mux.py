@@ -154,6 +154,10 @@ class MuxExchange:
         """See Exchange.messages."""
         return self
 
+    def more(self) -> JSONObject | None:
+        """See Exchange.more."""
+        return self._inbox.more() if self._inbox is not None and not self._done else None
+
     async def __anext__(self) -> JSONObject:
         """Return the next message. Raises UpstreamFault: timeout, cut_stream."""
         if self._done or self._inbox is None:

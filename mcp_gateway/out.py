@@ -52,15 +52,15 @@ class Out:
     def let_go(self) -> None:
         """Let the client leave for a while, as the upstream did with us (SEP-1699); nothing for a modern one."""
 
-    async def notice(self, cleared: Cleared) -> None:
-        """Write a notification; the first one opens the stream."""
+    async def notice(self, *cleared: Cleared) -> None:
+        """Write notifications that are there together; the first one opens the stream."""
         if self._stream is None:
             self._stream = asgi.EventStream(self._send)
             await self._stream.open()
             self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
             if self.on_open is not None:
                 self.on_open()
-        await self._stream.event(cleared, event="message")
+        await self._stream.events(cleared, event="message")
 
     async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
         """Write the response and end. status: of a plain cleared answer; a stream has sent its own by then."""
@@ -129,13 +129,14 @@ class LegacyOut(Out):
         if self._session.version in PRIMED and not self.done:
             self._open().detach()
 
-    async def notice(self, cleared: Cleared) -> None:
-        """Write a notification or a question; the first one opens the stream. A log below the set level is dropped."""
-        if self._session.wants(cleared.body):
-            line = self._open()
-            line.emit(cleared)
-            if (pipe := line.pipe) is not None:
-                await pipe.room()
+    async def notice(self, *cleared: Cleared) -> None:
+        """Write notifications or a question; the first one opens the stream. A log below the set level is dropped."""
+        for one in cleared:
+            if self._session.wants(one.body):
+                line = self._open()
+                line.emit(one)
+                if (pipe := line.pipe) is not None:
+                    await pipe.room()
 
     async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
         """See Out.final."""

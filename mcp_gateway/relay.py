@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Final
 
 from firewall.core.action import Action, Resource
@@ -48,6 +49,8 @@ from mcp_gateway.versions import ERROR, MODERN, point_of
 _DECIDED: Final = ("/params/inputResponses/", "/params/requestState")
 WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
 CAPABILITY_MISSING: Final = -32021
+TOGETHER: Final = 64  # notifications that are there already and are decided in one go
+_RELAYED: Final = ("notifications/progress", "notifications/message")
 NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream must not buy that by the million
 
 
@@ -223,7 +226,12 @@ class Relay:
                             outcome = await self._answer(turn, target, link, value, rounds)
                             break
                         if "id" not in value:
-                            await self._notice(turn, target, link, value, key)
+                            values = [value]
+                            while len(values) < TOGETHER and (more := exchange.more()) is not None:
+                                values.append(more)
+                            await self._notices(turn, target, link, values, key)
+                            if len(values) == TOGETHER:
+                                await asyncio.sleep(0)  # a burst leaves others their turn
                         elif turn.face is not None:
                             await self._asking.put(turn, target, link, value, credentials)
                         else:
@@ -284,23 +292,44 @@ class Relay:
             fresh=False,
         )
 
-    async def _notice(self, turn: Turn, target: Target, link: Link, value: JSONObject, key: str) -> None:
-        """Relay a notification. One that the guard refuses is dropped; the call goes on without it."""
-        if value.get("method") not in ("notifications/progress", "notifications/message"):
-            if self.heard is not None:
-                self.heard(turn.principal.tenant, target.spec, key, value)
+    async def _notices(self, turn: Turn, target: Target, link: Link, values: list[JSONObject], key: str) -> None:
+        """Relay notifications. One that the guard refuses is dropped; the call goes on without it."""
+        bodies: list[JSONObject] = []
+        for value in values:
+            if value.get("method") not in _RELAYED:
+                if self.heard is not None:
+                    self.heard(turn.principal.tenant, target.spec, key, value)
+                continue
+            body = bridge.notice(value, turn.call)
+            if body is not None:
+                turn.notices += 1
+                if turn.notices <= NOTICES_PER_CALL and _moves_on(turn, body):
+                    bodies.append(body)
+        for method, alike in groupby(bodies, _method):
+            await self._say(turn, target, method, list(alike))
+
+    async def _say(self, turn: Turn, target: Target, method: str, bodies: list[JSONObject]) -> None:
+        """Clear and write notifications of one method: together where that will do, else one by one."""
+        point = point_of(method, turn.call.era, "response")
+        if point is None:
             return
-        body = bridge.notice(value, turn.call)
-        method = body["method"] if body else None
-        point = point_of(method, turn.call.era, "response") if isinstance(method, str) else None
-        if body is None or point is None or not isinstance(method, str):
+        like = response(
+            point,
+            turn.principal,
+            method,
+            self._server(turn, target),
+            bodies[0],
+            version=turn.call.version,
+            transport="sse",
+        )
+        together = self._guard.clear_alike(like, bodies, turn.exchange) if len(bodies) > 1 else None
+        if together is not None:
+            await turn.out.notice(*together)
             return
-        turn.notices += 1
-        if turn.notices > NOTICES_PER_CALL or not _moves_on(turn, body):
-            return
-        cleared = await self._clear(turn, point, method, self._server(turn, target), body, "sse")
-        if isinstance(cleared, Cleared):
-            await turn.out.notice(cleared)
+        for body in bodies:
+            cleared = await self._guard.clear(like.of(body), turn.exchange)
+            if isinstance(cleared, Cleared):
+                await turn.out.notice(cleared)
 
     async def _answer(self, turn: Turn, target: Target, link: Link, value: JSONObject, rounds: int) -> str | Retry:
         call = turn.call
@@ -390,6 +419,10 @@ class _Watch:
     async def _watch(self) -> None:
         await asgi.disconnected(self._turn.receive)
         self._turn.leash.pull()
+
+
+def _method(body: JSONObject) -> str:
+    return str(body["method"])
 
 
 def _moves_on(turn: Turn, body: JSONObject) -> bool:

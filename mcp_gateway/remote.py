@@ -163,6 +163,10 @@ class RemoteJob:
         """See Exchange.messages."""
         return self
 
+    def more(self) -> JSONObject | None:
+        """See Exchange.more: what the owner sent has to be waited for, one message at a time."""
+        return None
+
     async def __anext__(self) -> JSONObject:
         """Return what the child said next. Raises UpstreamFault, Refused."""
         if self._channel is None or self._whole:

@@ -78,3 +78,20 @@ class Action:
     item_key: str = "name"
     coupled: tuple[Path, ...] = ()
     side_effect: bool = True
+
+    def of(self, body: JSON) -> Action:
+        """Return the same Action of another body; its arguments are none of the body's."""
+        return Action(
+            self.point,
+            self.principal,
+            self.verb,
+            self.resource,
+            self.protocol,
+            body,
+            self.arguments,
+            self.headers,
+            self.items_at,
+            self.item_key,
+            self.coupled,
+            self.side_effect,
+        )

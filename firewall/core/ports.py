@@ -91,6 +91,9 @@ class Scanner(Protocol):
     def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
         """Return findings with pointers into ``body``; bounded by core.bounds.POLICY_FINDINGS."""
 
+    def scan_all(self, bodies: Sequence[JSON], point: Point, tenant: str) -> list[list[Finding]]:
+        """Return what `scan` returns of each body: one pass over all of them where nothing is found."""
+
     def open_stream(self, point: Point, tenant: str) -> ScanStream:
         """Return an inspector for one stream's text."""
 
@@ -112,6 +115,13 @@ class AuditLog(Protocol):
     def append(self, record: JSONObject) -> Receipt:
         """Write one record and return after its ``write``; adds uid, time, log. Raises AuditUnavailable."""
 
+    def append_all(self, records: Sequence[JSONObject]) -> list[Receipt]:
+        """As `append`, for records that are there together, in order.
+
+        Raises AuditUnavailable where not all were written; some may have been. Nothing may be sent then: whoever
+        still wants to writes each anew.
+        """
+
     async def durable(self, receipt: Receipt) -> None:
         """Return when ``fdatasync`` covers the record. Raises AuditUnavailable."""
 
@@ -122,8 +132,8 @@ class AuditLog(Protocol):
 class Telemetry(Protocol):
     """Counters that the guard feeds; names live in `record.telemetry` alone."""
 
-    def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int) -> None:
-        """Count one decision."""
+    def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int, amount: int = 1) -> None:
+        """Count one decision, or so many alike; eval_us: of the one evaluation."""
 
     def finding(self, rule: str, point: Point) -> None:
         """Count one finding."""

@@ -248,6 +248,22 @@ class PatternScanner:
             return []
         return self._locate(body, point, tenant, strings, data, nominated, enabled)
 
+    def scan_all(self, bodies: Sequence[JSON], point: Point, tenant: str) -> list[list[Finding]]:
+        """Return what `scan` returns of each body; see `core.ports.Scanner`.
+
+        A rule that matches in one body matches in the text of all: strings are held apart here as they are within
+        one body. So what is not nominated for all is nominated for none.
+        """
+        enabled = self._enabled.get(point)
+        if enabled is None or point in _REVIEWED:
+            return [self.scan(body, point, tenant) for body in bodies]
+        texts = ["\n".join(strings_of(body)) for body in bodies]
+        if enabled.intersection(self._nominate("\n".join(texts).encode("utf-8", "replace"))):
+            return [self.scan(body, point, tenant) for body in bodies]
+        return [
+            [] if text.isascii() else self.scan(body, point, tenant) for body, text in zip(bodies, texts, strict=True)
+        ]
+
     def open_stream(self, point: Point, tenant: str) -> PatternStream:
         """Return an inspector for one stream's text."""
         return PatternStream(self._nominate, self._streamed.get(point, frozenset()), self._digest, tenant)

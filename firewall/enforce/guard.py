@@ -6,6 +6,8 @@
   embedded (`check`, no await) or an OPA server (`check_remote`).
 - A Permit becomes Cleared only by `commit`: its record's write has returned. A refusal is
   recorded too; when no record can be written the answer is ``audit_unavailable`` and nothing moves.
+- Messages that are there together and differ in their bodies alone are asked about once (`clear_alike`, ADR
+  0036); each is inspected and recorded, and whatever is not plain goes through `clear`.
 - Every way out that is not a Permit is a Refusal. An unexpected exception is a Refusal with
   ``internal``. There is no switch that turns any of this off.
 - INVARIANT (DESIGN §6b-2): a label is raised before the bytes that caused it are released.
@@ -218,6 +220,68 @@ class Guard:
             except AuditUnavailable:
                 return Refusal(FAULTS["audit_unavailable"], verdict.decision_id)
         return cleared
+
+    def clear_alike(self, like: Action, bodies: Sequence[JSON], exchange: Exchange) -> list[Cleared] | None:
+        """Clear messages that are there together and differ in nothing but their bodies; None where that will not do.
+
+        like: the Action of any of them; on its way back, not the end of its exchange, without arguments. Each
+        body is inspected, has a decision id and a record of its own, and every record is written before this
+        returns. Only the question is asked once: where nothing is found, policy is shown the same of each.
+
+        None: something is found, to be changed or refused, or could not be done. Nothing may be sent then; each
+        message is to be given to `clear`, which says what becomes of it. Never raises.
+        """
+        point, tenant = like.point, like.principal.tenant
+        if self._remote or self._settings.durability == "disk" or like.arguments:
+            return None
+        if INFO[point].direction == "request" or point in SETTLING:
+            return None
+        try:
+            if self._stopped(like):
+                return None
+            payloads = [strict_json.dumps(body) for body in bodies]
+            if sum(map(len, payloads)) > ASIDE_BYTES:
+                return None
+            if INFO[point].content and any(self.scanner.scan_all(bodies, point, tenant)):
+                return None
+            label = self._labels.current(like.principal)
+            started = self._clock.monotonic_ns()
+            answer = self._engine.decide(point, self._input(like, (), label, exchange))  # type: ignore[union-attr]
+            eval_us = (self._clock.monotonic_ns() - started) // 1000
+            decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
+            if not decision.permits or decision.obligations:
+                return None
+            ids = [self._ids.new("d") for _ in bodies]
+            record = decision_record(
+                like,
+                exchange,
+                phase="outcome",
+                decision_id="",
+                decision=decision,
+                fault="",
+                findings=(),
+                label=label,
+                digest="",
+                size=0,
+            )
+            digest = self._audit.hmac
+            receipts = self._audit.append_all(
+                [
+                    {**record, "decision_id": one, "args": {"hmac": digest(tenant, sent), "bytes": len(sent)}}
+                    for one, sent in zip(ids, payloads, strict=True)
+                ]
+            )
+            out = [
+                _MINT.clear(body, sent, like.headers(body), one, receipt.uid, like.of(body))
+                for body, sent, one, receipt in zip(bodies, payloads, ids, receipts, strict=True)
+            ]
+        except Exception:  # noqa: BLE001  `clear` meets it again, and denies
+            return None
+        rules = tuple(r.rule for r in decision.reasons)
+        self._telemetry.decision(point, EFFECT_NAMES[decision.effect], rules, eval_us, len(out))
+        exchange.upstream = like.resource.upstream
+        exchange.decisions += ids
+        return out
 
     async def inspect(self, action: Action, body: JSON) -> tuple[Finding, ...]:
         """Return what a scan finds in a body at an Action's point; a large one is read in a thread."""

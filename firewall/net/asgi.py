@@ -7,7 +7,7 @@ time as well, since an untyped caller must not be a way out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 from firewall.core.action import Headers
@@ -202,6 +202,15 @@ class EventStream:
         if not isinstance(cleared, Cleared):
             raise TypeError("only what the guard cleared may leave")
         await self._write(sse.encode(cleared.payload, event=event, id=id))
+
+    async def events(self, cleared: Sequence[Cleared], *, event: str = "") -> None:
+        """Send cleared events that are there together, in order, in one piece."""
+        parts = []
+        for one in cleared:
+            if not isinstance(one, Cleared):
+                raise TypeError("only what the guard cleared may leave")
+            parts.append(sse.encode(one.payload, event=event))
+        await self._write(b"".join(parts))
 
     async def fixed_event(self, reply: FixedReply, *, event: str = "", id: str = "") -> None:
         """Send our own words as an event."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -104,7 +104,32 @@ class Log:
             self._roll()
         elif self._live < 0:
             self._open_live()
-        data = len(entry).to_bytes(2, "big") + entry
+        self._write(len(entry).to_bytes(2, "big") + entry)
+        self._grow(sha256(b"\x00" + entry).digest())
+        return self.size - 1
+
+    def append_all(self, entries: Sequence[bytes]) -> int:
+        """Write entries with one ``write`` for each bundle that they stand in; return the index of the first.
+
+        Raises as `append`: then those of an earlier bundle are in the log, and none of the one that failed.
+        """
+        if max(map(len, entries), default=0) > 65_535:
+            raise Malformed("entry_too_long")
+        first, at = self.size, 0
+        while at < len(entries):
+            if self._offset and not self.size % WIDTH:
+                self._roll()
+            elif self._live < 0:
+                self._open_live()
+            part = entries[at : at + WIDTH - self.size % WIDTH]
+            self._write(b"".join([len(entry).to_bytes(2, "big") + entry for entry in part]))
+            for entry in part:
+                self._grow(sha256(b"\x00" + entry).digest())
+            at += len(part)
+        return first
+
+    def _write(self, data: bytes) -> None:
+        """Write to the live bundle, all of it or nothing. Raises OSError."""
         try:
             written = os.write(self._live, data)
         except OSError:
@@ -115,8 +140,6 @@ class Log:
             raise OSError(28, "short write")
         self._offset += written
         self.bytes += written
-        self._grow(sha256(b"\x00" + entry).digest())
-        return self.size - 1
 
     def begin_sync(self) -> tuple[int, list[int], list[tuple[str, bytes]]]:
         """Return the size that a sync will cover, the descriptors to sync, and hash tiles to write.

@@ -62,14 +62,14 @@ class GuardTelemetry:
 
     # -- core.ports.Telemetry ------------------------------------------------------------------------------
 
-    def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int) -> None:
-        """Count one decision; eval_us: microseconds, 0 when nothing was evaluated."""
+    def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int, amount: int = 1) -> None:
+        """Count one decision, or so many alike; eval_us: of one evaluation, microseconds, 0 when nothing was evaluated."""
         metrics = self.metrics
-        metrics.add(names.M_DECISIONS, (str(point), effect if effect in names.EFFECTS else OTHER))
+        metrics.add(names.M_DECISIONS, (str(point), effect if effect in names.EFFECTS else OTHER), amount)
         if eval_us:
             metrics.observe(names.M_DECISION_TIME, (str(point),), eval_us)
         for rule in rules:
-            metrics.add(names.M_RULES, (self._rule(rule),))
+            metrics.add(names.M_RULES, (self._rule(rule),), amount)
 
     def finding(self, rule: str, point: Point) -> None:
         """Count one finding."""

@@ -47,6 +47,32 @@ def test_with_the_database_off_the_same_key_passes() -> None:
     assert PatternScanner(database=Deaf()).scan(body, Point.MCP_TOOL_CALL, "t") == []
 
 
+def _note(text: str) -> dict:
+    return {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": text}}
+
+
+@pytest.mark.parametrize("dirty", [*DIRTY, "GRÜSSE, 世界", "x" * 70_000])
+def test_bodies_that_are_scanned_together_have_the_findings_of_each(scanner: PatternScanner, dirty: str) -> None:
+    for texts in ([dirty], [dirty, "calm"], ["calm", dirty], ["calm", dirty, "at ease", dirty], [*CLEAN, dirty]):
+        bodies = [_note(text) for text in texts]
+        each = [scanner.scan(body, Point.MCP_NOTIFY_SERVER, "acme") for body in bodies]
+        assert scanner.scan_all(bodies, Point.MCP_NOTIFY_SERVER, "acme") == each
+    assert scanner.scan_all([], Point.MCP_NOTIFY_SERVER, "acme") == []
+
+
+def test_two_bodies_do_not_make_a_finding_that_neither_has(scanner: PatternScanner) -> None:
+    bodies = [_note(AWS_KEY[:9]), _note(AWS_KEY[9:])]
+    assert scanner.scan_all(bodies, Point.MCP_NOTIFY_SERVER, "acme") == [[], []]
+    assert scanner.scan(_note(AWS_KEY), Point.MCP_NOTIFY_SERVER, "acme")  # whole it would be one
+
+
+@pytest.mark.parametrize("point", sorted(ENABLED))
+def test_at_every_point_together_is_the_same_as_each(scanner: PatternScanner, point: Point) -> None:
+    bodies = [{"result": {"tools": [{"name": "t", "description": text}]}} for text in ("calm", DIRTY[0], "at ease")]
+    each = [scanner.scan(body, point, "acme") for body in bodies]
+    assert scanner.scan_all(bodies, point, "acme") == each
+
+
 def test_an_instruction_hidden_in_tags_is_found_and_read(result: Scan) -> None:
     found = {f.rule: f for f in result("12:30" + HIDDEN)}
     assert found["hygiene.tag_characters"].span == (5, 5 + len(HIDDEN))

@@ -6,8 +6,11 @@ import json
 import httpx2
 import pytest
 
+from firewall.core.finding import Finding
 from firewall.core.principal import Principal
+from tests.mcp_gateway.legacy import opened
 from tests.mcp_gateway.scripted import as_json, event, fine, head, result, scripted
+from tests.support.kit import ALLOW, NoScanner, ScriptedEngine
 from tests.support.mcp import MODERN_META, Credentials, running, spec
 
 pytestmark = pytest.mark.flow
@@ -209,6 +212,74 @@ async def test_progress_that_does_not_increase_is_dropped_and_a_flood_is_cut(mon
         events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
         assert [e["params"]["progress"] for e in events if "params" in e] == [1, 2, 3]
         assert "result" in events[-1]
+
+
+def log(text):
+    return event({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": text}})
+
+
+def told(answer):
+    return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_what_a_server_says_at_once_arrives_whole_in_order_and_recorded_one_by_one(era):
+    async def bursts(asked, send):
+        said = [log(f"line {n}") if n % 3 else progress(asked, n + 1) for n in range(200)]
+        await send(head("text/event-stream") + b"".join(said) + event(result(asked)))
+
+    async with scripted(bursts) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        if era == "modern":
+            meta = {"progressToken": "p", "io.modelcontextprotocol/logLevel": "debug"}
+            events = told(await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": meta}))
+        else:
+            async with (await opened(stack)).call("echo", {"a": 1}) as stream:
+                events = await stream.rest()
+        notes = [e["params"] for e in events if "method" in e]
+        assert [n.get("progress") or n["data"] for n in notes] == [f"line {n}" if n % 3 else n + 1 for n in range(200)]
+        assert "result" in events[-1]
+        records = [r for r in stack.kit.audit.records if r.get("point") == "mcp.notify.server"]
+        assert len({r["decision_id"] for r in records}) == len(records) == 200
+
+
+async def test_one_bad_line_of_many_is_dropped_alone():
+    def see(body):
+        found = Finding("SCAN-04", "secret.test", "secret", 90, "/params/data", "patterns", "", None)
+        return [found] if "bad" in str(body.get("params", {}).get("data")) else []
+
+    def script(asked):
+        if not asked["context"]["findings"]:
+            return ALLOW
+        why = {"rule": "t.rule", "effect": "deny", "code": "because", "owasp": [], "severity": 70}
+        return {**ALLOW, "decision": False, "effect": "deny", "risk": 70, "reasons": [why]}
+
+    async def bursts(asked, send):
+        said = [log("bad" if n == 17 else f"line {n}") for n in range(40)]
+        await send(head("text/event-stream") + b"".join(said) + event(result(asked)))
+
+    meta = {"io.modelcontextprotocol/logLevel": "debug"}
+    for scanner, lost in ((NoScanner(see), 1), (NoScanner(), 0)):  # the twin: with the control off it arrives
+        async with (
+            scripted(bursts) as upstream,
+            running(spec("demo", url=upstream.url), engine=ScriptedEngine(script), scanner=scanner) as stack,
+        ):
+            events = told(await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": meta}))
+            said = [e["params"]["data"] for e in events if "method" in e]
+            assert said == [("bad" if n == 17 else f"line {n}") for n in range(40) if n != 17 or not lost]
+            assert "result" in events[-1]
+
+
+@pytest.mark.parametrize("rubbish_event", [b"data: {not json\n\n", b'data: {"a":1,"a":2}\n\n', b"data: \xff\n\n"])
+async def test_rubbish_after_good_lines_ends_the_call_after_those_lines(rubbish_event):
+    async def breaks(asked, send):
+        good = b"".join(log(f"line {n}") for n in range(5))
+        await send(head("text/event-stream") + good + rubbish_event + event(result(asked)))
+
+    async with scripted(breaks) as upstream, running(spec("demo", url=upstream.url)) as stack:
+        meta = {"io.modelcontextprotocol/logLevel": "debug"}
+        events = told(await stack.modern("/mcp/demo", "tools/call", {**ECHO, "_meta": meta}))
+        assert [e["params"]["data"] for e in events[:-1]] == [f"line {n}" for n in range(5)]
+        assert events[-1]["error"]["code"]
 
 
 async def test_a_server_that_asks_without_end_is_answered_a_few_times_only():

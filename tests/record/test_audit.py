@@ -285,6 +285,71 @@ async def test_a_failed_sync_ends_the_log_and_tells_who_waits(
     assert first  # the log may be resumed: every byte of it is checked against its checkpoint
 
 
+def test_records_that_are_there_together_are_written_at_once_and_verify_like_any_others(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(checkpoint_s=60.0, group_ms=1)
+    writes: list[int] = []
+    real = os.write
+
+    def count(handle: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("/live"):
+            writes.append(len(data))
+        return real(handle, data)
+
+    monkeypatch.setattr(log_module.os, "write", count)
+    receipts = [r for first in range(0, 600, 60) for r in writer.append_all([decision(first + n) for n in range(60)])]
+    assert len(writes) == 10 + 2  # one each, and one more where a bundle of 256 is full
+    receipts.append(writer.append(decision(600)))
+    assert writer.append_all([]) == []
+    writer.close()
+    folder = tmp_path / "audit" / writer.log_id
+    found = entries(folder)
+    assert [r["exchange"] for r in found if r["kind"] == "decision"] == [f"x_{n}" for n in range(601)]
+    assert [found[r.index]["uid"] for r in receipts] == [r.uid for r in receipts]
+    for record in found:
+        validate_record(record)
+    report = verify(tmp_path / "audit", [writer.vkey])
+    assert report.ok, report.text()
+    proof = prove(tmp_path / "audit", receipts[300].uid)
+    assert check_proof(proof, entry_of(tmp_path / "audit", receipts[300].uid), writer.vkey)
+
+
+@pytest.mark.parametrize(("error", "part"), [(errno.ENOSPC, 0), (errno.ENOSPC, 1500), (errno.EIO, 0)])
+def test_a_disk_that_takes_a_part_of_them_acknowledges_none(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, part: int
+) -> None:
+    writer = make(checkpoint_s=60.0, group_ms=1)
+    writer.append(decision(1))
+    disk = Disk(monkeypatch)
+    disk.error, disk.part = error, part
+    with pytest.raises(AuditUnavailable):
+        writer.append_all([decision(n) for n in range(2, 9)])
+    assert writer.stats()["writable"] == 0
+    disk.error = 0
+    writer._places[0].failed_at -= 1
+    writer.append_all([decision(9), decision(10)])
+    writer.close()
+    report = verify(tmp_path / "audit", [writer.vkey])
+    assert report.ok, report.text()
+    folder = tmp_path / "audit" / writer.log_id
+    assert [r["exchange"] for r in entries(folder) if r["kind"] == "decision"] == ["x_1", "x_9", "x_10"]
+
+
+@pytest.mark.parametrize("wrong", [{"fault": object()}, {"fault": "x" * 70_000}])
+def test_one_record_that_has_no_form_keeps_the_others_of_its_group_out(
+    make: Make, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    writer = make()
+    with pytest.raises(AuditUnavailable):
+        writer.append_all([decision(1), decision(2, **wrong), decision(3)])
+    writer.append(decision(4))
+    writer.close()
+    folder = tmp_path / "audit" / writer.log_id
+    assert [r["exchange"] for r in entries(folder) if r["kind"] == "decision"] == ["x_4"]
+    assert verify(tmp_path / "audit", [writer.vkey]).ok
+
+
 def test_local_max_counts_as_a_full_disk(make: Make, tmp_path: Path) -> None:
     writer = make(local_max=20_000)
     room = (20_000 - int(writer.stats()["bytes"])) // 700

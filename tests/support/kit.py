@@ -98,6 +98,9 @@ class RecordingAudit:
         self.records.append(record)
         return Receipt(f"r{len(self.records)}", len(self.records) - 1)
 
+    def append_all(self, records: Sequence[JSONObject]) -> list[Receipt]:
+        return [self.append(record) for record in records]
+
     async def durable(self, receipt: Receipt) -> None:
         if self.broken:
             raise AuditUnavailable("disk_full")
@@ -113,8 +116,8 @@ class QuietTelemetry:
         self.decisions: list[tuple[Point, str, tuple[str, ...]]] = []
         self.closed: list[tuple[str, str]] = []
 
-    def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int) -> None:
-        self.decisions.append((point, effect, tuple(rules)))
+    def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int, amount: int = 1) -> None:
+        self.decisions += [(point, effect, tuple(rules))] * amount
 
     def finding(self, rule: str, point: Point) -> None:
         pass
@@ -237,6 +240,9 @@ class NoScanner:
 
     def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
         return self.see(body)
+
+    def scan_all(self, bodies: Sequence[JSON], point: Point, tenant: str) -> list[list[Finding]]:
+        return [self.scan(body, point, tenant) for body in bodies]
 
     def open_stream(self, point: Point, tenant: str):
         raise AssertionError("this test streams nothing")
