@@ -123,7 +123,9 @@ def _arrived(request: Request, provider: Provider, who: SignedIn, to: str) -> Re
 async def _away(request: Request, provider: Provider, wish: Wish, to: str) -> Response:
     parts: AdminParts = request.app.state.parts
     try:
-        location, cookie = await _party(parts).begin(provider, _origin(request), wish, to=to)
+        location, cookie = await _party(parts).begin(
+            provider, _origin(request), wish, address=request.client.host if request.client else "", to=to
+        )
     except UpstreamFault as error:
         return _failed(request, provider, error)
     answer = Response(status_code=303, headers={"location": location})

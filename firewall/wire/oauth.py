@@ -35,6 +35,12 @@ FORBIDDEN_SCHEMES: Final = frozenset(
     {"javascript", "data", "file", "vbscript", "blob", "about", "ws", "wss", "ftp", "mailto"}
 )
 
+AUTHORIZATION_PARAMETERS: Final = frozenset(
+    "response_type response_mode client_id redirect_uri scope state code_challenge code_challenge_method resource"
+    " prompt max_age acr_values authorization_details dpop_jkt login_hint".split()
+)
+"""What an authorization request can say to us; `parse_authorization_request` reads nothing else."""
+
 _UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 _BASE64URL: Final = frozenset(string.ascii_letters + string.digits + "-_")
 _SCOPE_SET: Final = frozenset(chr(c) for c in range(0x21, 0x7F)) - {'"', "\\"}

@@ -240,8 +240,8 @@ async def test_a_confidential_client_authenticates_and_its_credentials_are_not_k
 def test_what_was_pushed_comes_back_as_it_was() -> None:
     door = make_door()
     pushed = PushedRequests(door.store, door.clock, lambda n: b"\x01" * n)
-    form = Form({"client_id": "c", "state": "ä\u2028", "empty": ""}, frozenset())
-    assert pushed.take(pushed.push(form, "c"), "c") == form
+    form = Form({"client_id": "c", "state": "ä\u2028", "scope": ""}, frozenset())
+    assert pushed.take(pushed.push(form, "c", address="192.0.2.7"), "c") == form
     with pytest.raises(OAuthError):
         pushed.take(URN + "A" * 43, "c")
 

@@ -108,7 +108,7 @@ class Authorization:
                 return message(parts.pages, "request", 400)
             return self._error_redirect(redirect_uri, _safe_state(form), error.error)
         own = _is_own_doing(request)
-        transaction, cookie = parts.transactions.open(asked, cross_site=not own)
+        transaction, cookie = parts.transactions.open(asked, cross_site=not own, address=request.client_ip)
         return await self._step(request, transaction, client, headers=(cookie,))
 
     def checked(self, form: Form, client: Client) -> AuthorizationRequest:

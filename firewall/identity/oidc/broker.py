@@ -90,7 +90,9 @@ class Broker:
         txn = transaction.txn_id if transaction else ""
         try:
             wish = self._wish(request, transaction)
-            location, cookie = await parts.party.begin(provider, self._origin, wish, txn=txn, to=to)
+            location, cookie = await parts.party.begin(
+                provider, self._origin, wish, address=request.client_ip, txn=txn, to=to
+            )
         except UpstreamFault as error:
             return self._failed(settings, error)
         return redirect_reply(location, headers=(cookie,))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque, records
+from firewall.identity.places import Places
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import TokenBytes
 from firewall.identity.throttle import NODE
@@ -71,11 +72,22 @@ class Legs:
         self._legs = store.collection("idp_legs")
         self._clock = clock
         self._token_bytes = token_bytes
+        self._places = Places(
+            store,
+            clock,
+            token_bytes,
+            "idp_legs",
+            alive=lambda key: self._legs.get(NODE, key) is not None,
+            remove=lambda key: self._legs.delete(NODE, key),
+        )
 
     def open(
-        self, origin: str, provider: str, *, txn: str = "", to: str = "", fresh_since: int = -1
+        self, origin: str, provider: str, *, address: str, txn: str = "", to: str = "", fresh_since: int = -1
     ) -> tuple[Leg, tuple[bytes, bytes]]:
-        """Return a new leg and the Set-Cookie header that ties it to this browser."""
+        """Return a new leg and the Set-Cookie header that ties it to this browser.
+
+        address: whose place it takes (`places`). Raises StateUnavailable.
+        """
         state, secret = _b64(self._token_bytes(32)), _b64(self._token_bytes(32))
         value = records.encode(
             {
@@ -88,6 +100,7 @@ class Legs:
             }
         )
         expires_us = self._clock.now_us() + LEG_S * SECOND_US
+        self._places.take(address, opaque.digest(state), size=len(value), expires_us=expires_us)
         self._legs.put(NODE, opaque.digest(state), value, expires_us=expires_us)
         cookie = set_cookie(_cookie(origin, state), secret, secure=_is_secure(origin), max_age_s=LEG_S)
         return Leg(origin, provider, txn, to, fresh_since, state, secret), cookie

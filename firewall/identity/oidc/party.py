@@ -99,16 +99,17 @@ class RelyingParty:
         self.kept: Kept | None = None
 
     async def begin(
-        self, provider: Provider, origin: str, wish: Wish, *, txn: str = "", to: str = ""
+        self, provider: Provider, origin: str, wish: Wish, *, address: str, txn: str = "", to: str = ""
     ) -> tuple[str, tuple[bytes, bytes]]:
         """Return where to send the browser, and the Set-Cookie header that ties the way to it.
 
-        The caller has seen a person press a button on a page of ``origin``. Raises UpstreamFault("unreachable").
+        The caller has seen a person press a button on a page of ``origin``; address: theirs.
+        Raises UpstreamFault("unreachable"), StateUnavailable.
         """
         settings = provider.settings
         metadata = await provider.metadata()
         fresh_since = wish.fresh_since(self._clock.now_us() // SECOND_US)
-        leg, cookie = self._legs.open(origin, settings.name, txn=txn, to=to, fresh_since=fresh_since)
+        leg, cookie = self._legs.open(origin, settings.name, address=address, txn=txn, to=to, fresh_since=fresh_since)
         self._record("identity.idp.begun", {"idp": settings.name})
         mark = "&" if "?" in metadata.authorization_endpoint else "?"
         return f"{metadata.authorization_endpoint}{mark}{urlencode(_request(leg, settings, wish))}", cookie

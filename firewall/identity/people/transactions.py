@@ -2,6 +2,7 @@
 
 The browser holds a secret in a cookie of its own per transaction; the forms carry a token made from
 it. Reloading a page makes another token, and all of them stay good until the transaction is taken.
+How many may wait is bounded (`places`): anybody can begin one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from firewall.core.errors import Conflict
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Ids, Store
 from firewall.identity import opaque, records
+from firewall.identity.places import Places
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings, TokenBytes
 from firewall.identity.throttle import NODE
@@ -51,9 +53,22 @@ class Transactions:
         self._ids = ids
         self._settings = settings
         self._token_bytes = token_bytes
+        self._places = Places(
+            store,
+            clock,
+            token_bytes,
+            "oauth_transactions",
+            alive=lambda key: self._transactions.get(NODE, key) is not None,
+            remove=lambda key: self._transactions.delete(NODE, key),
+        )
 
-    def open(self, request: AuthorizationRequest, *, cross_site: bool) -> tuple[Transaction, tuple[bytes, bytes]]:
-        """Keep a checked request; return it with the Set-Cookie header that ties it to this browser."""
+    def open(
+        self, request: AuthorizationRequest, *, cross_site: bool, address: str
+    ) -> tuple[Transaction, tuple[bytes, bytes]]:
+        """Keep a checked request; return it with the Set-Cookie header that ties it to this browser.
+
+        address: whose place it takes. Raises StateUnavailable.
+        """
         txn_id = self._ids.new("t")
         secret = base64.urlsafe_b64encode(self._token_bytes(32)).rstrip(b"=").decode()
         now_us = self._clock.now_us()
@@ -75,7 +90,9 @@ class Transactions:
             "cross_site": cross_site,
             "secret_sha256": opaque.digest(secret),
         }
-        self._transactions.put(NODE, txn_id, records.encode(value), expires_us=now_us + lifetime_s * SECOND_US)
+        kept, expires_us = records.encode(value), now_us + lifetime_s * SECOND_US
+        self._places.take(address, txn_id, size=len(kept), expires_us=expires_us)
+        self._transactions.put(NODE, txn_id, kept, expires_us=expires_us)
         cookie = set_cookie(self._cookie(txn_id), secret, secure=self._settings.secure, max_age_s=lifetime_s)
         return Transaction(txn_id, request, now_us // SECOND_US, cross_site, "", secret), cookie
 

@@ -4,7 +4,8 @@
        │                   denied ──poll──▶ gone       user code: 8 letters of 20, kept as a digest, 34 bits,
        └── lifetime over: expired_token                guarded by its short life and by counted tries
 
-Whoever asks has no tenant yet: records stand under the node's own until a person decides.
+Whoever asks has no tenant yet: records stand under the node's own until a person decides, and how many may wait is
+bounded (`places`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Entry, Store
 from firewall.identity import opaque, records
 from firewall.identity.oauth21.codes import CodeFacts
+from firewall.identity.places import Places
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import TokenBytes
 from firewall.identity.throttle import NODE
@@ -62,9 +64,22 @@ class DeviceCodes:
         self._clock = clock
         self._token_bytes = token_bytes
         self._lifetime_s = lifetime_s
+        self._places = Places(
+            store,
+            clock,
+            token_bytes,
+            "device_codes",
+            alive=lambda pair: self._devices.get(NODE, pair.partition("/")[0]) is not None,
+            remove=self._forget,
+        )
 
-    def issue(self, client_id: str, resource: str, scope: tuple[str, ...], details: str) -> IssuedDevice:
-        """Keep a checked request; return its codes. Raises OAuthError temporarily_unavailable: user_code_taken."""
+    def issue(
+        self, client_id: str, resource: str, scope: tuple[str, ...], details: str, *, address: str
+    ) -> IssuedDevice:
+        """Keep a checked request; return its codes. address: whose place it takes.
+
+        Raises OAuthError temporarily_unavailable: user_code_taken; StateUnavailable.
+        """
         device = opaque.mint(PREFIX, "device", self._token_bytes)
         now_s = self._clock.now_us() // SECOND_US
         value: JSONObject = {
@@ -90,9 +105,16 @@ class DeviceCodes:
             except Conflict:
                 continue
             kept_until_us = (now_s + self._lifetime_s + REMEMBER_S) * SECOND_US
-            self._devices.put(NODE, device.key, records.encode(value), expires_us=kept_until_us)
+            kept, pair = records.encode(value), f"{device.key}/{opaque.digest(user_code)}"
+            self._places.take(address, pair, size=len(kept), expires_us=kept_until_us)
+            self._devices.put(NODE, device.key, kept, expires_us=kept_until_us)
             return IssuedDevice(device.text, user_code, self._lifetime_s)
         raise OAuthError("temporarily_unavailable", "user_code_taken")
+
+    def _forget(self, pair: str) -> None:
+        device, _, user_code = pair.partition("/")
+        self._by_user_code.delete(NODE, user_code)
+        self._devices.delete(NODE, device)
 
     def find(self, typed: str) -> DeviceRequest | None:
         """Return the undecided request that a typed user code belongs to; case, hyphens and spaces do not matter."""

@@ -22,7 +22,6 @@ from firewall.wire import oauth
 from firewall.wire.oauth import OAuthError
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
-ALL_PER_MINUTE: Final = 600  # of the node: what bounds the codes that are alive at once
 
 
 class DeviceAuthorizationEndpoint:
@@ -47,9 +46,7 @@ class DeviceAuthorizationEndpoint:
     async def serve(self, request: WebRequest) -> FixedReply:
         """Return a device code and a user code, or what is wrong."""
         per_minute = self._settings.authorize_per_minute
-        if not self._throttle.allow("device", request.client_ip, per_minute=per_minute) or not self._throttle.allow(
-            "device", "all", per_minute=ALL_PER_MINUTE
-        ):
+        if not self._throttle.allow("device", request.client_ip, per_minute=per_minute):
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
         try:
@@ -66,7 +63,9 @@ class DeviceAuthorizationEndpoint:
             if not scopes:
                 raise OAuthError("invalid_scope", "scope_empty")
             details = details_text(read_details(form.get("authorization_details"), resource))
-            issued = self._devices.issue(client.client_id, resource, (*scopes, *levels.steps(asked)), details)
+            issued = self._devices.issue(
+                client.client_id, resource, (*scopes, *levels.steps(asked)), details, address=request.client_ip
+            )
         except OAuthError as error:
             self._record("identity.device.refused", {"error": error.error, "code": error.code})
             return refusal(error, basic=authorization is not None)

@@ -1,7 +1,8 @@
 """``POST /par`` (RFC 9126): a client hands over its authorization request itself; the browser brings a name for it.
 
 The name works once, for the client that pushed, for less than a minute (§2.2, §4). What it stands for was
-checked when it was pushed, and is checked again when it is used, like any other request.
+checked when it was pushed, and is checked again when it is used, like any other request. How many wait is bounded
+(`places`), and of each is kept what an authorization request can hold, not what else was in the form.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from firewall.identity import opaque, records
 from firewall.identity.clients.registry import Client
 from firewall.identity.engine.parts import ClientAuthentication, Proofs, with_nonce
 from firewall.identity.oauth21.token_endpoint import refusal
+from firewall.identity.places import Places
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import Record, TokenBytes
 from firewall.identity.throttle import NODE, Throttle
@@ -36,12 +38,25 @@ class PushedRequests:
         self._waiting = store.collection("pushed_requests")
         self._clock = clock
         self._token_bytes = token_bytes
+        self._places = Places(
+            store,
+            clock,
+            token_bytes,
+            "pushed_requests",
+            alive=lambda key: self._waiting.get(NODE, key) is not None,
+            remove=lambda key: self._waiting.delete(NODE, key),
+        )
 
-    def push(self, form: Form, client_id: str) -> str:
-        """Keep a request for `LIFETIME_S` seconds; return its ``request_uri`` with 256 random bits (AS-24)."""
+    def push(self, form: Form, client_id: str, *, address: str) -> str:
+        """Keep a request for `LIFETIME_S` seconds; return its ``request_uri`` with 256 random bits (AS-24).
+
+        address: whose place it takes. Raises StateUnavailable.
+        """
         name = opaque.mint("bzp", "x", self._token_bytes).text.removeprefix("bzp_").removesuffix(".x")
-        value = records.encode({"client_id": client_id, "form": dict(form.values)})
+        asked: JSONObject = {n: v for n, v in form.values.items() if n in oauth.AUTHORIZATION_PARAMETERS}
+        value = records.encode({"client_id": client_id, "form": asked})
         expires_us = self._clock.now_us() + LIFETIME_S * SECOND_US
+        self._places.take(address, opaque.digest(name), size=len(value), expires_us=expires_us)
         self._waiting.put(NODE, opaque.digest(name), value, expires_us=expires_us, if_version=0)
         return URN + name
 
@@ -109,8 +124,8 @@ class PushedEndpoint:
             self._record("identity.pushed.refused", {"error": error.error, "code": error.code})
             reply = refusal(error, basic=authorization is not None)
         else:
-            body: JSONObject = {"request_uri": self._pushed.push(asked, client.client_id), "expires_in": LIFETIME_S}
-            reply = json_reply(body, 201)
+            name = self._pushed.push(asked, client.client_id, address=request.client_ip)
+            reply = json_reply({"request_uri": name, "expires_in": LIFETIME_S}, 201)
         return with_nonce(reply, self._proofs, request)
 
 
