@@ -111,19 +111,20 @@ class TaskCalls:
         def waiting(theirs: str) -> ResultTarget:
             return ResultTarget(spec, target.tool, theirs, "", facts, target.outward)
 
-        step: str | Retry | None = None
+        retry: Retry | None = None
         if carried(turn.call):
             # An exchange that waits, parked, has its task. Where none does (the server asked with an error, or
             # we did), the task that was there is over: what is sent again is the call.
             step = await self._relay.resume(turn, waiting(""), link, credentials, key)
             if isinstance(step, str):
                 return step
+            retry = step
         begun = await self._begun(turn, TaskableTarget(target, CORE, _unclaimed, facts, None), link)
         if isinstance(begun, str):
             return begun
         outcome = "cancelled"
         try:
-            outcome = await self._relay.send(turn, waiting(begun.id), link, credentials, key, step)
+            outcome = await self._relay.send(turn, waiting(begun.id), link, credentials, key, retry)
         finally:
             if outcome != "ok":
                 await self._abandon(turn, spec, link, begun.id)

@@ -6,7 +6,10 @@ what it shows is decided again, every time. So a kept answer can hide what was j
 `KEPT_S` at most, and can never show what is not.
 
 A view's key is all that a decision about a list depends on: the caller as policy sees it, the policy
-revision, the caller's label, pins, registry states, and the exact catalogues.
+revision, the caller's label, pins, registry states, stops, and the exact catalogues.
+
+The kill switch is asked each time, before anything that is kept: a caller that is stopped sees no list,
+and of an upstream that is stopped no entry is shown to anybody, whoever decided what a moment ago.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from mcp_gateway import bridge, lists
 from mcp_gateway.action import response
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.content import Outward
+from mcp_gateway.house import Refused
 from mcp_gateway.inventory import Inventory
 from mcp_gateway.kinds import KINDS, Kind
 from mcp_gateway.message import RpcId
@@ -71,12 +75,14 @@ class Views:
     def view(self, principal: Principal, endpoint: Endpoint, shelf: Shelf) -> View:
         """Return what is known of a caller's view of a shelf. Raises StateUnavailable."""
         who = principal
+        barred = self._guard.barred(who, [spec.name for spec in endpoint.specs])
         states = tuple(self._inventory.state(who.tenant, spec) for spec in endpoint.specs)
         slot = (
             (who.key, who.issuer, who.scopes, who.roles, who.kind, who.auth_method, who.acr, who.auth_time),
             (who.cimd_verified, bool(who.cnf), who.chain, who.audience),
             (endpoint.url, shelf.kind, shelf.serials, states, self._inventory.epoch()),
             self._guard.standing(who),
+            barred,
         )
         now = asyncio.get_running_loop().time()
         found = self._views.get(slot)
@@ -84,6 +90,8 @@ class Views:
             while len(self._views) >= KEPT:
                 self._views.popitem(last=False)
             found = self._views[slot] = View(now + KEPT_S)
+            if barred:
+                found.note((name for name in shelf.names if shelf.entries[name].spec.name in barred), ())
         return found
 
     async def visible(
@@ -95,6 +103,10 @@ class Views:
         StateUnavailable.
         """
         shelf, _ = await self._catalog.shelf(principal, endpoint, kind)
+        whole = self.action(principal, endpoint, shelf, (), MODERN, NEWEST_MODERN, 0)
+        stopped = self._guard.stopped(whole, exchange)
+        if stopped is not None:  # the names that were judged before are not asked about again below
+            raise Refused(stopped)
         view = self.view(principal, endpoint, shelf)
         open_names = [name for name in shelf.names if name not in view.judged]
         after = ""

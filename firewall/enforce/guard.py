@@ -191,6 +191,10 @@ class Guard:
         """Return the policy revision and the caller's label now: an answer that is kept depends on both."""
         return self._engine.revision, self._labels.current(principal)
 
+    def barred(self, principal: Principal, upstreams: Sequence[str]) -> tuple[str, ...]:
+        """Return those of some upstreams that a stop closes to a caller now; unknown counts as closed."""
+        return tuple(name for name in upstreams if self.kill_switch.stopped(principal, name))
+
     # -- one decision -------------------------------------------------------------------------------
 
     async def clear(self, action: Action, exchange: Exchange) -> Cleared | Refusal:

@@ -1,11 +1,15 @@
 """Search, describe, call: three tools in front of a large catalogue, and the inner tool's own policy."""
 
+from dataclasses import replace
+
 import pytest
 
+from firewall.core.exchange import Exchange
 from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
+from mcp_gateway.house import Refused
 from mcp_gateway.lists import definition
 from mcp_gateway.search import OWN, ranked
 from tests.mcp_gateway.scripted import fine, scripted
@@ -182,3 +186,55 @@ def test_names_count_more_than_titles_and_titles_more_than_descriptions():
 
 def test_our_own_tools_have_no_name_that_an_upstream_could_have():
     assert all("__" not in name for name in OWN)
+
+
+class TestStops:
+    """The kill switch comes before everything that is kept."""
+
+    @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "control off"])
+    async def test_of_a_stopped_server_nothing_is_listed_found_or_described(self, real, stopped):
+        everyone = {"alice": person("one:read", "one:write", "two:read", "two:write")}
+        async with scripted(fine, tools=[MAIL, READ]) as upstream:
+            specs = [spec(name, url=upstream.url, ttl_s=600.0, list_age_s=600.0) for name in ("one", "two")]
+            for settings in ({}, SEARCH):
+                async with running(*specs, people=everyone, **{**real, "settings": settings}) as stack:
+                    before = await names(stack, settings)
+                    assert {name.split("__")[0] for name in before} == {"one", "two"}
+                    if stopped:
+                        stack.kit.kill_switch.pull("default", "upstream", "two", by="operator")
+                    after = await names(stack, settings)
+                    assert {name.split("__")[0] for name in after} == ({"one"} if stopped else {"one", "two"})
+                    if settings:
+                        told = await call(stack, "describe_tool", name="two__read_file")
+                        assert told["result"].get("isError", False) is stopped
+                    stack.kit.kill_switch.release("default", "upstream", "two")
+                    assert await names(stack, settings) == before
+
+    @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "control off"])
+    async def test_a_stop_that_comes_while_a_list_is_read_is_seen_before_what_is_kept(self, real, stopped):
+        async with scripted(fine, tools=[MAIL, READ]) as upstream:
+            async with running(spec("demo", url=upstream.url, ttl_s=600.0, list_age_s=600.0), **real) as stack:
+                assert await found(stack, "") == ["demo__read_file", "demo__send_mail"]
+                views = stack.gateway._dispatch.views
+                endpoint = stack.gateway._catalog.endpoints["/mcp"]
+                who = replace(stack.auth.people["alice"], audience=endpoint.url)
+                exchange = Exchange("x_1", who, "mcp", 0)
+                assert (await views.visible(who, endpoint, "tool", exchange))[1]
+                decided = len(stack.kit.audit.records)
+                if stopped:
+                    stack.kit.kill_switch.pull("default", "subject", who.subject, by="operator")
+                    with pytest.raises(Refused) as told:
+                        await views.visible(who, endpoint, "tool", exchange)
+                    assert told.value.refusal.fault.code == "killed"
+                    assert stack.kit.audit.records[decided:], "and it is on record"
+                else:
+                    assert (await views.visible(who, endpoint, "tool", exchange))[1]
+                    assert stack.kit.audit.records[decided:] == [], "it is what was decided a moment ago"
+
+
+async def names(stack, settings):
+    """Return what a caller sees of the aggregate: by its list, or by a search that leaves nothing out."""
+    if settings:
+        return await found(stack, "")
+    told = (await stack.modern("/mcp", "tools/list")).json()["result"]["tools"]
+    return [one["name"] for one in told]
