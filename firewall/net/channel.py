@@ -16,6 +16,9 @@ Handshake (HMAC-SHA256, fresh 32-byte nonces, one label per direction so that no
 p and q are the asker's and the owner's process ids: each puts its own, and of the other what the kernel says
 (SO_PEERCRED). A program between them that passes the proofs on is another process, so they do not hold.
 
+Until it holds, a channel costs the owner little and keeps nobody out: those that are unproven are counted by
+themselves, per process at the other end and together, and the oldest of the process that has most gives way.
+
 After it a channel carries one job at a time: OPEN (a JSON head that names a service), frames both ways,
 END from the owner; then it may carry the next. Leaving early is closing the channel. A frame is one byte
 of kind, four of length (big endian), and its bytes.
@@ -28,7 +31,7 @@ import hmac
 import os
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -46,7 +49,9 @@ from firewall.net.runtime import Tasks
 FRAME_BYTES: Final = UPSTREAM_BODY_BYTES + 64 * KIB
 AHEAD_BYTES: Final = 256 * KIB  # whole frames that wait for their reader; beyond it the socket is not read
 IDLE: Final = 32  # kept channels to one worker
-CHANNELS: Final = 4096  # open at once at one worker
+CHANNELS: Final = 4096  # proven ones, open at once at one worker
+UNPROVEN: Final = 512  # at once at one worker; as many as wait to be accepted
+UNPROVEN_EACH: Final = 256  # of them, of one process
 CONNECT_S: Final = 1.0
 PROVE_S: Final = 2.0
 PATH_BYTES: Final = 107  # sun_path holds 108, the last is NUL
@@ -106,10 +111,18 @@ class Seat:
 class Channel(asyncio.Protocol):
     """One connection, either end. `send` and `receive` frames; raises WorkerGone once it is lost."""
 
-    __slots__ = ("_ahead", "_buffer", "_frames", "_loop", "_room", "_transport", "_waiter", "limit", "lost")
+    __slots__ = ("_ahead", "_buffer", "_frames", "_loop", "_opened", "_room", "_transport", "_waiter", "limit", "lost")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, limit: int = FRAME_BYTES) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        limit: int = FRAME_BYTES,
+        opened: Callable[[Channel], None] | None = None,
+    ) -> None:
+        """opened: told when the connection stands, so that `peer` is known."""
         self._loop = loop
+        self._opened = opened
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._frames: deque[tuple[int, bytes]] = deque()
@@ -185,6 +198,8 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by duck typing alone
+        if self._opened is not None:
+            self._opened(self)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -245,6 +260,7 @@ class Peers:
         self._services: dict[str, Service] = {}
         self._server: asyncio.Server | None = None
         self._serving: set[Channel] = set()
+        self._unproven: dict[Channel, int] = {}  # → the process at the other end; in order of arrival
         self._idle: dict[int, list[Channel]] = {}
         self._using: set[Channel] = set()
         self._stopped = False
@@ -279,7 +295,7 @@ class Peers:
             self._server.close()
             self.seat.path(self.seat.index).unlink(missing_ok=True)
         kept = [channel for channels in self._idle.values() for channel in channels]
-        for channel in (*self._serving, *self._using, *kept):
+        for channel in (*self._serving, *self._unproven, *self._using, *kept):
             channel.close()
         self._idle.clear()
         await asyncio.sleep(0)  # an aborted transport lets go of its socket in the next turn of the loop
@@ -354,34 +370,53 @@ class Peers:
     # -- the owner's end -----------------------------------------------------------------------------
 
     def _accept(self) -> Channel:
-        channel = Channel(asyncio.get_running_loop(), limit=_NONCE + _MAC)
-        if len(self._serving) < CHANNELS and not self._stopped:
-            self._serving.add(channel)
-            self._tasks.spawn(self._serve(channel), "net.channel")
-        else:
-            asyncio.get_running_loop().call_soon(channel.close)
-        return channel
+        return Channel(asyncio.get_running_loop(), limit=_NONCE + _MAC, opened=self._receive)
 
-    async def _serve(self, channel: Channel) -> None:
+    def _receive(self, channel: Channel) -> None:
+        pid, uid = channel.peer
+        if self._stopped or uid != self._uid:
+            asyncio.get_running_loop().call_soon(channel.close)
+            return
+        held = Counter(self._unproven.values())
+        if held[pid] >= UNPROVEN_EACH:
+            self._drop(pid)
+        elif len(self._unproven) >= UNPROVEN:
+            self._drop(held.most_common(1)[0][0])
+        self._unproven[channel] = pid
+        self._tasks.spawn(self._serve(channel, pid), "net.channel")
+
+    def _drop(self, pid: int) -> None:
+        """Close the unproven channel of a process that has waited longest; an honest one proves itself at once."""
+        oldest = next(channel for channel, whose in self._unproven.items() if whose == pid)
+        del self._unproven[oldest]
+        oldest.close()
+
+    async def _serve(self, channel: Channel, pid: int) -> None:
         try:
             async with asyncio.timeout(PROVE_S):
-                theirs = await channel.expect(Kind.HELLO)
-                pid, uid = channel.peer
-                if len(theirs) != _NONCE or uid != self._uid:
-                    return
-                mine, pids = os.urandom(_NONCE), (pid, os.getpid())
-                index = self.seat.index
-                await channel.send(Kind.CHALLENGE, mine + self._mac(b"owner", index, pids, theirs, mine))
-                proof = await channel.expect(Kind.PROOF)
-                if not hmac.compare_digest(proof, self._mac(b"asker", index, pids, theirs, mine)):
-                    return
+                proven = await self._proves(channel, pid)
+            self._unproven.pop(channel, None)
+            if not proven or len(self._serving) >= CHANNELS or self._stopped:
+                return
+            self._serving.add(channel)
             while True:
                 await self._job(channel)
         except (WorkerGone, TimeoutError):
             pass
         finally:
+            self._unproven.pop(channel, None)
             self._serving.discard(channel)
             channel.close()
+
+    async def _proves(self, channel: Channel, pid: int) -> bool:
+        theirs = await channel.expect(Kind.HELLO)
+        if len(theirs) != _NONCE:
+            return False
+        mine, pids = os.urandom(_NONCE), (pid, os.getpid())
+        index = self.seat.index
+        await channel.send(Kind.CHALLENGE, mine + self._mac(b"owner", index, pids, theirs, mine))
+        proof = await channel.expect(Kind.PROOF)
+        return hmac.compare_digest(proof, self._mac(b"asker", index, pids, theirs, mine))
 
     async def _job(self, channel: Channel) -> None:
         head = orjson.loads(await channel.expect(Kind.OPEN))

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from firewall.core.errors import ConfigFault
+from firewall.net import channel
 from firewall.net.channel import AHEAD_BYTES, FRAME_BYTES, Channel, Kind, Peers, Seat, WorkerGone
 from firewall.net.handover import HANDED, CutAnswer, Handover
 from firewall.net.runtime import Tasks
@@ -407,6 +408,62 @@ async def test_what_is_no_handshake_is_closed_unread(tmp_path: Path) -> None:
                     while await reader.read(4096):
                         pass
             writer.close()
+
+
+HOLDER = """
+import socket, sys
+held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]
+for one in held:
+    one.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.asynccontextmanager
+async def holding(path: Path, count: int) -> AsyncIterator[None]:
+    """Run a program of our user that opens channels and proves nothing."""
+    pipe = asyncio.subprocess.PIPE
+    argv = (sys.executable, "-c", HOLDER, str(path), str(count))
+    child = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        assert await child.stdout.readline() == b"held\n"
+        yield
+    finally:
+        child.stdin.close()
+        await child.wait()
+
+
+@pytest.mark.parametrize(("each", "held"), [(4, 4), (100, 20)], ids=["bounded", "control off"])
+async def test_channels_that_prove_nothing_are_few_of_one_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int, held: int
+) -> None:
+    monkeypatch.setattr(channel, "UNPROVEN_EACH", each)
+    async with node(tmp_path, nothing, nothing) as made:
+        owner = made.peers[1]
+        async with holding(owner.seat.path(1), 20):
+            async with asyncio.timeout(5):
+                while len(owner._unproven) < held:
+                    await asyncio.sleep(0.005)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(owner._unproven) == held
+
+
+async def test_programs_that_prove_nothing_keep_no_worker_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "UNPROVEN", 12)
+    monkeypatch.setattr(channel, "CHANNELS", 4)  # those that prove nothing take no place of these
+    seen: list[Any] = []
+    async with node(tmp_path, nothing, saying(seen, b"ok")) as made:
+        owner = made.peers[1]
+        async with holding(owner.seat.path(1), 10), holding(owner.seat.path(1), 10):
+            client = Client()
+            await made.over[0].to(1, scope(), b"", client.receive, client.send)
+            assert len(seen) == 1
+            assert len(owner._unproven) <= 12
+            assert len(owner._serving) == 1
 
 
 async def test_a_frame_beyond_its_bound_ends_the_channel(tmp_path: Path) -> None:
