@@ -10,6 +10,7 @@ pipe has no place for. It reads messages to do that, and forwards the bytes as t
 Differences of the transports, bridged here (MCP, transports, stdio):
 - a cancelled modern request is a notification on a pipe and a closed stream over HTTP;
 - what a server says unasked comes on the GET stream of a legacy session, and is a line;
+- a client that sends faster than it is answered is not read for a while: the pipe holds it back;
 - an error that answers no request is told to nobody on a pipe, unless the line could not be read at all.
 """
 
@@ -20,6 +21,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from firewall.core.bounds import KIB
 from firewall.core.errors import BartizanError, Malformed, fault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.net.asgi import App
@@ -32,6 +34,8 @@ from mcp_gateway.message import NAMED, PROTOCOL_VERSION, RpcId
 from mcp_gateway.versions import NEWEST_HANDSHAKE, NEWEST_MODERN
 
 REQUESTS: Final = 256  # at once; a client that asks more is told to wait
+LINES: Final = 2 * REQUESTS  # under way at once, answers and notifications with them; beyond it we do not read
+EARLY_BYTES: Final = 8 * 1024 * KIB  # of lines that wait for ``initialize`` to be answered; the same
 END_S: Final = 0.8  # for requests under way when the client closes our stdin
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
@@ -70,6 +74,8 @@ class StdioFace:
         self._tasks = tasks
         self._running: dict[Key, Reply] = {}
         self._working: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(LINES)
+        self._early = 0  # bytes of lines that came while ``initialize`` was under way
         self._gone = asyncio.Event()
         # Legacy: one session for the life of the pipe, made again where it ended without the client's doing.
         self._session = b""
@@ -101,10 +107,19 @@ class StdioFace:
             if line is TOO_LONG:
                 await self._tell(_error(None, "body_too_large"))
                 continue
+            if not self._opened.is_set():
+                self._early += len(line)
+                if self._early > EARLY_BYTES:
+                    await self._opened.wait()
+            await self._room.acquire()
             task = self._tasks.spawn(self._take(line), "mcp.face.line")
             self._working.add(task)
-            task.add_done_callback(self._working.discard)
+            task.add_done_callback(self._done)
             await asyncio.sleep(0)  # lines are taken in their order: each has begun before the next is read
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        self._room.release()
 
     async def _settle(self) -> None:
         """Let what is under way end; a client that closes our stdin may still read its answers."""
@@ -143,6 +158,7 @@ class StdioFace:
     async def _open(self, line: bytes, key: Key) -> None:
         """``initialize``: keep the session that it opens; what follows waits for it."""
         self._opened.clear()
+        self._early = 0
         try:
             reply = await self._post(line, [], key, self._tell)
             self._adopt(line, reply)

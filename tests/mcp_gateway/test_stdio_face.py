@@ -12,6 +12,7 @@ import pytest
 
 from firewall.net.pipes import TOO_LONG, LineReader, LineWriter
 from firewall.net.runtime import Tasks
+from mcp_gateway import stdio_face
 from mcp_gateway.stdio_face import REQUESTS, StdioFace
 
 Answer = Callable[[dict[str, str], Any, Any, Any], Awaitable[None]]
@@ -227,6 +228,48 @@ async def test_too_much_at_once_is_refused_and_an_id_in_use_as_well() -> None:
         assert (await client.next())["error"]["code"] == -32600
         client.send(TOO_LONG)
         assert (await client.next())["id"] is None
+
+
+class Slow:
+    """An endpoint whose ``initialize`` takes until it is told to go on; everything else is answered at once."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, headers: Any, value: Any, _receive: Any, send: Any) -> None:
+        if value is None:  # the stream of the session, or its end
+            await plain(send, None, status=405)
+        elif value["method"] == "initialize":
+            await self.go_on.wait()
+            await plain(send, result(value, protocolVersion="2025-11-25"), headers={"mcp-session-id": "s1"})
+        else:
+            await plain(send, result(value) if "id" in value else None, status=200 if "id" in value else 202)
+
+
+@pytest.mark.parametrize("bounded", [True, False], ids=["bounded", "control off"])
+@pytest.mark.parametrize("what", ["many", "large"])
+async def test_what_comes_while_initialize_is_under_way_is_held_back_in_the_pipe_and_lost_nowhere(
+    monkeypatch: pytest.MonkeyPatch, bounded: bool, what: str
+) -> None:
+    if bounded:
+        monkeypatch.setattr(stdio_face, "LINES", 8 if what == "many" else 512)
+        monkeypatch.setattr(stdio_face, "EARLY_BYTES", 4_000)
+    lines, pad = 60, "x" * 1_000 if what == "large" else ""
+    slow = Slow()
+    async with Client(Endpoint(slow)) as client:
+        client.send(call(0, "initialize", protocolVersion="2025-11-25"))
+        for n in range(lines):
+            note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": n, "pad": pad}}
+            client.send(call(n, "ping", pad=pad) if n % 2 else note)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        waiting = len(client.face._working)
+        assert waiting <= 8 if bounded else waiting == lines + 1
+        slow.go_on.set()
+        told = [await client.next() for _ in range(1 + lines // 2)]
+    assert {one["id"] for one in told} == {0, *range(1, lines, 2)}
+    notes = [value for _, _, value in client.endpoint.seen if value and value["method"] == "notifications/progress"]
+    assert len(notes) == lines // 2
 
 
 async def test_a_failure_on_our_side_is_an_answer_and_says_nothing_of_itself() -> None:
