@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Entry
 from firewall.identity import opaque
 from firewall.identity.clients.registry import Clients
 from firewall.identity.engine.grant import TokenGrant
 from firewall.identity.opaque import Opaque
 from firewall.identity.resources import Resources
+from firewall.identity.throttle import Throttle
 from firewall.net.runtime import RandomIds
 from firewall.state.memory import MemoryCollection
 from firewall.wire import oauth
 from tests.identity.test_par import push
-from tests.identity.test_twins import accepted, nothing, patched, signed
+from tests.identity.test_twins import accepted, always, nothing, patched, signed
 from tests.support.door import (
     CIMD_URL,
     GIT,
@@ -190,6 +192,49 @@ async def next_id(door: Door) -> bool:
             names.append(inputs_of((await Browser(http).open(authorize_query())).text)["txn"])
     numbers = [int(name.partition("_")[2], 36) for name in names]
     return numbers[2] - numbers[1] == numbers[1] - numbers[0]
+
+
+# -- AS-01, AS-19, OP-06 ---------------------------------------------------------------------------------------------
+
+
+@case("as_01 an error told to an address that nobody registered", patched(oauth, "redirect_matches", always))
+async def error_elsewhere(door: Door) -> bool:
+    async with door.http() as http:
+        wrong = authorize_query(redirect_uri="https://evil.example/cb", response_type="token")
+        return (await Browser(http).open(wrong)).headers.get("location", "").startswith("https://evil.example/")
+
+
+@case("as_19 a password found by trying", patched(Throttle, "wait_s", lambda *_: 0))
+async def guessed(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.open(authorize_query())
+        for number in range(9):
+            assert (await browser.sign_in(page, password=f"wrong horse {number}")).status_code in (403, 429)
+        return (await browser.sign_in(page)).status_code == 200
+
+
+@case("as_19 requests without end", patched(Throttle, "allow", always), authorize_per_minute=5, token_per_minute=5)
+async def flood(door: Door) -> bool:
+    async with door.http() as http:
+        asked = [(await http.get("/authorize", params=authorize_query())).status_code for _ in range(10)]
+        redeemed = [(await redeem(http, "x")).status_code for _ in range(10)]
+    return 429 not in asked or 429 not in redeemed
+
+
+def _lossy(self: Door, event: str, facts: JSONObject) -> None:
+    if not self.audit_down:
+        self.events.append((event, facts))
+
+
+@case("op_06 a token that no record tells of", patched(Door, "record", _lossy))
+async def unrecorded(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        code = (await Browser(http).code())["code"]
+        door.audit_down = True
+        return (await redeem(http, code)).status_code == 200
 
 
 @pytest.mark.parametrize("control", ["on", "off"])

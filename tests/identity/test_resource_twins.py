@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ from firewall.core.errors import Unauthenticated
 from firewall.identity.issuers import keys as issuer_keys
 from firewall.identity.resources import Resources
 from firewall.identity.rfc6750 import own_tokens, resource_server
+from firewall.identity.rfc8414.metadata import server_metadata
+from firewall.identity.web import json_reply
 from firewall.net import asgi, edge
 from firewall.wire import jwt, strict_json
 from mcp_gateway import sessions
@@ -26,7 +29,7 @@ from tests.identity.test_resource_server import mint
 from tests.mcp_gateway.legacy import opened
 from tests.mcp_gateway.scripted import scripted
 from tests.net.test_edge import SERVED, ask
-from tests.support.door import Door, make_door
+from tests.support.door import TIME, Door, make_door
 from tests.support.mcp import MODERN_META, running, spec
 
 BOTH = pytest.mark.parametrize("control", ["on", "off"])
@@ -226,6 +229,18 @@ def test_rs_18_the_check_finds_a_comparison_that_takes_as_long_as_it_was_right(p
 
 
 @BOTH
+def test_rs_19_a_stream_whose_token_was_revoked(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = make_door()
+    server, token = door.identity.resource_server, mint(door)
+    principal = door.verified(token)
+    headers = {b"authorization": f"Bearer {token}".encode()}
+    if control == "off":
+        monkeypatch.setattr(resource_server.BearerResourceServer, "_recheck", lambda *_: None)
+    door.identity.grants.revoke("acme", "u_1", "g", reason="test")
+    assert server.still(headers, TIME, principal) is (control == "off")
+
+
+@BOTH
 @pytest.mark.parametrize("path", ["/mcp/nothing", "/mcp", "/mcp/time/"])
 async def test_rs_20_metadata_of_a_resource_that_does_not_exist(
     path: str, control: str, monkeypatch: pytest.MonkeyPatch
@@ -239,6 +254,41 @@ async def test_rs_20_metadata_of_a_resource_that_does_not_exist(
         reply = await http.get(f"/.well-known/oauth-protected-resource{path}")
     assert reply.status_code == (200 if control == "off" else 404)
     assert ("resource" in reply.json()) is (control == "off")
+
+
+@BOTH
+async def test_op_01_a_name_of_the_attackers_that_leads_to_us(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if control == "off":
+        monkeypatch.setattr(edge.Edge, "_serves", lambda *_: True)
+    status, seen, _ = await ask(SERVED, host=b"evil.example")
+    assert (status, seen is not None) == ((200, True) if control == "off" else (421, False))
+
+
+@BOTH
+async def test_op_01_a_page_of_another_origin(control: str) -> None:
+    served = replace(SERVED, open_to_all=("/",)) if control == "off" else SERVED
+    status, seen, _ = await ask(served, (b"origin", b"https://evil.example"), path=b"/consent")
+    assert (status, seen is not None) == ((200, True) if control == "off" else (403, False))
+
+
+@BOTH
+async def test_op_02_an_issuer_by_the_name_that_was_asked_for(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control is that no header reaches an address; off, metadata is made for the host that the request names."""
+    door = make_door()
+    front = door.identity.front_door
+    if control == "off":
+
+        async def for_whom(request: Any) -> Any:
+            host = request.headers.get(b"x-forwarded-host", b"fw.example").decode()
+            told = server_metadata(front._settings, front._resources)
+            return json_reply({**told, "issuer": f"https://{host}", "token_endpoint": f"https://{host}/token"})
+
+        routes = {**front._routes, "/.well-known/oauth-authorization-server": {"GET": for_whom}}
+        monkeypatch.setattr(front, "_routes", routes)
+    async with door.http() as http:
+        forged = {"host": "evil.example", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}
+        told = await http.get("/.well-known/oauth-authorization-server", headers=forged)
+    assert ("evil" in told.text) is (control == "off")
 
 
 @BOTH

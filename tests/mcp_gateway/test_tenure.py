@@ -96,6 +96,20 @@ async def test_the_twin_of_it_gets_its_result_while_the_token_stands() -> None:
             ]
 
 
+async def test_rs_19_twin_where_nobody_looks_a_revoked_token_hears_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenure.TokenWatch, "_look", lambda _self: None)
+    async with scripted(slow) as upstream, running(spec("demo", url=upstream.url), people=ALICE) as stack:
+        body, headers = modern("tools/call", CALL)
+        async with (
+            httpx2.AsyncClient(timeout=20) as http,
+            http.stream("POST", stack.url("/mcp/demo"), json=body, headers=headers) as response,
+        ):
+            events = Events(response)
+            assert (await events.message())["method"] == "notifications/progress"
+            revoke(stack)
+            assert [m.get("method", "result") for m in await events.rest()] == ["result"]
+
+
 async def test_rs_19_a_standalone_stream_ends_when_the_token_is_revoked() -> None:
     async with scripted(slow) as upstream, running(spec("demo", url=upstream.url), people=ALICE) as stack:
         client = await opened(stack)
