@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "whom",
         nargs="?",
         default="",
-        help="with idp: the issuer, exactly as its tokens name it; with trace: a client, person, grant or provider by id",
+        help="with idp: the issuer, exactly as its tokens name it; with trace: a person by name or subject, a client by id or host, an OAuth grant, a provider, or the id of a decision",
     )
     parser.add_argument("--reach", action="store_true", help="also connect to every upstream that has an address")
     parser.add_argument("--resource", default="", metavar="PATH", help="with idp: what its tokens are for (/mcp/files)")
@@ -112,15 +112,17 @@ def _idp(given: argparse.Namespace) -> int:
 
 def _trace(given: argparse.Namespace) -> int:
     """Print the front door's events, oldest first; exit 0 also when there are none."""
-    from firewall.admin.doctor.oauth.trace import timeline
+    from firewall.admin.doctor.oauth.timeline import timeline
     from firewall.net.runtime import SystemClock
 
-    since_us = SystemClock().now_us() - age_us(given.since)
-    found = timeline(load_config(given), given.whom, since_us=since_us)
+    clock = SystemClock()
+    found = timeline(load_config(given), given.whom, since_us=clock.now_us() - age_us(given.since), clock=clock)
     lines = [f"{when(event.get('time_us', 0))}  {event.get('event', '')}  {_facts(event)}".rstrip() for event in found]
     nothing = "nothing happened at the front door in that time"
     if given.whom:
-        nothing += f" that names {given.whom!r}; people go by the SUBJECT of `bartizan users list`"
+        nothing += (
+            f" that names {given.whom!r}; --since 7d looks further back, and `bartizan users list` tells who is known"
+        )
     emit(given, {"events": found}, lines or [nothing])
     return 0
 

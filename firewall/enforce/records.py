@@ -61,6 +61,8 @@ def decision_record(
     }
     if settles is not None:
         record["outcome"] = settles
+    if principal.grant_id:
+        record["gid"] = principal.grant_id
     if exchange.trace_id:
         record["trace"] = exchange.trace_id
     if decision is not None:

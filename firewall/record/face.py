@@ -24,7 +24,8 @@ class Face:
 
     what: the event of the front door, or the resource that was asked for, or what an operator changed.
     how: the effect of a decision; of an event the codes of its refusal or the reason, else what it was done with.
-    who: the subject, or the operator; where there is neither, the client in the words ``client <id>``.
+    who: the subject, or the operator; where there is neither, ``client`` and its id, or the host that a client which
+        nobody knows called itself by.
     """
 
     time_us: int
@@ -46,7 +47,7 @@ def face(record: JSONObject) -> Face:
         point=_text(record, "point"),
         what=event_of(record) or resource_of(record) or _text(record, "object"),
         how=_how(record),
-        who=subject or _text(record, "by") or (f"client {client}" if client else ""),
+        who=subject or _text(record, "by") or _named(client or _text(record, "client_host")),
         client=client,
         uid=_text(record, "uid"),
     )
@@ -89,6 +90,10 @@ def _how(record: JSONObject) -> str:
         return effect_of(record) or _text(record, "verb") or _text(record, "fault")
     why = " ".join(dict.fromkeys(_text(record, name) for name in _WHY if _text(record, name)))
     return why or next((str(record[name]) for name in _ABOUT if record.get(name)), "")
+
+
+def _named(client: str) -> str:
+    return f"client {client}" if client else ""
 
 
 def _text(record: dict[str, JSON], name: str) -> str:

@@ -6,7 +6,7 @@ form. It names rules, ids, pointers and keyed digests; never a value of a messag
     v 1 · kind · phase intent|outcome|refused|note            what kind of entry this is
     uid, seq, log, time_us, node, ver                          set by the writer; order is ``seq``'s, not the clock's
     tenant, subject, client, chain[{sub,type}]                 who, on whose behalf (chain[0])
-    exchange, decision_id, trace                               what belongs together
+    exchange, decision_id, trace, gid                          what belongs together; gid: the OAuth grant of the token
     point, action{proto,version,method,resource,side_effect}   what was asked
     upstream, args{hmac,bytes}                                 of whom, and a keyed digest of what was sent
     decision{effect,risk,rules,owasp,obligations,shadow,policy,engine,eval_us}
@@ -57,7 +57,7 @@ KINDS: Final = frozenset(
 PHASES: Final = frozenset({"intent", "outcome", "refused", "note"})
 
 _TEXTS: Final = frozenset(
-    "uid log node ver tenant subject client exchange decision_id trace point upstream fault by verb object state event code text".split()
+    "uid log node ver tenant subject client exchange decision_id trace point upstream fault by verb object state event code text gid".split()
 )
 _MEMBERS: Final[dict[str, dict[str, type | tuple[type, ...]]]] = {
     "action": {"proto": str, "version": str, "method": str, "resource": str, "side_effect": bool},

@@ -49,7 +49,7 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
 
     some_id: an exchange id, a decision id or a record uid; a uid also of an event of the front door and of an
     operator's act, which belong to no exchange (exchange "").
-    Returns exchange, tenant, who{subject,client,chain}, asked[], decisions[], outcome (None when
+    Returns exchange, tenant, grant (of the caller's token, by OAuth), who{subject,client,chain}, asked[], decisions[], outcome (None when
     there is none), signed (every record stands under a checkpoint) and records[].
     Raises Malformed("record_unknown").
     """
@@ -70,6 +70,7 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
         "exchange": exchange,
         "tenant": first.get("tenant", ""),
         "time_us": first.get("time_us", 0),
+        "grant": first.get("gid", ""),
         "who": {"subject": subject_of(first), "client": client_of(first), "chain": first.get("chain")},
         "asked": [_asked(r) for r in decisions],
         "decisions": [_decision(r) for r in decisions],
@@ -86,6 +87,8 @@ def explain_text(story: JSONObject) -> str:
     who: Any = story["who"]
     lines = [f"Exchange {story['exchange']} of tenant {story['tenant']}, {_when(story['time_us'])}"]
     lines.append(f"Who: {who['subject']} with client {who['client']}")
+    if story["grant"]:
+        lines.append(f"By OAuth grant {story['grant']} (bartizan doctor trace {story['grant']})")
     chain = " -> ".join(f"{a['sub']} ({a['type']})" for a in who["chain"] or ())
     if chain:
         lines.append(f"On behalf of: {chain}")

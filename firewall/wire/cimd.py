@@ -19,6 +19,7 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import canonical, jwt, oauth, strict_json
 
 URL_CHARS: Final = 512
+HOST_CHARS: Final = 253  # RFC 1035 §2.3.4
 STRING_CHARS: Final = 2048
 REDIRECTS: Final = 20
 DEPTH: Final = 8
@@ -91,10 +92,9 @@ def check_client_url(url: str, *, ports: frozenset[int] = frozenset()) -> str:
     host, colon, port = authority.partition(":")
     if colon and not (port.isdigit() and len(port) <= 5 and int(port) in ports):
         raise Malformed("cimd_url", "port")
-    labels = host.split(".")
-    if len(labels) < 2 or not _HOST_SET.issuperset(host) or any(_bad_label(label) for label in labels):
+    if not _is_name(host):
         raise Malformed("cimd_url", "host")
-    if labels[-1][0] in string.digits:
+    if host.rpartition(".")[2][0] in string.digits:
         raise Malformed("cimd_url", "address")
     if not slash or not path or not _PATH_SET.issuperset(path) or "?" in path:
         raise Malformed("cimd_url", "path")
@@ -104,6 +104,24 @@ def check_client_url(url: str, *, ports: frozenset[int] = frozenset()) -> str:
     if any(code in path.lower() for code in ("%2f", "%5c", "%00", "%25")):
         raise Malformed("cimd_url", "path")
     return host
+
+
+def host_of(client_id: str) -> str:
+    """Return the host that a client id names, however wrong the rest of it is; "" when there is no registered name.
+
+    For records alone: nobody may be asked or trusted by it. At most 253 characters of ``a-z 0-9 - .``.
+    """
+    if not is_client_url(client_id) or not client_id[:URL_CHARS].isascii():
+        return ""
+    authority = client_id[len("https://") : URL_CHARS].partition("/")[0]
+    host = authority.partition(":")[0].lower()
+    return host if len(host) <= HOST_CHARS and _is_name(host) else ""
+
+
+def _is_name(host: str) -> bool:
+    """Return whether a host has the form of a registered name, two labels at least, or of an IPv4 address."""
+    labels = host.split(".")
+    return len(labels) >= 2 and _HOST_SET.issuperset(host) and not any(_bad_label(label) for label in labels)
 
 
 def parse_document(url: str, data: bytes) -> ClientDocument:

@@ -76,6 +76,10 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
             raise OAuthError("invalid_grant", "user_gone")
         return user
 
+    def concerns(self, tenant: str, subject: str, grant_id: str) -> None:
+        """Note whose grant this request showed to be about: the record of a refusal from here on names it."""
+        self.request.about = {"tenant": tenant, "sub": subject, "gid": grant_id}
+
     def check_same_resource(self, resource: str) -> None:
         """Raise OAuthError invalid_target: resource_mismatch, when another resource than the given one is asked for."""
         if self.form.get("resource") not in ("", resource):

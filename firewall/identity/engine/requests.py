@@ -52,6 +52,7 @@ class TokenRequest(OAuth2Request):  # type: ignore[misc] # authlib is published 
         self.proof = proof
         self.resolved = KnownClient(client)
         self.grant: TokenGrant | None = None  # once it is prepared
+        self.about: dict[str, str] = {}  # whose grant it is, once a code or a token has shown that
         self._strict = form
 
     @property

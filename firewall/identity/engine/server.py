@@ -42,10 +42,14 @@ class TokenServer(AuthorizationServer):  # type: ignore[misc] # authlib is publi
         if client.dpop and not proof:
             raise OAuthError("invalid_dpop_proof", "dpop_missing")
         request = TokenRequest(self._url, http, form, client, proof)
-        grant = self._open(request)
-        await grant.prepare()
-        request.grant = grant
-        reply: FixedReply = self.create_token_response(request)
+        try:
+            grant = self._open(request)
+            await grant.prepare()
+            request.grant = grant
+            reply: FixedReply = self.create_token_response(request)
+        except OAuthError as error:
+            error.about |= request.about
+            raise
         return reply
 
     def _open(self, request: TokenRequest) -> TokenGrant:

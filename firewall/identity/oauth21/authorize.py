@@ -20,6 +20,8 @@ from firewall.core.ports import Clock, Ids
 from firewall.core.tool_details import ToolDetail
 from firewall.identity.cimd.logos import Logos
 from firewall.identity.clients.registry import Client, Clients
+from firewall.identity.clients.stranger import stranger
+from firewall.identity.oauth21 import events
 from firewall.identity.oauth21.codes import CodeFacts, Codes
 from firewall.identity.people.consent_page import ConsentView, chosen, consent_page, shown_identity
 from firewall.identity.people.consents import Consents
@@ -93,17 +95,20 @@ class Authorization:
         try:
             client = await parts.clients.find(client_id, address=request.client_ip)
         except Malformed as error:
-            parts.record("identity.client.refused", {"code": error.code, "detail": error.detail})
-            client = None
+            parts.record("identity.client.refused", {"code": error.code, "detail": error.detail, **stranger(client_id)})
+            return message(parts.pages, "client", 400)
         if client is None:
+            parts.record("identity.client.refused", {"code": "client_unknown", **stranger(client_id)})
             return message(parts.pages, "client", 400)
         if not oauth.redirect_matches(client.redirect_uris, redirect_uri):
+            self._refused(client.client_id, "invalid_request", "redirect_unknown")
             return message(parts.pages, "redirect", 400)
         try:
             if client.pushed_only and not pushed:
                 raise OAuthError("invalid_request", "pushed_missing")
             asked = self.checked(form, client)
         except OAuthError as error:
+            self._refused(client.client_id, error.error, error.code)
             if client.sends_astray(redirect_uri):
                 return message(parts.pages, "request", 400)
             return self._error_redirect(redirect_uri, _safe_state(form), error.error)
@@ -157,7 +162,7 @@ class Authorization:
         if form.get("decision") != "approve":
             if not parts.transactions.take(transaction):
                 return message(parts.pages, "ended", 403)
-            self._recorded("identity.consent.denied", transaction, session, ())
+            parts.record("identity.consent.denied", events.decided(transaction, session, ()))
             return self._error_redirect(
                 transaction.request.redirect_uri,
                 transaction.request.state,
@@ -171,7 +176,7 @@ class Authorization:
             return message(parts.pages, "ended", 403)
         scopes, details = choice
         parts.consents.save(session.user, client, transaction.request, scopes, details)
-        self._recorded("identity.consent.given", transaction, session, scopes)
+        parts.record("identity.consent.given", events.decided(transaction, session, scopes))
         return self._code_redirect(transaction, session, client, scopes, details)
 
     # -- one step further -------------------------------------------------------------------------------
@@ -194,23 +199,23 @@ class Authorization:
         if session is None or self._unfit(session, transaction):
             if session is not None and session.session_id == transaction.signed_in:
                 # Asked once already: another try would be answered the same way (RFC 9470 §5).
-                return self._end(transaction, "unmet_authentication_requirements")
+                return self._end(transaction, session, "unmet_authentication_requirements")
             if silent and session is None and client.sends_astray(asked.redirect_uri):
                 parts.transactions.take(transaction)
                 return message(parts.pages, "request", 400)
             if silent:
-                return self._end(transaction, "login_required")
+                return self._end(transaction, session, "login_required")
             return parts.sign_in.page(transaction, client=shown_identity(client), headers=headers)
         scopes = self._offered(session, transaction, client)
         if not scopes:
-            return self._end(transaction, "access_denied")
+            return self._end(transaction, session, "access_denied", "scope_empty")
         details = _details(transaction)
         agreed = client.first_party or parts.consents.covers(session.user, client, asked, scopes, details)
         own = not transaction.cross_site and _is_own_doing(request)
         if agreed and own and "consent" not in asked.prompt and parts.transactions.take(transaction):
             return self._code_redirect(transaction, session, client, scopes, details)
         if silent:
-            return self._end(transaction, "consent_required")
+            return self._end(transaction, session, "consent_required")
         view = ConsentView(
             client=client,
             user=session.user.shown,
@@ -270,9 +275,13 @@ class Authorization:
         try:
             begun = self._begun(transaction, session, client)
         except OAuthError as error:
+            self._refused(client.client_id, error.error, error.code, transaction, session)
             return self._error_redirect(asked.redirect_uri, asked.state, error.error, headers=(cookie,))
         scopes = (*scopes, *levels.attained(asked.scope, session.acr))
         standing = self._parts.standing.of(user.tenant, user.subject, asked.resource, scopes)
+        grant_id = self._parts.ids.new("g")
+        # The one record that ties a sign-in to the grant which came of it.
+        self._parts.record("identity.code.issued", events.decided(transaction, session, scopes, gid=grant_id))
         code = self._parts.codes.issue(
             CodeFacts(
                 tenant=user.tenant,
@@ -283,7 +292,7 @@ class Authorization:
                 code_challenge=asked.code_challenge,
                 resource=asked.resource,
                 scopes=scopes,
-                grant_id=self._parts.ids.new("g"),
+                grant_id=grant_id,
                 session_id=session.session_id,
                 auth_time=session.auth_time,
                 acr=session.acr,
@@ -310,9 +319,10 @@ class Authorization:
         user = session.user
         return self._parts.runs.begin(user.tenant, user.subject, client.client_id, by="person")
 
-    def _end(self, transaction: Transaction, error: str) -> FixedReply:
+    def _end(self, transaction: Transaction, session: LoginSession | None, error: str, code: str = "") -> FixedReply:
         self._parts.transactions.take(transaction)
         asked = transaction.request
+        self._refused(asked.client_id, error, code, transaction, session)
         cookie = self._parts.transactions.expired_cookie(transaction)
         return self._error_redirect(asked.redirect_uri, asked.state, error, headers=(cookie,))
 
@@ -322,17 +332,16 @@ class Authorization:
         location = oauth.build_redirect(redirect_uri, {"error": error, "state": state, "iss": self._issuer})
         return redirect_reply(location, headers=headers)
 
-    def _recorded(self, event: str, transaction: Transaction, session: LoginSession, scopes: tuple[str, ...]) -> None:
-        self._parts.record(
-            event,
-            {
-                "tenant": session.user.tenant,
-                "sub": session.user.subject,
-                "client_id": transaction.request.client_id,
-                "resource": transaction.request.resource,
-                "scope": " ".join(scopes),
-            },
-        )
+    def _refused(
+        self,
+        client_id: str,
+        error: str,
+        code: str,
+        transaction: Transaction | None = None,
+        session: LoginSession | None = None,
+    ) -> None:
+        """Record what a known client was told: it shows its person a failure, and the reason stands here alone."""
+        self._parts.record("identity.authorize.refused", events.refused(client_id, error, code, transaction, session))
 
 
 def _is_own_doing(request: WebRequest) -> bool:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
+from firewall.identity.clients.stranger import caller
 from firewall.identity.engine import registered
 from firewall.identity.engine.parts import TokenParts, with_nonce
 from firewall.identity.web import WebRequest, error_reply
 from firewall.wire import oauth
-from firewall.wire.oauth import OAuthError
+from firewall.wire.oauth import Form, OAuthError
 
 if TYPE_CHECKING:
     from firewall.identity.engine.server import TokenServer
@@ -36,6 +37,7 @@ class TokenEndpoint:
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
         grant_type = client_id = ""  # what a stranger calls itself is no fact
+        form: Form | None = None
         try:
             form = request.form()
             oauth.refuse_repeated(form)
@@ -49,8 +51,8 @@ class TokenEndpoint:
             client_id = client.client_id
             reply = await self._engine().answer(request, form, client, proof)
         except OAuthError as error:
-            told: JSONObject = {"error": error.error, "code": error.code, "grant_type": grant_type}
-            parts.record("identity.token.refused", told | ({"client_id": client_id} if client_id else {}))
+            told: JSONObject = {**error.about, "error": error.error, "code": error.code, "grant_type": grant_type}
+            parts.record("identity.token.refused", told | caller(client_id, form))
             reply = refusal(error, basic=authorization is not None)
         return with_nonce(reply, parts.proofs, request)
 

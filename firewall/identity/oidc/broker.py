@@ -94,7 +94,7 @@ class Broker:
                 provider, self._origin, wish, address=request.client_ip, txn=txn, to=to
             )
         except UpstreamFault as error:
-            return self._failed(settings, error)
+            return self._failed(settings, error, txn=txn)
         return redirect_reply(location, headers=(cookie,))
 
     async def callback(self, request: WebRequest, provider: Provider) -> FixedReply:
@@ -117,7 +117,7 @@ class Broker:
         try:
             found = await parts.party.finish(provider, leg, form)
         except (UpstreamFault, Malformed, Conflict) as error:
-            return self._failed(settings, error, gone)
+            return self._failed(settings, error, gone, txn=leg.txn)
         return parts.sign_in.complete(
             request,
             transaction,
@@ -144,8 +144,10 @@ class Broker:
         wanted = tuple(dict.fromkeys((*asked.acr_values, *(level for level in steps if level != FRESH))))
         return Wish(asked.prompt, max_age, asked.login_hint, wanted)
 
-    def _failed(self, settings: ProviderSettings, error: BartizanError, headers: SetCookies = ()) -> FixedReply:
-        self._parts.party.failed(settings, error.code, error.detail)
+    def _failed(
+        self, settings: ProviderSettings, error: BartizanError, headers: SetCookies = (), *, txn: str = ""
+    ) -> FixedReply:
+        self._parts.party.failed(settings, error.code, error.detail, txn=txn)
         reason, status = refusal(error)
         return self._page(reason, settings, status, (*headers, _LATER) if status == 429 else headers)
 

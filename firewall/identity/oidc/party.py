@@ -110,7 +110,7 @@ class RelyingParty:
         metadata = await provider.metadata()
         fresh_since = wish.fresh_since(self._clock.now_us() // SECOND_US)
         leg, cookie = self._legs.open(origin, settings.name, address=address, txn=txn, to=to, fresh_since=fresh_since)
-        self._record("identity.idp.begun", {"idp": settings.name})
+        self._record("identity.idp.begun", {"idp": settings.name, **_txn(txn)})
         mark = "&" if "?" in metadata.authorization_endpoint else "?"
         return f"{metadata.authorization_endpoint}{mark}{urlencode(_request(leg, settings, wish))}", cookie
 
@@ -153,15 +153,16 @@ class RelyingParty:
             raise Malformed("idp_elsewhere")
         user = self._people.settle(who, settings)
         self.sessions.note(who.issuer, claims.get("sid"), user)
-        self._record("identity.idp.signed_in", {"idp": settings.name, "tenant": user.tenant, "sub": user.subject})
+        facts: JSONObject = {"idp": settings.name, "tenant": user.tenant, "sub": user.subject}
+        self._record("identity.idp.signed_in", {**facts, **_txn(leg.txn)})
         if self.kept is not None:
             self.kept(user, claims, tokens.id_token)
         when = auth_time(claims, self._clock.now_us() // SECOND_US) or LONG_AGO
         return SignedIn(user, who.acr, who.amr, when, tokens.id_token)
 
-    def failed(self, settings: ProviderSettings, code: str, detail: str) -> None:
-        """Record a sign-in that came to nothing, in words of ours."""
-        self._record("identity.idp.failed", {"idp": settings.name, "code": code, "detail": detail})
+    def failed(self, settings: ProviderSettings, code: str, detail: str, *, txn: str = "") -> None:
+        """Record a sign-in that came to nothing, in words of ours. txn: the transaction that it served, "" for none."""
+        self._record("identity.idp.failed", {"idp": settings.name, "code": code, "detail": detail, **_txn(txn)})
 
     async def _claims(
         self, provider: Provider, metadata: ProviderMetadata, leg: Leg, tokens: ProviderTokens
@@ -247,3 +248,7 @@ _ERRORS: Final = frozenset(
         "consent_required",
     }
 )
+
+
+def _txn(txn: str) -> JSONObject:
+    return {"txn": txn} if txn else {}

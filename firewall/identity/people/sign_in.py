@@ -162,10 +162,12 @@ class SignIn:
         # Counted before it is looked at: of guesses that come at once, no more are looked at than one by one.
         parts.throttle.failed(name, address)
         user = await parts.users.verify(name, form.get("password"))
+        why = "password"
         if user is not None and self.ways is not None and not self.ways.permitted("", user.tenant):
-            user = None  # their organisation signs in elsewhere: told like a wrong password
+            user, why = None, "elsewhere"  # their organisation signs in elsewhere: told like a wrong password
         if user is None:
-            parts.record("identity.login.failed", {})
+            # The name itself is never recorded: people type passwords into that field.
+            parts.record("identity.login.failed", _failed(parts.users.named(name), why, transaction))
             return self.page(transaction, to=to, error=_WRONG, status=403)
         parts.throttle.succeeded(name, address)
         if parts.factors.enrolled(user):
@@ -189,7 +191,8 @@ class SignIn:
         session, cookie = parts.sessions.open(request, user, acr=acr, amr=amr, auth_time=auth_time)
         if transaction:
             parts.transactions.note_sign_in(transaction, session.session_id)
-        parts.record("identity.login", {"tenant": user.tenant, "sub": user.subject, "acr": acr})
+        facts: JSONObject = {"tenant": user.tenant, "sub": user.subject, "acr": acr, "sid": session.session_id}
+        parts.record("identity.login", {**facts, **_txn(transaction)})
         location = f"/consent?txn={transaction.txn_id}" if transaction else DESTINATIONS[to]
         return redirect_reply(location, headers=(cookie, *headers))
 
@@ -222,7 +225,9 @@ class SignIn:
         within = self._tries.add(user.tenant, key, 1, ceiling=TRIES, expires_us=self._end_us())
         if not within or not parts.factors.verify(user, form.get("code")):
             parts.throttle.failed(account, address)
-            parts.record("identity.login.failed", {"tenant": user.tenant, "sub": user.subject, "factor": "otp"})
+            facts: JSONObject = {"tenant": user.tenant, "sub": user.subject, "code": "second_factor", "factor": "otp"}
+            txn = records.text(value, "txn")
+            parts.record("identity.login.failed", facts | ({"txn": txn} if txn else {}))
             if not within:
                 self._pending.delete(user.tenant, key)
                 return message(parts.pages, "ended", 403)
@@ -277,3 +282,15 @@ class SignIn:
 
     def _end_us(self) -> int:
         return self._parts.clock.now_us() + PENDING_S * SECOND_US
+
+
+def _failed(user: User | None, why: str, transaction: Transaction | None) -> JSONObject:
+    """Return what is recorded of a sign-in by password that failed. user: whose name was given, None for nobody's."""
+    if user is None:
+        return {"code": "user_unknown", **_txn(transaction)}
+    code = "user_disabled" if user.disabled else why
+    return {"tenant": user.tenant, "sub": user.subject, "code": code, **_txn(transaction)}
+
+
+def _txn(transaction: Transaction | None) -> JSONObject:
+    return {"txn": transaction.txn_id} if transaction else {}

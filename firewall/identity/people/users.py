@@ -130,6 +130,11 @@ class Users:
         ok = await self._passwords.verify(password, found[1] if found and not found[0].disabled else "")
         return found[0] if ok and found else None
 
+    def named(self, name: str) -> User | None:
+        """Return whose name this is, disabled or not: for records of what was refused, which proves nothing."""
+        found = self._find(name)
+        return found[0] if found else None
+
     async def set_password(self, tenant: str, subject: str, password: str) -> None:
         """Change the password; everything the user had given ends (AS-12)."""
         self._passwords.check_choice(password)
@@ -243,6 +248,23 @@ class Users:
         self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": reason})
         for call in self._ended:
             call(tenant, subject, reason)
+
+
+def subjects_called(store: Store, name: str) -> frozenset[tuple[str, str]]:
+    """Return the tenant and subject of everybody who goes by a name here, or is called so by their provider.
+
+    Names are one person's; what providers call people (``label``) may be several people's. Reads every account that
+    has a label: for the operator's tools.
+    """
+    users, found = store.collection("users"), set()
+    for entry in store.collection("user_names").scan(NODE):
+        value = records.decode(entry.value)
+        who = (records.text(value, "tenant"), records.text(value, "sub"))
+        kept = users.get(*who) if who[1] else None
+        label = records.text(records.decode(kept.value), "label") if kept else ""
+        if entry.key == name.strip().lower() or (label and label == name):
+            found.add(who)
+    return frozenset(found)
 
 
 def check_name(name: str) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
+from firewall.identity.clients.stranger import caller
 from firewall.identity.engine.parts import ClientAuthentication
 from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.resources import Resources
@@ -19,7 +21,7 @@ from firewall.identity.settings import IdentitySettings, Record
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, error_reply, json_reply
 from firewall.wire import oauth
-from firewall.wire.oauth import OAuthError
+from firewall.wire.oauth import Form, OAuthError
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -49,10 +51,13 @@ class DeviceAuthorizationEndpoint:
         if not self._throttle.allow("device", request.client_ip, per_minute=per_minute):
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
+        form: Form | None = None
+        known_id = ""
         try:
             form = request.form()
             oauth.refuse_repeated(form)
             client = await self._clients.authenticate(form, authorization, address=request.client_ip)
+            known_id = client.client_id
             if GRANT_TYPE not in client.grant_types:
                 raise OAuthError("unauthorized_client", "grant_type")
             resource = oauth.check_resource(form.get("resource"), self._resources.by_uri)
@@ -67,7 +72,8 @@ class DeviceAuthorizationEndpoint:
                 client.client_id, resource, (*scopes, *levels.steps(asked)), details, address=request.client_ip
             )
         except OAuthError as error:
-            self._record("identity.device.refused", {"error": error.error, "code": error.code})
+            told: JSONObject = {"error": error.error, "code": error.code}
+            self._record("identity.device.refused", told | caller(known_id, form))
             return refusal(error, basic=authorization is not None)
         facts = {"client_id": client.client_id, "resource": resource, "scope": " ".join(scopes)}
         self._record("identity.device.asked", {**facts})

@@ -38,7 +38,9 @@ class DeviceGrant(TokenGrant, DeviceCodeGrant):  # type: ignore[misc] # authlib 
 
     def query_device_credential(self, device_code: str) -> Decided:
         """Return the decided code, once. Raises OAuthError as `DeviceCodes.poll` does."""
-        return Decided(self.parts.devices.poll(device_code, self.client.client_id))
+        facts = self.parts.devices.poll(device_code, self.client.client_id)
+        self.concerns(facts.tenant, facts.subject, facts.grant_id)
+        return Decided(facts)
 
     def validate_device_credential(self, credential: Decided) -> User:
         """Return the person who agreed, as the account stands now. Raises OAuthError: invalid_target, invalid_grant."""

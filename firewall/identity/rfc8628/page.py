@@ -99,7 +99,7 @@ class DevicePage:
         if form.get("decision") != "approve":
             if not parts.devices.decide(asked, None):
                 return message(parts.pages, "ended", 403)
-            self._recorded("identity.device.denied", session, asked, ())
+            self._recorded("identity.device.denied", session, asked, (), "")
             return self._done("Denied", "Nothing was given. The device is told so.")
         choice = chosen(form, scopes, details)
         if choice is None:
@@ -124,7 +124,7 @@ class DevicePage:
         )
         if not parts.devices.decide(asked, facts):
             return message(parts.pages, "ended", 403)
-        self._recorded("identity.device.approved", session, asked, given)
+        self._recorded("identity.device.approved", session, asked, given, facts.grant_id)
         return self._done("Connected", "The device goes on by itself. You can close this page.")
 
     async def _found(
@@ -193,7 +193,9 @@ class DevicePage:
     def _done(self, title: str, text: str) -> FixedReply:
         return page_reply(self._parts.pages.render("message", title=title, text=text))
 
-    def _recorded(self, event: str, session: LoginSession, asked: DeviceRequest, scopes: tuple[str, ...]) -> None:
+    def _recorded(
+        self, event: str, session: LoginSession, asked: DeviceRequest, scopes: tuple[str, ...], grant_id: str
+    ) -> None:
         self._parts.record(
             event,
             {
@@ -202,5 +204,7 @@ class DevicePage:
                 "client_id": asked.client_id,
                 "resource": asked.resource,
                 "scope": " ".join(scopes),
+                "sid": session.session_id,
+                **({"gid": grant_id} if grant_id else {}),
             },
         )

@@ -15,6 +15,7 @@ from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque, records
 from firewall.identity.clients.registry import Client
+from firewall.identity.clients.stranger import caller
 from firewall.identity.engine.parts import ClientAuthentication, Proofs, with_nonce
 from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.places import Places
@@ -107,6 +108,8 @@ class PushedEndpoint:
         if not self._throttle.allow("par", request.client_ip, per_minute=self._per_minute):
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
+        form: Form | None = None
+        known_id = ""
         try:
             form = request.form()
             oauth.refuse_repeated(form)
@@ -115,13 +118,15 @@ class PushedEndpoint:
                 raise OAuthError("invalid_request", "request_mode")
             proof = self._proofs.thumbprint(request.headers, path=request.path) if self._proofs else ""
             client = await self._clients.authenticate(form, authorization, address=request.client_ip)
+            known_id = client.client_id
             asked = _request_of(form, client, proof)
             _, redirect_uri = oauth.parse_identity(asked)
             if not oauth.redirect_matches(client.redirect_uris, redirect_uri):
                 raise OAuthError("invalid_request", "redirect_unknown")
             self._check(asked, client)
         except OAuthError as error:
-            self._record("identity.pushed.refused", {"error": error.error, "code": error.code})
+            told: JSONObject = {"error": error.error, "code": error.code}
+            self._record("identity.pushed.refused", told | caller(known_id, form))
             reply = refusal(error, basic=authorization is not None)
         else:
             name = self._pushed.push(asked, client.client_id, address=request.client_ip)

@@ -24,10 +24,18 @@ FAILED: Final = (
     "identity.idp.failed",
     "identity.token.refused",
     "identity.client.refused",
+    "identity.authorize.refused",
+    "identity.device.refused",
     "identity.pushed.refused",
     "identity.upstream.failed",
     "identity.failure",
     "identity.login.failed",
+)
+
+# Answers to a client that asks whether its person is here without asking them (OpenID Connect Core §3.1.2.6), to a
+# device that asks again too soon or too early (RFC 8628 §3.5), and what the person wanted: nothing is wrong.
+EXPECTED: Final = frozenset(
+    {"login_required", "consent_required", "access_denied", "authorization_pending", "slow_down"}
 )
 
 
@@ -54,7 +62,7 @@ def failures(patient: Patient) -> Iterator[Check]:
     counted = Counter(
         " ".join(str(e.get(name)) for name in ("event", "idp", "upstream", "error", "code", "detail") if e.get(name))
         for e in found
-        if e.get("event") in FAILED
+        if e.get("event") in FAILED and e.get("error") not in EXPECTED
     )
     if counted:
         worst = counted.most_common(5)
@@ -67,20 +75,6 @@ def failures(patient: Patient) -> Iterator[Check]:
         )
     else:
         yield Check("oauth-20", "ok", f"{len(found)} events of the front door within a day, none refused")
-
-
-def timeline(config: Config, about: str, *, since_us: int) -> list[JSONObject]:
-    """Return what happened at the front door around a client, a person, an OAuth grant or a provider, by time.
-
-    about: an id as records have it, "" for everything. Whatever shares a person or a grant with an event that
-    names it is told too: the sign-in before the token, the refusal after it.
-    """
-    found = sorted(_events(config, since_us), key=lambda event: str(event.get("time_us", 0)).zfill(20))
-    if not about:
-        return found
-    named = [event for event in found if about in event.values()]
-    along = {event[name] for event in named for name in ("sub", "gid") if isinstance(event.get(name), str)}
-    return [event for event in found if event in named or along & {event.get("sub"), event.get("gid")}]
 
 
 def recent(patient: Patient) -> Iterator[JSONObject]:

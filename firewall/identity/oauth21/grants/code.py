@@ -57,6 +57,7 @@ class CodeGrant(TokenGrant, AuthorizationCodeGrant):  # type: ignore[misc] # aut
     def query_authorization_code(self, code: str, client: object) -> Redeemed:
         """Take the code: whoever is second ends the grant. Raises OAuthError invalid_grant."""
         facts = self.parts.codes.redeem(code)
+        self.concerns(facts.tenant, facts.subject, facts.grant_id)
         if facts.client_id != self.client.client_id:
             raise OAuthError("invalid_grant", "code_foreign")
         sent = self.form.get("redirect_uri")

@@ -42,6 +42,7 @@ class RefreshGrant(TokenGrant, RefreshTokenGrant):  # type: ignore[misc] # authl
     def authenticate_refresh_token(self, refresh_token: str) -> Presented:
         """Return what the token may renew, without using it. Raises OAuthError: invalid_grant, invalid_target, invalid_scope."""
         facts = self.parts.refresh.find(refresh_token, self.client.client_id)
+        self.concerns(facts.tenant, facts.subject, facts.grant_id)
         if facts.jkt not in ("", self.proof):
             raise OAuthError("invalid_grant", "refresh_proof")
         self.check_same_resource(facts.resource)
