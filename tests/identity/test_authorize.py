@@ -85,6 +85,27 @@ async def test_as_08_every_error_redirect_carries_state_and_iss(changes: dict[st
 
 
 @pytest.mark.parametrize(
+    ("changes", "scopes", "error"),
+    [
+        ({}, ("llm:*",), "access_denied"),
+        ({"prompt": "none"}, ("time:*",), "consent_required"),
+        ({"acr_values": "mfa"}, ("time:*",), "unmet_authentication_requirements"),
+    ],
+)
+async def test_as_08_what_ends_after_the_sign_in_carries_state_and_iss_too(
+    changes: dict[str, str], scopes: tuple[str, ...], error: str
+) -> None:
+    door = make_door()
+    await door.user(scopes=scopes)
+    async with door.http() as http:
+        browser = Browser(http)
+        ended = await browser.sign_in(await browser.open(authorize_query()))
+        ended = ended if ended.status_code == 303 else await browser.open(authorize_query(**changes))
+        ended = await browser.sign_in(ended) if 'action="/login"' in ended.text else ended
+    assert callback_of(ended) == {"error": error, "state": "xyz", "iss": ORIGIN}
+
+
+@pytest.mark.parametrize(
     "to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "x", ""]
 )
 async def test_as_01_a_sign_in_leads_to_our_own_pages_only(to: str) -> None:

@@ -199,6 +199,24 @@ def test_as_02_anything_else_does_not_match(uri: str) -> None:
     assert not oauth.redirect_matches(REGISTERED, uri)
 
 
+@pytest.mark.parametrize("uri", REGISTERED)
+def test_as_02_one_character_more_less_or_other_is_another_uri_but_for_the_port_of_a_loopback_one(uri: str) -> None:
+    """Each position in turn: a character of the kinds that end a component, or that look the same to a parser."""
+    host = next((h for h in oauth.LOOPBACK_HOSTS if uri.startswith(f"http://{h}")), "")
+    matched = set()
+    for at in range(len(uri) + 1):
+        for other in ("", *"/\\?#@:.%*;& \t\n\0", *"aA0", "%2e", "é", "\u2024"):
+            for mutant in (uri[:at] + other + uri[at + 1 :], uri[:at] + other + uri[at:]):
+                if mutant != uri and oauth.redirect_matches([uri], mutant):
+                    matched.add(mutant)
+    for mutant in matched:
+        start, end = f"http://{host}", uri.partition(host)[2].lstrip(":0123456789") if host else ""
+        port = mutant.removeprefix(start).removesuffix(end).removeprefix(":")
+        assert host, mutant
+        assert mutant in (f"{start}{end}", f"{start}:{port}{end}"), mutant
+        assert port == "" or (port.isascii() and port.isdigit()), mutant
+
+
 @pytest.mark.parametrize(
     "uri",
     [
