@@ -28,7 +28,7 @@ from a2a_gateway.inventory import Inventory as AgentInventory
 from a2a_gateway.serve import A2AGateway
 from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
-from firewall import admin, nucleus
+from firewall import admin, nucleus, rehearsal
 from firewall.adapters.authzen import build as authzen
 from firewall.config import Config, front_door, rooms
 from firewall.core.errors import CONFIG_EXIT, FAULTS, BartizanError, ConfigFault, StateUnavailable
@@ -50,7 +50,6 @@ from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.issuers.direct import DirectGiven
-from firewall.identity.issuers.preflight import Preflights
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.redemption import ClientKey
 from firewall.identity.oidc.secret import secret_reader
@@ -617,28 +616,11 @@ Ready = Callable[[Worker, dict[str, int]], Awaitable[None]]
 
 def check(config: Config) -> None:
     """Raise ConfigFault for what no worker could start with: a parent would start it again and again."""
-    specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
-    rooms.mcp_settings(config, specs, scratch="", egress_socket="")
-    front_door.transmitters(config)
-    rooms.llm_models(config)
-    front_door.identity_providers(config)
+    for refusal in rehearsal.refusals(config):
+        raise refusal.fault
     paths = Paths(config.state)
     paths.make()
-    _check_issuers(config, paths)
     load_policy(config, paths)
-
-
-def _check_issuers(config: Config, paths: Paths) -> None:
-    profiles = front_door.issuers(config)
-    if not profiles:
-        return
-    clock = SystemClock()
-    store = SQLiteStore(paths.store, clock=clock)
-    try:
-        for profile in profiles:
-            Preflights(store, clock).require(profile)
-    finally:
-        store.close()
 
 
 def work(index: int, heartbeat: Heartbeat, argument: Any) -> None:

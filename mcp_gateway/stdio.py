@@ -69,37 +69,8 @@ class Launcher:
         self._said: dict[str, tuple[str, ...]] = {}
 
     def check(self, spec: UpstreamSpec) -> tuple[str, ...]:
-        """Return the walls that this child will lack.
-
-        Raises ConfigFault: sandbox_missing (no seccomp, or less than ``required``), sandbox_private (a
-        granted path reaches keys, state or policy), scratch_missing.
-        """
-        if not self._settings.scratch:
-            raise ConfigFault("scratch_missing", f"mcp upstream {spec.name}", fix="set a scratch directory")
-        for granted in (*spec.read, *spec.write, self._settings.scratch):
-            held = next((private for private in self._settings.private if _overlap(granted, private)), "")
-            if held:
-                raise ConfigFault(
-                    "sandbox_private",
-                    f"{spec.name} may not be given {granted}: {held} is Bartizan's own",
-                    fix="give it a narrower path; keys, state and policy stay out of every child's reach",
-                )
-        if spec.sandbox == "off":
-            return ("landlock", "seccomp", "network namespace")
-        missing = self._support.missing
-        if missing and spec.sandbox == "required":
-            raise ConfigFault(
-                "sandbox_missing",
-                f"{spec.name}: no {', '.join(missing)} here",
-                fix="use another kernel, or sandbox: auto",
-            )
-        if "seccomp" in missing and not spec.unsandboxed:
-            raise ConfigFault(
-                "sandbox_missing",
-                f"{spec.name}: this kernel has no seccomp, so a child could reach the operator's socket",
-                fix="write unsandboxed: true to accept that",
-            )
-        return missing
+        """Return the walls that this child will lack. Raises ConfigFault as `lacking_walls`."""
+        return lacking_walls(spec, self._settings, self._support)
 
     def stderr(self, name: str) -> tuple[str, ...]:
         """Return the first stderr lines of an upstream's last child: untrusted, escaped to ASCII, cut."""
@@ -408,6 +379,40 @@ def _escaped(data: bytes) -> tuple[str, ...]:
 def _signal(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def lacking_walls(spec: UpstreamSpec, settings: Settings, support: Support) -> tuple[str, ...]:
+    """Return the walls that the child of an upstream will lack.
+
+    Raises ConfigFault: sandbox_missing (no seccomp, or less than ``required``), sandbox_private (a
+    granted path reaches keys, state or policy), scratch_missing.
+    """
+    if not settings.scratch:
+        raise ConfigFault("scratch_missing", f"mcp upstream {spec.name}", fix="set a scratch directory")
+    for granted in (*spec.read, *spec.write, settings.scratch):
+        held = next((private for private in settings.private if _overlap(granted, private)), "")
+        if held:
+            raise ConfigFault(
+                "sandbox_private",
+                f"{spec.name} may not be given {granted}: {held} is Bartizan's own",
+                fix="give it a narrower path; keys, state and policy stay out of every child's reach",
+            )
+    if spec.sandbox == "off":
+        return ("landlock", "seccomp", "network namespace")
+    missing = support.missing
+    if missing and spec.sandbox == "required":
+        raise ConfigFault(
+            "sandbox_missing",
+            f"{spec.name}: no {', '.join(missing)} here",
+            fix="use another kernel, or sandbox: auto",
+        )
+    if "seccomp" in missing and not spec.unsandboxed:
+        raise ConfigFault(
+            "sandbox_missing",
+            f"{spec.name}: this kernel has no seccomp, so a child could reach the operator's socket",
+            fix="write unsandboxed: true to accept that",
+        )
+    return missing
 
 
 def _overlap(a: str, b: str) -> bool:

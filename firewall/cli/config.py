@@ -6,11 +6,12 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import load_config
 from firewall.cli.output import emit
+from firewall.core.errors import CONFIG_EXIT
 
 if TYPE_CHECKING:
     from firewall.config import Config
@@ -35,18 +36,40 @@ def schema(given: argparse.Namespace) -> int:
 
 
 def check(given: argparse.Namespace) -> int:
-    """Check the file named by --config; exit 4 with every problem and its place, 1 when this machine lacks what it names."""
+    """Check the file named by --config; exit 4 with all that `up` would refuse and its line, 1 when this machine lacks what it names."""
     if given.config is None:
         raise Usage("config_path", "name a file", fix="bartizan config check --config bartizan.yaml")
     found = load_config(given)
-    from firewall.config import front_door
+    from firewall import rehearsal
+    from firewall.config import places
 
-    front_door.identity_providers(found)  # what could not be safe is no configuration
-    counts = {"mcp": len(found.mcp), "a2a": len(found.a2a), "models": len(found.llm.models)}
+    refused = rehearsal.refusals(found, machine=not given.shape_only)
     lacks = [] if given.shape_only else list(_lacks(found))
-    told = f"{given.config} is well formed: {counts['mcp']} MCP servers, {counts['a2a']} agents, {counts['models']} models."
-    emit(given, {"ok": not lacks, **counts, "lacks": lacks}, [told, *(f"  lacks  {line}" for line in lacks)])
-    return 1 if lacks else 0
+    counts = {"mcp": len(found.mcp), "a2a": len(found.a2a), "models": len(found.llm.models)}
+    at = places(given.config)
+    faults: list[dict[str, Any]] = [
+        {
+            "code": one.fault.code,
+            "key": ".".join(one.place),
+            "file": str(given.config),
+            "line": at.line(one.place),
+            "detail": one.fault.detail,
+            "fix": one.fault.fix,
+        }
+        for one in refused
+    ]
+    lines = [f"  lacks  {line}" for line in lacks]
+    if refused:
+        for one in refused:
+            where = at.told(one.place) + (f"{'.'.join(one.place)}: " if one.place else "")
+            lines += [f"  refused  {where}{one.fault.code}", *(f"    {told}" for told in one.fault.detail.splitlines())]
+            lines += [f"    mend: {one.fault.fix}"] if one.fault.fix else []
+        head = f"{given.config}: a node would not start with it."
+    else:
+        what = f"{counts['mcp']} MCP servers, {counts['a2a']} agents, {counts['models']} models"
+        head = f"{given.config} is well formed: {what}."
+    emit(given, {"ok": not (lacks or refused), **counts, "faults": faults, "lacks": lacks}, [head, *lines])
+    return CONFIG_EXIT if refused else 1 if lacks else 0
 
 
 def _lacks(config: Config) -> Iterator[str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from firewall.cli import demo as demonstration
 from firewall.cli.arguments import Usage
-from firewall.core.errors import BartizanError, Conflict
+from firewall.cli.output import note
+from firewall.core.errors import CONFIG_EXIT, BartizanError, Conflict
 
 if TYPE_CHECKING:
     from firewall.app import Worker
@@ -67,7 +68,10 @@ def run(given: argparse.Namespace) -> int:
         # It is called in a worker's process: what belongs to this one (children, a directory) stays here.
         told = replace(demo, children=[], scratch=None) if demo is not None else None
         ready = partial(_ready, settings, given, told, say)
-        return parent.run(settings, on_ready=ready, on_fault=_fault)
+        code = parent.run(settings, on_ready=ready, on_fault=_fault)
+        if code == CONFIG_EXIT and given.config is not None:
+            note(f"  bartizan config check --config {given.config}     says where that stands")
+        return code
     finally:
         if demo is not None:
             demo.stop()

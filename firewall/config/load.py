@@ -6,7 +6,8 @@ Only this file of the house reads configuration from disk or the environment.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from firewall.config.model import Config
+from firewall.config.places import Places
 from firewall.core.errors import ConfigFault
 
 DEPTH = 64  # nested brackets in one file; the schema needs four
@@ -31,27 +33,37 @@ def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
     line of ``detail``: where it stands and what is wrong.
     """
     raw: dict[str, Any] = {}
+    at: Callable[[], Places] = Places
     if path is not None:
-        raw = _read(path)
+        text = _read(path)
+        raw, at = parse(text, str(path)), partial(Places.of, text, str(path))
         if isinstance(raw.get("lock"), str):
             # Beside the file that names it, wherever the command is run.
             raw["lock"] = str(path.resolve().parent / Path(raw["lock"]).expanduser())
     for variable, key in ENVIRONMENT.items():
         if variable in environ:
             raw[key] = environ[variable]
-    return build(raw)
+    return build(raw, at)
 
 
-def build(raw: dict[str, Any]) -> Config:
-    """Return the configuration of an already parsed document. Raises ConfigFault("config_invalid")."""
+def places(path: Path) -> Places:
+    """Return where each setting of a file stands. Raises ConfigFault: config_missing, config_unreadable."""
+    return Places.of(_read(path), str(path))
+
+
+def build(raw: dict[str, Any], at: Callable[[], Places] = Places) -> Config:
+    """Return the configuration of an already parsed document. Raises ConfigFault("config_invalid").
+
+    at: finds where its settings stand, once something is told of wrong ones.
+    """
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        lines = []
+        lines, known = [], at()
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
             where = ".".join(str(p) for p in problem["loc"]) or "(top)"
             told = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-            lines.append(f"{where}: {told}")
+            lines.append(f"{known.told(problem['loc'])}{where}: {told}")
         raise ConfigFault(
             "config_invalid", "\n".join(lines), fix="see docs/configuration.md, or run: bartizan config schema"
         ) from None
@@ -63,14 +75,13 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "bartizan.yaml", **made}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigFault("config_missing", f"there is no file {path}", fix="run: bartizan init") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigFault("config_unreadable", f"{path}: {type(error).__name__}") from None
-    return parse(text, str(path))
 
 
 def parse(text: str, name: str) -> dict[str, Any]:

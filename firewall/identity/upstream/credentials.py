@@ -42,14 +42,14 @@ class StaticUpstreamCredentials:
 
     def __init__(self, settings: Mapping[str, CredentialSettings], environment: Mapping[str, str]) -> None:
         for upstream, credential in settings.items():
-            _check(upstream, credential)
+            check_credential(upstream, credential)
         self._settings = dict(settings)
         self._environment = environment
         self._files: dict[str, tuple[int, bytes]] = {}
 
     def add(self, upstream: str, credential: CredentialSettings) -> None:
         """Configure one more upstream (a registration)."""
-        _check(upstream, credential)
+        check_credential(upstream, credential)
         self._settings[upstream] = credential
 
     def has(self, upstream: str) -> bool:
@@ -97,7 +97,8 @@ def _usable(secret: bytes) -> bytes:
     return secret
 
 
-def _check(upstream: str, credential: CredentialSettings) -> None:
+def check_credential(upstream: str, credential: CredentialSettings) -> None:
+    """Raise ConfigFault: credential_name, credential_header, for a setting that could not be sent."""
     where = f"upstream {upstream}"
     if credential.kind != "none" and not credential.name:
         raise ConfigFault("credential_name", where, fix="name the environment variable or the file")
