@@ -109,12 +109,13 @@ class A2AGateway:
                     default_scope=scope_of(name),
                     method=str(scope["method"]),
                     path=str(scope["path"]),
+                    address=asgi.client_ip(scope),
                 )
             )
         except Unauthenticated as error:
             await asgi.write_fixed(send, self._unauthenticated(error, resource, name))
             return
-        exchange = self._guard.new_exchange(principal, "a2a", client_ip=_client_ip(scope))
+        exchange = self._guard.new_exchange(principal, "a2a", client_ip=asgi.client_ip(scope))
         outcome: Outcome = ("internal", "internal")
         try:
             agent = await self._inventory.get(name)
@@ -166,13 +167,18 @@ class A2AGateway:
         resource = self._inventory.settings.resource(name)
         try:
             principal = await self._resource_server.admit(
-                headers, resource, default_scope=scope_of(name), method="POST", path=str(scope["path"])
+                headers,
+                resource,
+                default_scope=scope_of(name),
+                method="POST",
+                path=str(scope["path"]),
+                address=asgi.client_ip(scope),
             )
         except Unauthenticated as error:
             await asgi.write_fixed(send, self._unauthenticated(error, resource, name))
             return
         traceparent = headers.get(b"traceparent", b"")
-        exchange = self._guard.new_exchange(principal, "a2a", client_ip=_client_ip(scope), traceparent=traceparent)
+        exchange = self._guard.new_exchange(principal, "a2a", client_ip=asgi.client_ip(scope), traceparent=traceparent)
         outcome: Outcome = ("cancelled", "")
         try:
             if http.media_type(headers.get(b"content-type", b"")) != "application/json":
@@ -244,8 +250,3 @@ class A2AGateway:
 
 def _wrong_verb(allow: bytes) -> FixedReply:
     return reply.fixed(FAULTS["method_not_allowed"], extra=((b"allow", allow),))
-
-
-def _client_ip(scope: asgi.Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""

@@ -132,7 +132,7 @@ class LLMRouter:
                 return
             given = authorization(dialect, headers)
             principal = await self._resource_server.admit(
-                given, self._resource, default_scope=SCOPE, method=verb, path=path
+                given, self._resource, default_scope=SCOPE, method=verb, path=path, address=asgi.client_ip(scope)
             )
         except Unauthenticated as error:
             await asgi.write_fixed(send, self._unauthenticated(error, dialect))

@@ -210,6 +210,7 @@ class MCPGateway:
                 method=method,
                 path=path,
                 handed=HANDED in scope,
+                address=asgi.client_ip(scope),
             )
         except Unauthenticated as error:
             told = "token_missing" if error.code == "token_missing" else "token_invalid"
@@ -219,8 +220,7 @@ class MCPGateway:
         except BartizanError as error:  # state that does not answer: nobody is let in
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
-        client = scope.get("client")
-        request = Request(scope, receive, send, raw, headers, endpoint, principal, client[0] if client else "")
+        request = Request(scope, receive, send, raw, headers, endpoint, principal, asgi.client_ip(scope))
         if await self._elsewhere.session(request):
             return
         if method == "DELETE":

@@ -264,8 +264,12 @@ class ResourceServer(Protocol):
         method: str = "",
         path: str = "",
         handed: bool = False,
+        address: str = "",
     ) -> Principal:
-        """Return what `authenticate` returns, after waiting for what the token's issuer must tell first."""
+        """Return what `authenticate` returns, after waiting for what the token's issuer must tell first.
+
+        address: of who asks; newcomers' questions at an issuer are shared out by it. Raises StateUnavailable too.
+        """
 
     def still(self, headers: Mapping[bytes, bytes], resource: str, principal: Principal) -> bool:
         """Return whether the token that a stream was opened with is good now: not over, not revoked.

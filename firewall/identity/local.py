@@ -72,6 +72,7 @@ class LocalResourceServer:
         method: str = "",
         path: str = "",
         handed: bool = False,
+        address: str = "",
     ) -> Principal:
         """Return what `authenticate` returns: nothing has to be fetched."""
         return self.authenticate(headers, resource, default_scope=default_scope)

@@ -75,6 +75,12 @@ def header_map(scope: Scope) -> dict[bytes, bytes]:
     return out
 
 
+def client_ip(scope: Scope) -> str:
+    """Return the caller's address as the edge found it, "" where there is none (a unix socket)."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
     """Return the whole request body.
 

@@ -25,6 +25,7 @@ class TableGate:
         method: str = "",
         path: str = "",
         handed: bool = False,
+        address: str = "",
     ) -> Principal:
         found: Principal = self.authenticate(headers, resource, default_scope=default_scope)
         return found

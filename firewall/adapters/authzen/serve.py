@@ -106,7 +106,9 @@ class AuthZENApp:
         if method != "POST":
             return _error(405, "Use POST.", ((b"allow", b"POST"),))
         headers = asgi.header_map(scope)
-        caller = await self._auth.admit(headers, self._resource, default_scope=SCOPE, method=method, path=path)
+        caller = await self._auth.admit(
+            headers, self._resource, default_scope=SCOPE, method=method, path=path, address=asgi.client_ip(scope)
+        )
         enforcer = self._settings.enforcers.get(caller.client_id)
         if enforcer is None or caller.kind != "service" or caller.subject != caller.client_id:
             return _error(403, "This client is not registered as an enforcer.")

@@ -1,8 +1,9 @@
 """Tokens that only their issuer can read: asked about at its introspection endpoint (RFC 7662), never per request.
 
 An answer counts for 30 s or until ``exp``. One question per token at a time, and of tokens that were never good a
-bounded number at once and per second: what strangers make up must not become a flood at the issuer. Tokens that
-were good before are asked about past that bound, so that a flood does not put out who is in.
+bounded number at once and per second, by network (`turns`): what strangers make up must not become a flood at the
+issuer, nor stand before its other newcomers. Tokens that were good before are asked about past that bound and are
+remembered apart, so that a flood does not put out who is in.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock
 from firewall.identity.issuers.keys import Wanted
 from firewall.identity.issuers.profile import IssuerProfile
+from firewall.identity.issuers.turns import Turns
 from firewall.identity.oidc.provider import ProviderFetcher
 from firewall.identity.records import SECOND_US
+from firewall.identity.rfc6750.known import keep_bounded
 from firewall.net.dial import Purpose
 from firewall.wire import strict_json
 
@@ -27,8 +30,6 @@ ACTIVE_S: Final = 30
 INACTIVE_S: Final = 5
 ANSWER_BYTES: Final = 64 * 1024
 ENTRIES: Final = 10_000
-STRANGERS: Final = 16
-STRANGERS_PER_S: Final = 50
 QUESTIONS: Final = 64
 ASK_S: Final = 5.0
 
@@ -43,63 +44,63 @@ class Introspection:
         self._fetcher = fetcher
         self._clock = clock
         self._secret = secret
-        self._known: dict[bytes, tuple[JSONObject | None, int]] = {}
+        self._good: dict[bytes, tuple[JSONObject, int]] = {}
+        self._bad: dict[bytes, int] = {}  # until when
         self._flights: dict[bytes, asyncio.Task[None]] = {}
-        self._second = (0, 0)  # which, and how many strangers were asked about in it
+        self._turns = Turns(clock)
 
     def find(self, token: bytes, digest: bytes) -> tuple[JSONObject, int]:
         """Return the claims of an active token and until when they count (µs).
 
         Raises Malformed, Wanted, StateUnavailable (too many questions: come again).
         """
-        known = self._known.get(digest)
-        if known is not None and self._clock.now_us() < known[1]:
-            claims, until_us = known
-            if claims is None:
-                raise Malformed("jwt_claims", "inactive")
-            return claims, until_us
-        if not self._may_ask(digest):
+        now_us = self._clock.now_us()
+        known = self._good.get(digest)
+        if known is not None and now_us < known[1]:
+            return known
+        if now_us < self._bad.get(digest, 0):
+            raise Malformed("jwt_claims", "inactive")
+        if digest not in self._flights and not (self._turns.any() if known is None else len(self._flights) < QUESTIONS):
             # Nothing is known of it: told as invalid, a client would throw a good token away.
             raise StateUnavailable("too many questions")
 
-        async def ready() -> None:
-            flight = self._flights.get(digest)
-            if flight is None:
-                if not self._may_ask(digest):
-                    return
-                second, asked = self._clock.now_us() // SECOND_US, self._second
-                self._second = (second, asked[1] + 1 if asked[0] == second else 1)
-                flight = asyncio.get_running_loop().create_task(self._ask(token, digest), name="identity.introspect")
-                self._flights[digest] = flight
-            await asyncio.shield(flight)
+        async def ready(address: str) -> None:
+            await asyncio.shield(self._flights.get(digest) or self._start(token, digest, address))
 
         raise Wanted(ready)
 
-    def _may_ask(self, digest: bytes) -> bool:
-        if digest in self._flights:
-            return True
-        known = self._known.get(digest)
-        if known is not None and known[0] is not None:
-            return len(self._flights) < QUESTIONS
-        second, asked = self._second
-        spent = asked if second == self._clock.now_us() // SECOND_US else 0
-        return len(self._flights) < STRANGERS and spent < STRANGERS_PER_S
+    def _start(self, token: bytes, digest: bytes, address: str) -> asyncio.Task[None]:
+        turn = ""
+        if digest not in self._good:
+            turn = self._turns.take(address)
+            if not turn:
+                raise StateUnavailable("too many questions")
+        task = asyncio.get_running_loop().create_task(self._ask(token, digest, turn), name="identity.introspect")
+        self._flights[digest] = task
+        return task
 
-    async def _ask(self, token: bytes, digest: bytes) -> None:
+    async def _ask(self, token: bytes, digest: bytes, turn: str) -> None:
         try:
             claims = await self._answer(token)
         except (BartizanError, TimeoutError, OSError, ValueError):
             claims = None  # an issuer that does not answer lets nobody in (deny by default)
         finally:
             self._flights.pop(digest, None)
+            if turn:
+                self._turns.give_back(turn)
         now_us = self._clock.now_us()
         until_us = now_us + (ACTIVE_S if claims else INACTIVE_S) * SECOND_US
         expires = claims.get("exp") if claims else None
         if isinstance(expires, int) and not isinstance(expires, bool):
             until_us = min(until_us, expires * SECOND_US)
-        if digest not in self._known and len(self._known) >= ENTRIES:
-            self._known.pop(next(iter(self._known)), None)
-        self._known[digest] = (claims, until_us)
+        self._bad.pop(digest, None)
+        if claims is not None:
+            keep_bounded(self._good, digest, (claims, until_us), ENTRIES)
+            return
+        # What was good stays known as such while its issuer is away, so that it is asked about first of all.
+        if digest in self._good:
+            self._good[digest] = (self._good[digest][0], 0)
+        keep_bounded(self._bad, digest, until_us, ENTRIES)
 
     async def _answer(self, token: bytes) -> JSONObject | None:
         profile = self._profile

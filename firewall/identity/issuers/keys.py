@@ -34,9 +34,12 @@ FOUND_S: Final = 3600
 
 
 class Wanted(Malformed):
-    """Something must be fetched before a token can be judged. ready: wait for it, then judge again."""
+    """Something must be fetched before a token can be judged.
 
-    def __init__(self, ready: Callable[[], Awaitable[None]]) -> None:
+    ready: wait for it, for a caller's address, then judge again; raises StateUnavailable when others' turns come first.
+    """
+
+    def __init__(self, ready: Callable[[str], Awaitable[None]]) -> None:
         super().__init__("jwt_key", "fetch")
         self.ready = ready
 
@@ -90,7 +93,7 @@ class IssuerKeys:
                     continue
             return
 
-    async def refresh(self) -> None:
+    async def refresh(self, _address: str = "") -> None:
         """Fetch the keys, or wait for whoever does; at most one fetch in 30 s. Never raises for the issuer's faults."""
         if self._flight is None:
             now_us = self._clock.now_us()

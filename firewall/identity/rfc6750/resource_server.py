@@ -22,7 +22,7 @@ from typing import Final
 
 from firewall.core.action import Headers
 from firewall.core.bounds import TOKEN_BYTES, TOKEN_CACHE_ENTRIES
-from firewall.core.errors import BartizanError, Malformed, Unauthenticated
+from firewall.core.errors import BartizanError, Malformed, StateUnavailable, Unauthenticated
 from firewall.core.ports import ChallengeCode, Clock, SharedMarks
 from firewall.core.principal import Principal
 from firewall.identity.grants import OAuthGrants
@@ -48,13 +48,13 @@ FETCHES: Final = 2  # what one token may wait for: keys that are missing, then k
 class NotYet(Unauthenticated):
     """Not verified, because something must be fetched first. Whoever cannot wait refuses."""
 
-    def __init__(self, ready: Callable[[], Awaitable[None]], *, scope: str) -> None:
+    def __init__(self, ready: Callable[[str], Awaitable[None]], *, scope: str) -> None:
         super().__init__("token_invalid", "fetch", scope=scope)
         self._ready = ready
 
-    async def finish(self) -> None:
-        """Return when it was fetched, or could not be."""
-        await self._ready()
+    async def finish(self, address: str = "") -> None:
+        """Return when it was fetched, or could not be. Raises StateUnavailable: others' turns come first."""
+        await self._ready(address)
 
 
 class BearerResourceServer:
@@ -128,6 +128,7 @@ class BearerResourceServer:
         method: str = "",
         path: str = "",
         handed: bool = False,
+        address: str = "",
     ) -> Principal:
         """Return what `authenticate` returns, after fetching what the token's issuer must tell first."""
         for _ in range(FETCHES):
@@ -136,7 +137,7 @@ class BearerResourceServer:
                     headers, resource, default_scope=default_scope, method=method, path=path, handed=handed
                 )
             except NotYet as wanted:
-                await wanted.finish()
+                await wanted.finish(address)
         return self.authenticate(
             headers, resource, default_scope=default_scope, method=method, path=path, handed=handed
         )
@@ -157,7 +158,7 @@ class BearerResourceServer:
             return self._verified(value, digest, resource, now_us, "").key == principal.key
         except NotYet as wanted:
             # Asked for beside the stream; the next look finds the answer, or that there is none.
-            task = asyncio.get_running_loop().create_task(wanted.finish(), name="identity.still")
+            task = asyncio.get_running_loop().create_task(_settled(wanted), name="identity.still")
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
             return True
@@ -267,6 +268,13 @@ class BearerResourceServer:
             raise ProofRefused("invalid_dpop_proof", error.code, scope=default_scope) from None
         if not hmac.compare_digest(shown.encode(), principal.cnf.encode()):
             raise ProofRefused("invalid_dpop_proof", "dpop_key", scope=default_scope)
+
+
+async def _settled(wanted: NotYet) -> None:
+    try:
+        await wanted.finish()
+    except StateUnavailable:
+        pass  # the next look says the same, or asks
 
 
 def credentials(value: bytes) -> tuple[bytes, bytes]:
