@@ -64,11 +64,11 @@ from firewall.net.dial import Dialler, DiallerSettings
 from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
+from firewall.net.heartbeat import Heartbeat, until_told
 from firewall.net.renewing import RenewingClient
 from firewall.net.runtime import SystemClock, Tasks, trim
 from firewall.net.server import Listener, Server
 from firewall.net.upstream import PooledClient
-from firewall.net.workers import Heartbeat, until_told
 from firewall.nucleus import VERSION, NucleusSettings, OnFault, Paths
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings

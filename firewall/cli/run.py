@@ -118,8 +118,8 @@ def run(given: argparse.Namespace) -> int:
 
 
 async def _serve(made: Guarded, speaker: Speaker, protocol: int, token: str) -> int:
+    from firewall.net.heartbeat import until_told
     from firewall.net.pipes import LineReader, LineWriter
-    from firewall.net.workers import until_told
 
     settings, tasks = made.settings, made.core.tasks
     met: list[Met] = []

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from firewall.cli import demo as demonstration
 from firewall.cli.arguments import Usage
-from firewall.cli.output import note
-from firewall.core.errors import CONFIG_EXIT, BartizanError, Conflict
+from firewall.cli.faults import say_fault
+from firewall.cli.output import safe
+from firewall.core.errors import BartizanError, Conflict
 
 if TYPE_CHECKING:
     from firewall.app import Worker
@@ -68,10 +69,10 @@ def run(given: argparse.Namespace) -> int:
         # It is called in a worker's process: what belongs to this one (children, a directory) stays here.
         told = replace(demo, children=[], scratch=None) if demo is not None else None
         ready = partial(_ready, settings, given, told, say)
-        code = parent.run(settings, on_ready=ready, on_fault=_fault)
-        if code == CONFIG_EXIT and given.config is not None:
-            note(f"  bartizan config check --config {given.config}     says where that stands")
-        return code
+        if demo is None:
+            stands = f"  bartizan config check --config {given.config}     says where that stands"
+            parent.become(settings, on_ready=ready, on_fault=say_fault, advice=safe(stands))
+        return parent.run(settings, on_ready=ready, on_fault=say_fault)  # the demonstration ends after it
     finally:
         if demo is not None:
             demo.stop()
@@ -96,10 +97,6 @@ async def _ready(
         demo.facts["audit_vkeys"] = [worker.audit.vkey]
         demo.write_facts()
     print(_screen(worker, config, ports, demo, given), flush=True)
-
-
-def _fault(code: str, detail: str) -> None:
-    print(f"  fault  {code} {detail}", file=sys.stderr, flush=True)
 
 
 async def _demo_user(worker: Worker, demo: demonstration.Demo) -> None:

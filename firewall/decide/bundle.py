@@ -35,12 +35,14 @@ from firewall.decide import cases as case_file
 from firewall.decide import contract, places, profile, program, selftest, specialise
 from firewall.decide.cases import Case
 from firewall.decide.profile import Rule
+from firewall.state.once import one_at_a_time
 
 FILE_BYTES: Final = 1 * bounds.MIB
 FILES: Final = 500
 ROOTS: Final = ("firewall", "config")
 VERDICT_FILE: Final = "selftest.json"
 _CACHE_SUFFIX: Final = ".policy"
+_LOCK_SUFFIX: Final = ".policy.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,7 @@ def load(
     key = cache_key(bundle)
     kept = _cached(state_dir, key)
     if kept is None and trust_shipped and _shipped(bundle, key):
-        kept = _judge(bundle, monotonic_ns, tested=True)
-        _keep(state_dir, key, kept)
+        kept = _compiled_once(bundle, state_dir, key, monotonic_ns)
     if kept is not None:
         return _with(bundle, *kept)
     failures = failing_cases(bundle)
@@ -285,6 +286,18 @@ def _judge(bundle: Bundle, monotonic_ns: Callable[[], int], *, tested: bool = Fa
     if not verdict.passed:
         return "interpreter", f"self-test: {verdict.why}", {}, verdict.mutants
     return "compiled", verdict.why, programs, verdict.mutants
+
+
+def _compiled_once(bundle: Bundle, state_dir: Path | str | None, key: str, monotonic_ns: Callable[[], int]) -> _Kept:
+    """Compile for all who share the state directory: one process at a time, and who waited loads."""
+    if state_dir is None:
+        return _judge(bundle, monotonic_ns, tested=True)
+    with one_at_a_time(Path(state_dir) / (key[:32] + _LOCK_SUFFIX)):
+        kept = _cached(state_dir, key)
+        if kept is None:
+            kept = _judge(bundle, monotonic_ns, tested=True)
+            _keep(state_dir, key, kept)
+        return kept
 
 
 def _with(

@@ -6,7 +6,8 @@ google-re2, so that both give the same findings (tests/detect/test_patterns.py).
 
 The compiled databases are kept in a directory that only we can write (their bytes are trusted by
 the engine), named by the rules, the engine's version and the CPU: loading takes milliseconds,
-compiling seconds. A file that does not load is compiled again.
+compiling seconds. A file that does not load is compiled again. Of several workers that start at once,
+one compiles and the others load what it wrote.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import re2
 
 from firewall.detect import egress, hygiene, injection, pii, secrets, views
 from firewall.detect.rule import DIGITS, Rule
+from firewall.state.once import one_at_a_time
 
 RULES: Final[tuple[Rule, ...]] = (
     hygiene.RULES + secrets.RULES + pii.RULES + injection.RULES + egress.RULES + views.RULES
@@ -63,9 +65,7 @@ class HyperscanDatabase:
         self.loaded = False
         self._local = threading.local()
         path = cache / f"patterns-{self._key()}.hsdb" if cache is not None else None
-        self._databases: tuple[Any, Any] = self._load(path) or self._compile()
-        if path is not None and not self.loaded:
-            self._store(path)
+        self._databases: tuple[Any, Any] = self._load(path) or self._made(path)
         self._first, self._second = self._databases[0].scan, self._databases[1].scan
         # A database that is deaf must not serve: a tag character is the first rule's, a number the second's.
         heard = self.nominate("\U000e0041 123-45-6789".encode())
@@ -81,6 +81,16 @@ class HyperscanDatabase:
             pass
         parts = (RULES_HASH, self.name, platform.machine(), platform.system(), sha256(flags).hexdigest())
         return sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def _made(self, path: Path | None) -> tuple[Any, Any]:
+        """Compile for all who have this cache: one at a time, and who waited loads."""
+        if path is None or not _ours(path.parent):
+            return self._compile()
+        with one_at_a_time(path.with_suffix(".lock")):
+            databases = self._load(path) or self._compile()
+            if not self.loaded:
+                self._store(path, databases)
+            return databases
 
     def _compile(self) -> tuple[Any, Any]:
         flags = self._hs.HS_FLAG_SINGLEMATCH | self._hs.HS_FLAG_ALLOWEMPTY
@@ -117,15 +127,11 @@ class HyperscanDatabase:
         self.loaded = True
         return first, second
 
-    def _store(self, path: Path) -> None:
-        first, second = (self._hs.dumpb(database) for database in self._databases)
+    def _store(self, path: Path, databases: tuple[Any, Any]) -> None:
+        first, second = (self._hs.dumpb(database) for database in databases)
         body = len(first).to_bytes(8, "big") + first + second
         temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            above = path.parent.stat()
-            if above.st_uid != os.geteuid() or above.st_mode & 0o022:
-                return  # a directory that others can write is no place for bytes that we will trust
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(_MAGIC + sha256(body).digest() + body)
@@ -152,6 +158,16 @@ class HyperscanDatabase:
             else:
                 out += NOMINATED[probe]
         return out
+
+
+def _ours(directory: Path) -> bool:
+    """Make a directory; return whether it is one that others cannot write: a place for bytes that we will trust."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError:
+        return False
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _heard(expression: int, _start: int, _end: int, _flags: int, hits: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""Clock, identifiers and supervised tasks: the only place that reads time, makes chance and makes tasks.
+"""Clocks (of `clock`), identifiers and supervised tasks: the only place that reads time, makes chance and makes tasks.
 
 Everything else gets them as arguments, so that pure code stays deterministic and no task is orphaned.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import time
 from collections.abc import Callable, Coroutine
 from typing import Final, TypeVar
+
+from firewall.net.clock import FakeClock, SystemClock
+
+__all__ = ["FakeClock", "RandomIds", "SystemClock", "Tasks", "trim"]
 
 T = TypeVar("T")
 
@@ -18,43 +21,6 @@ T = TypeVar("T")
 _CROCKFORD: Final = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ" * 8
 _ID_CHARS: Final = 26
 _IDS_DRAWN: Final = 64
-
-
-class SystemClock:
-    """The machine's clocks (core.ports.Clock)."""
-
-    __slots__ = ()
-
-    def now_us(self) -> int:
-        """Return wall time, microseconds since the Unix epoch, UTC."""
-        return time.time_ns() // 1000
-
-    def monotonic_ns(self) -> int:
-        """Return a monotonic clock, nanoseconds."""
-        return time.monotonic_ns()
-
-
-class FakeClock:
-    """A clock that moves only when told (core.ports.Clock); for tests and replays."""
-
-    __slots__ = ("_monotonic_ns", "_now_us")
-
-    def __init__(self, now_us: int = 1_790_000_000_000_000) -> None:
-        self._now_us = now_us
-        self._monotonic_ns = 1_000_000_000
-
-    def now_us(self) -> int:
-        """Return the set wall time."""
-        return self._now_us
-
-    def monotonic_ns(self) -> int:
-        """Return the set monotonic time."""
-        return self._monotonic_ns
-
-    def advance(self, seconds: float) -> None:
-        """Move both clocks forward."""
-        self._now_us += round(seconds * 1_000_000)
-        self._monotonic_ns += round(seconds * 1_000_000_000)
 
 
 class RandomIds:

@@ -6,30 +6,33 @@ a stuck engine holds the interpreter lock, so only another process can end it; s
 parent too), passes SIGTERM and SIGINT on, and is gone within two seconds. A worker whose parent is gone
 ends itself.
 
-What the parent gives its workers is memory that they share with it (signs of life, who is ready) and a
-secret by which they know each other (`net.channel`); neither is a file, and the secret is in no environment.
+A worker is a fresh interpreter (`net.spawn`) that shares a `Board` with its parent and is handed a secret; its
+side of the line is `net.heartbeat`. This file imports little, since the parent holds its memory for as long as
+all else runs.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import multiprocessing
 import os
+import select
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from firewall.core.errors import ConfigFault
-from firewall.core.ports import Clock
+from firewall.net.board import Board
+from firewall.net.spawn import Job
+
+if TYPE_CHECKING:
+    from firewall.core.ports import Clock
+    from firewall.net.heartbeat import Heartbeat
 
 _NANOSECONDS: Final = 1_000_000_000
-_POLL_S: Final = 0.1
+_POLL_MS: Final = 100
 _ASLEEP_S: Final = 1.0  # a turn of the parent's own loop that took longer: the machine or the job was stopped
-_READY_LOOK_S: Final = 0.05
 _SECRET_BYTES: Final = 32
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -51,65 +54,8 @@ class WorkerSettings:
     hopeless: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What parent and workers share. beats: monotonic nanoseconds of each worker's last turn, 0 before the first.
-
-    ready: 1 for each worker that listens. said: marks of what is told once in the life of the parent.
-    """
-
-    beats: Any
-    ready: Any
-    said: Any
-    secret: bytes = field(repr=False)
-
-
-SAID: Final = ("up", "fault")
-
-
-class Heartbeat:
-    """A worker's line to its parent: its sign of life, and what it knows of the other workers."""
-
-    def __init__(self, shared: Shared, index: int, clock: Clock, parent: int) -> None:
-        self._shared = shared
-        self._index = index
-        self._clock = clock
-        self._parent = parent
-
-    @property
-    def secret(self) -> bytes:
-        """32 bytes that the workers of one parent share and nobody else knows."""
-        return self._shared.secret
-
-    def beat(self) -> bool:
-        """Say that the loop turns; False when the parent is gone and the worker should end."""
-        self._shared.beats[self._index] = self._clock.monotonic_ns()
-        return os.getppid() == self._parent
-
-    def ready(self) -> None:
-        """Say that this worker listens."""
-        self._shared.ready[self._index] = 1
-
-    async def all_ready(self) -> None:
-        """Return when every worker listens."""
-        while not all(self._shared.ready):  # noqa: ASYNC110  other processes: nothing here to wait on
-            await asyncio.sleep(_READY_LOOK_S)
-
-    def first(self, what: str) -> bool:
-        """Return whether nobody said this before (one of `SAID`); whoever asks says it now."""
-        said, at = self._shared.said, SAID.index(what)
-        lock = said.get_lock()
-        if not lock.acquire(timeout=_READY_LOOK_S):
-            return False  # somebody says something now, or was killed while saying it
-        try:
-            before, said[at] = said[at], 1
-        finally:
-            lock.release()
-        return not before
-
-
 class WorkerMain(Protocol):
-    """What a worker process runs: a module-level function (it is imported again in the new process)."""
+    """What a worker process runs: a module-level function (it is imported in the new process)."""
 
     def __call__(self, index: int, heartbeat: Heartbeat, argument: Any) -> None:
         """Open the listeners, ``await until_told(heartbeat)`` on the loop, close them."""
@@ -118,11 +64,18 @@ class WorkerMain(Protocol):
 @dataclass(slots=True)
 class _Worker:
     index: int
-    process: multiprocessing.process.BaseProcess | None = None
+    process: subprocess.Popen[bytes] | None = None
+    watched: int = -1  # a descriptor that can be read once the process has ended, where the kernel has such
     started_ns: int = 0
     failures: int = 0
     start_at_ns: int = 0
     was_ready: bool = False
+
+    def forget(self) -> None:
+        """The process has ended and was waited for."""
+        if self.watched >= 0:
+            os.close(self.watched)
+        self.process, self.watched = None, -1
 
 
 @dataclass(slots=True)
@@ -139,23 +92,20 @@ class Supervisor:
     clock: Clock
     on_event: Callable[[str, int], None] = lambda _event, _index: None
     _workers: list[_Worker] = field(default_factory=list)
-    _wake: tuple[Connection, Connection] | None = None
+    _wake: tuple[int, int] | None = None
     _stopping: bool = False
     _code: int = 0
     _awake_ns: int = 0
+    _secret: bytes = field(default_factory=lambda: os.urandom(_SECRET_BYTES), repr=False)
 
     def run(self) -> int:
         """Supervise until told to stop. Call it from the main thread (signals)."""
-        context = multiprocessing.get_context("spawn")
         count = self.settings.workers
-        shared = Shared(
-            context.RawArray(ctypes.c_uint64, count),
-            context.RawArray(ctypes.c_uint8, count),
-            context.Array(ctypes.c_uint8, len(SAID)),
-            os.urandom(_SECRET_BYTES),
-        )
-        self._workers = [_Worker(index) for index in range(self.settings.workers)]
-        self._wake = context.Pipe(duplex=False)
+        board = Board.create(count)
+        job = Job(_run_worker, self.main, board.descriptor, count, self.clock, os.getpid(), self.argument)
+        self._workers = [_Worker(index) for index in range(count)]
+        self._wake = os.pipe()
+        os.set_blocking(self._wake[1], False)
         before = {number: signal.signal(number, self._signal) for number in (signal.SIGTERM, signal.SIGINT)}
         looked = 0
         try:
@@ -165,84 +115,101 @@ class Supervisor:
                     self._awake_ns = now  # after a suspend nobody has beaten; that is no silence
                 looked = now
                 for worker in self._workers:
-                    self._tend(worker, shared, now, context)
+                    self._tend(worker, board, job, now)
                 self._pause()
         finally:
             self._end()
             for number, handler in before.items():
                 signal.signal(number, handler)
+            wake, self._wake = self._wake, None
+            for end in wake:
+                os.close(end)
+            job.close()
+            board.close()
         return self._code
 
     def stop(self) -> None:
         """End all workers; safe from a signal handler or another thread."""
         self._stopping = True
         if self._wake is not None:
-            self._wake[1].send_bytes(b".")
+            try:
+                os.write(self._wake[1], b".")
+            except OSError:
+                pass  # full, so it wakes; or closed, so it has ended
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers that run."""
-        return [
-            w.process.pid for w in self._workers if w.process is not None and w.process.pid and w.process.is_alive()
-        ]
+        return [w.process.pid for w in self._workers if w.process is not None and w.process.poll() is None]
 
     def _signal(self, _number: int, _frame: object) -> None:
         self.stop()
 
-    def _tend(self, worker: _Worker, shared: Shared, now: int, context: Any) -> None:
+    def _tend(self, worker: _Worker, board: Board, job: Job, now: int) -> None:
         process = worker.process
         if process is None:
             if now >= worker.start_at_ns:
-                self._start(worker, shared, now, context)
+                self._start(worker, board, job, now)
             return
-        worker.was_ready = worker.was_ready or bool(shared.ready[worker.index])
-        if not process.is_alive():
-            process.join()
-            if process.exitcode in self.settings.hopeless and not worker.was_ready:
-                # It has said itself what it cannot start with.
-                self._code, self._stopping, worker.process = process.exitcode or 0, True, None
+        worker.was_ready = worker.was_ready or bool(board.ready[worker.index])
+        if (code := process.poll()) is not None:
+            worker.forget()
+            if code in self.settings.hopeless and not worker.was_ready:
+                self._code, self._stopping = code, True  # it has said itself what it cannot start with
                 return
             lived_s = (now - worker.started_ns) / _NANOSECONDS
             worker.failures = 0 if lived_s >= self.settings.steady_s else worker.failures + 1
             pause_s = _BACKOFF_S[min(worker.failures, len(_BACKOFF_S) - 1)]
-            worker.process, worker.start_at_ns = None, now + int(pause_s * _NANOSECONDS)
+            worker.start_at_ns = now + int(pause_s * _NANOSECONDS)
             self.on_event("died", worker.index)
             return
-        beat = shared.beats[worker.index]
+        beat = board.beats[worker.index]
         silent_s = (now - max(beat or worker.started_ns, self._awake_ns)) / _NANOSECONDS
         if silent_s > (self.settings.stuck_s if beat else self.settings.start_s):
             self.on_event("stuck", worker.index)
             process.kill()  # SIGTERM would wait for the loop that does not turn
 
-    def _start(self, worker: _Worker, shared: Shared, now: int, context: Any) -> None:
-        shared.beats[worker.index] = shared.ready[worker.index] = 0
-        process = context.Process(
-            target=_run_worker,
-            args=(self.main, worker.index, shared, self.clock, os.getpid(), self.argument),
-            name=f"bartizan-worker-{worker.index}",
-        )
-        process.start()
+    def _start(self, worker: _Worker, board: Board, job: Job, now: int) -> None:
+        board.beats[worker.index] = board.ready[worker.index] = 0
+        # A file without a name can be opened by any process of our user, by way of /proc. What is read from a pipe
+        # is there no more, so a secret goes that way.
+        told, tell = os.pipe()
+        try:
+            os.write(tell, self._secret)
+            process = job.start(
+                worker.index, told, shared=(board.descriptor, told), title=("bartizan", "worker", str(worker.index))
+            )
+        finally:
+            os.close(tell)
+            os.close(told)
         worker.process, worker.started_ns = process, now
+        try:
+            worker.watched = os.pidfd_open(process.pid)
+        except (AttributeError, OSError):  # not Linux, or an old one: the next look finds it
+            worker.watched = -1
         self.on_event("started", worker.index)
 
     def _pause(self) -> None:
         assert self._wake is not None
-        sentinels = [w.process.sentinel for w in self._workers if w.process is not None]
-        wait([*sentinels, self._wake[0]], timeout=_POLL_S)
+        ready = select.poll()
+        for descriptor in (self._wake[0], *(w.watched for w in self._workers if w.watched >= 0)):
+            ready.register(descriptor, select.POLLIN)
+        ready.poll(_POLL_MS)
 
     def _end(self) -> None:
-        processes = [w.process for w in self._workers if w.process is not None]
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
+        running = [(w, w.process) for w in self._workers if w.process is not None]
+        for _, process in running:
+            process.terminate()
         ends_at = self.clock.monotonic_ns() + int(self.settings.stop_s * _NANOSECONDS)
-        for process in processes:
-            process.join(max(0.0, (ends_at - self.clock.monotonic_ns()) / _NANOSECONDS))
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-                process.join()
+        for _, process in running:
+            try:
+                process.wait(max(0.0, (ends_at - self.clock.monotonic_ns()) / _NANOSECONDS))
+            except subprocess.TimeoutExpired:
+                continue
+        for worker, process in running:
+            process.kill()
+            process.wait()
+            worker.forget()
         for worker in self._workers:
-            worker.process = None
             self.on_event("stopped", worker.index)
 
 
@@ -265,28 +232,21 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def until_told(heartbeat: Heartbeat | None = None, *, beat_s: float = 0.25) -> None:
-    """Return on SIGTERM or SIGINT, or when the parent is gone; beats while it waits.
+def _run_worker(
+    main: WorkerMain,
+    board: int,
+    workers: int,
+    clock: Clock,
+    parent: int,
+    argument: Any,
+    index: int,
+    told: int,
+) -> None:
+    from firewall.net.heartbeat import Heartbeat
 
-    For the main coroutine of a worker, or of a single process (no heartbeat).
-    """
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    if heartbeat is None:
-        await told.wait()
-        return
-    while heartbeat.beat():
-        try:
-            async with asyncio.timeout(beat_s):
-                await told.wait()
-                return
-        except TimeoutError:
-            continue
-
-
-def _run_worker(main: WorkerMain, index: int, shared: Shared, clock: Clock, parent: int, argument: Any) -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides, and says SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    main(index, Heartbeat(shared, index, clock, parent), argument)
+    os.set_inheritable(board, False)
+    secret = os.read(told, _SECRET_BYTES)
+    os.close(told)
+    main(index, Heartbeat(Board(board, workers), secret, index, clock, parent), argument)

@@ -204,7 +204,7 @@ class TestKept:
 
     def test_programs_come_back_from_the_state_directory(self, tmp_path: Path) -> None:
         first = bundles.load(state_dir=tmp_path)
-        (kept,) = tmp_path.iterdir()
+        (kept,) = tmp_path.glob("*.policy")
         assert kept.stat().st_mode & 0o077 == 0
         again = bundles.load(state_dir=tmp_path, trust_shipped=False)
         assert again.mode == "compiled"
@@ -216,7 +216,7 @@ class TestKept:
     )
     def test_a_damaged_file_is_not_believed(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
         loaded = bundles.load(state_dir=tmp_path)
-        (kept,) = tmp_path.iterdir()
+        (kept,) = tmp_path.glob("*.policy")
         kept.write_bytes(damage(kept.read_bytes()))
         assert bundles._cached(tmp_path, bundles.cache_key(loaded)) is None
         assert bundles.load(state_dir=tmp_path).mode == "compiled"

@@ -17,6 +17,8 @@ from firewall.detect import patterns
 from firewall.detect.patterns import NUMBERS, RULES, HyperscanDatabase, RE2Database, open_database
 from firewall.detect.rule import REACH, byte_expression
 from firewall.detect.scan import ENABLED, STREAMED, PatternScanner
+from firewall.net.spawn import Job
+from tests.detect.cold_start import open_once
 from tests.detect.conftest import CACHE
 from tests.detect.samples import CLEAN, DIRTY
 
@@ -99,6 +101,22 @@ def test_a_kept_database_is_loaded_in_place_of_compiling(kept: Path) -> None:
     assert HyperscanDatabase(kept.parent).loaded
 
 
+@pytest.mark.parametrize("control", ["on", "off"])
+def test_of_four_workers_on_an_empty_cache_one_compiles_and_the_others_load(
+    tmp_path: Path, scanner: PatternScanner, control: str
+) -> None:
+    job = Job(open_once, CACHE, tmp_path / "cache", tmp_path / "compiled", control == "on")
+    try:
+        children = [job.start() for _ in range(4)]
+        assert [child.wait(60) for child in children] == [0] * 4
+    finally:
+        job.close()
+    compiled = (tmp_path / "compiled").stat().st_size
+    assert compiled == 1 if control == "on" else compiled == 4, "the twin: without the lock each of them compiles"
+    assert len(list((tmp_path / "cache").glob("*.hsdb"))) == 1
+    assert not list((tmp_path / "cache").glob("*.tmp"))
+
+
 @pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "others_may_write", "link", "directory_open"])
 def test_a_damaged_or_foreign_file_is_never_loaded(kept: Path, damage: str) -> None:
@@ -125,7 +143,8 @@ def test_a_stored_database_is_ours_alone_and_loads_again(tmp_path: Path, scanner
     database = scanner.database
     assert isinstance(database, HyperscanDatabase)
     path = tmp_path / "made" / "x.hsdb"
-    database._store(path)
+    assert patterns._ours(path.parent)
+    database._store(path, database._databases)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert database._load(path) is not None

@@ -166,7 +166,7 @@ async def test_a_single_worker_that_stands_still_is_killed_and_replaced(tmp_path
 
 def workers_of(run: Started) -> list[int]:
     """Return the worker processes."""
-    return [pid for pid in run.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in run.children() if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def alive(pid: int) -> bool:
@@ -181,7 +181,7 @@ async def test_a_killed_worker_is_replaced_and_the_others_go_on(tmp_path: Path) 
     async with world() as upstreams:
         with started(config_for(upstreams, tmp_path, 2), tmp_path) as run:
             token = await run.sign_in("/mcp/count", "count:read")
-            workers = [pid for pid in run.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            workers = [pid for pid in run.children() if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
             assert len(workers) == 2
             os.kill(workers[0], signal.SIGKILL)
             until = time.monotonic() + 10
@@ -191,7 +191,7 @@ async def test_a_killed_worker_is_replaced_and_the_others_go_on(tmp_path: Path) 
                     answered += (await run.call("count", "note", {"mark": "x"}, token=token)).status == 200
             assert answered == 20
             while time.monotonic() < until:
-                now = [pid for pid in run.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+                now = [pid for pid in run.children() if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
                 if len(now) == 2 and workers[0] not in now:
                     break
                 await asyncio.sleep(0.1)

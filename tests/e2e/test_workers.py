@@ -122,7 +122,7 @@ def processes(firewall: Started, *words: str) -> list[int]:
 
 def owners(firewall: Started, program: str) -> set[int]:
     """Return the workers below which processes of a program run."""
-    workers = set(processes(firewall, "spawn_main"))
+    workers = set(processes(firewall, "spawned.py"))
     found = set()
     for pid in processes(firewall, program):
         while pid > 1 and pid not in workers:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,16 @@ def alive(pid: int) -> bool:
     return True
 
 
+def unnamed_files() -> list[bytes]:
+    """Return what any process of our user could read by way of /proc: the memory that this process keeps as files."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if os.readlink(path).startswith("/memfd:"):
+                found.append(path.read_bytes())
+    return found
+
+
 def test_workers_share_a_port_come_back_when_dead_or_stuck_and_end_together(root: Path) -> None:
     with program(root) as (process, port, events):
         eventually(lambda: len(pids(port)) == 2)
@@ -130,9 +140,14 @@ def test_a_worker_that_dies_at_once_is_started_with_growing_pauses() -> None:
 
 def test_one_worker_says_once_that_all_are_ready_and_all_know_one_secret(tmp_path: Path) -> None:
     supervisor = Supervisor(slow_last, tmp_path, WorkerSettings(3), SystemClock())
-    said = threading.Thread(
-        target=lambda: (eventually(lambda: len(list(tmp_path.glob("second*"))) == 2), supervisor.stop())
-    )
+    open_to_all: list[bytes] = []
+
+    def watch() -> None:
+        eventually(lambda: len(list(tmp_path.glob("second*"))) == 2)
+        open_to_all.extend(unnamed_files())
+        supervisor.stop()
+
+    said = threading.Thread(target=watch)
     said.start()
     assert supervisor.run() == 0
     said.join()
@@ -140,6 +155,8 @@ def test_one_worker_says_once_that_all_are_ready_and_all_know_one_secret(tmp_pat
     assert late == "True", "it was said before the last one was ready"
     assert len(bytes.fromhex(secret)) == 32
     assert {path.read_text() for path in tmp_path.glob("second*")} == {secret}
+    assert any(b"slow_last" in content for content in open_to_all), "the twin: the job itself can be read there"
+    assert not any(bytes.fromhex(secret) in content for content in open_to_all)
 
 
 def test_what_no_new_start_would_mend_ends_all_with_its_own_code_and_is_told_once(tmp_path: Path) -> None:

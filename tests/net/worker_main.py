@@ -5,9 +5,9 @@ import os
 import time
 from typing import Any
 
+from firewall.net.heartbeat import Heartbeat, until_told
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server, run
-from firewall.net.workers import Heartbeat, until_told
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
