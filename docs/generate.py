@@ -215,7 +215,7 @@ WORDS = {
     "*.auth.client_id": "Our client there, registered by hand: for servers that take neither client documents nor registrations.",
     "*.auth.secret_env": "Environment variable that holds its secret.",
     "*.auth.secret_file": "File that holds its secret, readable by the owner alone.",
-    "*.auth.method": "How we authenticate at the token endpoint; empty takes the best that the server names.",
+    "*.auth.method": "How we authenticate at the token endpoint. Empty: by the secret; without one as a public client (`none`) where people alone sign in and the server takes those, else by our keys.",
     "*.auth.assertion_env": "Environment variable with a JWT that the platform gives this workload; `client` presents it in place of client credentials (RFC 7523).",
     "*.auth.assertion_file": "The same from a file, such as a projected service-account token; read whenever a token is asked for.",
     "*.auth.s256_assumed": "Use a server that does not say that it knows PKCE with S256.",

@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from firewall.core.errors import ConsentNeeded, Unauthenticated, UpstreamFault
+from firewall.core.errors import FAULTS, ConsentNeeded, Unauthenticated, UpstreamFault
 from firewall.core.principal import Principal
 from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net.dial import Fetched
@@ -316,9 +317,91 @@ async def test_why_the_other_server_refused_a_sign_in_is_in_the_record_by_its_co
         async with people(node, upstream, "ada") as [(ada, ours, _)]:
             refused = (401, {"content-type": "application/json"}, b'{"error":"invalid_client"}')
             upstream.override = lambda path: refused if path == "/token" else None
-            assert (await ada.connect(await link_of(node, node.caller(ours)))).status_code == 403
+            page = await ada.connect(await link_of(node, node.caller(ours)))
+            assert page.status_code == 403
             (told,) = [facts for event, facts in node.events if event == "identity.upstream.denied"]
             assert told["code"] == "invalid_client"
+            for word in (
+                urlsplit(upstream.origin).netloc,
+                "<code>invalid_client</code>",
+                FAULTS["upstream_credentials"].text,
+                "upstream_credentials",
+            ):
+                assert word in page.text
+
+
+async def test_a_person_who_declined_there_reads_whose_word_it_was_and_what_it_is_called():
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream))
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            sent = await ada.agree(await ada.open(await link_of(node, node.caller(ours))))
+            page = await ada.ours.get(await ada.allow(sent.headers["location"], "deny"))
+            assert page.status_code == 403
+            assert "<code>access_denied</code>" in page.text
+            assert urlsplit(upstream.origin).netloc in page.text
+            assert node.named("identity.upstream.denied")[0]["code"] == "access_denied"
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["<script>alert(1)</script>", "call_0800_to_get_access", "x" * 5000, "access_denied ", "ACCESS_DENIED"],
+)
+async def test_words_of_another_server_are_neither_shown_nor_recorded(error: str):
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream))
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            sent = await ada.agree(await ada.open(await link_of(node, node.caller(ours))))
+            state = parse_qs(urlsplit(sent.headers["location"]).query)["state"][0]
+            more = {
+                "error_description": "Your password is needed at evil.example",
+                "error_uri": "https://evil.example/",
+            }
+            answer = urlencode({"error": error, **more, "state": state, "iss": upstream.origin})
+            page = await ada.ours.get(f"/upstream/callback/{NAME}?{answer}")
+            assert page.status_code == 403
+            assert "<code>other</code>" in page.text
+            assert "evil.example" not in page.text + repr(node.events)
+            assert f">{error[:40]}<" not in page.text
+            assert repr(error) not in repr(node.events)
+            assert [facts["code"] for facts in node.named("identity.upstream.denied")] == ["other"]
+
+
+async def test_a_server_that_cannot_be_asked_is_named_with_our_reason():
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream))
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            down = (503, {"content-type": "text/plain"}, b"<b>maintenance at evil.example</b>")
+            upstream.override = lambda path: down if path == "/token" else None
+            page = await ada.connect(await link_of(node, node.caller(ours)))
+            assert page.status_code == 502
+            assert FAULTS["upstream_unreachable"].text in page.text
+            assert urlsplit(upstream.origin).netloc in page.text
+            assert "evil.example" not in page.text
+            assert "Their code" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("client_id", "method", "works"),
+    [
+        ("bartizan-public", "", True),
+        ("bartizan-public", "private_key_jwt", False),
+        ("bartizan", "private_key_jwt", True),
+        ("bartizan", "", False),
+    ],
+)
+async def test_a_client_without_a_secret_is_a_public_one_unless_an_operator_says_otherwise(
+    client_id: str, method: Any, works: bool
+):
+    async with upstream_server() as upstream:
+        node = make_node(files=sign_in_to(upstream, client_id=client_id, method=method))
+        async with people(node, upstream, "ada") as [(ada, ours, _)]:
+            caller = node.caller(ours)
+            page = await ada.connect(await link_of(node, caller))
+            assert page.status_code == (200 if works else 403)
+            assert ("<code>invalid_client</code>" in page.text) is not works
+            if works:
+                ages(node, upstream, 250)
+                assert await token_of(node, caller)  # renewed in the same way
 
 
 async def test_a_link_is_worth_an_hour_and_one_stands_for_all_askings_of_a_program():

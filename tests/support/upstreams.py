@@ -175,6 +175,12 @@ async def upstream_server(*, bound: bool = False, host: str = "127.0.0.1", **cha
                 jwks={"keys": [{name: str(OUR_PUBLIC[name]) for name in ("kty", "crv", "x", "y")}]},
                 tenant="saas",
             ),
+            ClientSettings(
+                "bartizan-public",
+                "Our node, without keys",
+                redirect_uris=(f"{OURS}/upstream/callback/{NAME}",),
+                tenant="saas",
+            ),
         ),
         "default_tenant": "saas",
         "scrypt_n": 16,

@@ -4,7 +4,7 @@
     POST /upstream/connect/<name>     the person agreed: off to the upstream's authorization server
     GET  /upstream/callback/<name>    back again, one address per upstream
 
-Nothing of another server's words is shown: not its errors, not its names for scopes beyond their ids.
+Of another server's words none is shown but its ids: of scopes, and of registered errors (`why`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from firewall.core.errors import BartizanError, UpstreamFault
+from firewall.core.errors import UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
@@ -38,6 +38,7 @@ from firewall.identity.upstream.personal import CONNECT
 from firewall.identity.upstream.registration import Registrations
 from firewall.identity.upstream.settings import UpstreamAuth
 from firewall.identity.upstream.token_client import TokenClient, TokenRefused
+from firewall.identity.upstream.why import Why, authorization_error, host_of, why
 from firewall.identity.web import WebRequest, page_reply, redirect_reply, set_cookie
 from firewall.wire import oauth
 from firewall.wire.oauth import OAuthError
@@ -192,16 +193,17 @@ class ConnectPages:
         if leg is None or session is None:
             return self._say("ended", 403)
         headers = (parts.legs.expired_cookie(leg),)
-        auth = self._auths[name]
+        auth, issuer = self._auths[name], leg.place.issuer
         try:
             found = await parts.discovery.find(name, auth)
             # Judged by whom we asked, before anything else that it says is read (RFC 9207; CL-06).
-            if found.server.issuer != leg.place.issuer or not is_issuer(form.get("iss"), found.server):
-                self._note("identity.upstream.mixed_up", session, name, issuer=leg.place.issuer)
-                return self._say("foreign", 403, headers)
+            if found.server.issuer != issuer or not is_issuer(form.get("iss"), found.server):
+                self._note("identity.upstream.mixed_up", session, name, issuer=issuer)
+                return self._failed("foreign", name, Why(host_of(issuer), "upstream_malformed"), 403, headers)
             if form.get("error") or not form.get("code"):
-                self._note("identity.upstream.denied", session, name, issuer=leg.place.issuer)
-                return self._say("refused", 403, headers)
+                told = Why(host_of(issuer), "upstream_credentials", authorization_error(form.get("error")))
+                self._note("identity.upstream.denied", session, name, issuer=issuer, code=told.error)
+                return self._failed("refused", name, told, 403, headers)
             client = parts.registrations.known(name, auth, found.server)
             if client is None or client.client_id != leg.place.client_id:
                 return self._say("ended", 403, headers)
@@ -220,12 +222,12 @@ class ConnectPages:
                 bound=(leg.place.tenant, name) if found.binds(auth) else None,
             )
         except TokenRefused as error:
-            self._note("identity.upstream.denied", session, name, issuer=leg.place.issuer, code=error.code)
-            return self._say("refused", 403, headers)
+            self._note("identity.upstream.denied", session, name, issuer=issuer, code=error.code)
+            return self._failed("refused", name, why(issuer, error), 403, headers)
         except UpstreamFault as error:
-            return self._unavailable(name, error, headers)
+            return self._unavailable(name, error, headers, issuer=issuer)
         # First the record: where none can be written, nothing is kept (OP-06).
-        self._note("identity.upstream.linked", session, name, issuer=leg.place.issuer)
+        self._note("identity.upstream.linked", session, name, issuer=issuer)
         now_us = parts.clock.now_us()
         parts.grants.link(
             UpstreamGrant(
@@ -293,12 +295,22 @@ class ConnectPages:
         title, text = _WORDS[reason]
         return page_reply(self._parts.pages.render("message", title=title, text=text), status, headers=headers)
 
+    def _failed(
+        self, reason: str, name: str, told: Why, status: int, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> FixedReply:
+        """Return the page that says who refused, and why."""
+        (title, text), auth = _WORDS[reason], self._auths[name]
+        html = self._parts.pages.render(
+            "unconnected", title=title, text=text, upstream=auth.title or name, host=host_of(auth.url), why=told
+        )
+        return page_reply(html, status, headers=headers)
+
     def _unavailable(
-        self, name: str, error: BartizanError, headers: tuple[tuple[bytes, bytes], ...] = ()
+        self, name: str, error: UpstreamFault, headers: tuple[tuple[bytes, bytes], ...] = (), *, issuer: str = ""
     ) -> FixedReply:
         facts = {"upstream": name, "code": error.code, "detail": error.detail, "fix": error.fix}
         self._parts.record("identity.upstream.failed", {k: v for k, v in facts.items() if v})
-        return self._say("unavailable", 502, headers)
+        return self._failed("unavailable", name, why(issuer or self._auths[name].issuer, error), 502, headers)
 
     def _note(self, event: str, session: LoginSession, name: str, *, issuer: str, code: str = "") -> None:
         """Record what became of a sign-in. code: the other server's OAuth error, a registered one."""

@@ -67,18 +67,34 @@ class Registrations:
     def known(self, upstream: str, auth: UpstreamAuth, server: ServerMetadata) -> OurClient | None:
         """Return our client where nothing needs to be asked for it."""
         if auth.client_id:
-            return self.registered(auth.client_id, auth.secret, auth.method, server)
+            public = not {"exchange", "id_jag", "client"} & set(auth.ways)
+            return self.registered(auth.client_id, auth.secret, auth.method, server, public=public)
         if server.takes_documents and self._identity.reachable:
             signed = "private_key_jwt" in server.methods
             url = self._identity.document_url(auth.group, signed=signed)
             return OurClient(url, "private_key_jwt" if signed else "none")
         return self._kept(upstream, server)
 
-    def registered(self, client_id: str, secret: Secret, method: Method, server: ServerMetadata) -> OurClient:
-        """Return a client that was registered beforehand. Raises UpstreamFault("credentials")."""
+    def registered(
+        self, client_id: str, secret: Secret, method: Method, server: ServerMetadata, *, public: bool = False
+    ) -> OurClient:
+        """Return a client that was registered beforehand, with the way it authenticates at the token endpoint.
+
+        method: what an operator wrote down always wins; where it is "", by ``token_endpoint_auth_methods_supported``
+        (RFC 8414 §2; absent means client_secret_basic alone):
+
+        - with a secret: client_secret_basic, or client_secret_post where the server takes that one alone;
+        - without one, for signing people in (public): ``none``. Our keys are no part of a registration that somebody
+          made by hand, unless they put them there. A server that takes private_key_jwt and no ``none`` has no public
+          clients, so there the registration is by our keys;
+        - without one, for tokens of our own or by exchange (not public): private_key_jwt where the server takes it,
+          since a client without authentication may not have these (RFC 6749 §4.4; RFC 8693 §2.1), else ``none``.
+
+        Raises UpstreamFault("credentials").
+        """
         if not secret:
-            asked: Method = "private_key_jwt" if "private_key_jwt" in server.methods else "none"
-            return OurClient(client_id, method or asked)
+            signs = "private_key_jwt" in server.methods and not (public and "none" in server.methods)
+            return OurClient(client_id, method or ("private_key_jwt" if signs else "none"))
         text = read_secret(secret, self._environment)
         post = "client_secret_basic" not in server.methods and "client_secret_post" in server.methods
         return OurClient(client_id, method or ("client_secret_post" if post else "client_secret_basic"), text)

@@ -22,6 +22,7 @@ from firewall.identity.rfc9449.signer import DPoPSigner
 from firewall.identity.upstream.discovery import Fetcher
 from firewall.identity.upstream.metadata import ServerMetadata
 from firewall.identity.upstream.our_client import ASSERTION_TYPE, ClientIdentity, OurClient
+from firewall.identity.upstream.why import TOKEN
 from firewall.net.address import Network
 from firewall.net.dial import Fetched, Purpose
 from firewall.wire import oauth, strict_json
@@ -31,19 +32,6 @@ TOKEN_CHARS: Final = 64 * KIB
 TIMEOUT_S: Final = 10.0
 MAX_S: Final = 24 * 3600
 _VISIBLE: Final = frozenset(chr(c) for c in range(0x21, 0x7F))
-_ERRORS: Final = frozenset(
-    {
-        "invalid_request",
-        "invalid_client",
-        "invalid_grant",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "invalid_scope",
-        "invalid_target",
-        "access_denied",
-        "use_dpop_nonce",
-    }
-)
 
 
 Bound: TypeAlias = tuple[str, str]
@@ -102,7 +90,7 @@ class TokenClient:
         status, value = await self._post(server.token_endpoint, server, client, form, Road(network, ca_file), bound)
         if status != 200:
             told = records.text(value, "error")
-            raise TokenRefused(told if told in _ERRORS else "refused", f"status {status}")
+            raise TokenRefused(told if told in TOKEN else "refused", f"status {status}")
         reply = _reply(value)
         wanted = ("n_a",) if assertion else ("bearer", "dpop") if bound else ("bearer",)
         if reply.token_type not in wanted:
