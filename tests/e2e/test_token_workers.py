@@ -120,7 +120,7 @@ async def test_rs_13_and_19_hold_on_four_workers(tmp_path: Path) -> None:
             pings = await asyncio.gather(*(bound.legacy("ping", session) for _ in range(12)))
             assert {p.status for p in pings} == {200}
 
-            # Revoked: gone from every worker's cache within a second, and its stream within five.
+            # Revoked: gone from every worker's cache (how soon: `test_revocation`), and its stream within five seconds.
             assert set(await bearer.many()) == {200}
             assert set(await kept.many()) == {200}
             is_open = asyncio.Event()
@@ -130,11 +130,9 @@ async def test_rs_13_and_19_hold_on_four_workers(tmp_path: Path) -> None:
             await wall.revoke(bound.token)
             began = time.monotonic()
             first = await asyncio.gather(bearer.many(), bound.many())
-            took = time.monotonic() - began
             assert {status for statuses in first for status in statuses} == {401}, json.dumps(first)
             assert await asyncio.wait_for(stream, 10) - began < 5
             assert set(await kept.many()) == {200}
-            assert took < 5  # of 48 connections on a busy machine; each was refused when it was looked at
 
 
 def _as_bearer(bound: Client) -> Client:
