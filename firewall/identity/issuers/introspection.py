@@ -44,8 +44,9 @@ class Introspection:
         self._fetcher = fetcher
         self._clock = clock
         self._secret = secret
+        # Until when they count, µs of the monotonic clock: a wall clock that is set back makes no answer last longer.
         self._good: dict[bytes, tuple[JSONObject, int]] = {}
-        self._bad: dict[bytes, int] = {}  # until when
+        self._bad: dict[bytes, int] = {}
         self._flights: dict[bytes, asyncio.Task[None]] = {}
         self._turns = Turns(clock)
 
@@ -54,10 +55,10 @@ class Introspection:
 
         Raises Malformed, Wanted, StateUnavailable (too many questions: come again).
         """
-        now_us = self._clock.now_us()
+        now_us = self._now_us()
         known = self._good.get(digest)
         if known is not None and now_us < known[1]:
-            return known
+            return known[0], self._clock.now_us() + known[1] - now_us
         if now_us < self._bad.get(digest, 0):
             raise Malformed("jwt_claims", "inactive")
         if digest not in self._flights and not (self._turns.any() if known is None else len(self._flights) < QUESTIONS):
@@ -88,11 +89,11 @@ class Introspection:
             self._flights.pop(digest, None)
             if turn:
                 self._turns.give_back(turn)
-        now_us = self._clock.now_us()
+        now_us = self._now_us()
         until_us = now_us + (ACTIVE_S if claims else INACTIVE_S) * SECOND_US
         expires = claims.get("exp") if claims else None
         if isinstance(expires, int) and not isinstance(expires, bool):
-            until_us = min(until_us, expires * SECOND_US)
+            until_us = min(until_us, now_us + expires * SECOND_US - self._clock.now_us())
         self._bad.pop(digest, None)
         if claims is not None:
             keep_bounded(self._good, digest, (claims, until_us), ENTRIES)
@@ -101,6 +102,9 @@ class Introspection:
         if digest in self._good:
             self._good[digest] = (self._good[digest][0], 0)
         keep_bounded(self._bad, digest, until_us, ENTRIES)
+
+    def _now_us(self) -> int:
+        return self._clock.monotonic_ns() // 1_000
 
     async def _answer(self, token: bytes) -> JSONObject | None:
         profile = self._profile

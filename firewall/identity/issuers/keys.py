@@ -5,6 +5,7 @@
     older           used only while the issuer fails to answer, for a day; else fetched first (RS-06, RS-05)
     unknown kid     one fetch, at most every 30 s, whoever asks (RS-03)
 
+Ages are of the monotonic clock: a wall clock that is set back keeps no key that its issuer took away.
 Nothing here waits: `find` is synchronous and returns at once or says what to wait for (`Wanted`). So an
 issuer that hangs holds up requests with its own tokens and nothing else.
 """
@@ -68,7 +69,7 @@ class IssuerKeys:
 
     def find(self, kid: str) -> jwt.Key:
         """Return the key; without ``kid`` only a lone one will do. Raises Malformed("jwt_key"), Wanted."""
-        now_us = self._clock.now_us()
+        now_us = self._now_us()
         good = self._good
         if good is None or now_us >= good.fetched_us + KEPT_S * SECOND_US:
             raise self._wanted(now_us)
@@ -96,7 +97,7 @@ class IssuerKeys:
     async def refresh(self, _address: str = "") -> None:
         """Fetch the keys, or wait for whoever does; at most one fetch in 30 s. Never raises for the issuer's faults."""
         if self._flight is None:
-            now_us = self._clock.now_us()
+            now_us = self._now_us()
             if not self._may_try(now_us):
                 return
             self._start(now_us)
@@ -108,6 +109,9 @@ class IssuerKeys:
         if self._flight is not None or self._may_try(now_us):
             return Wanted(self.refresh)
         return Malformed("jwt_key", "kid")
+
+    def _now_us(self) -> int:
+        return self._clock.monotonic_ns() // 1_000
 
     def _may_try(self, now_us: int) -> bool:
         return self._tried_us is None or now_us >= self._tried_us + ASK_AGAIN_S * SECOND_US
@@ -121,7 +125,7 @@ class IssuerKeys:
         if self._profile.jwks_uri:
             return self._profile.jwks_uri
         url, until_us = self._found
-        now_us = self._clock.now_us()
+        now_us = self._now_us()
         if not url or now_us >= until_us:
             url = await keys_url(self._profile, self._fetcher, timeout_s=FETCH_S)
             self._found = (url, now_us + FOUND_S * SECOND_US)
@@ -148,7 +152,7 @@ class IssuerKeys:
             return
         finally:
             self._flight = None
-        before, self._good, self._failing = self._good, _Good(keys, self._clock.now_us()), False
+        before, self._good, self._failing = self._good, _Good(keys, self._now_us()), False
         if before is not None and any(_other(key, keys.get(kid)) for kid, key in before.keys.items()):
             self._on_removed()
 

@@ -33,11 +33,16 @@ class Verified:
 
 @dataclass(slots=True)
 class Entry:
-    """A verified token in the cache. epoch: of the node when it was last asked about."""
+    """A verified token in the cache. epoch: of the node when it was last asked about.
+
+    until_us: wall time, which a token's ``exp`` is of. until_ns: the same moment of the monotonic clock: a wall
+    clock that is set back lets nobody in for longer.
+    """
 
     principal: Principal
     epoch: int
     until_us: int
+    until_ns: int
     verified: Verified
 
 

@@ -5,7 +5,7 @@
 - A token that is bound to a key is worth nothing without a proof of it, and nothing as Bearer (RS-13).
 - All refusals look alike to the caller (RS-17); operators get the code.
 - Verified tokens are cached by the digest of the header value. A hit still compares the resource,
-  the time and the node's epoch; when the epoch moved, the grant is looked up again. The cache never
+  the time by two clocks and the node's epoch; when the epoch moved, the grant is looked up again. The cache never
   holds a token, is bounded per issuer, and nothing is believed for longer than 60 s without full verification.
 - Proofs are never cached: each request brings its own.
 - `authenticate` never waits. `admit` is the same for callers that can: it fetches what another issuer's
@@ -78,6 +78,7 @@ class BearerResourceServer:
         self._grants = grants
         self._marks = marks
         self._clock = clock
+        self._monotonic_ns = clock.monotonic_ns  # looked up once: asked on every request
         self._proofs = proofs
         self._others = others
         self._known = KnownTokens(resources.public_url, entries)
@@ -109,7 +110,12 @@ class BearerResourceServer:
         now_us = self._clock.now_us()
         digest = sha256(value).digest()
         entry = self._cache.get(digest)
-        if entry is not None and entry.principal.audience == resource and now_us < entry.until_us:
+        if (
+            entry is not None
+            and entry.principal.audience == resource
+            and now_us < entry.until_us
+            and self._monotonic_ns() < entry.until_ns
+        ):
             if entry.epoch != self._marks.epoch():
                 self._recheck(digest, entry, default_scope)
             principal = entry.principal
@@ -151,7 +157,12 @@ class BearerResourceServer:
         digest = sha256(value).digest()
         entry = self._cache.get(digest)
         try:
-            if entry is not None and entry.principal.audience == resource and now_us < entry.until_us:
+            if (
+                entry is not None
+                and entry.principal.audience == resource
+                and now_us < entry.until_us
+                and self._monotonic_ns() < entry.until_ns
+            ):
                 if entry.epoch != self._marks.epoch():
                     self._recheck(digest, entry, "")
                 return entry.principal.key == principal.key
@@ -213,7 +224,8 @@ class BearerResourceServer:
             raise Unauthenticated("token_invalid", detail, scope=default_scope) from None
         principal = verified.principal
         until_us = min(principal.expires_at * SECOND_US, now_us + TRUST_US, verified.until_us or now_us + TRUST_US)
-        self._known.put(digest, Entry(principal, epoch, until_us, verified))
+        until_ns = self._monotonic_ns() + (until_us - now_us) * 1_000
+        self._known.put(digest, Entry(principal, epoch, until_us, until_ns, verified))
         return principal
 
     def _verify(self, value: bytes, digest: bytes, resource: str, now_us: int) -> Verified:
