@@ -17,7 +17,7 @@ from itertools import groupby
 from typing import Final
 
 from firewall.core.action import Action, Resource
-from firewall.core.errors import FAULTS, AuditUnavailable, Malformed, UpstreamFault, fault_of
+from firewall.core.errors import Malformed, UpstreamFault, fault_of
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.permit import Cleared, Refusal
@@ -46,7 +46,6 @@ from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
 from mcp_gateway.versions import ERROR, MODERN, point_of
 
-_DECIDED: Final = ("/params/inputResponses/", "/params/requestState")
 WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
 CAPABILITY_MISSING: Final = -32021
 TOGETHER: Final = 64  # notifications that are there already and are decided in one go
@@ -141,10 +140,7 @@ class Relay:
         """Decide and send, once; return the outcome, or what the next attempt adds."""
         rpc_id = link.next_id()
         action = self._request(turn, target, link, rpc_id, retry)
-        if retry is None or not retry.params:
-            cleared = await self._guard.clear(action, turn.exchange)
-        else:
-            cleared = await self._clear_retry(turn, action)
+        cleared = await self._guard.clear(action, turn.exchange)
         if isinstance(cleared, Refusal):
             return await turn.refuse(cleared, tool_call=target.method == "tools/call")
         exchange = link.exchange(rpc_id, cleared, await credentials())
@@ -154,27 +150,6 @@ class Relay:
             exchange.pausing(turn.out.let_go)
         rounds = retry.rounds if retry is not None else 1
         return await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
-
-    async def _clear_retry(self, turn: Turn, action: Action) -> Cleared | Refusal:
-        """Decide about a request that carries answers, leaving out what was found in them.
-
-        Each answer was decided at its own point a moment ago, and these are its bytes; a request's rules
-        are about its arguments, and would take a client's roots for an attack. The upstream's own state
-        goes back to it unread, as it must.
-        """
-        guard, exchange = self._guard, turn.exchange
-        found = await guard.inspect(action, action.body)
-        seen = [f for f in found if not f.pointer.startswith(_DECIDED)]
-        verdict = await guard.check_remote(action, exchange, seen)
-        if isinstance(verdict, Refusal):
-            return verdict
-        cleared = guard.commit_or_refuse(verdict, exchange)
-        if isinstance(cleared, Cleared):
-            try:
-                await guard.settle(cleared)
-            except AuditUnavailable:
-                return Refusal(FAULTS["audit_unavailable"], cleared.decision_id)
-        return cleared
 
     def _request(self, turn: Turn, target: Target, link: Link, rpc_id: int, retry: Retry | None) -> Action:
         call, version = turn.call, link.opened.version

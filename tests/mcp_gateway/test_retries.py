@@ -6,11 +6,16 @@ import json
 
 import pytest
 
+from firewall.core.finding import Finding
+from firewall.decide.bundle import load
+from firewall.decide.regorus import RegorusEngine
+from firewall.detect.scan import PatternScanner
 from mcp_gateway import conversation
 from tests.mcp_gateway.asking_server import build
 from tests.mcp_gateway.scripted import as_json, event, fine, head, result, scripted
-from tests.support.kit import ALLOW, ScriptedEngine
+from tests.support.kit import ALLOW, NoScanner, ScriptedEngine
 from tests.support.mcp import Credentials, person, running, served, spec
+from tests.support.patterns import PATTERNS
 
 pytestmark = pytest.mark.flow
 ALL = frozenset({"sampling", "elicitation", "roots"})
@@ -236,6 +241,79 @@ async def test_sessions_with_declared_capabilities_belong_to_one_caller():
         slots = [slot for slot in stack.gateway._catalog.pool._links if slot[1] == "demo"]
         assert len({slot[3] for slot in slots if slot[3]}) == 2
         assert [slot for slot in slots if not slot[3]], "the shared link reads the lists"
+
+
+QUESTION = {
+    "method": "elicitation/create",
+    "params": {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}},
+}
+
+
+class TestTheDecisionAboutARetry:
+    """A retry is a new decision about the whole request that goes upstream (DESIGN §6b-4)."""
+
+    @contextlib.asynccontextmanager
+    async def keeping(self, state, **guard):
+        """A modern server that asks, and gives its client a state to keep."""
+
+        async def call(asked, send):
+            if "inputResponses" in asked["params"]:
+                await send(as_json(result(asked, content=[{"type": "text", "text": "done"}])))
+            else:
+                more = {"inputRequests": {"q": QUESTION}, "requestState": state}
+                await send(as_json(result(asked, resultType="input_required", **more)))
+
+        async with scripted(call) as upstream:
+            one = spec("demo", url=upstream.url, asks=ALL)
+            async with running(one, people=PEOPLE, **guard) as stack:
+                yield stack, upstream
+
+    @pytest.mark.parametrize("denies", ["answer", "state", "nothing"])
+    async def test_it_sees_what_is_found_in_the_answers_and_in_the_servers_own_state(self, denies):
+        at = {"/params/inputResponses/q/content/name": "ANSWER", "/params/requestState": "STATE"}
+
+        def see(body):
+            params = body.get("params", {}) if isinstance(body, dict) else {}
+            text = json.dumps({key: params.get(key) for key in ("inputResponses", "requestState")})
+            return [
+                Finding("SCAN-00", "t.found", "injection", 50, where, "test")
+                for where, word in at.items()
+                if word in text
+            ]
+
+        def script(asked):
+            found = {f["pointer"] for f in asked["context"]["findings"]}
+            bad = {"answer": {"/params/inputResponses/q/content/name"}, "state": {"/params/requestState"}}
+            if asked["point"] != "mcp.tool.call" or not found & bad.get(denies, set()):
+                return ALLOW
+            reason = {"rule": "t.found", "effect": "deny", "code": "t", "owasp": [], "severity": 50}
+            return {**ALLOW, "decision": False, "effect": "deny", "risk": 50, "reasons": [reason]}
+
+        engine = ScriptedEngine(script)
+        async with self.keeping("STATE", engine=engine, scanner=NoScanner(see)) as (stack, upstream):
+            state, (key,) = await begin(stack, "echo")
+            answer = {"action": "accept", "content": {"name": "ANSWER"}}
+            told = (await ask(stack, "echo", inputResponses={key: answer}, requestState=state)).json()
+            assert "result" in told, stack.kit.faults
+            told = told["result"]
+            retried = [asked for asked in engine.inputs if asked["point"] == "mcp.tool.call"][-1]
+            assert [f["pointer"] for f in retried["context"]["findings"]] == list(at)
+            assert told.get("isError", False) is (denies != "nothing")
+            assert len(upstream.asked("tools/call")) == (2 if denies == "nothing" else 1)
+
+    async def test_a_servers_own_state_goes_back_to_it_as_it_came_whatever_it_looks_like(self):
+        engine, scanner = RegorusEngine(load(state_dir=PATTERNS)), PatternScanner(cache=PATTERNS)
+        jwt = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+        state = f'{{"at": "/etc/shadow", "key": "AKIA{"IOSFODNN7EXAMPL3"}", "jwt": "{jwt}", "u": "\u200b\U000e0041"}}'
+        async with self.keeping(state, engine=engine, scanner=scanner) as (stack, upstream):
+            sealed, (key,) = await begin(stack, "echo")
+            answer = {"action": "accept", "content": {"name": "Ada"}}
+            told = (await ask(stack, "echo", inputResponses={key: answer}, requestState=sealed)).json()
+            assert told["result"]["content"][0]["text"] == "done"
+            assert upstream.asked("tools/call")[-1]["requestState"] == state
+            # The twin: the same text in an argument leaves no more than it ever did.
+            told = (await ask(stack, "echo", arguments={"text": state})).json()["result"]
+            assert told["isError"] is True
 
 
 LINK = {"mode": "url", "url": "https://sign-in.example/a", "message": "Sign in", "elicitationId": "e1", "x": 1}

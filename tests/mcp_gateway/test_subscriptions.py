@@ -300,7 +300,7 @@ class TestTasks:
     @pytest.mark.parametrize("where", ["result", "text"])
     async def test_poison_in_a_notification_is_not_told(self, guarded, where):
         def see(body):
-            return [Finding("t.poison", "injection", 90, "/x", "test")] if POISON in str(body) else []
+            return [Finding("SCAN-00", "t.poison", "injection", 90, "/x", "test")] if POISON in str(body) else []
 
         def script(asked):
             if not asked["context"]["findings"]:

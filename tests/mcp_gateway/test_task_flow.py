@@ -46,7 +46,7 @@ def watchful():
     """Return a guard that stops whatever holds the poison, and nothing else."""
 
     def see(body):
-        return [Finding("t.poison", "injection", 90, "/x", "test")] if POISON in text_of(body) else []
+        return [Finding("SCAN-00", "t.poison", "injection", 90, "/x", "test")] if POISON in text_of(body) else []
 
     def script(asked):
         if not asked["context"]["findings"]:
