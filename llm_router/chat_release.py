@@ -64,7 +64,7 @@ class ChatAnswer(Answer):
 
 
 class ChatStream:
-    """A streamed answer. Make it with `ChatAnswer.open`; feed every chunk in order; finish it."""
+    """A streamed answer. Make it with `ChatAnswer.open`; take every chunk in order; flush; finish it."""
 
     def __init__(self, answer: ChatAnswer, flow: Outflow) -> None:
         self._answer = answer
@@ -75,21 +75,29 @@ class ChatStream:
         self._finish = ""
         self._begin_body = ans.chunk(answer.head, {"role": "assistant", "content": ""})
 
-    async def feed(self, value: JSON) -> list[Cleared] | Refusal:
-        """Take one chunk; return the events that may leave now. Raises UpstreamFault."""
+    async def take(self, value: JSON) -> Refusal | None:
+        """Take one chunk. Raises UpstreamFault."""
         piece = ans.parse_chunk(value)
         tally = self._answer.tally
         if piece.usage is not None:
             tally.usage = piece.usage
         if piece.empty:
-            return []
+            return None
         if self._finish and (piece.content or piece.refusal or piece.calls):
             raise UpstreamFault("malformed", "an answer that goes on after its end")
         tally.output_bytes += _size(piece)
         self._text.feed(piece.content, piece.refusal)
         for call in piece.calls:
             self._calls.feed(call)
-        return await self._events(piece) or self._flow.taken()
+        return await self._events(piece)
+
+    async def flush(self) -> Refusal | None:
+        """See `AnswerStream.flush`."""
+        return await self._flow.flush()
+
+    def taken(self) -> list[Cleared]:
+        """See `AnswerStream.taken`."""
+        return self._flow.taken()
 
     async def finish(self) -> list[Cleared] | Refusal:
         """Take the end of the stream. Raises UpstreamFault("cut_stream") when the answer had none."""
@@ -98,8 +106,7 @@ class ChatStream:
         request = self._answer.request
         if isinstance(request, Request) and request.include_usage:
             usage = ans.usage_chunk(self._answer.head, self._answer.tally.actual())
-            if refusal := await self._flow.put(usage):
-                return refusal
+            self._flow.put(usage)
         return await self._flow.finish() or self._flow.taken()
 
     async def _events(self, piece: Piece) -> Refusal | None:
@@ -107,19 +114,18 @@ class ChatStream:
         if not self._opened:
             # The role goes alone: it is safe at once, and tells the client that the answer began.
             self._opened = True
-            if refusal := await put(self._begin_body):
-                return refusal
+            put(self._begin_body)
         if piece.content:
             body = ans.chunk(head, {"content": piece.content})
-            if refusal := await put(body, ans.CONTENT_AT, piece.content):
-                return refusal
+            put(body, ans.CONTENT_AT, piece.content)
         if piece.refusal:
             body = ans.chunk(head, {"refusal": piece.refusal})
-            if refusal := await put(body, ans.REFUSAL_AT, piece.refusal):
-                return refusal
+            put(body, ans.REFUSAL_AT, piece.refusal)
         if not piece.finish or self._finish:
             return None
         self._finish = piece.finish
+        if refusal := await self._flow.flush():  # the text before them is decided before its calls
+            return refusal
         decided = await self._answer.decide_calls(self._calls, piece.finish, stream=True)
         if isinstance(decided, Refusal):
             return decided
@@ -127,9 +133,9 @@ class ChatStream:
         for index, call in enumerate(decided):
             # The arguments had their own decision, parsed: here they stand as text that is already judged.
             body = ans.chunk(head, {"tool_calls": [{"index": index, **call}]})
-            if refusal := await put(body, ans.ARGUMENTS_AT, "", sealed=True):
-                return refusal
-        return await put(ans.chunk(head, {}, self._finish))
+            put(body, ans.ARGUMENTS_AT, "", sealed=True)
+        put(ans.chunk(head, {}, self._finish))
+        return None
 
 
 def _size(piece: Piece) -> int:

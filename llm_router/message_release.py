@@ -71,7 +71,7 @@ class MessageAnswer(Answer):
 
 
 class MessageStream:
-    """A streamed answer. Make it with `MessageAnswer.open`; feed every event in order; finish it."""
+    """A streamed answer. Make it with `MessageAnswer.open`; take every event in order; flush; finish it."""
 
     def __init__(self, answer: MessageAnswer, flow: Outflow) -> None:
         self._answer = answer
@@ -81,19 +81,26 @@ class MessageStream:
         self._kind = ""  # of the text that the flow reads now
         self._held: list[Closed] = []
 
-    async def feed(self, value: JSON) -> list[Cleared] | Refusal:
-        """Take one event; return the events that may leave now. Raises UpstreamFault."""
+    async def take(self, value: JSON) -> Refusal | None:
+        """Take one event. Raises UpstreamFault."""
         for step in self._events.feed(value):
             if refusal := await self._step(step):
                 return refusal
+        return None
+
+    async def flush(self) -> Refusal | None:
+        """See `AnswerStream.flush`."""
+        return await self._flow.flush()
+
+    def taken(self) -> list[Cleared]:
+        """See `AnswerStream.taken`."""
         return self._flow.taken()
 
     async def finish(self) -> list[Cleared] | Refusal:
         """Take the end of the stream. Raises UpstreamFault("cut_stream") when its last event never came."""
         if not self._events.done:
             raise UpstreamFault("cut_stream", "no message_stop")
-        if refusal := await self._flow.put(msg.MESSAGE_STOP):
-            return refusal
+        self._flow.put(msg.MESSAGE_STOP)
         return await self._flow.finish() or self._flow.taken()
 
     async def _step(self, step: Step) -> Refusal | None:
@@ -103,48 +110,48 @@ class MessageStream:
                 if usage is not None:
                     tally.input_tokens = usage.input
                 counted = usage or Usage(tally.input_tokens, 0)
-                return await self._flow.put(msg.start_event(self._answer.head, counted))
+                self._flow.put(msg.start_event(self._answer.head, counted))
             case Opened(kind):
                 return None if self._held else await self._open(kind)
             case Said(text):
                 tally.output_bytes += len(text.encode())
-                return None if self._held else await self._say(text)
+                if not self._held:
+                    self._say(text)
             case Closed(block):
                 if isinstance(block, ToolCall):
                     tally.output_bytes += step.size + len(block.name)
                 if self._held or isinstance(block, ToolCall):
                     self._held.append(step)
-                    return None
-                return await self._close(block)
+                else:
+                    self._close(block)
             case Ended(stop, sequence, usage):
                 tally.usage = usage
                 return await self._end(stop, self._answer.own_stop(sequence))
+        return None
 
     async def _open(self, kind: str) -> Refusal | None:
         if self._kind and kind != self._kind and (refusal := await self._flow.turn()):
             return refusal
         self._kind = kind
         empty = Text("") if kind == "text" else Thinking("", "")
-        return await self._flow.put(msg.block_start(self._index, empty.document()))
+        self._flow.put(msg.block_start(self._index, empty.document()))
+        return None
 
-    async def _say(self, text: str) -> Refusal | None:
+    def _say(self, text: str) -> None:
         if self._kind == "text":
-            return await self._flow.put(msg.delta(self._index, "text_delta", "text", text), msg.TEXT_AT, text)
-        body = msg.delta(self._index, "thinking_delta", "thinking", text)
-        return await self._flow.put(body, msg.THINKING_AT, text, sealed=True)
+            self._flow.put(msg.delta(self._index, "text_delta", "text", text), msg.TEXT_AT, text)
+        else:
+            body = msg.delta(self._index, "thinking_delta", "thinking", text)
+            self._flow.put(body, msg.THINKING_AT, text, sealed=True)
 
-    async def _close(self, block: Block) -> Refusal | None:
+    def _close(self, block: Block) -> None:
         put = self._flow.put
         if isinstance(block, Thinking) and block.signature:
-            body = msg.delta(self._index, "signature_delta", "signature", block.signature)
-            if refusal := await put(body, sealed=True):
-                return refusal
-        if isinstance(block, Redacted) and (
-            refusal := await put(msg.block_start(self._index, block.document()), sealed=True)
-        ):
-            return refusal
+            put(msg.delta(self._index, "signature_delta", "signature", block.signature), sealed=True)
+        if isinstance(block, Redacted):
+            put(msg.block_start(self._index, block.document()), sealed=True)
         self._index += 1
-        return await put(msg.block_stop(self._index - 1))
+        put(msg.block_stop(self._index - 1))
 
     async def _end(self, stop: str, sequence: str) -> Refusal | None:
         """Decide all tool calls, send what waited for them, then the reason to stop."""
@@ -153,6 +160,8 @@ class MessageStream:
         if any(closed.torn for closed in whole):
             raise msg.wrong("a tool call whose input is no JSON object")
         held = [closed.block for closed in whole]
+        if refusal := await self._flow.flush():  # the text before them is decided before its calls
+            return refusal
         decided = await self._answer.decided(held, stream=True)
         if isinstance(decided, Refusal):
             return decided
@@ -163,23 +172,25 @@ class MessageStream:
             if refusal := await self._late(block, document):
                 return refusal
         usage = self._answer.tally.actual()
-        return await self._flow.put(msg.message_delta(msg.ended(stop, calls=calls), sequence, usage))
+        self._flow.put(msg.message_delta(msg.ended(stop, calls=calls), sequence, usage))
+        return None
 
     async def _late(self, block: Block, document: JSONObject) -> Refusal | None:
         """Send one block that waited."""
         if isinstance(block, ToolCall):
             start = msg.block_start(self._index, {**document, "input": {}})
-            if refusal := await self._flow.put(start, sealed=True):
-                return refusal
+            self._flow.put(start, sealed=True)
             # The input had its own decision: here it stands as text that is already judged.
             body = msg.delta(self._index, "input_json_delta", "partial_json", write_arguments(document["input"]))
-            if refusal := await self._flow.put(body, msg.INPUT_AT, "", sealed=True):
-                return refusal
+            self._flow.put(body, msg.INPUT_AT, "", sealed=True)
         elif not isinstance(block, Redacted):
             kind, said = ("text", block.text) if isinstance(block, Text) else ("thinking", block.thinking)
-            if refusal := await self._open(kind) or (await self._say(said) if said else None):
+            if refusal := await self._open(kind):
                 return refusal
-        return await self._close(block)
+            if said:
+                self._say(said)
+        self._close(block)
+        return None
 
 
 def _call_shape(decided: JSONObject) -> JSONObject:

@@ -31,6 +31,7 @@ DRAIN_S: Final = 0.05
 # are about us (key, address, model name) or the provider, and are told in our own words.
 TOLD: Final = {400: 400, 413: 400, 422: 400, 429: 429}
 RETRY_DIGITS: Final = 6
+TOGETHER: Final = 64  # chunks of one read that are decided in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +56,52 @@ class Problem:
 
 
 class Chunks:
-    """A streamed answer that is still arriving: its chunks as values."""
+    """A streamed answer that is still arriving: its chunks as values, together where they arrived together."""
 
     def __init__(self, stream: UpstreamStream, settings: RelaySettings) -> None:
         self._stream = stream
         self._parser = sse.Parser(settings.event_bytes)
 
-    async def values(self) -> AsyncGenerator[JSON]:
+    async def together(self) -> AsyncGenerator[list[JSON]]:
         """Yield the chunks up to ``[DONE]``, a ``message_stop`` or the end of the body. Close it when leaving early.
 
-        Raises UpstreamFault: malformed, too_large, cut_stream, timeout.
+        Raises UpstreamFault: malformed, too_large, cut_stream, timeout; each after what came before it.
         """
         arriving = self._stream.chunks()
         try:
             async for data in arriving:
-                for event in self._parser.feed(data):
-                    if isinstance(event, Malformed):
-                        raise _fault(event)
-                    if event.data == b"[DONE]":
-                        await _drain(arriving)
-                        return
-                    try:
-                        value = strict_json.loads(event.data)
-                    except Malformed as error:
-                        raise _fault(error) from None
-                    yield value
-                    if isinstance(value, dict) and value.get("type") == "message_stop":
-                        await _drain(arriving)
-                        return
+                values: list[JSON] = []
+                done, wrong = False, None
+                try:
+                    done = self._read(data, values)
+                except Malformed as error:
+                    wrong = _fault(error)
+                for first in range(0, len(values), TOGETHER):
+                    yield values[first : first + TOGETHER]
+                if wrong is not None:
+                    raise wrong
+                if done:
+                    await _drain(arriving)
+                    return
         finally:
             # A generator that is left behind would be closed by the loop in a task of nobody.
             if isinstance(arriving, AsyncGenerator):
                 await arriving.aclose()
         if self._parser.close() is not None:
             raise UpstreamFault("cut_stream", "the stream ended inside an event")
+
+    def _read(self, data: bytes, values: list[JSON]) -> bool:
+        """Append the chunks that end in data; return whether the last of all was among them. Raises Malformed."""
+        for event in self._parser.feed(data):
+            if isinstance(event, Malformed):
+                raise event
+            if event.data == b"[DONE]":
+                return True
+            value = strict_json.loads(event.data)
+            values.append(value)
+            if isinstance(value, dict) and value.get("type") == "message_stop":
+                return True
+        return False
 
 
 class Relay:

@@ -36,10 +36,16 @@ from llm_router.request import Request
 
 
 class AnswerStream(Protocol):
-    """A streamed answer: feed every chunk in order; finish it."""
+    """A streamed answer: take every chunk in order, flush where nothing more is there yet; finish it."""
 
-    async def feed(self, value: JSON) -> list[Cleared] | Refusal:
-        """Take one chunk; return the events that may leave now. Raises UpstreamFault."""
+    async def take(self, value: JSON) -> Refusal | None:
+        """Take one chunk. Raises UpstreamFault."""
+
+    async def flush(self) -> Refusal | None:
+        """Decide about all that was taken."""
+
+    def taken(self) -> list[Cleared]:
+        """Return the events that may leave now, once; after a refusal, those that were released before it."""
 
     async def finish(self) -> list[Cleared] | Refusal:
         """Take the end of the stream. Raises UpstreamFault("cut_stream") when the answer had none."""
@@ -110,17 +116,30 @@ class Outflow:
     a thinking block is signed as it stands. After a refusal every call returns one.
     """
 
-    __slots__ = ("_guard", "_kept", "_out")
+    __slots__ = ("_guard", "_kept", "_out", "_put")
 
     def __init__(self, guard: StreamGuard) -> None:
         self._guard = guard
         self._kept: deque[JSON] = deque()  # of every event that waits: the body where it is sealed, else None
         self._out: list[Cleared] = []
+        self._put: list[tuple[JSON, Path, str]] = []
 
-    async def put(self, body: JSONObject, at: Path = (), text: str = "", *, sealed: bool = False) -> Refusal | None:
-        """Take one event; see `StreamGuard.feed`."""
+    def put(self, body: JSONObject, at: Path = (), text: str = "", *, sealed: bool = False) -> None:
+        """Take one event; see `StreamGuard.feed`. Nothing is decided before `flush`."""
         self._kept.append(body if sealed else None)
-        return self._released(await self._guard.feed(body, at, text))
+        self._put.append((body, at, text))
+
+    async def flush(self) -> Refusal | None:
+        """Give the stream guard what was put: together where it is calm, else one by one."""
+        put, self._put = self._put, []
+        together = self._guard.feed_calm(put) if len(put) > 1 else None
+        if together is not None:
+            return self._released(together)
+        for piece in put:
+            refusal = self._released(await self._guard.feed(*piece))
+            if refusal is not None:
+                return refusal
+        return None
 
     async def turn(self) -> Refusal | None:
         """End one text and begin another: what waits leaves, and nothing is read across the joint."""
@@ -131,7 +150,7 @@ class Outflow:
 
     async def finish(self) -> Refusal | None:
         """Take the end of the text."""
-        return self._released(await self._guard.finish())
+        return await self.flush() or self._released(await self._guard.finish())
 
     def taken(self) -> list[Cleared]:
         """Return what may leave and was not taken yet."""

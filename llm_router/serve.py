@@ -23,6 +23,7 @@ from typing import Final, Literal
 from firewall.core.bounds import LLM_BODY_BYTES, REQUEST_READ_S
 from firewall.core.errors import FAULTS, BartizanError, Malformed, Unauthenticated, UpstreamFault
 from firewall.core.exchange import Exchange
+from firewall.core.jsonvalue import JSON
 from firewall.core.permit import Cleared, FixedReply, Refusal
 from firewall.core.ports import Clock, ResourceServer
 from firewall.core.principal import Principal
@@ -41,7 +42,7 @@ from llm_router.choose import Model, Models
 from llm_router.dialect import MODELS_PATH, PATHS, Dialect, authorization, dialect_of, route_of
 from llm_router.meter import Meter, Tally, prompt_tokens
 from llm_router.relay import Problem, Relay
-from llm_router.release import Answer, clear_request
+from llm_router.release import Answer, AnswerStream, clear_request
 from llm_router.request import Request
 
 RESOURCE_PATH: Final = "/v1"
@@ -267,36 +268,30 @@ class LLMRouter:
         raise Unauthenticated("token_invalid", "over")
 
     async def _streamed(self, call: _Call, cleared: Cleared) -> Outcome:
-        refusal: Refusal | None = None
-        trouble: Problem | None = None
+        ended: Refusal | Problem | None = None
         async with self._relay.stream(cleared, call.model.provider, call.answer.principal) as chunks:
             if isinstance(chunks, Problem):
                 return await self._problem(call, chunks)
             stream = await call.answer.open()
             if isinstance(stream, Refusal):
-                refusal = stream
+                ended = stream
             else:
-                async with aclosing(chunks.values()) as values:
-                    async for value in values:
-                        if ans.is_error(value):
-                            trouble = Problem(502, ans.error_text(value)[0] or "The provider ended its answer.", "")
+                async with aclosing(chunks.together()) as arriving:
+                    async for values in arriving:
+                        ended = await _relayed(call, stream, values)
+                        if ended is not None:
                             break
-                        events = await stream.feed(value)
-                        if isinstance(events, Refusal):
-                            refusal = events
-                            break
-                        await _send(call, events)
-                if refusal is None and trouble is None:
+                if ended is None:
                     events = await stream.finish()
                     if isinstance(events, Refusal):
-                        refusal = events
+                        ended = events
                     else:
                         await _send(call, events)
-        if trouble is not None:
-            return await self._problem(call, trouble)
-        if refusal is not None:
-            await self._tell(call, self._refused(refusal, call.dialect))
-            return ("refused", refusal.fault.code)
+        if isinstance(ended, Problem):
+            return await self._problem(call, ended)
+        if ended is not None:
+            await self._tell(call, self._refused(ended, call.dialect))
+            return ("refused", ended.fault.code)
         if call.dialect.words.done is not None:
             await call.out.fixed_event(call.dialect.words.done)
         await call.out.close()
@@ -347,11 +342,33 @@ def _not_here(dialect: Dialect, verb: str | None) -> FixedReply:
     return reply.fixed(FAULTS["method_not_allowed" if verb else "path_unknown"], extra=allow, words=dialect.words)
 
 
+async def _relayed(call: _Call, stream: AnswerStream, values: list[JSON]) -> Refusal | Problem | None:
+    """Relay chunks that are there together; return what ends the answer. Raises UpstreamFault, after what came before."""
+    ended: Refusal | Problem | None = None
+    fault: UpstreamFault | None = None
+    try:
+        for value in values:
+            if ans.is_error(value):
+                ended = Problem(502, ans.error_text(value)[0] or "The provider ended its answer.", "")
+            else:
+                ended = await stream.take(value)
+            if ended is not None:
+                break
+    except UpstreamFault as error:
+        fault = error
+    if not isinstance(ended, Refusal):
+        ended = await stream.flush() or ended
+    await _send(call, stream.taken())
+    if fault is not None and ended is None:
+        raise fault
+    return ended
+
+
 async def _send(call: _Call, events: list[Cleared]) -> None:
-    for cleared in events:
+    if events:
         if not call.out.opened:
             await call.out.open(_request_id(call))
-        await call.out.event(cleared, event=call.dialect.event_name(cleared.body))
+        await call.out.events([(cleared, call.dialect.event_name(cleared.body)) for cleared in events])
 
 
 def _request_id(call: _Call) -> tuple[tuple[bytes, bytes], ...]:

@@ -78,6 +78,9 @@ class ScanStream(Protocol):
     def feed(self, text: str) -> list[Finding]:
         """Return new findings; spans are code-point offsets from the stream's start, pointer is ""."""
 
+    def calm(self, text: str) -> bool:
+        """Take more text, however it was cut, if nothing can be found in it or with it; else take nothing."""
+
     def safe(self) -> int:
         """Return how many code points from the start can no longer become part of a finding."""
 

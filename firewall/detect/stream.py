@@ -83,6 +83,25 @@ class PatternStream:
         self._fed += len(text)
         return self._advance(closing=False)
 
+    def calm(self, text: str) -> bool:
+        """Take more text in which nothing can be found, or take nothing (see `core.ports.ScanStream`).
+
+        No rule is nominated for the window and all of the text; what is found in any cut of it starts in there,
+        with all that its rule may look at.
+        """
+        if self._closed:
+            raise Malformed("stream_closed")
+        if self._tails or self._waiting:
+            return False
+        window = self._window + text
+        data = window.encode("utf-8", "replace")
+        if not self._enabled.isdisjoint(self._nominate(data)):
+            return False
+        self._window = window
+        self._fed += len(text)
+        self._pass(data)
+        return True
+
     def safe(self) -> int:
         """Return how many code points from the start are settled (see `core.ports.ScanStream`)."""
         if self._closed:
@@ -114,9 +133,7 @@ class PatternStream:
         base, end = self._bytes, self._bytes + len(data)
         nominated = self._enabled.intersection(self._nominate(data))
         if not nominated and not self._tails and not self._waiting:
-            if len(self._window) > 2 * STREAM_HOLD_CHARS:
-                self._done = self._settled(data, closing)
-                self._trim(data, self._done)
+            self._pass(data)
             return []
         settled = self._settled(data, closing)
         out: list[Finding] = []
@@ -136,6 +153,12 @@ class PatternStream:
         self._done = max(self._done, settled)
         self._trim(data, settled)
         return sorted(out, key=lambda f: (f.span or (0, 0), f.rule))
+
+    def _pass(self, data: bytes) -> None:
+        """Go on in text where nothing was nominated; what is settled is forgotten now and then."""
+        if len(self._window) > 2 * STREAM_HOLD_CHARS:
+            self._done = self._settled(data, closing=False)
+            self._trim(data, self._done)
 
     def _settled(self, data: bytes, closing: bool) -> int:
         """Return the absolute byte before which every start is settled."""

@@ -8,8 +8,8 @@ is safe leaves. A finding asks policy once more, at the stream's own point:
     approve, deny → Stop: nothing that waits is released, the caller ends the stream and the upstream
 
 A hidden character that held two words apart leaves `GAP` behind: without it the cut itself could put
-a key together that the inspector, which read the text as it came, never saw. Every event asks the
-kill switch.
+a key together that the inspector, which read the text as it came, never saw. The kill switch is asked
+before anything is released.
 
 What is released never depends on how the network cut the text (DESIGN §8); how much waits is
 bounded by `bounds.STREAM_HOLD_CHARS` of text and `MAX_WAITING` pieces.
@@ -18,6 +18,7 @@ bounded by `bounds.STREAM_HOLD_CHARS` of text and `MAX_WAITING` pieces.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,8 +31,10 @@ from firewall.core.jsonvalue import JSON, Path, get, replaced
 from firewall.core.permit import Cleared, Permit, Refusal
 from firewall.enforce.guard import Guard
 from firewall.enforce.obligations import marker
+from firewall.wire import strict_json
 
 MAX_WAITING: Final = 4096
+SHAPES: Final = 64  # of events around their text, that are inspected once in a stream
 GAP: Final = "\ufffd"
 
 
@@ -59,6 +62,7 @@ class StreamGuard:
         self._last = ""  # the character before the first waiting piece, as it came
         self._cuts: list[tuple[int, int, str]] = []
         self._stopped: Refusal | None = None
+        self._plain: set[bytes] = set()  # what stood around a text, and was inspected without a finding
         self._blank: JSON = {**action.body, "text": ""} if isinstance(action.body, dict) else {"text": ""}
 
     async def feed(self, body: JSON, text_at: Path = (), text: str = "") -> list[Cleared] | Refusal:
@@ -76,8 +80,12 @@ class StreamGuard:
         if len(self._waiting) >= MAX_WAITING:
             return self._stop(Refusal(FAULTS["upstream_too_large"], self._decision_id))
         rest = replaced(body, text_at, "") if text_at else body
-        findings = self._guard.scanner.scan(rest, self._action.point, self._action.principal.tenant)
-        if findings:
+        shape = strict_json.dumps(rest)
+        findings = [] if shape in self._plain else self._scan(rest)
+        if not findings:
+            if len(self._plain) < SHAPES:
+                self._plain.add(shape)
+        else:
             action = replace(self._action, body=rest)
             permit = await self._guard.check_remote(action, self._exchange, findings)
             verdict = permit if isinstance(permit, Refusal) else self._guard.commit_or_refuse(permit, self._exchange)
@@ -98,6 +106,30 @@ class StreamGuard:
         self._waiting.append(_Piece(body, text_at, start, self._fed))
         return self._release(self._inspector.safe())
 
+    def feed_calm(self, pieces: Sequence[tuple[JSON, Path, str]]) -> list[Cleared] | None:
+        """Take events that are there together, as `feed` would one by one, or take none of them and return None.
+
+        pieces: body, place and text of each, as for `feed`. None: something may be found in them, around a text
+        stands what was not inspected yet, or the stream is stopped; `feed` says which.
+        """
+        if self._stopped is not None or len(self._waiting) + len(pieces) > MAX_WAITING:
+            return None
+        killed = self._guard.stopped(self._action, self._exchange)
+        if killed is not None:
+            self._stop(killed)
+            return None
+        for body, text_at, _ in pieces:
+            if strict_json.dumps(replaced(body, text_at, "") if text_at else body) not in self._plain:
+                return None
+        if not self._inspector.calm("".join([text for _, text_at, text in pieces if text_at])):
+            return None
+        for body, text_at, text in pieces:
+            start = self._fed
+            if text_at:
+                self._fed += len(text)
+            self._waiting.append(_Piece(body, text_at, start, self._fed))
+        return self._release(self._inspector.safe())
+
     async def finish(self) -> list[Cleared] | Refusal:
         """Take the end of the stream; return everything that still waited, or the refusal."""
         if self._stopped is not None:
@@ -114,6 +146,9 @@ class StreamGuard:
         made = StreamGuard(self._guard, self._action, self._exchange, self._opening)
         made._stopped = self._stopped
         return made
+
+    def _scan(self, body: JSON) -> list[Finding]:
+        return self._guard.scanner.scan(body, self._action.point, self._action.principal.tenant)
 
     async def _judge(self, findings: list[Finding]) -> Refusal | None:
         if not findings:

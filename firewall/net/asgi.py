@@ -209,13 +209,13 @@ class EventStream:
             raise TypeError("only what the guard cleared may leave")
         await self._write(sse.encode(cleared.payload, event=event, id=id))
 
-    async def events(self, cleared: Sequence[Cleared], *, event: str = "") -> None:
-        """Send cleared events that are there together, in order, in one piece."""
+    async def events(self, events: Sequence[tuple[Cleared, str]]) -> None:
+        """Send cleared events that are there together, in order, in one piece; each with its event name or ""."""
         parts = []
-        for one in cleared:
-            if not isinstance(one, Cleared):
+        for cleared, name in events:
+            if not isinstance(cleared, Cleared):
                 raise TypeError("only what the guard cleared may leave")
-            parts.append(sse.encode(one.payload, event=event))
+            parts.append(sse.encode(cleared.payload, event=name))
         await self._write(b"".join(parts))
 
     async def fixed_event(self, reply: FixedReply, *, event: str = "", id: str = "") -> None:

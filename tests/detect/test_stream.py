@@ -64,6 +64,19 @@ def whole(text: str) -> list[tuple[str, int, int]]:
     )
 
 
+def inspected_together(groups: list[list[str]]) -> tuple[list[Finding], list[int]]:
+    """As `inspected`, but each group is taken at once where it is calm."""
+    stream = SCANNER.open_stream(Point.LLM_RESPONSE, "t")
+    found: list[Finding] = []
+    safe: list[int] = []
+    for group in groups:
+        if not stream.calm("".join(group)):
+            for part in group:
+                found += stream.feed(part)
+        safe.append(stream.safe())
+    return found + stream.close(), safe
+
+
 UNITS = st.sampled_from(
     [
         *DIRTY,
@@ -164,3 +177,30 @@ def test_many_random_splits_of_a_long_conversation_agree() -> None:
     expected = whole(text)
     for _ in range(10):
         assert merged(inspected(pieces(text, [rng.randrange(len(text)) for _ in range(200)]))) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(UNITS, max_size=8), st.lists(st.integers(0, 4000), max_size=24), st.integers(1, 6))
+def test_calm_text_that_is_taken_at_once_changes_nothing(units: list[str], cuts: list[int], size: int) -> None:
+    filler = "The quick brown fox jumps over the lazy dog. "
+    parts = pieces(filler.join(["", *units, ""]) + filler * 9, cuts)
+    groups = [parts[i : i + size] for i in range(0, len(parts), size)]
+    found, safe = inspected_together(groups)
+    stream = SCANNER.open_stream(Point.LLM_RESPONSE, "t")
+    alone: list[Finding] = []
+    for group, at in zip(groups, safe, strict=True):
+        for part in group:
+            alone += stream.feed(part)
+        assert stream.safe() == at
+    assert merged(found) == merged(alone + stream.close())
+
+
+def test_calm_takes_plain_text_and_leaves_what_may_be_a_finding() -> None:
+    stream = SCANNER.open_stream(Point.LLM_RESPONSE, "t")
+    assert stream.calm("The quick brown fox. ")
+    assert not stream.calm(f"use {AWS_KEY} ")
+    assert stream.feed(f"use {AWS_KEY} ") == []
+    (found,) = stream.close()
+    assert found.span == (25, 45)
+    with pytest.raises(Malformed):
+        stream.calm("more")

@@ -249,3 +249,76 @@ async def test_a_stream_that_was_stopped_stays_stopped_in_what_follows():
     await guard.feed(event(TEXT), AT, TEXT)
     assert isinstance(await guard.finish(), Refusal)
     assert isinstance(await guard.follow().feed(event("x"), AT, "x"), Refusal)
+
+
+async def left_of(groups: list[list[str]], effect: str, *, together: bool) -> tuple[str, bool, list[object]]:
+    """Return what left of a stream, whether it was refused, and what was decided on the way."""
+    k = kit(engine=ScriptedEngine(decide(effect)), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    assert not isinstance(guard, Refusal)
+    left, refused = "", False
+    for group in groups:
+        pieces = [(event(piece), AT, piece) for piece in group]
+        calm = guard.feed_calm(pieces) if together else None
+        batches = [calm] if calm is not None else [await guard.feed(*piece) for piece in pieces]
+        for out in batches:
+            if isinstance(out, Refusal):
+                refused = True
+            else:
+                left += "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in out)
+    out = await guard.finish()
+    if isinstance(out, Refusal):
+        refused = True
+    else:
+        left += "".join(orjson.loads(c.payload)["choices"][0]["delta"]["content"] for c in out)
+    return left, refused, [(p, e, r) for p, e, r in k.telemetry.decisions]
+
+
+CALM = "The quick brown fox jumps over the lazy dog, twice. " * 3
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([CALM, "a ", "", KEY[:9], KEY[9:], f" {KEY} ", "gr\u00fcn ", "\u200b"]), max_size=6),
+        max_size=8,
+    ),
+    st.sampled_from(["transform", "deny"]),
+)
+async def test_together_or_one_by_one_the_same_leaves_and_the_same_is_decided(groups, effect):
+    assert await left_of(groups, effect, together=True) == await left_of(groups, effect, together=False)
+
+
+async def test_calm_text_is_taken_together_once_what_stands_around_it_is_known():
+    k = kit(scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    pieces = [(event("calm words "), AT, "calm words ")] * 40
+    assert guard.feed_calm(pieces) is None  # nobody has looked at what stands around the text
+    assert await guard.feed(*pieces[0]) == []
+    out = guard.feed_calm(pieces)
+    assert out is not None
+    assert 0 < len(out) < 40  # the last of it is held back
+    assert len(out) + len(await guard.finish()) == 41
+    stranger = {**event("calm "), "note": f"use {KEY}"}
+    assert guard.feed_calm([(stranger, AT, "calm "), (event("x"), AT, "x")]) is None
+
+
+async def test_a_stopped_stream_takes_nothing_together():
+    k = kit(scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    pieces = [(event("words "), AT, "words ")] * 2
+    await guard.feed(*pieces[0])
+    assert guard.feed_calm(pieces) is not None
+    k.kill_switch.pull("default", "upstream", "p", by="test")
+    assert guard.feed_calm(pieces) is None
+    refusal = await guard.feed(*pieces[0])
+    assert refusal.fault.code == "killed"
+    assert sum(r["fault"] == "killed" for r in k.audit.records) == 1
+
+
+async def test_what_stands_around_a_text_is_inspected_wherever_it_differs():
+    k = kit(engine=ScriptedEngine(decide("deny")), scanner=SCANNER)
+    guard = await open_stream(k.guard, opening(), k.guard.new_exchange(principal(), "llm"))
+    for _ in range(3):
+        assert await guard.feed(event("calm "), AT, "calm ") == []
+    assert isinstance(await guard.feed({**event("calm "), "id": f"use {KEY} now"}, AT, "calm "), Refusal)

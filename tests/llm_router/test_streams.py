@@ -25,6 +25,10 @@ class Blind(NoScanner):
         self.length = getattr(self, "length", 0) + len(text)
         return []
 
+    def calm(self, text):
+        self.feed(text)
+        return True
+
     def safe(self):
         return getattr(self, "length", 0)
 
@@ -113,6 +117,65 @@ async def test_a_secret_split_over_two_deltas_never_leaves(scanner):
 async def test_twin_without_the_scanner_the_split_secret_leaves():
     async with rig(Blind()) as r:
         assert SECRET in (await r.ask("secret-split", stream=True)).text
+
+
+def said(*texts, finish="stop"):
+    """Return a whole stream, as its provider would write it at once."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    return [b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks]
+
+
+def writing(*reads):
+    """Return a provider that writes these bytes, each in a read of its own."""
+
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for data in reads:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            await asyncio.sleep(0.001)
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+@pytest.mark.parametrize("effect", ["deny", "transform", "allow"])
+async def test_what_leaves_is_the_same_whether_it_came_at_once_or_word_by_word(scanner, effect):
+    words = [f"word{n} " for n in range(150)]
+    words[90] = f"{SECRET} "
+
+    def script(asked):
+        found = [f for f in asked["context"]["findings"] if f["category"] == "secret"]
+        if not found or effect == "allow":
+            return ALLOW
+        why = {"rule": "t.secret", "effect": effect, "code": "secret", "owasp": [], "severity": 90}
+        duties = [{"type": "redact", "pointer": f["pointer"]} for f in found] if effect == "transform" else []
+        allowed = effect == "transform"
+        return {**ALLOW, "decision": allowed, "effect": effect, "risk": 90, "reasons": [why], "obligations": duties}
+
+    got = []
+    stream = said(*words)
+    for reads in ([b"".join([*stream, b"data: [DONE]\n\n"])], [*stream, b"data: [DONE]\n\n"]):
+        async with rig(scanner, app=writing(*reads), engine=ScriptedEngine(script)) as r:
+            answer = await r.ask("ok", stream=True)
+            got.append((answer.text, answer.events[-1] == "[DONE]", len(answer.chunks)))
+    assert got[0] == got[1]
+    assert (SECRET in got[0][0]) is (effect == "allow")
+    assert got[0][1] is (effect != "deny")
+    assert got[0][0].startswith("word0 word1 ")
+
+
+async def test_what_came_before_rubbish_leaves_before_the_fault_is_told(scanner):
+    words = [f"word{n} " for n in range(150)]
+    stream = b"".join(said(*words)[:-1]) + b"data: {not json\n\n"
+    async with rig(scanner, app=writing(stream)) as r:
+        got = await r.ask("ok", stream=True)
+        assert got.text.startswith("word0 word1 ")
+        assert "".join(words).startswith(got.text)  # but for what was still held back
+        assert got.events[-1] != "[DONE]"
+        assert r.kit.audit.records[-1]["outcome"]["result"] == "upstream_fault"
 
 
 async def test_hidden_characters_are_cleaned_out_of_a_stream(scanner):

@@ -147,7 +147,7 @@ async def test_writers_take_nothing_else() -> None:
         lambda: asgi.write_fixed(sent, cleared()),  # type: ignore[arg-type]
         lambda: stream.event(reply),  # type: ignore[arg-type]
         lambda: stream.event(b"raw"),  # type: ignore[arg-type]
-        lambda: stream.events([cleared(), reply]),  # type: ignore[list-item]
+        lambda: stream.events([(cleared(), ""), (reply, "")]),  # type: ignore[list-item]
         lambda: stream.fixed_event(cleared()),  # type: ignore[arg-type]
     ):
         with pytest.raises(TypeError):
@@ -162,7 +162,7 @@ async def test_an_event_stream_has_the_headers_that_proxies_respect_and_ends_onc
     await stream.open(((b"mcp-session-id", b"s"),))
     await stream.open()
     await stream.event(cleared(b'{"n":1}'), event="message", id="7")
-    await stream.events([cleared(b'{"n":2}'), cleared(b'{"n":3}')], event="message")
+    await stream.events([(cleared(b'{"n":2}'), "message"), (cleared(b'{"n":3}'), "")])
     await stream.comment()
     await stream.fixed_event(FixedReply(403, (), b'{"error":1}'))
     await stream.close()
@@ -173,7 +173,7 @@ async def test_an_event_stream_has_the_headers_that_proxies_respect_and_ends_onc
     assert sent.headers[b"x-content-type-options"] == b"nosniff"
     assert sent.body == (
         b'event: message\nid: 7\ndata: {"n":1}\n\n'
-        b'event: message\ndata: {"n":2}\n\nevent: message\ndata: {"n":3}\n\n'
+        b'event: message\ndata: {"n":2}\n\ndata: {"n":3}\n\n'
         b':\n\ndata: {"error":1}\n\n'
     )
     assert [m.get("more_body") for m in sent.messages[1:]] == [True, True, True, True, False]
