@@ -337,13 +337,48 @@ async def test_as_08_its_own_computer_or_an_operators_client_is_told(name: str, 
             assert told.headers["location"].startswith(f"{redirect}?error="), redirect
 
 
-async def test_as_18_somebody_who_is_signed_in_goes_back_to_a_strangers_web_site() -> None:
+async def asked_of_somebody_signed_in(vouched: bool, decide: bool) -> httpx2.Response:
+    """Return what somebody who is signed in gets for a silent request, or for saying no, of a web site."""
     door = open_door()
     await door.user()
-    client_id = (await register(door, **{"redirect_uris": ["https://site.example/cb"]})).json()["client_id"]
-    query = authorize_query(client_id=client_id, redirect_uri="https://site.example/cb", prompt="none")
+    site, client_id = "https://tool.example/cb", "tool"
+    if not vouched:
+        site = "https://site.example/cb"
+        client_id = (await register(door, redirect_uris=[site])).json()["client_id"]
+    query = authorize_query(client_id=client_id, redirect_uri=site, prompt="-" if decide else "none")
     async with door.http() as http:
         browser = Browser(http)
         await browser.code()
-        told = await browser.open(query)
-    assert "error=consent_required" in told.headers["location"]
+        shown = await browser.open(query, site="cross-site")
+        return await browser.approve(shown, "deny") if decide else shown
+
+
+@pytest.mark.parametrize("decide", [True, False])
+async def test_rfc9700_4_11_2_nobody_is_sent_to_a_strangers_web_site_who_did_not_agree_to_it(decide: bool) -> None:
+    shown = await asked_of_somebody_signed_in(vouched=False, decide=decide)
+    assert (shown.status_code, shown.headers.get("location")) == (200, None)
+    assert "<code>site.example</code>" in shown.text
+    error = "access_denied" if decide else "consent_required"
+    link = f'href="https://site.example/cb?error={error}&amp;state=xyz&amp;iss=https%3A%2F%2Ffw.example"'
+    assert f'{link} rel="noreferrer noopener"' in shown.text
+    assert "refresh" not in shown.headers
+    assert "script" not in shown.text
+
+
+@pytest.mark.parametrize("decide", [True, False])
+async def test_as_08_a_web_site_that_an_operator_registered_is_told_at_once(decide: bool) -> None:
+    """The twin of the test above."""
+    told = await asked_of_somebody_signed_in(vouched=True, decide=decide)
+    assert told.headers["location"].startswith("https://tool.example/cb?error=")
+
+
+async def test_a_strangers_web_site_that_a_person_agreed_to_gets_them_back_by_itself() -> None:
+    door = open_door()
+    await door.user()
+    client_id = (await register(door, redirect_uris=["https://site.example/cb"])).json()["client_id"]
+    query = authorize_query(client_id=client_id, redirect_uri="https://site.example/cb")
+    async with door.http() as http:
+        browser = Browser(http)
+        assert "code" in await browser.code(query)
+        again = await browser.open({**query, "prompt": "none"})
+    assert again.headers["location"].startswith("https://site.example/cb?code=")

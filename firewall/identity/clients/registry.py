@@ -56,7 +56,7 @@ class Client:
         return bool(self.redirect_uris) and all(oauth.is_loopback_redirect(uri) for uri in self.redirect_uris)
 
     def sends_astray(self, redirect_uri: str) -> bool:
-        """Whether its redirect leads to a web site that a stranger named: nobody is sent there for a mistake alone.
+        """Whether its redirect leads to a web site that a stranger named: nobody is sent there but who agreed to it.
 
         Else every link to `/authorize` would be a link of ours to wherever somebody likes (RFC 9700 §4.11.2).
         """

@@ -25,7 +25,7 @@ from firewall.identity.oauth21 import events
 from firewall.identity.oauth21.codes import CodeFacts, Codes
 from firewall.identity.people.consent_page import ConsentView, chosen, consent_page, shown_identity
 from firewall.identity.people.consents import Consents
-from firewall.identity.people.messages import message, read_post
+from firewall.identity.people.messages import leaving, message, read_post
 from firewall.identity.people.offers import offered_scopes
 from firewall.identity.people.pages import Pages, clean_name
 from firewall.identity.people.sessions import LoginSession, LoginSessions
@@ -111,7 +111,7 @@ class Authorization:
             self._refused(client.client_id, error.error, error.code)
             if client.sends_astray(redirect_uri):
                 return message(parts.pages, "request", 400)
-            return self._error_redirect(redirect_uri, _safe_state(form), error.error)
+            return self._told(client, redirect_uri, _safe_state(form), error.error)
         own = _is_own_doing(request)
         transaction, cookie = parts.transactions.open(asked, cross_site=not own, address=request.client_ip)
         return await self._step(request, transaction, client, headers=(cookie,))
@@ -163,7 +163,8 @@ class Authorization:
             if not parts.transactions.take(transaction):
                 return message(parts.pages, "ended", 403)
             parts.record("identity.consent.denied", events.decided(transaction, session, ()))
-            return self._error_redirect(
+            return self._told(
+                client,
                 transaction.request.redirect_uri,
                 transaction.request.state,
                 "access_denied",
@@ -199,23 +200,23 @@ class Authorization:
         if session is None or self._unfit(session, transaction):
             if session is not None and session.session_id == transaction.signed_in:
                 # Asked once already: another try would be answered the same way (RFC 9470 §5).
-                return self._end(transaction, session, "unmet_authentication_requirements")
+                return self._end(transaction, session, client, "unmet_authentication_requirements")
             if silent and session is None and client.sends_astray(asked.redirect_uri):
                 parts.transactions.take(transaction)
                 return message(parts.pages, "request", 400)
             if silent:
-                return self._end(transaction, session, "login_required")
+                return self._end(transaction, session, client, "login_required")
             return parts.sign_in.page(transaction, client=shown_identity(client), headers=headers)
         scopes = self._offered(session, transaction, client)
         if not scopes:
-            return self._end(transaction, session, "access_denied", "scope_empty")
+            return self._end(transaction, session, client, "access_denied", "scope_empty")
         details = _details(transaction)
         agreed = client.first_party or parts.consents.covers(session.user, client, asked, scopes, details)
         own = not transaction.cross_site and _is_own_doing(request)
         if agreed and own and "consent" not in asked.prompt and parts.transactions.take(transaction):
             return self._code_redirect(transaction, session, client, scopes, details)
         if silent:
-            return self._end(transaction, session, "consent_required")
+            return self._end(transaction, session, client, "consent_required")
         view = ConsentView(
             client=client,
             user=session.user.shown,
@@ -276,7 +277,7 @@ class Authorization:
             begun = self._begun(transaction, session, client)
         except OAuthError as error:
             self._refused(client.client_id, error.error, error.code, transaction, session)
-            return self._error_redirect(asked.redirect_uri, asked.state, error.error, headers=(cookie,))
+            return self._told(client, asked.redirect_uri, asked.state, error.error, headers=(cookie,))
         scopes = (*scopes, *levels.attained(asked.scope, session.acr))
         standing = self._parts.standing.of(user.tenant, user.subject, asked.resource, scopes)
         grant_id = self._parts.ids.new("g")
@@ -319,17 +320,26 @@ class Authorization:
         user = session.user
         return self._parts.runs.begin(user.tenant, user.subject, client.client_id, by="person")
 
-    def _end(self, transaction: Transaction, session: LoginSession | None, error: str, code: str = "") -> FixedReply:
+    def _end(
+        self, transaction: Transaction, session: LoginSession | None, client: Client, error: str, code: str = ""
+    ) -> FixedReply:
         self._parts.transactions.take(transaction)
         asked = transaction.request
         self._refused(asked.client_id, error, code, transaction, session)
         cookie = self._parts.transactions.expired_cookie(transaction)
-        return self._error_redirect(asked.redirect_uri, asked.state, error, headers=(cookie,))
+        return self._told(client, asked.redirect_uri, asked.state, error, headers=(cookie,))
 
-    def _error_redirect(
-        self, redirect_uri: str, state: str, error: str, *, headers: Sequence[tuple[bytes, bytes]] = ()
+    def _told(
+        self, client: Client, redirect_uri: str, state: str, error: str, *, headers: Sequence[tuple[bytes, bytes]] = ()
     ) -> FixedReply:
+        """Tell a client that it gets nothing (AS-08); through the person, where it is a web site of a stranger.
+
+        Such a site gets nobody without their own doing unless they agreed to it, not even of those who are signed
+        in and said no (RFC 9700 §4.11.2: rely on the user where the redirect URI is not trusted).
+        """
         location = oauth.build_redirect(redirect_uri, {"error": error, "state": state, "iss": self._issuer})
+        if client.sends_astray(redirect_uri):
+            return leaving(self._parts.pages, location, oauth.redirect_host(redirect_uri), headers=headers)
         return redirect_reply(location, headers=headers)
 
     def _refused(

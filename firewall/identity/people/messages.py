@@ -30,6 +30,11 @@ def message(pages: Pages, reason: str, status: int, *, headers: Sequence[tuple[b
     return page_reply(html, status, headers=headers)
 
 
+def leaving(pages: Pages, location: str, host: str, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> FixedReply:
+    """Return the page from which a person goes on to a web site that nobody vouches for, or does not."""
+    return page_reply(pages.render("leaving", location=location, host=host), headers=headers)
+
+
 def read_post(request: WebRequest, origin: str, pages: Pages) -> Form | FixedReply:
     """Return the form of a POST that our own page sent, else the page that refuses it (UI-06)."""
     if not request.is_same_origin(origin):
