@@ -138,6 +138,12 @@ async def disable_user(caller: Annotated[Caller, Depends(Need("users.disable"))]
     return reply(user_json(desk.enable_user(caller, name, enabled=False)))
 
 
+@router.post("/users/{name}/remove")
+async def remove_user(caller: Annotated[Caller, Depends(Need("users.admin"))], office: Acts, name: str) -> Response:
+    """Remove a person for good: everything of theirs ends, and the name is free. Disabling keeps both."""
+    return told(await office.do(caller, "users.admin", {"verb": "remove", "name": name}))
+
+
 @router.get("/sessions")
 async def sessions(caller: Annotated[Caller, Depends(Need("users.read"))], desk: Verbs) -> Response:
     """Return the console's sessions."""

@@ -15,7 +15,7 @@ from firewall.admin.caller import Caller, Refused
 from firewall.admin.parts import AdminParts
 from firewall.admin.rights import WEIGHTY
 from firewall.core.errors import Malformed
-from firewall.core.jsonvalue import JSONObject
+from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.people.links import Link
 from firewall.identity.people.users import User
 
@@ -132,6 +132,18 @@ class AccountsDesk:
         return self._parts.identity.users.update(
             user.tenant, user.subject, roles=user.roles, scopes=user.scopes, disabled=not enabled
         )
+
+    def remove_user(self, caller: Caller, name: str) -> JSONObject:
+        """Remove a person for good, with everything of theirs, and free the name.
+
+        Returns name, subject and the issuers at which somebody was this person: where these make accounts, the same
+        person comes back as a stranger. Raises Malformed("user_unknown"), Conflict.
+        """
+        user = self.user(caller, name)
+        issuers: list[JSON] = [*sorted({link.issuer for link in self.account_links(caller, name)})]
+        self._record(caller, "user.remove", user.subject, user.name)
+        self._parts.identity.users.remove(user.tenant, user.subject)
+        return {"removed": user.name, "subject": user.subject, "issuers": issuers}
 
     def account_links(self, caller: Caller, name: str) -> list[Link]:
         """Return who a person is at issuers elsewhere. Raises Malformed("user_unknown")."""

@@ -260,6 +260,8 @@ async def _people(desk: Desk, caller: Caller, wish: JSONObject) -> JSONObject:
         return user_json(desk.enable_user(caller, name, enabled=True))
     if verb == "set":
         return user_json(desk.set_user(caller, name, _texts(wish, "roles"), _texts(wish, "scopes")))
+    if verb == "remove":
+        return desk.remove_user(caller, name)
     if verb == "link":
         return asdict(
             desk.link_account(caller, name, _text(wish, "issuer"), _text(wish, "subject"), _text(wish, "realm"))
@@ -275,6 +277,8 @@ def _people_words(wish: JSONObject) -> str:
     name = visible(_text(wish, "name"))
     if wish.get("verb") == "enable":
         return f"let {name} in again"
+    if wish.get("verb") == "remove":
+        return f"remove {name} for good, and free the name"
     if wish.get("verb") == "link":
         there = f"{_text(wish, 'subject')} of {_text(wish, 'issuer')} {_text(wish, 'realm')}"
         return f"let {visible(there.strip())} in as {name}"

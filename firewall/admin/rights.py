@@ -75,6 +75,7 @@ MATRIX: Final[Mapping[str, Right]] = {
     # people
     "clients.read": _right("...aw"),
     "clients.admin": _right("...aw", "fresh"),
+    # Removing too: an account less can be a right more for others, such as the last approver's (`office._founding`).
     "users.admin": _right("...aw", "fresh", "second"),
     "users.disable": _right("...aw", "fresh"),
     "sessions.admin": _right("...aw", "fresh"),

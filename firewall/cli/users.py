@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+from typing import Any
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import Node
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     changed = [verbs.add("disable", disable), verbs.add("enable", enable)]
     for one in changed:
         one.add_argument("name")
+    removed = verbs.add("remove", remove)
+    removed.add_argument("name")
+    removed.add_argument("--yes", action="store_true", help="do not ask again")
     roles = verbs.add("set", change)
     roles.add_argument("name")
     roles.add_argument("--role", action="append", default=[], help="exactly these roles from now on")
@@ -55,7 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bearers = verbs.add("bearers", show_bearers)
     ended = verbs.add("end-bearer", end_bearer)
     ended.add_argument("id")
-    for one in (listed, new, roles, known_as, linked, unlinked, ended_sessions, *changed, made, bearers, ended):
+    for one in (
+        listed,
+        new,
+        roles,
+        known_as,
+        linked,
+        unlinked,
+        ended_sessions,
+        *changed,
+        removed,
+        made,
+        bearers,
+        ended,
+    ):
         one.add_argument("--tenant", default="", help="of another tenant")
 
 
@@ -149,6 +166,31 @@ def enable(given: argparse.Namespace) -> int:
     """Let a disabled person in again."""
     made = Node(given).post(f"users/{given.name}/enable")
     return told(given, made, lambda: f"{made['name']} can sign in again.")
+
+
+def remove(given: argparse.Namespace) -> int:
+    """Remove a person for good, with everything given and kept, and free the name; `disable` keeps somebody out instead."""
+    if not given.yes:
+        _agreed(given.name)
+    made = Node(given).post(f"users/{given.name}/remove")
+    return told(given, made, lambda: _removed(made))
+
+
+def _agreed(name: str) -> None:
+    if not sys.stdin.isatty():
+        raise Usage("user_remove", "nobody is here to agree", fix="say --yes; or keep the name: bartizan users disable")
+    note(f"{name} is removed for good: sessions, grants, consents, accounts at upstreams, second factor, links.")
+    note("This cannot be undone; `bartizan users disable` can. Type the name to go on: ")
+    if sys.stdin.readline().strip().lower() != name.strip().lower():
+        raise Usage("user_remove", "the name was not typed: nothing is changed")
+
+
+def _removed(made: dict[str, Any]) -> str:
+    lines = [f"{made['removed']} is removed; the name is free, and whoever gets it is somebody else."]
+    if made["issuers"]:
+        lines.append(f"The same person was known by: {' '.join(made['issuers'])}")
+        lines.append("Where that provider's `create` makes accounts, signing in there makes a new one.")
+    return "\n".join(lines)
 
 
 def code(given: argparse.Namespace) -> int:

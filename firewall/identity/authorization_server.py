@@ -143,6 +143,8 @@ def build_identity(
     users.on_end(lambda tenant, subject, _reason: grants.standing.end_subject(tenant, subject))
     users.on_end(lambda tenant, subject, reason: grants.revoke_subject(tenant, subject, reason=reason))
     links = Links(store, clock, users, record)
+    users.on_remove(grants.forget_person)
+    users.on_remove(links.forget_person)
     documents = ClientDocuments(settings, fetcher, clock, throttle=throttle, policy=client_trust)
 
     def end_client(client_id: str) -> None:
@@ -170,6 +172,8 @@ def build_identity(
     consents = Consents(store, clock, grants.standing, lifetime_s=settings.consent_lifetime_s)
     sealer = sealer or Sealer(token_bytes(32), clock)
     factors = SecondFactors(store, clock, sealer, token_bytes, record)
+    users.on_remove(consents.forget_person)
+    users.on_remove(factors.forget)
     sign_in = SignIn(
         SignInParts(
             settings=settings,

@@ -120,6 +120,11 @@ class OAuthGrants:
             self.revoke(tenant, subject, grant.grant_id, reason=reason)
         return len(grants)
 
+    def forget_person(self, tenant: str, subject: str) -> None:
+        """Keep nothing of what a person gave, whose account is removed and whose grants have ended."""
+        for entry in list(self._grants.scan(tenant, f"{subject}/")):
+            self._grants.delete(tenant, entry.key)
+
     def is_revoked(self, tenant: str, grant_id: str) -> bool:
         """Return whether the grant has ended; an unreadable mark counts as ended."""
         if self._marks.read(mark_key(tenant, grant_id)) & REVOKED_MARK:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from firewall.admin.parts import AdminSettings
 from firewall.admin.rights import SECOND
-from tests.admin.rig import TENANT, Room, make_room
+from tests.admin.rig import TENANT, Browser, Room, make_room
 from tests.admin.test_approvals import decide
+from tests.support.door import PASSWORD
 
 IDP = "https://idp.acme.example"
 SOMEBODY = {"issuer": IDP, "subject": "00u1", "realm": ""}
@@ -53,6 +54,44 @@ async def test_one_administrator_alone_gives_no_administrator_to_somebody_elsewh
         await room.door.user(f"the-{role}", tenant=TENANT, roles=(role,))
         assert (await admin.api(f"users/the-{role}/links", SOMEBODY)).status_code == 403
     assert room.door.identity.links.list(TENANT) == []
+
+
+async def test_an_administrator_removes_a_person_and_is_told_where_they_could_come_back_from(room: Room) -> None:
+    admin = await room.person("admin")
+    viewer = await room.person("viewer")
+    bob = await room.door.user("bob", tenant=TENANT, roles=("viewer",))
+    signed_in = Browser(room.http())
+    assert (await signed_in.sign_in("bob")).status_code == 303
+    await admin.api("users/bob/links", SOMEBODY)
+    assert (await viewer.api("users/bob/remove")).status_code == 403
+    made = (await admin.api("users/bob/remove")).json()
+    assert made == {"removed": "bob", "subject": bob.subject, "issuers": [IDP]}
+    assert (await admin.api("users/bob/remove")).status_code == 404
+    assert (await signed_in.http.get("/api/v1/status")).status_code == 401
+    (said,) = [r for r in room.log.records if r.get("verb") == "user.remove"]
+    assert (said["by"], said["object"], said["text"]) == ("admin", bob.subject, "bob")
+    assert (await admin.api("users", {"name": "bob", "password": PASSWORD})).status_code == 201
+
+
+async def test_where_that_needs_two_nobody_removes_the_last_approver_alone(tmp_path: Path) -> None:
+    """Else whoever sits at the owner's socket would remove the second people, and be alone (DESIGN §6b-3)."""
+    room = make_room(tmp_path, settings=AdminSettings(four_eyes=frozenset({"users.admin"}), approval_s=3600))
+    try:
+        carol = await room.person("approver", "carol")
+        async with room.owner() as owner:
+            asked = await owner.post("/api/v1/users/carol/remove", json={})
+            parked = asked.json()["parked"]
+            assert parked["words"] == "remove carol for good, and free the name"
+            wanted = {"name": "eve", "password": PASSWORD, "roles": ["approver"]}
+            assert (await owner.post("/api/v1/users", json=wanted)).status_code == 202
+            # A person asked by a second one, denied: the name is free once the account is removed, by two again.
+            denied = (await owner.get("/api/v1/users")).json()["users"]
+            assert [u["disabled"] for u in denied if u["name"] == "eve"] == [True]
+            again = (await owner.post("/api/v1/users/eve/remove", json={})).json()["parked"]
+            assert (await decide(carol, again)).json()["state"] == "done"
+            assert (await owner.post("/api/v1/users", json=wanted)).status_code == 202
+    finally:
+        room.log.writer.close()
 
 
 async def test_where_that_needs_two_a_link_waits_for_the_second(tmp_path: Path) -> None:

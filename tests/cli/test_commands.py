@@ -227,6 +227,12 @@ def test_people_codes_and_bearers(node: Node) -> None:
     assert node.run("users", "code")[0] == 1
     assert node.json("users", "disable", "ada")["disabled"] is True
     assert node.json("users", "enable", "ada")["disabled"] is False
+    code, _, err = node.run("users", "remove", "ada")
+    assert (code, "--yes" in err) == (2, True)  # nobody is here to agree
+    assert node.json("users", "remove", "ada", "--yes")["removed"] == "ada"
+    assert node.run("users", "remove", "ada", "--yes")[0] == 1
+    assert "There is nobody yet." in node.run("users", "list")[1]
+    assert node.run(*add, stdin="a long enough password\n")[0] == 0
     code, out, err = node.run("users", "bearer", "--role", "operator")
     assert out.startswith("bzb_")
     bearer_id = err.rsplit(" ", 1)[1].strip()

@@ -108,6 +108,11 @@ class Consents:
         """Forget one agreement of a person; what was given by it stays until its grant ends."""
         return self._consents.delete(user.tenant, f"{user.subject}/{agreement_id}")
 
+    def forget_person(self, tenant: str, subject: str) -> None:
+        """Keep nothing of a person whose account is removed."""
+        for entry in list(self._consents.scan(tenant, f"{subject}/")):
+            self._consents.delete(tenant, entry.key)
+
     def withdraw(self, user: User, client_id: str) -> None:
         """Forget every agreement of a person with a client."""
         for entry in list(self._consents.scan(user.tenant, f"{user.subject}/")):

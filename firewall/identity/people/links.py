@@ -5,8 +5,8 @@ proves nothing. What an issuer calls ``sub`` is its name for one person for ever
 §2), within the tenant that the issuer names, if it has several (ID-JAG §3.1).
 
 One outside account leads to at most one of ours. A link is made by an administrator, or at first contact
-where the issuer's setting says so (`Admission`); a link whose account is disabled or gone leads nowhere
-and is never made anew by itself.
+where the issuer's setting says so (`Admission`); a link whose account is disabled leads nowhere and is never
+made anew by itself. Removing an account ends its links: whoever is to stay out is disabled.
 """
 
 from __future__ import annotations
@@ -136,6 +136,13 @@ class Links:
         self._noted("identity.link.ended", tenant, link, reason)
         self._users.end(tenant, link.user, reason=f"link_{reason}")
         return True
+
+    def forget_person(self, tenant: str, subject: str) -> None:
+        """End every link of a person whose account is removed: who they are elsewhere leads to nobody here."""
+        for entry in list(self._links.scan(tenant)):
+            link = _link(entry.value)
+            if link.user == subject and self._links.delete(tenant, entry.key):
+                self._noted("identity.link.ended", tenant, link, "user_removed")
 
     def _get(self, tenant: str, key: str) -> Link | None:
         """Return the link; one without a user is being made."""

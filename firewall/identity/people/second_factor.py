@@ -92,6 +92,11 @@ class SecondFactors:
         if self._kept.delete(user.tenant, user.subject):
             self._record("identity.second_factor.removed", {"tenant": user.tenant, "sub": user.subject})
 
+    def forget(self, tenant: str, subject: str) -> None:
+        """Keep nothing of a person whose account is removed."""
+        for rows in (self._kept, self._offered):
+            rows.delete(tenant, subject)
+
     def _fitting(self, secret: bytes, code: str, used: int) -> int:
         """Return the step a code belongs to, later than ``used``; 0 when there is none. Constant work."""
         now = self._clock.now_us() // SECOND_US // PERIOD_S

@@ -56,10 +56,15 @@ class Users:
         self._passwords = passwords
         self._record = record
         self._ended: list[Callable[[str, str, str], object]] = []
+        self._removed: list[Callable[[str, str], object]] = []
 
     def on_end(self, call: Callable[[str, str, str], object]) -> None:
         """Call ``call(tenant, subject, reason)`` when what a user had given must end."""
         self._ended.append(call)
+
+    def on_remove(self, call: Callable[[str, str], object]) -> None:
+        """Call ``call(tenant, subject)`` when nothing that is kept of a user may be left."""
+        self._removed.append(call)
 
     async def create(
         self,
@@ -87,7 +92,7 @@ class Users:
             expires_us = self._clock.now_us() + 60 * SECOND_US
             self._names.put(NODE, "#first", b"{}", expires_us=expires_us, if_version=0)
         user = User(tenant, self._ids.new("u"), name, roles, scopes)
-        self._names.put(NODE, name, _index(user), if_version=0)
+        self._names.put(NODE, name, _index(user), if_version=self._free(name))
         self._save(user, hashed)
         self._record("identity.user.created", {"tenant": tenant, "sub": user.subject, "roles": list(roles)})
         return user
@@ -136,14 +141,15 @@ class Users:
         return found[0] if found else None
 
     async def set_password(self, tenant: str, subject: str, password: str) -> None:
-        """Change the password; everything the user had given ends (AS-12)."""
+        """Change the password; everything the user had given ends (AS-12). Raises Malformed("user_unknown"), Conflict."""
         self._passwords.check_choice(password)
         hashed = await self._passwords.hash(password)
         # Read after the hash, which takes its time: an account that was disabled meanwhile stays so.
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
-        self._save(replace(found[0], vouched_until_s=0), hashed)  # nobody else's word is needed now
+        # Nobody else's word is needed now. Nor is a row written for an account that was removed meanwhile.
+        self._save(replace(found[0], vouched_until_s=0), hashed, if_version=found[2])
         self._end(tenant, subject, "password_changed")
 
     def update(
@@ -155,15 +161,63 @@ class Users:
         scopes: tuple[str, ...],
         disabled: bool = False,
     ) -> User:
-        """Change what a user may do; everything the user had given ends, so that it counts at once."""
+        """Change what a user may do; everything the user had given ends, so that it counts at once.
+
+        Raises Malformed("user_unknown"), Conflict (somebody else changed it at the same moment).
+        """
         found = self._load(tenant, subject)
         if found is None:
             raise Malformed("user_unknown")
         user = replace(found[0], roles=roles, scopes=scopes, disabled=disabled)
-        self._save(user, found[1])
-        self._names.put(NODE, user.name, _index(user))
+        self._save(user, found[1], if_version=found[2])
+        self._reindex(user)
         self._end(tenant, subject, "user_disabled" if disabled else "user_changed")
         return user
+
+    def remove(self, tenant: str, subject: str) -> User:
+        """Remove an account for good, with all that was given and kept; return what it was. Its name is free then.
+
+        Whoever gets the name next is somebody else: a subject is random, and none is given twice. A crash in
+        between leaves a disabled account that can be removed again, never a free name with something behind it.
+        Raises Malformed("user_unknown"), Conflict (changed at the same moment).
+        """
+        found = self._load(tenant, subject)
+        if found is None:
+            raise Malformed("user_unknown")
+        user = found[0]
+        self._record("identity.user.removed", {"tenant": tenant, "sub": subject})
+        going = replace(user, roles=(), scopes=(), disabled=True)
+        self._save(going, "", if_version=found[2])
+        self._reindex(going)
+        self._end(tenant, subject, "user_removed")
+        for call in self._removed:
+            call(tenant, subject)
+        version = self._reindex(going, gone=True)
+        self._users.delete(tenant, subject)
+        if version:
+            try:
+                # Over at once: nothing else deletes a row only while it is this one.
+                now_us = self._clock.now_us()
+                self._names.put(NODE, user.name, _index(going, gone=True), expires_us=now_us, if_version=version)
+            except Conflict:
+                pass  # somebody has the name already
+        return user
+
+    def _free(self, name: str) -> int:
+        """Return the version under which a name can be taken: 0, or that of an account that is gone."""
+        entry = self._names.get(NODE, name)
+        index = records.decode(entry.value) if entry else {}
+        if entry is None or index.get("gone") is not True:
+            return 0
+        owner = (records.text(index, "tenant"), records.text(index, "sub"))
+        return 0 if self._users.get(*owner) is not None else entry.version
+
+    def _reindex(self, user: User, *, gone: bool = False) -> int:
+        """Write what the list of names says of a user; return the row's version, 0 where the name is not this user's."""
+        entry = self._names.get(NODE, user.name)
+        if entry is None or records.text(records.decode(entry.value), "sub") != user.subject:
+            return 0
+        return self._names.put(NODE, user.name, _index(user, gone=gone), if_version=entry.version)
 
     def vouch(
         self,
@@ -199,7 +253,7 @@ class Users:
         if user != old:
             self._save(user, hashed, if_version=entry.version)
         if (user.roles, user.scopes) != (old.roles, old.scopes):
-            self._names.put(NODE, user.name, _index(user))
+            self._reindex(user)
             if set(old.roles) <= set(user.roles) and set(old.scopes) <= set(user.scopes):
                 self._record("identity.user.changed", {"tenant": tenant, "sub": subject, "reason": "user_widened"})
             else:
@@ -222,14 +276,15 @@ class Users:
         if entry is None:
             return None
         index = records.decode(entry.value)
-        return self._load(records.text(index, "tenant"), records.text(index, "sub"))
+        found = self._load(records.text(index, "tenant"), records.text(index, "sub"))
+        return found[:2] if found else None
 
-    def _load(self, tenant: str, subject: str) -> tuple[User, str] | None:
+    def _load(self, tenant: str, subject: str) -> tuple[User, str, int] | None:
         entry = self._users.get(tenant, subject)
         if entry is None:
             return None
         value = records.decode(entry.value)
-        return _user(tenant, subject, value), records.text(value, "hash")
+        return _user(tenant, subject, value), records.text(value, "hash"), entry.version
 
     def _save(self, user: User, hashed: str, *, if_version: int | None = None) -> None:
         value: JSONObject = {
@@ -275,9 +330,10 @@ def check_name(name: str) -> str:
     return name
 
 
-def _index(user: User) -> bytes:
+def _index(user: User, *, gone: bool = False) -> bytes:
     admin = ADMIN_ROLE in user.roles and not user.disabled
-    return records.encode({"tenant": user.tenant, "sub": user.subject, "admin": admin})
+    index: JSONObject = {"tenant": user.tenant, "sub": user.subject, "admin": admin}
+    return records.encode({**index, "gone": True} if gone else index)
 
 
 def _user(tenant: str, subject: str, value: JSONObject) -> User:

@@ -197,6 +197,8 @@ def build_upstreams(
             subjects.drop(tenant, subject)
 
     people.users.on_end(ended)
+    people.users.on_remove(grants.drop_person)
+    people.users.on_remove(subjects.drop)
     routes = {**ConnectPages(parts).routes, **AccountPage(parts).routes, **_documents(identity)}
     return Upstreams(broker, subjects, grants, routes, clock)
 
