@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +41,11 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
     with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
+
+
+@pytest.fixture
+def ada(home: object, chrome: object) -> object:
+    """Somebody with an account of their own in this test, and no cookies yet."""
+    from tests.front_door.person import Person
+
+    return Person(home, chrome, f"ada{time.monotonic_ns()}")  # type: ignore[arg-type]

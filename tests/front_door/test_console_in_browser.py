@@ -35,7 +35,7 @@ from firewall.net.server import Listener, Server, TLSSettings
 from tests.admin.rig import TENANT, Room, make_room
 from tests.front_door.accessible import PROBLEMS
 from tests.front_door.openid_provider import OpenIDProvider, running
-from tests.front_door.test_pages import wait
+from tests.front_door.person import wait
 from tests.front_door.test_provider_in_browser import at_the_provider, click, text
 from tests.net.certificates import authority
 from tests.support.composed import free_port

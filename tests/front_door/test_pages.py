@@ -6,11 +6,8 @@ A real listener with TLS and the edge in front, a client's callback on loopback;
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import time
-from collections.abc import Callable
-from typing import Any
 
 import httpx2
 import pytest
@@ -19,97 +16,15 @@ from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 
 pytest.importorskip("selenium", reason="not installed: requirements/install.sh conformance")
 
-from selenium.common.exceptions import NoSuchElementException, NoSuchFrameException, StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webdriver import WebDriver
-from selenium.webdriver.remote.webelement import WebElement
 
-from tests.front_door.accessible import PROBLEMS, XSS
-from tests.front_door.pages_house import TV, House, chromium
-from tests.support.door import CIMD_URL, PASSWORD, VERIFIER
+from tests.front_door.accessible import PROBLEMS
+from tests.front_door.pages_house import TV
+from tests.front_door.person import ALLOW, DENY, Person, wait
+from tests.support.door import CIMD_URL, PASSWORD
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(120)]
-
-ALLOW = "button[value=approve].guarded"
-DENY = "button[value=deny]"
-
-
-class Person:
-    """Somebody in front of the browser, with an account of their own for each test."""
-
-    def __init__(self, home: House, chrome: WebDriver, name: str) -> None:
-        self.home = home
-        self.chrome = chrome
-        self.name = name
-        self.user = home.run(home.door.user(name))
-        chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
-        home.client.queries.clear()
-
-    def find(self, css: str) -> WebElement:
-        """Return the first element; the page may be one that is only just coming."""
-        wait(lambda: self.has(css), css)
-        return self.chrome.find_element(By.CSS_SELECTOR, css)
-
-    def text(self, css: str) -> str:
-        """Return an element's text, of whichever page is there when it is read."""
-        kept: list[str] = []
-        wait(lambda: kept.append(self.find(css).text) is None, f"the text of {css}")
-        return kept[-1]
-
-    def has(self, css: str) -> bool:
-        return bool(self.chrome.find_elements(By.CSS_SELECTOR, css))
-
-    def sign_in(self, *, password: str = PASSWORD) -> None:
-        self.find("#username").send_keys(self.name)
-        self.find("#password").send_keys(password)
-        self.find("#password").submit()
-
-    def ask(self, client_id: str = CIMD_URL, **changes: str) -> None:
-        """Open a client's request and sign in where that is asked."""
-        self.chrome.get(self.home.authorize(client_id, **changes))
-        if self.has("#username"):
-            self.sign_in()
-
-    def script(self, text: str, *args: Any) -> Any:
-        return self.chrome.execute_script(text, *args)
-
-    def allow(self) -> None:
-        wait(lambda: self.find(ALLOW).is_enabled(), "Allow becomes usable")
-        self.find(ALLOW).click()
-
-    def answer(self) -> dict[str, str]:
-        wait(lambda: bool(self.home.client.queries), "the client is answered")
-        return self.home.client.queries[-1]
-
-    def token(self) -> dict[str, Any]:
-        form = {
-            "grant_type": "authorization_code",
-            "code": self.answer()["code"],
-            "redirect_uri": self.home.client.url,
-            "client_id": CIMD_URL,
-            "code_verifier": VERIFIER,
-        }
-        with httpx2.Client(verify=False) as http:
-            reply: dict[str, Any] = http.post(f"{self.home.url}/token", data=form).json()
-        return reply
-
-
-def wait(true: Callable[[], bool], what: str, *, within_s: float = 8.0) -> None:
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        with contextlib.suppress(NoSuchElementException, StaleElementReferenceException):
-            if true():
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"not within {within_s} s: {what}")
-
-
-@pytest.fixture
-def ada(home: House, chrome: WebDriver) -> Person:
-    return Person(home, chrome, f"ada{time.monotonic_ns()}")
-
 
 # -- the way through ------------------------------------------------------------------------------------------
 
@@ -167,107 +82,13 @@ def test_a_wrong_password_is_said_in_a_summary_that_leads_to_the_field(ada: Pers
     assert ada.has(ALLOW)
 
 
-# -- scripts, frames, cookies ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("at", range(len(XSS)))
-def test_ui_04_no_name_of_a_client_becomes_more_than_text(ada: Person, at: int) -> None:
-    ada.ask(f"https://app.example/x{at}.json")
-    assert ada.script("return window.pwned") is None
-    assert "app.example" in ada.text("h1")
-    assert not ada.has("main img, main iframe, main style, main svg, main base, main script")
-    assert ada.script("return document.scripts.length") == 1
-    assert ada.script("return document.forms.length") == 1
-    assert len(ada.text("h1 + p")) < 100
-    assert "\u202e" not in ada.chrome.page_source
-    assert ada.script("return getComputedStyle(document.querySelector('main')).display") == "block"
-
-
-def test_ui_04_a_look_alike_is_marked(ada: Person) -> None:
-    ada.ask(f"https://app.example/x{len(XSS) - 1}.json")
-    assert "mixes alphabets" in ada.text("main")
-
-
-INJECT = """
-const done = [];
-addEventListener("securitypolicyviolation", (event) => done.push(event.effectiveDirective));
-try { const s = document.createElement("script"); s.textContent = "window.pwned = 1"; document.body.append(s); }
-catch (error) { done.push(error.name); }
-try { document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.pwned = 2'>"); }
-catch (error) { done.push(error.name); }
-// Later: what the driver itself evaluates is exempt from the policy while it runs.
-setTimeout(() => { try { window.eval("window.pwned = 3"); } catch (error) { done.push(error.name); } }, 20);
-return new Promise((ready) => setTimeout(() => ready([window.pwned === undefined, done]), 150));
-"""
-
-
-@pytest.mark.parametrize("page", ["login", "consent", "other"])
-def test_ui_05_the_policy_stops_inline_script_and_eval(ada: Person, page: str) -> None:
-    """The same injection works on a page without the policy: it is the policy that stops it."""
-    if page == "other":
-        ada.chrome.get(ada.home.client.page("/plain", "<!doctype html><title>plain</title><body></body>"))
-    else:
-        ada.chrome.get(ada.home.authorize(CIMD_URL))
-        if page == "consent":
-            ada.sign_in()
-            assert ada.has(ALLOW)
-    untouched, said = ada.script(INJECT)
-    assert untouched is (page != "other")
-    if page != "other":
-        assert said
-    assert (page == "other") is (said == [])
-
-
-def test_ui_05_a_page_cannot_be_framed(ada: Person) -> None:
-    ada.ask()
-    inside = ada.chrome.current_url
-    mine = ada.home.client.page("/mine", "<!doctype html><title>mine</title><p id=own>mine</p>")
-    for framed, wanted in ((inside, False), (f"{ada.home.url}/account/grants", False), (mine, True)):
-        outer = ada.home.client.page("/outer", f"<!doctype html><title>outer</title><iframe src='{framed}'></iframe>")
-        ada.chrome.get(outer)
-        ada.chrome.switch_to.frame(0)
-        try:
-            seen = bool(ada.chrome.find_elements(By.CSS_SELECTOR, "form, #own"))
-        except (NoSuchElementException, NoSuchFrameException):
-            seen = False
-        finally:
-            ada.chrome.switch_to.default_content()
-        assert seen is wanted, framed
-
-
-def test_as_16_cookies_are_for_this_host_for_tls_and_for_no_script(ada: Person) -> None:
-    ada.ask()
-    cookies = ada.chrome.get_cookies()
-    assert {cookie["name"][:14] for cookie in cookies} == {"__Host-bz_sess", "__Host-bz_txn_"}
-    for cookie in cookies:
-        assert cookie["secure"]
-        assert cookie["httpOnly"]
-        assert cookie["sameSite"] == "Lax"
-        assert cookie["path"] == "/"
-        assert cookie["domain"] == "localhost"
-    assert ada.script("return document.cookie") == ""
-
-
-def test_as_13_another_origin_reads_nothing_of_the_pages(ada: Person) -> None:
-    ada.ask()
-    ada.chrome.get(ada.home.client.page("/reader", "<!doctype html><title>reader</title>"))
-    reading = """
-    const tried = await Promise.allSettled(arguments[0].map((url) => fetch(url, {credentials: "include"})));
-    return tried.map((one) => one.status);
-    """
-    pages = [f"{ada.home.url}/account/grants", ada.home.authorize(CIMD_URL)]
-    assert ada.script(reading, pages) == ["rejected", "rejected"]
-    open_ones = [f"{ada.home.url}/.well-known/jwks.json"]
-    assert ada.script(reading.replace(', {credentials: "include"}', ""), open_ones) == ["fulfilled"]
-
-
 # -- deciding on purpose ---------------------------------------------------------------------------------------------
 
 
 def test_ui_08_deny_has_the_focus_and_allow_sleeps_for_a_second(ada: Person) -> None:
     ada.ask()
     began = time.monotonic()
-    assert ada.script("return document.activeElement.value") == "deny"
+    wait(lambda: bool(ada.script("return document.activeElement.value") == "deny"), "Deny has the focus")
     assert not ada.find(ALLOW).is_enabled()
     ada.script("document.querySelector(arguments[0]).click()", ALLOW)  # as a click that was meant for something else
     wait(lambda: ada.find(ALLOW).is_enabled(), "Allow becomes usable")
@@ -347,76 +168,6 @@ def test_ui_08_without_scripts_a_box_must_be_ticked_first(ada: Person) -> None:
         assert ada.answer()["error"] == "access_denied"
     finally:
         ada.chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-
-
-# -- reloading, going back, other browsers -----------------------------------------------------------------------------
-
-
-def test_ui_06_reloading_prefetching_and_going_back_keep_the_page_working(ada: Person) -> None:
-    ada.ask()
-    consent = ada.chrome.current_url
-    ada.chrome.refresh()
-    ada.chrome.get(consent)  # as a prefetch or a second tab would
-    here = ada.chrome.current_window_handle
-    ada.chrome.switch_to.new_window("tab")
-    ada.chrome.get(consent)
-    assert ada.has(ALLOW)
-    ada.chrome.close()
-    ada.chrome.switch_to.window(here)
-    ada.chrome.get(f"{ada.home.url}/account/grants")
-    ada.chrome.back()
-    ada.allow()
-    assert "code" in ada.answer()
-    # Once decided it is over: nothing that is still open can decide again.
-    ada.chrome.get(consent)
-    assert "has ended" in ada.text("main")
-
-
-def test_as_15_another_browser_cannot_finish_what_this_one_began(ada: Person, tmp_path: Any) -> None:
-    ada.ask()
-    consent = ada.chrome.current_url
-    with chromium(tmp_path / "other") as chrome:
-        eve = Person.__new__(Person)
-        eve.home, eve.chrome, eve.name = ada.home, chrome, ada.name
-        chrome.get(f"{ada.home.url}/account/grants")
-        eve.sign_in()
-        chrome.get(consent)
-        assert "started in another browser" in eve.text("main")
-        assert not eve.has(ALLOW)
-    ada.allow()
-    assert "code" in ada.answer()
-
-
-@pytest.mark.parametrize("way", ["typed", "link"])
-def test_ui_02_a_remembered_consent_is_shown_when_another_site_asks(ada: Person, way: str) -> None:
-    ada.ask()
-    ada.allow()
-    ada.answer()
-    ada.home.client.queries.clear()
-    asked = ada.home.authorize(CIMD_URL)
-    if way == "typed":
-        ada.chrome.get(asked)
-        assert "code" in ada.answer()
-        return
-    link = f"<!doctype html><title>link</title><a href='{asked.replace('&', '&amp;')}'>go</a>"
-    ada.chrome.get(ada.home.client.page("/link", link))
-    ada.find("a").click()
-    wait(lambda: ada.has(ALLOW), "the page is shown")
-    assert ada.home.client.queries == []
-
-
-def test_ui_06_a_form_of_another_site_decides_nothing(ada: Person) -> None:
-    ada.ask()
-    fields = {
-        e.get_attribute("name"): e.get_attribute("value") for e in ada.chrome.find_elements(By.CSS_SELECTOR, "input")
-    }
-    inputs = "".join(f"<input name='{name}' value='{value}'>" for name, value in fields.items())
-    forged = f"<form method=post action='{ada.home.url}/consent'>{inputs}<input name=decision value=approve></form>"
-    ada.chrome.get(ada.home.client.page("/forged", f"<!doctype html><title>forged</title>{forged}"))
-    ada.script("document.forms[0].submit()")
-    wait(lambda: ada.chrome.current_url.startswith(ada.home.url), "the form was sent")
-    time.sleep(0.1)
-    assert ada.home.client.queries == []
 
 
 # -- keyboards and readers -----------------------------------------------------------------------------------------------
@@ -531,7 +282,7 @@ def test_a_person_adds_a_second_factor_and_is_asked_for_it(ada: Person) -> None:
     clock.advance(30)
     ada.chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
     ada.ask(acr_values="mfa")
-    assert ada.script("return document.activeElement.id") == "code"
+    wait(lambda: bool(ada.script("return document.activeElement.id") == "code"), "the field has the focus")
     ada.find("#code").send_keys("000000", Keys.ENTER)
     wait(lambda: ada.has("[role=alert]"), "the error is said")
     assert ada.script(PROBLEMS) == []

@@ -25,7 +25,7 @@ from firewall.net.dial import Dialler
 from firewall.net.runtime import SystemClock
 from tests.front_door.openid_provider import OpenIDProvider, running
 from tests.front_door.pages_house import Callback, House, house
-from tests.front_door.test_pages import ALLOW, wait
+from tests.front_door.person import ALLOW, wait
 from tests.support.composed import free_port
 from tests.support.door import CIMD_URL, inputs_of
 

@@ -17,7 +17,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 
 from firewall.net.runtime import SystemClock
 from tests.front_door.openid_provider import OpenIDProvider
-from tests.front_door.test_pages import ALLOW
+from tests.front_door.person import ALLOW
 from tests.support.composed import Composed, composed, settings
 from tests.support.door import CIMD_DOCUMENT, CIMD_URL, PASSWORD
 from tests.support.world import ECHO, World, tool, world
