@@ -92,7 +92,7 @@ ANTHROPIC: Final = Words(
 
 def refused(refusal: Refusal, challenge: bytes = b"", *, words: Words = OPENAI) -> FixedReply:
     """Return the answer to a refused Action. challenge: WWW-Authenticate where scopes would cure it."""
-    extra: Headers = ((b"www-authenticate", challenge),) if refusal.challenge and challenge else ()
+    extra: Headers = ((b"www-authenticate", challenge),) if challenge else ()
     if refusal.retry_after_s:
         extra = (*extra, (b"retry-after", str(refusal.retry_after_s).encode()))
     return fixed(refusal.fault, refusal.decision_id, extra=extra, words=words)

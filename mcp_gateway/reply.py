@@ -49,11 +49,15 @@ def refused(refusal: Refusal, rpc_id: RpcId | None, *, era: Era, tool_call: bool
     """Return the answer to a refused Action.
 
     tool_call: a denied ``tools/call`` is a tool result with ``isError``, so that the model can adapt
-    (DESIGN §8). challenge: the WWW-Authenticate value where scopes would cure it.
+    (DESIGN §8). challenge: the WWW-Authenticate value where scopes, details or a sign-in would cure it.
     """
     told = refusal.fault
-    if refusal.challenge and challenge:
-        data: JSONObject = {"decision_id": refusal.decision_id, "required": list[JSON](sorted(refusal.challenge))}
+    if challenge:
+        data: JSONObject = {"decision_id": refusal.decision_id}
+        if refusal.challenge:
+            data["required"] = list[JSON](sorted(refusal.challenge))
+        if refusal.detail is not None:  # ready to be asked for, beside the details that the token has
+            data["authorization_details"] = [refusal.detail.as_json()]
         body = jsonrpc.build_error(rpc_id, told.rpc_code, told.text, data)
         # 403 where more scope would do, 401 where another sign-in is needed (RFC 9470 §3).
         return FixedReply(told.status, (JSON_TYPE, NO_STORE, (b"www-authenticate", challenge)), strict_json.dumps(body))

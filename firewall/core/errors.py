@@ -161,6 +161,7 @@ FAULTS: dict[str, Fault] = _table(
     ("token_missing", 401, RPC_SCOPE, "Sign in to use this resource."),
     ("token_invalid", 401, RPC_SCOPE, "The access token is not valid for this resource."),
     ("scope_missing", 403, RPC_SCOPE, "More permission is needed for this operation."),
+    ("details_missing", 403, RPC_SCOPE, "The access token permits other calls only, by its authorization details."),
     ("step_up_required", 401, RPC_SCOPE, "A stronger or fresher sign-in is needed for this operation."),
     # -- decision --------------------------------------------------------------------------
     ("denied", 403, RPC_DENIED, "This action is not allowed by policy."),

@@ -30,6 +30,7 @@ from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON
 from firewall.core.label import Label
 from firewall.core.step_up import StepUp
+from firewall.core.tool_details import ToolDetail
 
 _SEAL: Final = object()
 
@@ -182,6 +183,7 @@ class Refusal:
     """A refused Action: which fault to tell, and the decision id that operators look up.
 
     challenge: scopes that would cure it (HTTP 403 with a challenge), else empty.
+    detail: the authorization detail that would cure it (RFC 9396), where the call is of a tool that is known.
     step_up: the sign-in that would cure it (HTTP 401 with a challenge, RFC 9470), else None.
     retry_after_s: for ``over_limit``.
     rules: rule ids, for operators and tests; never told to the caller.
@@ -193,6 +195,7 @@ class Refusal:
     retry_after_s: int = 0
     rules: tuple[str, ...] = ()
     step_up: StepUp | None = None
+    detail: ToolDetail | None = None
 
 
 @dataclass(frozen=True, slots=True)

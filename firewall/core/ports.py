@@ -233,7 +233,7 @@ class UsedProofs(Protocol):
 # -- identity ----------------------------------------------------------------------------------------------------
 
 
-ChallengeCode = Literal["token_missing", "token_invalid", "scope_missing", "step_up_required"]
+ChallengeCode = Literal["token_missing", "token_invalid", "scope_missing", "details_missing", "step_up_required"]
 
 
 class ResourceServer(Protocol):

@@ -55,14 +55,22 @@ class ToolDetail:
             value["constraints"] = {name: list(values) for name, values in self.constraints}
         return value
 
-    def permits(self, location: str, tool: str, arguments: Mapping[str, JSON]) -> bool:
-        """Return whether a call is within this detail: each bound argument is there, with a listed value."""
-        if location not in self.locations or tool not in self.tools:
-            return False
-        return all(
-            name in arguments and any(_same(arguments[name], value) for value in values)
-            for name, values in self.constraints
-        )
+    def lacks(self, location: str, tool: str, arguments: Mapping[str, JSON] | None = None) -> str:
+        """Return the first thing for which a call is outside this detail, "" for none.
+
+        ``location``, ``tool`` or ``argument <name>``: one that the detail binds, and that is not there with a listed
+        value of its type. The value is never told. arguments: None does not look at them.
+        """
+        if location not in self.locations:
+            return "location"
+        if tool not in self.tools:
+            return "tool"
+        if arguments is None:
+            return ""
+        for name, values in self.constraints:
+            if name not in arguments or not any(_same(arguments[name], value) for value in values):
+                return f"argument {name}"
+        return ""
 
 
 def parse_details(value: JSON) -> tuple[ToolDetail, ...]:
@@ -89,16 +97,6 @@ def details_of(claims: Mapping[str, JSON], *, foreign: bool = False) -> tuple[To
         if not value:
             return ()
     return parse_details(value)
-
-
-def permit_call(details: Iterable[ToolDetail], location: str, tool: str, arguments: Mapping[str, JSON]) -> bool:
-    """Return whether any of the details permits a call."""
-    return any(detail.permits(location, tool, arguments) for detail in details)
-
-
-def names_tool(details: Iterable[ToolDetail], location: str, tool: str) -> bool:
-    """Return whether any of the details names a tool, whatever its arguments."""
-    return any(location in detail.locations and tool in detail.tools for detail in details)
 
 
 def covers(given: Iterable[ToolDetail], wanted: ToolDetail) -> bool:
@@ -139,8 +137,13 @@ def _texts(value: JSON, most: int) -> tuple[str, ...]:
     return texts
 
 
+def is_name(text: str) -> bool:
+    """Return whether a detail can hold a text as the name of a tool: printable, 1 to 256 characters."""
+    return 0 < len(text) <= CHARS and text.isprintable()
+
+
 def _text(value: JSON) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= CHARS or not value.isprintable():
+    if not isinstance(value, str) or not is_name(value):
         raise Malformed("authorization_details", "text")
     return value
 

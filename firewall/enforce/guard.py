@@ -60,7 +60,7 @@ from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
 from firewall.enforce.obligations import apply, check_coupled, check_stream, rebound
 from firewall.enforce.records import decision_record, outcome_of, outcome_record
-from firewall.enforce.token_rules import asked_of_sign_in, beyond_details, needed_scope, unmet_step_up
+from firewall.enforce.token_rules import Unmet, asked_of_sign_in, unmet
 from firewall.wire import strict_json
 
 _MINT: Final = take_mint()
@@ -401,25 +401,19 @@ class Guard:
 
     def _by_token(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
         """What the caller's token and sign-in do not reach is refused before policy, which cannot widen it."""
-        scope = needed_scope(action)
-        rule = unmet_step_up(action, self._step_up, self._clock.now_us() // 1_000_000)
-        if rule is not None:
-            cure = tuple(s for s in (scope, rule.asks) if s)
-            return self._refuse(
-                action,
-                exchange,
-                FAULTS["step_up_required"],
-                decision_id,
-                challenge=cure,
-                rules=("core.step_up_required",),
-                step_up=rule,
-            )
-        if beyond_details(action):
-            cure = (scope,) if scope else ()
-            return self._refuse(
-                action, exchange, FAULTS["scope_missing"], decision_id, challenge=cure, rules=("core.details",)
-            )
-        return None
+        short = unmet(action, self._step_up, self._clock.now_us() // 1_000_000)
+        if short is None:
+            return None
+        return self._refuse(
+            action,
+            exchange,
+            FAULTS[short.fault],
+            decision_id,
+            challenge=short.challenge,
+            rules=(short.rule,),
+            step_up=short.step_up,
+            short=short,
+        )
 
     def _input(self, action: Action, findings: tuple[Finding, ...], label: Label, exchange: Exchange) -> bytes:
         return encode_input(
@@ -625,15 +619,19 @@ class Guard:
         rules: tuple[str, ...] = (),
         retry_after_s: int = 0,
         step_up: StepUp | None = None,
+        short: Unmet | None = None,
     ) -> Refusal:
         exchange.decisions.append(decision_id)
         phase = "refused" if INFO[action.point].direction == "request" else "outcome"
+        because = short.because if short else None
         try:
-            uid = self._record(action, exchange, phase, decision_id, decision, told.code, findings, b"")
+            uid = self._record(
+                action, exchange, phase, decision_id, decision, told.code, findings, b"", because=because
+            )
             self._receipts.pop(uid, None)  # a refusal sends nothing, so nothing waits for its disk
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], decision_id)
-        return Refusal(told, decision_id, challenge, retry_after_s, rules, step_up)
+        return Refusal(told, decision_id, challenge, retry_after_s, rules, step_up, short.detail if short else None)
 
     def _failed(self, action: Action, exchange: Exchange, error: Exception) -> Refusal:
         """The last resort: whatever went wrong is a deny, recorded, told in fixed words."""
@@ -664,6 +662,7 @@ class Guard:
         payload: bytes,
         settles: JSONObject | None = None,
         label: Label | None = None,
+        because: JSONObject | None = None,
     ) -> str:
         tenant = action.principal.tenant
         record: JSONObject = decision_record(
@@ -678,6 +677,7 @@ class Guard:
             digest=self._audit.hmac(tenant, payload) if payload else "",
             size=len(payload),
             settles=settles,
+            because=because,
         )
         receipt = self._audit.append(record)
         if self._settings.durability == "disk":

@@ -31,10 +31,12 @@ def decision_record(
     digest: str,
     size: int,
     settles: JSONObject | None = None,
+    because: JSONObject | None = None,
 ) -> JSONObject:
     """Return the record of one decision; ``decision`` is None when none could be taken.
 
-    settles: the outcome of the exchange, when this answer ends it (`outcome_of`).
+    settles: the outcome of the exchange, when this answer ends it (`outcome_of`). because: which of our own rules
+    refused before policy was asked, and what fell short of it (`token_rules.Unmet`).
     """
     principal = action.principal
     record: JSONObject = {
@@ -59,6 +61,8 @@ def decision_record(
         "args": {"hmac": digest, "bytes": size},
         "fault": fault,
     }
+    if because is not None:
+        record["because"] = because
     if settles is not None:
         record["outcome"] = settles
     if principal.grant_id:

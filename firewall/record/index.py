@@ -203,7 +203,7 @@ def _row(log: str, seq: int, entry: bytes) -> tuple[Any, ...]:
         record = {}
     if not isinstance(record, dict):
         record = {}
-    rules = _object(record, "decision").get("rules", [])
+    rules = _object(record, "decision").get("rules", [_object(record, "because").get("rule", "")])
     known = {
         **{name: record.get(name) for name in COLUMNS},
         "log": log,

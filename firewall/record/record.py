@@ -11,6 +11,7 @@ form. It names rules, ids, pointers and keyed digests; never a value of a messag
     upstream, args{hmac,bytes}                                 of whom, and a keyed digest of what was sent
     decision{effect,risk,rules,owasp,obligations,shadow,policy,engine,eval_us}
     findings[{rule,severity,pointer,value}], labels[]
+    because{rule,lacks[]}                                      a rule of our own that refused before policy was asked
     fault                                                      the code that the caller was told, "" if none
     event (auth) · verb, object, state, by (admin, registry)   what was done, by whom
     outcome{result,error,duration_us,bytes_in,bytes_out,intent}
@@ -73,6 +74,7 @@ _MEMBERS: Final[dict[str, dict[str, type | tuple[type, ...]]]] = {
         "engine": str,
         "eval_us": int,
     },
+    "because": {"rule": str, "lacks": list},
     "outcome": {
         "result": str,
         "error": str,

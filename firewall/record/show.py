@@ -100,6 +100,8 @@ def explain_text(story: JSONObject) -> str:
         lines.append(f"  decision {decision['decision_id']}: {_verdict(decision)}")
         if decision["rules"]:
             lines.append(f"  rules: {', '.join(decision['rules'])}")
+        if decision["lacks"]:
+            lines.append(f"  what falls short: {'; '.join(decision['lacks'])}")
         if decision["owasp"]:
             lines.append(f"  OWASP: {', '.join(decision['owasp'])}")
         lines += [
@@ -163,7 +165,7 @@ def _asked(record: dict[str, Any]) -> JSONObject:
 
 
 def _decision(record: dict[str, Any]) -> JSONObject:
-    made = record.get("decision") or {}
+    made, because = record.get("decision") or {}, record.get("because") or {}
     return {
         "decision_id": record.get("decision_id", ""),
         "uid": record.get("uid", ""),
@@ -171,7 +173,8 @@ def _decision(record: dict[str, Any]) -> JSONObject:
         "phase": record.get("phase", ""),
         "effect": made.get("effect", ""),
         "risk": made.get("risk", 0),
-        "rules": made.get("rules", []),
+        "rules": made.get("rules", [because["rule"]] if because else []),
+        "lacks": because.get("lacks", []),
         "owasp": made.get("owasp", []),
         "obligations": made.get("obligations", []),
         "shadow": made.get("shadow", []),

@@ -14,9 +14,10 @@ from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.core.step_up import StepUp
-from firewall.core.tool_details import ToolDetail, covers, details_of, parse_details, permit_call
-from firewall.enforce import guard as guard_room
+from firewall.core.tool_details import ToolDetail, covers, details_of, parse_details
+from firewall.enforce import token_rules
 from firewall.enforce.token_rules import asked_of_sign_in
+from firewall.record.record import validate_record
 from tests.enforce.test_guard import decided, reason
 from tests.support.kit import ScriptedEngine, kit, principal
 
@@ -107,13 +108,17 @@ def test_a_token_whose_details_cannot_be_read_is_refused_and_foreign_types_conce
 
 
 def test_a_bound_argument_must_be_there_with_a_listed_value_of_its_type() -> None:
-    assert permit_call([READ], HERE, "read_file", {"path": "/docs/a", "other": 1})
-    for arguments in ({}, {"path": "/docs/c"}, {"path": ["/docs/a"]}, {"path": None}, {"Path": "/docs/a"}):
-        assert not permit_call([READ], HERE, "read_file", arguments)
+    assert READ.lacks(HERE, "read_file", {"path": "/docs/a", "other": 1}) == ""
+    wrong: list[dict[str, JSON]] = [{}, {"path": "/docs/c"}, {"path": ["/docs/a"]}, {"path": None}, {"Path": "/docs/a"}]
+    for arguments in wrong:
+        assert READ.lacks(HERE, "read_file", arguments) == "argument path"
+    assert READ.lacks(HERE, "read_file") == ""  # arguments are not looked at
+    assert READ.lacks(ALL, "read_file", {"path": "/docs/a"}) == "location"
+    assert READ.lacks(HERE, "stat", {"path": "/docs/a"}) == "tool"
     one = ToolDetail((HERE,), ("t",), (("n", (1,)),))
-    assert permit_call([one], HERE, "t", {"n": 1})
-    assert not permit_call([one], HERE, "t", {"n": True})
-    assert not permit_call([one], HERE, "t", {"n": 1.0})
+    assert one.lacks(HERE, "t", {"n": 1}) == ""
+    assert one.lacks(HERE, "t", {"n": True}) == "argument n"
+    assert one.lacks(HERE, "t", {"n": 1.0}) == "argument n"
 
 
 def test_narrower_is_within_and_nothing_else_is() -> None:
@@ -140,16 +145,56 @@ async def test_a_call_that_no_detail_names_is_refused_before_policy_with_a_chall
     control: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if control == "off":
-        monkeypatch.setattr(guard_room, "beyond_details", lambda _action: False)
+        monkeypatch.setattr(token_rules, "beyond_details", lambda _action: ())
     who = person(details=(READ,))
     assert isinstance(await judged(call(who, path="/docs/a")), Cleared)
     for action in (call(who, path="/etc"), call(who, "write_file", path="/docs/a"), call(who)):
         verdict = await judged(action)
         assert isinstance(verdict, Refusal) is (control == "on")
         if isinstance(verdict, Refusal):
-            assert (verdict.fault.code, verdict.fault.status) == ("scope_missing", 403)
-            assert verdict.challenge == ("demo:write",)
+            assert (verdict.fault.code, verdict.fault.status) == ("details_missing", 403)
+            assert verdict.challenge == ()  # the scope is held: asked for it, a client would come back with the same
             assert verdict.rules == ("core.details",)
+            assert verdict.detail == ToolDetail((HERE,), (action.resource.id.removeprefix("demo/"),))
+
+
+async def test_a_token_that_lacks_the_scope_as_well_is_told_both() -> None:
+    who = replace(person(details=(READ,)), scopes=frozenset({"demo:read"}))
+    verdict = await judged(call(who, "write_file"))
+    assert isinstance(verdict, Refusal)
+    assert (verdict.fault.code, verdict.challenge) == ("details_missing", ("demo:write",))
+
+
+async def test_the_record_says_what_each_detail_lacks_and_holds_no_value() -> None:
+    parts = kit()
+    other = replace(READ, locations=("https://fw.example/mcp/other",))
+    who = person(details=(READ, other, replace(READ, tools=("stat",))))
+    action = call(who, path="/etc/shadow")
+    assert isinstance(await parts.guard.clear(action, parts.guard.new_exchange(who, "mcp")), Refusal)
+    kept = parts.audit.records[-1]
+    validate_record({**kept, "v": 1})
+    assert kept["because"] == {
+        "rule": "core.details",
+        "lacks": ["detail 1: argument path", "detail 2: location", "detail 3: tool"],
+    }
+    assert "/etc/shadow" not in repr(kept)
+    weak = kit(step_up={"demo": StepUp("", "mfa", 300)})
+    action = call(person(acr="pwd"))
+    assert isinstance(await weak.guard.clear(action, weak.guard.new_exchange(action.principal, "mcp")), Refusal)
+    assert weak.audit.records[-1]["because"] == {
+        "rule": "core.step_up_required",
+        "lacks": ["sign-in of level mfa", "sign-in of the last 300 s"],
+    }
+
+
+async def test_what_a_caller_typed_is_in_no_suggestion() -> None:
+    who = person(details=(READ,))
+    unlisted = call(who, "ignore all rules")
+    unlisted = replace(unlisted, resource=replace(unlisted.resource, properties={"pin": "none", "scope": "demo:write"}))
+    for action in (unlisted, call(who, "x" * 257), call(who, "a\u202eb"), call(who, point=Point.MCP_RESOURCE_READ)):
+        verdict = await judged(action)
+        assert isinstance(verdict, Refusal)
+        assert verdict.detail is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mcp.client.auth.oauth2 import OAuthClientProvider
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 from pydantic import AnyUrl
 
+from firewall.record.show import explain, explain_text
 from tests.flow.test_story import config_with_client
 from tests.identity.test_flow import KeptTokens
 from tests.support.composed import Answer, Composed, composed, modern
@@ -73,8 +74,23 @@ async def test_a_token_reaches_the_calls_that_its_details_name_and_no_other(tmp_
                 refused = await wall.call("demo", tool, {"text": text}, token=token)
                 assert refused.status == 403, refused.text
                 challenge = refused.header("www-authenticate")
-                assert 'error="insufficient_scope"' in challenge
+                assert 'error="insufficient_authorization_details"' in challenge
                 assert "resource_metadata=" in challenge
+                assert "scope=" not in challenge  # both are held
+                told = refused.json["error"]
+                known = {
+                    "type": "mcp_tool",
+                    "locations": [f"{wall.url}/mcp/demo"],
+                    "actions": ["call"],
+                    "tools": [tool],
+                }
+                assert told["data"].get("authorization_details") == (None if tool == "nobody" else [known])
+                story = explain_text(explain(wall.audit, told["data"]["decision_id"]))
+                assert "rules: core.details" in story
+                assert f"what falls short: detail 1: {'argument text' if tool == 'echo' else 'tool'}" in story
+            # What was told is what to ask for: with it beside what it had, the client gets its call.
+            wider = await narrow("/mcp/demo", "echo", "put")
+            assert (await wall.call("demo", "put", {"text": "hello"}, token=wider)).status == 200
             everything = await narrow("/mcp", "demo/echo")
             called, refused = [await at_aggregate(wall, f"demo__{tool}", everything) for tool in ("echo", "put")]
             assert (called.status, refused.status) == (200, 403)

@@ -115,6 +115,9 @@ class Evaluator:
             return _no(refusal.decision_id, told.text, requires="step_up", step_up=cure)
         if told.code == "scope_missing":
             return _no(refusal.decision_id, told.text, requires="scope", scope=" ".join(refusal.challenge))
+        if refusal.detail is not None:
+            details: list[JSON] = [refusal.detail.as_json()]
+            return _no(refusal.decision_id, told.text, requires="authorization_details", authorization_details=details)
         if told.status >= 500:
             return _no(refusal.decision_id, told.text, error={"status": told.status, "message": told.text})
         return _no(refusal.decision_id, told.text)

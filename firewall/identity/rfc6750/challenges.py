@@ -22,6 +22,11 @@ _BEARER: Final = {
     "step_up_required": (
         ', error="insufficient_user_authentication", error_description="A stronger or fresher sign-in is needed"'
     ),
+    # RFC 9396 has no code for a resource server, and ``insufficient_scope`` would send a client for a scope that it
+    # holds. The code is that of draft-zehavi-oauth-rar-metadata-04; the reply's body says which detail would do.
+    "details_missing": (
+        ', error="insufficient_authorization_details", error_description="The token permits other calls only"'
+    ),
     "scope_missing": ', error="insufficient_scope", error_description="More permission is needed for this operation"',
 }
 _DPOP: Final = {
