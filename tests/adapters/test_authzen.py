@@ -325,6 +325,25 @@ async def test_a_stop_of_somebody_at_a_direct_issuer_counts_here_too() -> None:
     assert yes(await point.decide(subject={**who, "id": "00u2"}))
 
 
+@pytest.mark.parametrize(
+    ("issuer", "named"),
+    [(DIRECT, "corp|planner"), ("https://other.example", "https://other.example#planner"), (ORIGIN, "planner")],
+)
+async def test_a_client_of_another_issuer_has_the_name_that_it_has_with_a_token(issuer: str, named: str) -> None:
+    point = await make_point(strangers=True)
+    who = {"type": "identity", "id": "ada", "properties": {"issuer": issuer, "scopes": ["files:read"]}}
+    if issuer == ORIGIN:
+        who["id"] = point.subject
+    for client in ("tool", "planner" if issuer != ORIGIN else "corp|planner"):
+        # What stops a client of ours, or another issuer's, by a name that is not this one's.
+        point.kit.guard.kill_switch.pull(TENANT, "client", client, by="ann")
+    assert yes(await point.decide(subject=who, context={"agent": "planner"}))
+    chain = point.engine.inputs[-1]["context"]["actor_chain"]  # type: ignore[index,call-overload]
+    assert chain[1]["sub"] == named  # type: ignore[index,call-overload]
+    point.kit.guard.kill_switch.pull(TENANT, "client", named, by="ann")
+    assert not yes(await point.decide(subject=who, context={"agent": "planner"}))
+
+
 @pytest.mark.parametrize("issuer", [f"{ORIGIN}/", ORIGIN.upper()])
 async def test_nobody_of_ours_becomes_a_stranger_by_another_spelling_of_our_issuer(issuer: str) -> None:
     point = await make_point(strangers=True)

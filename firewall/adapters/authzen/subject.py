@@ -59,8 +59,8 @@ def principal_of(
 ) -> Principal:
     """Return whom the question is about. caller: the enforcer's own verified principal.
 
-    names: issuer → our name of it, of those whose own tokens count here: their people are the same people in both
-    places, so that a stop of one of them stops them here too.
+    names: issuer → our name of it, of those whose own tokens count here: their people and clients are the same in
+    both places (``corp|00u1``), so that a stop of one of them stops them here too.
 
     Raises Unfit: tenant_foreign, subject_unknown, subject_barred, params_invalid.
     """
@@ -84,16 +84,15 @@ def principal_of(
         raise Unfit("subject_unknown", "This subject is not known here.", 404)
     scopes = frozenset(s for s in _words(told, "scopes") if oauth.scope_allowed(s, enforcer.scopes))
     roles = tuple(r for r in _words(told, "roles") if r in enforcer.roles)
-    # A stranger's name never equals one of ours.
-    subject = (
-        f"{names[named]}|{question.subject.id}" if named in names else f"{named or 'authzen'}#{question.subject.id}"
-    )
+    subject = _theirs(question.subject.id, named or "authzen", names)
     if known.user is not None:
         scopes = frozenset(s for s in scopes if oauth.scope_allowed(s, known.user.scopes))
         roles, subject = known.user.roles, known.user.subject
     kind = "service" if question.subject.type in SERVICES else "user"
     chain = [Actor(subject, kind)]
     if agent:
+        if named not in ("", issuer):
+            agent = _theirs(agent, named, names)
         chain.append(Actor(agent, "agent"))
     return Principal(
         tenant=caller.tenant,
@@ -108,6 +107,11 @@ def principal_of(
         auth_method="authzen",
         roles=roles,
     )
+
+
+def _theirs(name: str, issuer: str, names: Mapping[str, str]) -> str:
+    """Return what we call somebody, or a client, of another issuer: never by a name that is one of ours."""
+    return f"{names[issuer]}|{name}" if issuer in names else f"{issuer}#{name}"
 
 
 def _words(told: dict[str, JSON], name: str) -> tuple[str, ...]:
