@@ -211,6 +211,8 @@ def build_identity(
             standing=grants.standing,
             throttle=throttle,
             pages=pages,
+            users=users,
+            factors=factors,
             clock=clock,
             ids=ids,
             record=record,
@@ -272,7 +274,7 @@ def build_identity(
     if settings.registration:
         registration = RegistrationEndpoint(registrations, throttle, record)
         front_door.mount({"/register": {"POST": registration.serve}})
-    security = Security(settings, sign_in, sessions, transactions, factors, throttle, pages, clock)
+    security = Security(settings, sign_in, sessions, transactions, users, factors, throttle, pages, clock)
     front_door.mount({"/account/security": {"GET": security.show, "POST": security.change}})
     if settings.device_grant:
         front_door.mount(

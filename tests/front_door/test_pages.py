@@ -268,6 +268,25 @@ def test_a_person_connects_a_device_by_typing_what_it_shows(ada: Person) -> None
         assert http.post("/token", data=form).json()["scope"] == "time:read"
 
 
+def test_a_person_without_a_second_factor_is_led_to_one_and_on_to_the_program(ada: Person) -> None:
+    clock = ada.home.door.clock
+    ada.ask(acr_values="mfa")
+    wait(lambda: "A second factor is needed" in ada.chrome.title, "what is missing is said")
+    assert ada.script(PROBLEMS) == []
+    ada.find("a.button").click()
+    wait(lambda: ada.has("code.code"), "the key is shown")
+    assert ada.script(PROBLEMS) == []
+    generator = HOTP(base64.b32decode(ada.text("code.code").replace(" ", "")), 6, SHA1())
+    ada.find("#password").send_keys(PASSWORD)
+    ada.find("#code").send_keys(generator.generate(clock.now_us() // 30_000_000).decode(), Keys.ENTER)
+    wait(lambda: "Sign in again" in ada.text("main"), "the new factor is asked for")
+    clock.advance(30)
+    ada.sign_in()
+    ada.find("#code").send_keys(generator.generate(clock.now_us() // 30_000_000).decode(), Keys.ENTER)
+    wait(lambda: ada.has(ALLOW), "the consent page")
+    ada.allow()
+
+
 def test_a_person_adds_a_second_factor_and_is_asked_for_it(ada: Person) -> None:
     clock = ada.home.door.clock
 
@@ -277,6 +296,7 @@ def test_a_person_adds_a_second_factor_and_is_asked_for_it(ada: Person) -> None:
     ada.chrome.get(f"{ada.home.url}/account/security")
     ada.sign_in()
     secret = base64.b32decode(ada.text("code.code").replace(" ", ""))
+    ada.find("#password").send_keys(PASSWORD)
     ada.find("#code").send_keys(code(secret), Keys.ENTER)
     wait(lambda: "confirms your sign-ins" in ada.text("main"), "the factor is there")
     clock.advance(30)

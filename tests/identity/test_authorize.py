@@ -89,7 +89,7 @@ async def test_as_08_every_error_redirect_carries_state_and_iss(changes: dict[st
     [
         ({}, ("llm:*",), "access_denied"),
         ({"prompt": "none"}, ("time:*",), "consent_required"),
-        ({"acr_values": "mfa"}, ("time:*",), "unmet_authentication_requirements"),
+        ({"acr_values": "urn:acme:gold"}, ("time:*",), "unmet_authentication_requirements"),
     ],
 )
 async def test_as_08_what_ends_after_the_sign_in_carries_state_and_iss_too(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import re
+from dataclasses import replace
+from urllib.parse import urlencode
+
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
@@ -9,11 +14,15 @@ from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 
 from firewall.core.step_up import StepUp, reaches
 from firewall.identity.people import second_factor
-from firewall.identity.people.users import User
+from firewall.identity.people.raising import way_up
+from firewall.identity.people.sessions import LoginSession
+from firewall.identity.people.users import User, Users
 from firewall.identity.rfc9470 import levels
 from firewall.identity.settings import ProtectedResource
-from firewall.wire.oauth import OAuthError, parse_acr_values
+from firewall.wire import oauth
+from firewall.wire.oauth import OAuthError, parse_acr_values, parse_authorization_request
 from tests.support.door import (
+    ORIGIN,
     PASSWORD,
     TIME,
     Browser,
@@ -41,8 +50,6 @@ def code_of(secret: bytes, door: Door, *, steps: int = 0) -> str:
 
 
 async def enrol(door: Door, user: User) -> bytes:
-    import base64
-
     factors = door.identity.factors
     secret = base64.b32decode(factors.offer(user))
     assert factors.confirm(user, code_of(secret, door))
@@ -75,8 +82,12 @@ async def test_mfa_is_asked_for_and_a_password_alone_is_told_that_it_is_not_enou
     await door.user()
     async with door.http() as http:
         browser = Browser(http)
-        ended = await browser.sign_in(await browser.open(authorize_query(acr_values="mfa")))
-        assert callback_of(ended)["error"] == "unmet_authentication_requirements"
+        page = await browser.sign_in(await browser.open(authorize_query(acr_values="mfa")))
+        assert page.status_code == 403
+        assert "A second factor is needed" in page.text
+        ended = await browser.post("/consent", {**inputs_of(page.text), "decision": "back"})
+        assert callback_of(ended) == {"error": "unmet_authentication_requirements", "state": "xyz", "iss": ORIGIN}
+        assert (await browser.post("/consent", {**inputs_of(page.text), "decision": "back"})).status_code == 403
         # The most wanted context comes first, a lesser one that is named as well will do.
         page = await browser.open(authorize_query(acr_values="mfa pwd"))
         assert 'action="/consent"' in page.text
@@ -271,9 +282,6 @@ async def test_a_password_that_was_changed_meanwhile_ends_the_attempt() -> None:
 
 
 async def test_the_page_adds_and_removes_a_factor_within_minutes_of_a_sign_in() -> None:
-    import base64
-    import re
-
     door = make_door()
     user = await door.user()
     async with door.http() as http:
@@ -286,10 +294,11 @@ async def test_the_page_adds_and_removes_a_factor_within_minutes_of_a_sign_in() 
         assert shown is not None
         secret = base64.b32decode(shown[1].replace(" ", ""))
         assert "otpauth://totp/Bartizan:ada?secret=" in page.text
-        wrong = await browser.post("/account/security", {**inputs_of(page.text), "code": "123456"})
+        shown_to = {**inputs_of(page.text), "password": PASSWORD}
+        wrong = await browser.post("/account/security", {**shown_to, "code": "123456"})
         assert wrong.status_code == 403
         assert 'aria-invalid="true"' in wrong.text
-        added = await browser.post("/account/security", {**inputs_of(page.text), "code": code_of(secret, door)})
+        added = await browser.post("/account/security", {**shown_to, "code": code_of(secret, door)})
         assert added.status_code == 303
         assert door.identity.factors.enrolled(user)
         page = await browser.get("/account/security")
@@ -299,6 +308,103 @@ async def test_the_page_adds_and_removes_a_factor_within_minutes_of_a_sign_in() 
         assert not door.identity.factors.enrolled(user)
         door.clock.advance(601)
         assert 'action="/login"' in (await browser.get("/account/security")).text
+
+
+def offered_secret(page: httpx2.Response) -> bytes:
+    shown = re.search(r'<code class="code">([A-Z2-7 ]+)</code>', page.text)
+    assert shown is not None
+    return base64.b32decode(shown[1].replace(" ", ""))
+
+
+async def test_somebody_without_a_second_factor_sets_one_up_on_the_way_and_signs_in_with_it() -> None:
+    door = make_door(resources=(ASKING,))
+    user = await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query(scope="time:write stepup:mfa")))
+        (link,) = re.findall(r'href="(/account/security\?txn=[^"]+)"', page.text)
+        page = await browser.get(link)
+        secret = offered_secret(page)
+        values = {**inputs_of(page.text), "password": PASSWORD, "code": code_of(secret, door)}
+        added = await browser.post("/account/security", values)
+        assert added.headers["location"].startswith("/consent?txn=")
+        assert door.identity.factors.enrolled(user)
+        page = await browser.get(added.headers["location"])
+        assert "Sign in again" in page.text  # setting one up is no sign-in with it
+        door.clock.advance(second_factor.PERIOD_S)
+        page = await with_second(browser, page, code_of(secret, door))
+        token = (await redeem(http, callback_of(await browser.approve(page))["code"])).json()
+        assert token["scope"] == "time:write stepup:mfa"
+
+
+@pytest.mark.parametrize("control", ["on", "off"])
+async def test_as_16_a_session_that_was_taken_over_sets_up_no_second_factor(
+    control: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thief has the cookie of a session by password, and an app of their own; the password is what they lack."""
+    door = make_door()
+    user = await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.sign_in(await browser.open(authorize_query()))
+        page = await browser.get("/account/security")
+        secret = offered_secret(page)
+        for password in ("", "not the password"):
+            if control == "off":
+
+                async def anybody(_users: object, _name: str, _password: str) -> User:
+                    return user
+
+                monkeypatch.setattr(Users, "verify", anybody)
+            values = {**inputs_of(page.text), "password": password, "code": code_of(secret, door)}
+            await browser.post("/account/security", values)
+    assert door.identity.factors.enrolled(user) is (control == "off")
+
+
+async def test_somebody_elses_password_sets_up_no_second_factor() -> None:
+    door = make_door()
+    user = await door.user()
+    await door.identity.users.create("eve", "another good password", tenant="acme")
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.sign_in(await browser.open(authorize_query()))
+        page = await browser.get("/account/security")
+        values = {"password": "another good password", "code": code_of(offered_secret(page), door)}
+        assert (await browser.post("/account/security", {**inputs_of(page.text), **values})).status_code == 403
+    assert not door.identity.factors.enrolled(user)
+
+
+async def test_somebody_who_has_a_second_factor_is_asked_for_it_and_offered_no_other() -> None:
+    """Enrolled in another window after the sign-in: the sign-in page comes again, and nothing replaces the factor."""
+    door = make_door()
+    user = await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query(acr_values="mfa")))
+        txn = inputs_of(page.text)["txn"]
+        secret = await enrol(door, user)
+        page = await browser.get(f"/consent?txn={txn}")
+        assert 'action="/login"' in page.text
+        assert '<code class="code">' not in (await browser.get(f"/account/security?txn={txn}")).text
+        page = await with_second(browser, page, code_of(secret, door))
+        assert 'action="/consent"' in page.text
+
+
+async def test_somebody_of_a_provider_is_told_to_use_the_second_factor_there() -> None:
+    door = make_door()
+    user = await door.user()
+    assert door.identity.users.has_password("acme", user.subject)
+    linked = door.identity.users.create_linked(tenant="acme", scopes=("*",))
+    assert not door.identity.users.has_password("acme", linked.subject)
+    session = LoginSession(linked, "s_x", 1, "pwd", (), "form")
+    asked = replace(
+        parse_authorization_request(oauth.parse_form(urlencode(authorize_query(acr_values="mfa")).encode())), scope=()
+    )
+    assert way_up(asked, session, door.identity.users, door.identity.factors) == "elsewhere"
+    assert (
+        way_up(replace(asked, acr_values=("urn:acme:gold",)), session, door.identity.users, door.identity.factors)
+        == "none"
+    )
 
 
 def test_rfc_6238_vectors_hold() -> None:

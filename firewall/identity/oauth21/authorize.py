@@ -28,9 +28,12 @@ from firewall.identity.people.consents import Consents
 from firewall.identity.people.messages import leaving, message, read_post
 from firewall.identity.people.offers import offered_scopes
 from firewall.identity.people.pages import Pages, clean_name
+from firewall.identity.people.raising import AGAIN, raise_page, way_up
+from firewall.identity.people.second_factor import SecondFactors
 from firewall.identity.people.sessions import LoginSession, LoginSessions
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transaction, Transactions, check_form_token
+from firewall.identity.people.users import Users
 from firewall.identity.records import SECOND_US
 from firewall.identity.resources import Resources
 from firewall.identity.rfc9126.par import PushedRequests
@@ -65,6 +68,8 @@ class AuthorizeParts:
     standing: Standing
     throttle: Throttle
     pages: Pages
+    users: Users
+    factors: SecondFactors
     clock: Clock
     ids: Ids
     record: Record
@@ -155,7 +160,13 @@ class Authorization:
         transaction = parts.transactions.read(request, form.get("txn"))
         session = parts.sessions.read(request)
         client = await self._client_of(transaction)
-        if transaction is None or session is None or client is None or self._unfit(session, transaction):
+        if transaction is None or session is None or client is None:
+            return message(parts.pages, "ended", 403)
+        if form.get("decision") == "back":
+            if not check_form_token(transaction.secret, _giving_up(transaction, session), form.get("csrf")):
+                return message(parts.pages, "ended", 403)
+            return self._end(transaction, session, client, "unmet_authentication_requirements")
+        if self._unfit(session, transaction):
             return message(parts.pages, "ended", 403)
         if not check_form_token(transaction.secret, _purpose(transaction, session, client), form.get("csrf")):
             return message(parts.pages, "ended", 403)
@@ -199,7 +210,14 @@ class Authorization:
         silent = "none" in asked.prompt
         if session is None or self._unfit(session, transaction):
             if session is not None and session.session_id == transaction.signed_in:
-                # Asked once already: another try would be answered the same way (RFC 9470 §5).
+                # Asked once already: another try would be answered the same way (RFC 9470 §5), unless it is told how.
+                way = "none" if silent else way_up(asked, session, parts.users, parts.factors)
+                shown = shown_identity(client)
+                if way == "again":
+                    return parts.sign_in.page(transaction, client=shown, note=AGAIN, headers=headers)
+                if way != "none":
+                    csrf = parts.transactions.form_token(transaction.secret, _giving_up(transaction, session))
+                    return raise_page(parts.pages, way, client=shown, txn=transaction.txn_id, csrf=csrf)
                 return self._end(transaction, session, client, "unmet_authentication_requirements")
             if silent and session is None and client.sends_astray(asked.redirect_uri):
                 parts.transactions.take(transaction)
@@ -364,6 +382,10 @@ def _purpose(transaction: Transaction, session: LoginSession, client: Client) ->
     # Bound to the session too: a form rendered for one person cannot be sent as another. And to what the client
     # said of itself: a document that changes after it was shown was not agreed to (UI-01).
     return f"consent\0{transaction.txn_id}\0{session.session_id}\0{client.digest}"
+
+
+def _giving_up(transaction: Transaction, session: LoginSession) -> str:
+    return f"weak\0{transaction.txn_id}\0{session.session_id}"
 
 
 def anew(asked: AuthorizationRequest) -> AuthorizationRequest:

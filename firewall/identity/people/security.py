@@ -1,4 +1,9 @@
-"""``/account/security``: a person adds a second factor, or takes it away, within minutes of a sign-in."""
+"""``/account/security``: a person adds a second factor, or takes it away, within minutes of a sign-in.
+
+Adding one asks for the password again. Else whoever took over a session by password would add a factor of their own,
+sign in with it, and be let in where a password alone is not enough (OWASP ASVS 5.0 §6.4: a factor is changed only after
+the present ones were proved). Taking it away asks for a code of it.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,20 @@ from firewall.identity.people.second_factor import SecondFactors, app_uri
 from firewall.identity.people.sessions import LoginSession, LoginSessions
 from firewall.identity.people.sign_in import ACCOUNT_TRIES, ACCOUNT_WINDOW_S, SignIn
 from firewall.identity.people.transactions import Transactions, check_form_token
+from firewall.identity.people.users import Users
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
+from firewall.wire import oauth
+from firewall.wire.oauth import OAuthError
 
 PATH: Final = "/account/security"
 FRESH_S: Final = 600
 ISSUER: Final = "Bartizan"
+TXN_CHARS: Final = 64
 _WRONG: Final = "The code is not right, or was used already. Wait for the next one."
+_WRONG_ONE: Final = "The password or the code is not right, or the code was used already. Wait for the next one."
 
 
 class Security:
@@ -32,6 +42,7 @@ class Security:
         sign_in: SignIn,
         sessions: LoginSessions,
         transactions: Transactions,
+        users: Users,
         factors: SecondFactors,
         throttle: Throttle,
         pages: Pages,
@@ -41,18 +52,28 @@ class Security:
         self._sign_in = sign_in
         self._sessions = sessions
         self._tokens = transactions
+        self._users = users
         self._factors = factors
         self._throttle = throttle
         self._pages = pages
         self._clock = clock
 
     async def show(self, request: WebRequest) -> FixedReply:
-        """Show what there is, and the secret of a new one to a person who signed in a moment ago."""
+        """Show what there is, and the secret of a new one to a person who signed in a moment ago.
+
+        ``txn``: the request that asked for one, to go on with afterwards.
+        """
         session = self._fresh(request)
-        return self._page(session) if session is not None else self._sign_in.page(None, to="security")
+        if session is None:
+            return self._sign_in.page(None, to="security")
+        try:
+            txn = oauth.parse_form(request.query).get("txn")
+        except OAuthError:
+            txn = ""
+        return self._page(session, txn)
 
     async def change(self, request: WebRequest) -> FixedReply:
-        """Add or remove, each with a code of now."""
+        """Add with the password, remove; each with a code of now."""
         form = read_post(request, self._settings.public_url, self._pages)
         if isinstance(form, FixedReply):
             return form
@@ -72,12 +93,15 @@ class Security:
             if right:
                 self._factors.remove(user)
         else:
-            right = self._factors.confirm(user, form.get("code"))
+            known = await self._users.verify(user.name, form.get("password"))
+            right = known is not None and known.subject == user.subject
+            right = right and self._factors.confirm(user, form.get("code"))
         if not right:
             self._throttle.failed(account, address)
-            return self._page(session, _WRONG, 403)
+            return self._page(session, form.get("txn"), _WRONG if form.get("do") == "remove" else _WRONG_ONE, 403)
         self._throttle.succeeded(account, address)
-        return redirect_reply(PATH)
+        txn = self._tokens.read(request, form.get("txn")) if form.get("txn") else None
+        return redirect_reply(f"/consent?txn={txn.txn_id}" if txn is not None else PATH)
 
     def _fresh(self, request: WebRequest) -> LoginSession | None:
         session = self._sessions.read(request)
@@ -85,14 +109,17 @@ class Security:
             return None
         return session
 
-    def _page(self, session: LoginSession, error: str = "", status: int = 200) -> FixedReply:
+    def _page(self, session: LoginSession, txn: str = "", error: str = "", status: int = 200) -> FixedReply:
         user = session.user
+        local = self._users.has_password(user.tenant, user.subject)
         enrolled = self._factors.enrolled(user)
-        secret = "" if enrolled else self._factors.offer(user)
+        secret = "" if enrolled or not local else self._factors.offer(user)
         html = self._pages.render(
             "security",
             user=user.shown,
+            local=local,
             enrolled=enrolled,
+            txn=txn[:TXN_CHARS],
             secret=" ".join(secret[at : at + 4] for at in range(0, len(secret), 4)),
             uri=app_uri(secret, user.shown, ISSUER) if secret else "",
             csrf=self._tokens.form_token(session.form_secret, "security"),

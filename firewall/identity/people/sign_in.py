@@ -110,10 +110,14 @@ class SignIn:
         client: str = "",
         to: str = "grants",
         error: str = "",
+        note: str = "",
         status: int = 200,
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> FixedReply:
-        """Return the sign-in page. client: how the program that asks is shown; to: a key of `DESTINATIONS`."""
+        """Return the sign-in page. client: how the program that asks is shown; to: a key of `DESTINATIONS`.
+
+        note: why it is shown again, where that is no mistake of the person's.
+        """
         offer = self.ways.of(transaction) if self.ways else Offer()
         html = self._parts.pages.render(
             "login",
@@ -124,6 +128,7 @@ class SignIn:
             choices=offer.choices,
             passwords=offer.passwords,
             error=error,
+            note=note,
         )
         return page_reply(html, status, headers=headers)
 

@@ -129,6 +129,11 @@ class Users:
         """Return whether there is such an account, disabled or not."""
         return self._users.get(tenant, subject) is not None
 
+    def has_password(self, tenant: str, subject: str) -> bool:
+        """Return whether a person can sign in by password here, or at a provider alone."""
+        found = self._load(tenant, subject)
+        return found is not None and bool(found[1])
+
     async def verify(self, name: str, password: str) -> User | None:
         """Return the user whose password this is; an unknown name costs the same time."""
         found = self._find(name)
