@@ -41,6 +41,7 @@ from firewall.decide.regorus import RegorusEngine
 from firewall.decide.sampler import SampledEngine
 from firewall.detect.tool_review import review
 from firewall.doors import ChildDoors
+from firewall.enforce.admin_gate import AdminGate
 from firewall.enforce.client_gate import ClientGate
 from firewall.enforce.egress import EgressGate
 from firewall.enforce.guard import Guard, GuardSettings
@@ -467,6 +468,14 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             pins=pins,
             kill_switch=guard.kill_switch,
             policy=bundle,
+            gate=AdminGate(
+                engine,
+                audit,
+                telemetry,
+                clock,
+                ids,
+                on_internal=lambda error: on_fault("admin_gate", type(error).__name__),
+            ),
             metrics=telemetry.prometheus,
             definitions=definitions,
             rotation=rotation,

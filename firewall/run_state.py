@@ -15,6 +15,7 @@ from firewall.admin.definitions import Definitions
 from firewall.core.jsonvalue import JSONObject
 from firewall.decide.bundle import Bundle
 from firewall.decide.regorus import RegorusEngine
+from firewall.enforce.admin_gate import AdminGate
 from firewall.enforce.guard import GuardSettings
 from firewall.enforce.labels import FlowLabels
 from firewall.enforce.limits import LimitSettings
@@ -110,6 +111,7 @@ def desk(
             pins=core.pins,
             kill_switch=core.guard.kill_switch,
             policy=core.bundle,
+            gate=AdminGate(core.engine, core.audit, core.telemetry, core.clock, core.ids),
             metrics=core.telemetry.prometheus,
             definitions=definitions,
             walls_missing=walls_missing,

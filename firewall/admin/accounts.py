@@ -103,17 +103,11 @@ async def users(caller: Annotated[Caller, Depends(Need("users.read"))], desk: Ve
 
 
 @router.post("/users")
-async def add_user(
-    request: Request, caller: Annotated[Caller, Depends(Need("users.admin"))], desk: Verbs, office: Acts
-) -> Response:
+async def add_user(request: Request, caller: Annotated[Caller, Depends(Need("users.admin"))], office: Acts) -> Response:
     """Add a person. Where that needs two, the account waits without any right for the second."""
     wish = await body_of(request, NewUser)
-    roles, scopes = tuple(wish.roles), tuple(wish.scopes)
-    if not office.waits(caller, "users.admin"):
-        return reply(user_json(await desk.add_user(caller, wish.name, wish.password, roles, scopes)), 201)
-    made = await desk.prepare_user(caller, wish.name, wish.password)
-    change: dict[str, JSON] = {"verb": "set", "name": made.name, "roles": list(roles), "scopes": list(scopes)}
-    return told(await office.do(caller, "users.admin", change))
+    made = await office.add_user(caller, wish.name, wish.password, tuple(wish.roles), tuple(wish.scopes))
+    return told(made, 201)
 
 
 @router.post("/users/{name}/set")

@@ -193,6 +193,8 @@ class AccountsDesk:
             record["text"] = shown(text)
         if caller.second:
             record["second"] = caller.second
+        if caller.exchange:
+            record["exchange"] = caller.exchange
         self._parts.audit.append(record)
 
 

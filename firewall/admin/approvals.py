@@ -38,6 +38,8 @@ class Approval:
 
     act, wish: what is to be done, with which values. met: digest of the state that the asker saw. digest: of all
     that a second person agrees to. by, decided_by: identities (`Caller.identity`); *_name: as records show them.
+    rules: what policy
+    asks a second person by, which that person is shown and agrees to. exchange: under which it was decided.
     roles, via: how the asker came; what they may is looked up again before anything is done. outcome: the code
     of what went wrong, "" otherwise.
     """
@@ -59,6 +61,8 @@ class Approval:
     decided_name: str = ""
     decided_us: int = 0
     outcome: str = ""
+    rules: tuple[str, ...] = ()
+    exchange: str = ""
 
 
 class Approvals:
@@ -70,14 +74,23 @@ class Approvals:
         self._token_bytes = token_bytes
         self._lifetime_us = lifetime_s * SECOND_US
 
-    def ask(self, caller: Caller, act: str, wish: JSONObject, met: str) -> Approval:
+    def ask(
+        self,
+        caller: Caller,
+        act: str,
+        wish: JSONObject,
+        met: str,
+        *,
+        rules: tuple[str, ...] = (),
+        exchange: str = "",
+    ) -> Approval:
         """Keep a request; the same one that waits already is returned instead.
 
         Raises Malformed("approvals_full"), Refused("second_script").
         """
         if caller.via == "bearer" and not caller.subject:
             raise Refused("second_script", fix="a person must ask: this bearer is nobody's")
-        digest = digest_of(caller.tenant, caller.identity, act, wish, met)
+        digest = digest_of(caller.tenant, caller.identity, act, wish, met, rules)
         kept = list(self.list(caller.tenant))
         waiting = [a for a in kept if a.state == "pending"]
         for known in waiting:
@@ -102,6 +115,8 @@ class Approvals:
             caller.via,
             now_us,
             now_us + self._lifetime_us,
+            rules=rules,
+            exchange=exchange,
         )
         self._book.put(made.tenant, made.approval_id, _encode(made), expires_us=now_us + KEPT_US, if_version=0)
         return made
@@ -152,7 +167,7 @@ class Approvals:
             raise Conflict(f"the request is {found.state}")
         if digest is not None and digest != found.digest:
             raise Conflict("this is not what was asked")
-        if digest_of(tenant, found.by, found.act, found.wish, found.met) != found.digest:
+        if digest_of(tenant, found.by, found.act, found.wish, found.met, found.rules) != found.digest:
             raise Conflict("the request does not fit its digest")
         return found, version
 
@@ -179,9 +194,9 @@ class Approvals:
         return approval
 
 
-def digest_of(tenant: str, by: str, act: str, wish: JSONObject, met: str) -> str:
-    """Return the digest of what is agreed to: who wants what done, where, with which values, in which state."""
-    return canonical.digest({"tenant": tenant, "by": by, "act": act, "wish": wish, "met": met})
+def digest_of(tenant: str, by: str, act: str, wish: JSONObject, met: str, rules: tuple[str, ...]) -> str:
+    """Return the digest of what is agreed to: who wants what done, where, how, in which state, against which rules."""
+    return canonical.digest({"tenant": tenant, "by": by, "act": act, "wish": wish, "met": met, "rules": list(rules)})
 
 
 def _second(caller: Caller) -> None:
@@ -206,6 +221,8 @@ def _encode(approval: Approval) -> bytes:
         "decided_name": approval.decided_name,
         "decided_us": approval.decided_us,
         "outcome": approval.outcome,
+        "rules": list(approval.rules),
+        "exchange": approval.exchange,
     }
     return records.encode(value)
 
@@ -231,4 +248,6 @@ def _decode(tenant: str, entry: Entry) -> Approval:
         decided_name=records.text(value, "decided_name"),
         decided_us=records.number(value, "decided_us"),
         outcome=records.text(value, "outcome"),
+        rules=records.texts(value, "rules"),
+        exchange=records.text(value, "exchange"),
     )

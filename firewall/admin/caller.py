@@ -8,11 +8,14 @@ from typing import Literal
 from firewall.admin.rights import ROLES, Role, allowed
 from firewall.core.errors import BartizanError
 
+Via = Literal["session", "bearer", "socket"]
+
 
 class Refused(BartizanError):
     """Not signed in (``sign_in``), not allowed (``role``), not proved lately (``fresh``), another page's form (``csrf``).
 
-    Of a second opinion: ``second_self`` (one's own request), ``second_script`` (no person).
+    Of policy: ``admin_denied``. Of a second opinion: ``second_self`` (one's own request), ``second_script`` (no
+    person), ``second_stale`` (policy wants more than was agreed to).
     """
 
 
@@ -23,16 +26,18 @@ class Caller:
     name: as records show it. subject: whose account it is, "" where there is none. roles: as the account has them
     now. csrf: the token that forms of this session carry; "" elsewhere. proved_us: when this person last proved
     who they are, Unix microseconds; 0 for a script. second: who agreed, while something is done that two wanted.
+    exchange: under which policy allowed what is being done, "" where nobody asked it.
     """
 
     name: str
     tenant: str
     roles: tuple[Role, ...]
-    via: Literal["session", "bearer", "socket"]
+    via: Via
     subject: str = ""
     csrf: str = ""
     proved_us: int = 0
     second: str = ""
+    exchange: str = ""
 
     @property
     def role(self) -> Role:

@@ -1,32 +1,41 @@
-"""Does what people ask, or has it wait for a second person, as configuration says (``admin.four_eyes``).
+"""Does what people ask, has it wait for a second person, or refuses it, as policy says (``admin.act``, ADR 0037).
 
-    office.do(caller, act, wish) ──▶ Done
-                                └──▶ Parked ──another person──▶ office.approve ──▶ decided again, done once
+    office.do(caller, act, wish) ─▶ roles ─▶ policy ─▶ allow ───▶ Done
+                                                   ├─▶ approve ─▶ Parked ──another person──▶ office.approve
+                                                   └─▶ deny ────▶ Refused             decided again, done once
 
-Resuming is deciding again (DESIGN §6b-4): the asker's roles are looked up anew, the state must still be what the
-asker saw, and the deed runs through the same verb of the desk, which makes all its own checks.
+Resuming is deciding again (DESIGN §6b-4): the asker's roles are looked up anew, policy is asked again with the rules
+that the second person was shown, the state must still be what the asker saw, and the deed runs through the same
+verb of the desk, which makes all its own checks. ``admin.four_eyes`` is a floor that no policy takes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from firewall.admin.access import Access
 from firewall.admin.accounts_desk import user_json
 from firewall.admin.approvals import Approval, Approvals, State
-from firewall.admin.caller import Caller, Refused
+from firewall.admin.caller import Caller, Refused, Via
 from firewall.admin.desk import Desk, entry_json, pin_json
 from firewall.admin.parts import AdminParts
 from firewall.admin.rights import Role, known
 from firewall.admin.sessions import BEARER_ROLES
-from firewall.core.errors import BartizanError, Conflict, Malformed
+from firewall.core.decision import Effect
+from firewall.core.errors import AuditUnavailable, BartizanError, Conflict, Malformed, PolicyFault
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.principal import Actor, Principal
 from firewall.detect.visible import visible
+from firewall.enforce.admin_gate import LISTED as LISTED_RULE
+from firewall.enforce.admin_gate import AdminAct, Ruling
 from firewall.enforce.pins import Kind as PinKind
 from firewall.enforce.registry import Kind, Verb
+from firewall.identity.records import SECOND_US
 from firewall.wire import canonical
+
+T = TypeVar("T")
 
 LISTED: Final = 200
 
@@ -64,35 +73,33 @@ class Office:
         settings = parts.settings
         self.approvals = Approvals(parts.store, parts.clock, parts.token_bytes, lifetime_s=settings.approval_s)
 
-    def waits(self, caller: Caller, act: str) -> bool:
-        """Return whether an act of this caller waits for a second person."""
-        return act in self._parts.settings.four_eyes and not self._founding(caller, act)
-
     def listed(self, caller: Caller, state: State | None = None) -> list[Approval]:
         """Return requests of the caller's tenant: those that wait first, then the newest, two hundred at most."""
         found = [a for a in self.approvals.list(caller.tenant) if state in (None, a.state)]
         return sorted(found, key=lambda a: (a.state != "pending", -a.asked_us))[:LISTED]
 
     async def do(self, caller: Caller, act: str, wish: JSONObject) -> Done | Parked:
-        """Do an act now, or keep it for a second person. Raises Refused, and what the desk raises."""
+        """Do an act now, or keep it for a second person. Raises Refused, PolicyFault, and what the desk raises."""
         self._access.permit(caller, act)
-        deed = DEEDS[act]
-        if not self.waits(caller, act):
-            return Done(await deed.do(self._desk, caller, wish))
-        met = canonical.digest(deed.meets(self._desk, caller, wish))
-        approval = self.approvals.ask(caller, act, wish, met)
-        self._record(caller, "approval.asked", approval)
-        return Parked(approval)
+        before = self._met(caller, act, wish)
+        ruling = await self._rule(caller, act, wish, before)
+        if ruling.effect is Effect.APPROVE:
+            return self._park(caller, act, wish, ruling)
+        return Done(await self._deed(caller, act, wish, ruling, None if before is None else canonical.digest(before)))
 
-    def _founding(self, caller: Caller, act: str) -> bool:
-        """Return whether the owner makes people while there is no approver yet: somebody must be the first.
-
-        A disabled one counts, or else whoever disables the last one has nobody to ask.
-        """
-        if caller.role != "owner" or act != "users.admin":
-            return False
-        people = self._parts.identity.users.list(caller.tenant)
-        return not any("approver" in user.roles for user in people)
+    async def add_user(
+        self, caller: Caller, name: str, password: str, roles: tuple[str, ...], scopes: tuple[str, ...]
+    ) -> Done | Parked:
+        """Add a person; where that needs two, the account waits without any right for the second. Raises as `do`."""
+        act = "users.admin"
+        self._access.permit(caller, act)
+        wish: JSONObject = {"verb": "set", "name": name, "roles": list(roles), "scopes": list(scopes)}
+        ruling = await self._rule(caller, act, wish, None)
+        if ruling.effect is Effect.APPROVE:
+            await self._desk.prepare_user(caller, name, password)  # a password never lies in the book of requests
+            return self._park(caller, act, wish, ruling)
+        adding = self._desk.add_user(self._as(caller, ruling), name, password, roles, scopes)
+        return Done(user_json(await self._settled(ruling, adding)))
 
     async def approve(self, caller: Caller, approval_id: str, digest: str) -> Approval:
         """Agree as a second person, and do what was asked. Returns the request, done or failed.
@@ -104,17 +111,107 @@ class Office:
         approval = self.approvals.approve(caller, approval_id, digest)
         outcome = ""
         try:
-            asker = self._asker(approval)
+            asker = replace(self._asker(approval), second=caller.name)
             self._access.permit(asker, approval.act)
-            deed = DEEDS[approval.act]
-            if canonical.digest(deed.meets(self._desk, asker, approval.wish)) != approval.met:
-                raise Conflict("it changed since it was asked")
-            await deed.do(self._desk, replace(asker, second=caller.name), approval.wish)
+            before = self._met(asker, approval.act, approval.wish)
+            ruling = await self._rule(asker, approval.act, approval.wish, before, approval)
+            if ruling.effect is Effect.APPROVE:  # by a rule that nobody was shown: it lifts nothing
+                raise Refused("second_stale", fix="ask again: policy wants more than the second person agreed to")
+            await self._deed(asker, approval.act, approval.wish, ruling, approval.met)
         except BartizanError as error:
             outcome = error.code
         done = self.approvals.finish(approval, outcome)
         self._record(caller, "approval.failed" if outcome else "approval.done", done)
         return done
+
+    # -- policy ------------------------------------------------------------------------------------------
+
+    async def _rule(
+        self, caller: Caller, act: str, wish: JSONObject, met: JSON, approval: Approval | None = None
+    ) -> Ruling:
+        """Return what policy says: allow or approve. Raises Refused("admin_denied"), PolicyFault, AuditUnavailable."""
+        approvers = sum("approver" in user.roles for user in self._parts.identity.users.list(caller.tenant))
+        # The owner makes people while there is no approver yet: somebody must be the first. A disabled one
+        # counts, or else whoever disables the last one has nobody to ask.
+        founding = caller.role == "owner" and act == "users.admin" and not approvers
+        asked = AdminAct(act, wish, met, act in self._parts.settings.four_eyes and not founding, approvers)
+        if approval is not None:
+            asked = replace(asked, approval=approval.approval_id, shown=approval.rules, exchange=approval.exchange)
+        ruling = await self._parts.gate.decide(self._principal(caller), asked)
+        if ruling.fault == "audit_unavailable":
+            raise AuditUnavailable(ruling.fault)
+        if ruling.fault:
+            raise PolicyFault("policy_unavailable", ruling.fault, fix=f"see `bartizan explain {ruling.decision_id}`")
+        if ruling.effect is Effect.DENY:
+            raise Refused("admin_denied", self._told(ruling), fix=f"see `bartizan explain {ruling.decision_id}`")
+        return ruling
+
+    def _told(self, ruling: Ruling) -> str:
+        """Return the rules behind a ruling with their titles: operators may read these (DESIGN §8)."""
+        titles = {rule.id: rule.title for rule in self._parts.policy.rules}
+        known = {**titles, LISTED_RULE: "Configuration names it", "core.default_deny": "No rule permits it"}
+        return "policy: " + "; ".join(f"{rule} ({known[rule]})" if rule in known else rule for rule in ruling.rules)
+
+    def _met(self, caller: Caller, act: str, wish: JSONObject) -> JSON:
+        """Return the state that an act would change, None where there is none: the desk says why then."""
+        try:
+            return DEEDS[act].meets(self._desk, caller, wish)
+        except (Malformed, Conflict):
+            return None
+
+    def _park(self, caller: Caller, act: str, wish: JSONObject, ruling: Ruling) -> Parked:
+        met = canonical.digest(DEEDS[act].meets(self._desk, caller, wish))
+        approval = self.approvals.ask(caller, act, wish, met, rules=ruling.rules, exchange=ruling.exchange.id)
+        self._record(caller, "approval.asked", approval)
+        return Parked(approval)
+
+    async def _deed(self, caller: Caller, act: str, wish: JSONObject, ruling: Ruling, met: str | None) -> JSONObject:
+        """Do what policy allowed, in the state that was judged. Raises Conflict, and what the desk raises."""
+        deed, name = DEEDS[act], self._as(caller, ruling)
+
+        async def do() -> JSONObject:
+            if met is not None and canonical.digest(deed.meets(self._desk, caller, wish)) != met:
+                raise Conflict("it changed since it was asked")
+            return await deed.do(self._desk, name, wish)
+
+        return await self._settled(ruling, do())
+
+    async def _settled(self, ruling: Ruling, doing: Awaitable[T]) -> T:
+        """Await a deed and record how it ended."""
+        error = "internal"
+        try:
+            value = await doing
+            error = ""
+        except BartizanError as fault:
+            error = fault.code
+            raise
+        finally:
+            self._parts.gate.close(ruling, error=error)
+        return value
+
+    def _as(self, caller: Caller, ruling: Ruling) -> Caller:
+        return replace(caller, exchange=ruling.exchange.id)
+
+    def _principal(self, caller: Caller) -> Principal:
+        """Return a person, a script or the owner as policy sees them; it is no agent's and opens nothing else."""
+        kind = "user" if caller.subject else "local" if caller.via == "socket" else "service"
+        subject = caller.subject or caller.identity
+        return Principal(
+            tenant=caller.tenant,
+            issuer="local",
+            subject=subject,
+            client_id="admin",
+            scopes=frozenset(),
+            audience="admin",
+            chain=(Actor(subject, kind),),
+            expires_at=self._parts.clock.now_us() // SECOND_US + 60,
+            kind=kind,
+            auth_method=caller.via,
+            auth_time=caller.proved_us // SECOND_US,
+            roles=caller.roles,
+        )
+
+    # -- a second person's other words -------------------------------------------------------------------
 
     def deny(self, caller: Caller, approval_id: str, digest: str) -> Approval:
         """Refuse as a second person; nothing is done."""
@@ -145,7 +242,8 @@ class Office:
             roles = tuple(r for r in known(approval.roles) if not BEARER_ROLES[r].isdisjoint(user.roles))
         if not roles:
             raise Refused("role")
-        return Caller(user.name, user.tenant, roles, "session", user.subject, proved_us=proved_us)
+        via: Via = "bearer" if approval.via == "bearer" else "session"
+        return Caller(user.name, user.tenant, roles, via, user.subject, proved_us=proved_us)
 
     def _record(self, caller: Caller, verb: str, approval: Approval) -> None:
         record: JSONObject = {
@@ -157,6 +255,7 @@ class Office:
             "approval": approval.approval_id,
             "asked_by": approval.by_name,
             "digest": approval.digest,
+            "exchange": approval.exchange,
         }
         if approval.outcome:
             record["outcome"] = approval.outcome
@@ -173,6 +272,8 @@ def approval_json(approval: Approval) -> JSONObject:
         "words": deed.words(approval.wish) if deed else approval.act,
         "wish": approval.wish,
         "digest": approval.digest,
+        "rules": list(approval.rules),
+        "exchange": approval.exchange,
         "by": approval.by_name,
         "asked_us": approval.asked_us,
         "expires_us": approval.expires_us,

@@ -25,6 +25,8 @@ TEXTS: Final[dict[str, str]] = {
     "role": "Your role does not allow this.",
     "second_self": "You asked for this yourself: another person with the role approver must decide.",
     "second_script": "A person must do this, in a session of their own.",
+    "second_stale": "Policy wants more now than was agreed to. Ask again.",
+    "policy_unavailable": "Policy gave no decision, so nothing was done.",
     "approval_unknown": "There is no such request here.",
     "stop_unknown": "There is no such stop.",
     "record_unknown": "There is no such decision here.",

@@ -10,6 +10,7 @@ from firewall.admin.definitions import Definitions
 from firewall.config import Config
 from firewall.core.ports import AuditLog, Clock, SharedMarks, Store
 from firewall.decide.bundle import Bundle
+from firewall.enforce.admin_gate import AdminGate
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
@@ -39,6 +40,7 @@ class AdminSettings:
 class AdminParts:
     """The objects that the admin room shows and moves; all of them belong to the composition root.
 
+    gate: asks policy about acts of people, with the engine of the guard.
     metrics: renders the Prometheus text; called in a thread. audit_stats: `AuditWriter.stats`.
     vkeys: verifier keys of the audit log, newest first. walls_missing: upstream → what its cage lacks.
     rotation: of the keys that sign tokens, None where nothing is signed.
@@ -58,6 +60,7 @@ class AdminParts:
     pins: Pins
     kill_switch: KillSwitch
     policy: Bundle
+    gate: AdminGate
     metrics: Callable[[], bytes]
     definitions: Definitions
     rotation: KeyRotation | None = None

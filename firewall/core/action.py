@@ -33,7 +33,7 @@ class Resource:
     """The object of an Action, with the facts that policy may read.
 
     type: ``mcp_server | mcp_tool | mcp_resource | mcp_prompt | a2a_agent | a2a_card | llm_model |
-        llm_provider | host``.
+        llm_provider | host | admin_act``.
     id: ``<upstream>/<name>`` or ``<upstream>``.
     properties: facts from configuration, inventory and pins; never from the message. The closed
         list of names is in `decide.contract`; gateways build one Resource per inventory entry and
@@ -51,7 +51,7 @@ class Resource:
 class Protocol:
     """Which standard the message belongs to: name, revision and transport."""
 
-    name: str  # mcp | a2a | llm | egress | identity
+    name: str  # mcp | a2a | llm | egress | identity | admin
     version: str
     transport: str  # http | sse | stdio
 

@@ -68,6 +68,8 @@ class Point(StrEnum):
     EGRESS_CONNECT = "egress.connect"
     # a client that describes itself (CIMD) asks to be known
     IDENTITY_CLIENT = "identity.client"
+    # people who run the house, in the console, by API or at the operator's socket
+    ADMIN_ACT = "admin.act"
 
 
 Direction = Literal["request", "response"]
@@ -77,7 +79,7 @@ Direction = Literal["request", "response"]
 class PointInfo:
     """What is true of every Action at a point."""
 
-    protocol: Literal["mcp", "a2a", "llm", "egress", "identity"]
+    protocol: Literal["mcp", "a2a", "llm", "egress", "identity", "admin"]
     direction: Direction
     content: bool  # carries text that can reach a model or leave the house: it is inspected
 
@@ -127,4 +129,5 @@ INFO: Final[dict[Point, PointInfo]] = {
     Point.LLM_ERROR: PointInfo("llm", "response", True),
     Point.EGRESS_CONNECT: PointInfo("egress", "request", False),
     Point.IDENTITY_CLIENT: PointInfo("identity", "request", False),
+    Point.ADMIN_ACT: PointInfo("admin", "request", False),
 }

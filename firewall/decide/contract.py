@@ -42,6 +42,7 @@ RESOURCE_TYPES: Final = frozenset(
         "llm_model",
         "llm_provider",
         "host",
+        "admin_act",
     }
 )
 
@@ -66,6 +67,8 @@ RESOURCE_PROPERTIES: Final[dict[str, frozenset[str] | type]] = {
     "host": str,
     "port": int,
     "address_class": frozenset({"public", "private", "loopback", "link_local", "metadata", "reserved", "invalid"}),
+    "second": frozenset({"asked", "free"}),  # whether configuration asks for a second person
+    "approvers": int,  # how many accounts could be one
 }
 
 # Every member that a rule may name; None means that what is below is free or a list.
@@ -103,6 +106,7 @@ RESOURCE_DEFAULTS: Final[dict[str, dict[str, JSON]]] = {
     "llm_model": {"tenants": ["*"], "scope": "llm:invoke", "state": "approved"},
     "llm_provider": {"tenants": ["*"], "scope": "llm:invoke", "state": "approved"},
     "host": {"tenants": ["*"], "network": "public"},
+    "admin_act": {"second": "asked", "approvers": 0},
 }
 
 # What differs in every input stands behind all else, so that inputs can be compared (`memo`). Before these

@@ -10,14 +10,16 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.record.face import client_of, face, subject_of
 from firewall.record.index import Index, parse_uid
 from firewall.record.note import Checkpoint
-from firewall.record.record import DECISION, OUTCOME
+from firewall.record.record import ADMIN, DECISION, OUTCOME
+
+ADMIN_POINT: Final = "admin.act"
 
 # What the writer adds to every record, and what `_event_lines` says in its first two lines.
 OF_THE_LOG = frozenset("v kind uid seq log node ver time_us event tenant subject sub client client_id by".split())
@@ -116,11 +118,15 @@ def explain_text(story: JSONObject) -> str:
         lines.append(f"  record {decision['uid']}")
     outcome: Any = story["outcome"]
     lines.append("")
+    records: Any = story["records"]
+    lines += [_done(r) for r in records if r.get("kind") == ADMIN]
     if outcome:
         error = f" ({outcome['error']})" if outcome.get("error") else ""
         lines.append(f"Outcome: {outcome['result']}{error} after {outcome['duration_us']} us")
     elif any(d["phase"] == "intent" for d in decisions):
         lines.append("Outcome: none recorded; the exchange goes on, or the process ended before it did")
+    elif decisions and decisions[0]["point"] == ADMIN_POINT:
+        lines.append("Outcome: nothing was done")
     else:
         lines.append("Outcome: nothing was forwarded")
     lines.append("Proof: under a signed checkpoint" if story["signed"] else "Proof: not under a signed checkpoint yet")
@@ -150,6 +156,13 @@ def _event_lines(story: JSONObject) -> list[str]:
     lines.append(f"  record {seen.uid}")
     lines.append("Proof: under a signed checkpoint" if story["signed"] else "Proof: not under a signed checkpoint yet")
     return lines
+
+
+def _done(record: dict[str, Any]) -> str:
+    """Return what a person did in the course of an act: asked, agreed, and the deed itself."""
+    second = f", and {record['second']} agreed" if record.get("second") else ""
+    about = f" ({record['approval']})" if record.get("approval") else ""
+    return f"{record.get('verb', '')} {record.get('object', '')} by {record.get('by', '')}{second}{about}"
 
 
 def _asked(record: dict[str, Any]) -> JSONObject:

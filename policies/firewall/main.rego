@@ -53,8 +53,16 @@ found contains f if {
 
 # Both halves must agree: who is asking (identity) and what may be reached at all (tools).
 granted if {
+	input.point != "admin.act"
 	count(data.firewall.rules.identity.grant) > 0
 	count(data.firewall.rules.tools.grant) > 0
+}
+
+# People who run the house reach no upstream: instead of tools, a package of its own says what they may.
+granted if {
+	input.point == "admin.act"
+	count(data.firewall.rules.identity.grant) > 0
+	count(data.firewall.rules.admin.grant) > 0
 }
 
 shadowed contains f if {

@@ -17,6 +17,8 @@ from firewall.core.errors import AuditUnavailable
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Receipt
 from firewall.decide import bundle as bundles
+from firewall.decide.regorus import RegorusEngine
+from firewall.enforce.admin_gate import AdminGate
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
@@ -26,6 +28,7 @@ from firewall.net.runtime import RandomIds
 from firewall.record.audit import AuditWriter
 from firewall.state.keys import KeyRing
 from tests.support.door import PASSWORD, Door, inputs_of, make_door
+from tests.support.kit import QuietTelemetry
 
 HOST = "127.0.0.1:8701"
 ORIGIN = f"http://{HOST}"
@@ -152,6 +155,11 @@ class Browser:
         return await self.http.post(f"/api/v1/{path}", content=orjson.dumps(body), headers=sent)
 
 
+def gate_of(bundle: bundles.Bundle, log: Log, door: Door) -> AdminGate:
+    """Return a gate that asks a bundle on the strict interpreter."""
+    return AdminGate(RegorusEngine(bundle, "interpreter"), log, QuietTelemetry(), door.clock, RandomIds())
+
+
 def make_room(directory: Path, door: Door | None = None, **changes: Any) -> Room:
     """Return a room with one tenant and no people."""
     door = door or make_door()
@@ -179,6 +187,7 @@ def make_room(directory: Path, door: Door | None = None, **changes: Any) -> Room
         "pins": Pins(door.store.collection("pins"), door.marks, door.clock),
         "kill_switch": KillSwitch(door.store.collection("kill"), door.marks, door.clock),
         "policy": POLICY,
+        "gate": gate_of(POLICY, log, door),
         "metrics": lambda: b"# HELP up Up.\nup 1\n",
         "definitions": Definitions(door.store.collection("definitions")),
         "on_fault": lambda code, detail: faults.append((code, detail)),

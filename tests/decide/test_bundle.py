@@ -87,7 +87,11 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         ("old", "new"),
-        [('"contract": "1"', '"contract": "2"'), ('["firewall", "config"]', '[""]'), ('["identity", "tools"]', "[]")],
+        [
+            ('"contract": "1"', '"contract": "2"'),
+            ('["firewall", "config"]', '[""]'),
+            ('["identity", "tools", "admin"]', "[]"),
+        ],
     )
     def test_a_manifest_of_another_contract(self, changed: Changed, old: str, new: str) -> None:
         assert refused(changed({".manifest": (old, new)})).code == "policy_manifest"

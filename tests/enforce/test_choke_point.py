@@ -114,6 +114,7 @@ def test_every_point_is_used_by_a_gateway():
                 "firewall/app",
                 "firewall/enforce/egress",
                 "firewall/enforce/client_gate",
+                "firewall/enforce/admin_gate",
             )
         ):
             used |= {

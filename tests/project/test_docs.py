@@ -146,17 +146,20 @@ def test_every_metric_and_code_that_a_document_names_exists(root: Path) -> None:
     assert "approval_pending" in FAULTS
 
 
-def test_the_rule_of_the_policy_page_passes_with_its_case(root: Path, tmp_path: Path) -> None:
-    """As the page says: into a copy of the shipped policies, linted, its case run."""
-    policies = tmp_path / "policies"
-    shutil.copytree(root / "policies", policies)
-    ((_, rego),) = fenced(root, "rego")
-    ((_, case),) = fenced(root, "json")
-    (policies / "firewall" / "rules" / "house.rego").write_text(rego, encoding="utf-8")
-    (policies / "replay" / "50-house.jsonl").write_text(case, encoding="utf-8")
-    report = lint.lint(policies)
-    assert (report.faults, report.notes) == ((), ())
-    assert report.bundle is not None
-    results = cases.run_cases(report.bundle)
-    assert [r.case.name for r in results if r.problems] == []
-    assert json.loads(case)["case"] in {r.case.name for r in results}
+def test_the_rules_that_documents_show_pass_with_their_cases(root: Path, tmp_path: Path) -> None:
+    """As the pages say: into copies of the shipped policies, linted, their cases run."""
+    shown = dict(fenced(root, "rego"))
+    assert set(shown) == {"policy.md", "admin.md"}
+    for name, rego in shown.items():
+        policies = tmp_path / name
+        shutil.copytree(root / "policies", policies)
+        (listed,) = [text for page, text in fenced(root, "json") if page == name]
+        (package,) = re.findall(r"^package firewall\.rules\.([a-z_]+)$", rego, re.MULTILINE)
+        (policies / "firewall" / "rules" / f"{package}.rego").write_text(rego, encoding="utf-8")
+        (policies / "replay" / "50-house.jsonl").write_text(listed, encoding="utf-8")
+        report = lint.lint(policies)
+        assert (report.faults, report.notes) == ((), ())
+        assert report.bundle is not None
+        results = cases.run_cases(report.bundle)
+        assert [r.case.name for r in results if r.problems] == []
+        assert {json.loads(line)["case"] for line in listed.splitlines()} <= {r.case.name for r in results}

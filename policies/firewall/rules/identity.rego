@@ -86,6 +86,13 @@ grant contains "identity.client" if {
 	well_formed
 }
 
+# A person who runs the house, known by the admin room; which acts there are is said by admin.
+grant contains "identity.act" if {
+	input.point == "admin.act"
+	tenant_served
+	well_formed
+}
+
 # What the rules below and those of the other packages rely on. The encoder guarantees it; were it
 # ever to fail, a fact of another type must not un-fire a rule.
 well_formed if {
@@ -167,6 +174,8 @@ audience_fits if {
 audience_fits if input.point == "egress.connect"
 
 audience_fits if input.point == "identity.client"
+
+audience_fits if input.point == "admin.act"
 
 # METADATA
 # title: The token was issued for another resource

@@ -172,6 +172,7 @@ finding contains {
 } if {
 	input.point != "egress.connect"
 	input.point != "identity.client"
+	input.point != "admin.act"
 	not registered
 }
 
