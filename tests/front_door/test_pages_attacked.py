@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ pytest.importorskip("selenium", reason="not installed: requirements/install.sh c
 from selenium.common.exceptions import NoSuchElementException, NoSuchFrameException
 from selenium.webdriver.common.by import By
 
+from firewall.identity.cimd.images import parse_picture
 from firewall.wire import oauth
 from tests.front_door.accessible import XSS
 from tests.front_door.pages_house import chromium
@@ -268,3 +270,39 @@ def test_ui_06_another_site_signs_nobody_in_as_somebody_else(ada: Person) -> Non
     wait(lambda: ada.chrome.current_url.startswith(ada.home.url), "the form was sent")
     ada.chrome.get(f"{ada.home.url}/account/grants")
     assert ada.has("#username")
+
+
+# -- pictures -----------------------------------------------------------------------------------------------------
+
+PAINT = """
+const canvas = Object.assign(document.createElement("canvas"), {width: 40, height: 30});
+const paint = canvas.getContext("2d");
+const shade = paint.createLinearGradient(0, 0, 40, 30);
+shade.addColorStop(0, "rgba(200, 20, 90, 1)"); shade.addColorStop(1, "rgba(10, 120, 40, 0.3)");
+paint.fillStyle = shade; paint.fillRect(0, 0, 40, 30);
+return canvas.toDataURL(arguments[0], arguments[1]);
+"""
+COMPARE = """
+const pixels = async (url) => {
+  const image = new Image(); image.src = url; await image.decode();
+  const canvas = Object.assign(document.createElement("canvas"), {width: image.width, height: image.height});
+  const paint = canvas.getContext("2d"); paint.drawImage(image, 0, 0);
+  return paint.getImageData(0, 0, image.width, image.height).data.join();
+};
+const [one, two] = await Promise.all([...arguments].map(pixels));
+return [one.length > 1000, one === two];
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "quality"), [("image/png", 1.0), ("image/jpeg", 0.9), ("image/webp", 0.5), ("image/webp", 1.0)]
+)
+def test_ui_04_what_is_kept_of_a_real_picture_looks_the_same(ada: Person, kind: str, quality: float) -> None:
+    ada.chrome.get(ada.home.client.page("/paint", "<!doctype html><title>paint</title>"))
+    drawn = ada.script(PAINT, kind, quality)
+    data = base64.b64decode(drawn.partition(",")[2])
+    kept = parse_picture(data + b"<script>window.pwned = 1</script>")
+    assert kept is not None
+    assert (kept.kind, b"script" in kept.data) == (kind, False)
+    again = f"data:{kind};base64,{base64.b64encode(kept.data).decode()}"
+    assert ada.script(COMPARE, drawn, again) == [True, True]

@@ -209,7 +209,9 @@ async def changed_document() -> bool:
         return (await browser.open(authorize_query())).status_code == 303
 
 
-@case("ui_04 a script as a picture", patched(logos, "media_type", lambda _data: "image/svg+xml"))
+@case(
+    "ui_04 a script as a picture", patched(logos, "parse_picture", lambda data: images.Picture("image/svg+xml", data))
+)
 async def script_picture() -> bool:
     door = make_door()
     answers(door, SVG)
@@ -221,6 +223,15 @@ async def large_picture() -> bool:
     door = make_door()
     answers(door, png(100_000, 100_000))
     return await door.identity.logos.path_for(describing(door)) != ""
+
+
+@case("ui_04 a file behind a picture", patched(logos, "parse_picture", lambda data: images.Picture("image/png", data)))
+async def carried_along() -> bool:
+    door = make_door()
+    answers(door, png() + b"PK\x03\x04 an archive")
+    path = await door.identity.logos.path_for(describing(door))
+    async with door.http() as http:
+        return b"archive" in (await http.get(path)).content
 
 
 @case("cl_01 a picture from a stranger's host", patched(logos, "is_of_host", lambda *_: True))

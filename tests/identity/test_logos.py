@@ -8,10 +8,12 @@ import zlib
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from firewall.core.errors import UpstreamFault
 from firewall.identity.cimd import logos as client_logos
-from firewall.identity.cimd.images import media_type
+from firewall.identity.cimd.images import parse_picture
 from firewall.identity.clients.registry import Client, from_document
 from firewall.net.dial import Fetched, Purpose
 from firewall.wire import cimd, strict_json
@@ -20,27 +22,50 @@ from tests.support.door import CIMD_DOCUMENT, CIMD_URL, Browser, Door, authorize
 LOGO = "https://app.example/logo.png"
 
 
-def png(width: int = 32, height: int = 32) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def png(width: int = 32, height: int = 32, *more: bytes) -> bytes:
+    """more: chunks behind the header."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 33 * 32)) + chunk(b"IEND", b"")
+    drawn = chunk(b"IDAT", zlib.compress(b"\0" * 33 * 32))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + drawn + chunk(b"IEND")
 
 
-def jpeg(width: int = 32, height: int = 32) -> bytes:
-    tables = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00\xff\xdb\x00\x43" + b"\0" * 65
-    return b"\xff\xd8" + tables + b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", height, width) + b"\x03" + b"\0" * 20
+def segment(marker: int, data: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
 
 
-def webp(form: bytes, data: bytes) -> bytes:
-    body = b"WEBP" + form + struct.pack("<I", len(data)) + data
+TABLE = segment(0xDB, b"\0" * 65)
+SCAN = segment(0xDA, b"\x01\x01\0\0?\0") + b"\x12\xff\0\x34\xff\xd0\x56"
+
+
+def jpeg(width: int = 32, height: int = 32, *more: bytes, frame: int = 0xC0, scan: bytes = SCAN) -> bytes:
+    """more: segments before the frame."""
+    size = segment(frame, b"\x08" + struct.pack(">HH", height, width) + b"\x01\x01\x11\0")
+    return b"\xff\xd8" + b"".join(more) + TABLE + size + scan + b"\xff\xd9"
+
+
+def part(kind: bytes, data: bytes) -> bytes:
+    return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+
+def webp(*parts: bytes) -> bytes:
+    body = b"WEBP" + b"".join(parts)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-LOSSY = webp(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 32, 32) + b"\0" * 20)
-LOSSLESS = webp(b"VP8L", b"\x2f" + struct.pack("<I", 31 | 31 << 14) + b"\0" * 20)
-EXTENDED = webp(b"VP8X", b"\0\0\0\0" + b"\x1f\0\0" + b"\x1f\0\0" + b"\0" * 20)
+def extended(flags: int = 0, width: int = 32, height: int = 32) -> bytes:
+    return part(b"VP8X", bytes((flags, 0, 0, 0)) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3])
+
+
+def lossy(width: int = 32, height: int = 32) -> bytes:
+    return part(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", width, height) + b"\0" * 21)
+
+
+LOSSLESS = part(b"VP8L", b"\x2f" + struct.pack("<I", 31 | 31 << 14) + b"\0" * 20)
+SECRET = b"carried along"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
 
@@ -62,21 +87,38 @@ async def get(door: Door, path: str) -> httpx2.Response:
     ("data", "kind"),
     [
         (png(), "image/png"),
-        (jpeg(), "image/jpeg"),
-        (LOSSY, "image/webp"),
-        (LOSSLESS, "image/webp"),
-        (EXTENDED, "image/webp"),
         (png(1024, 1024), "image/png"),
+        (jpeg(), "image/jpeg"),
+        (jpeg(frame=0xC2, scan=SCAN + segment(0xC4, b"\0" * 20) + SCAN), "image/jpeg"),
+        (webp(lossy()), "image/webp"),
+        (webp(LOSSLESS), "image/webp"),
+        (webp(extended(0x10), part(b"ALPH", b"\0" * 9), lossy()), "image/webp"),
         (png(1025, 1), ""),
         (png(100_000, 100_000), ""),
         (png(0, 1), ""),
+        (png()[:32], ""),
+        (png()[:-1], ""),
+        (png()[:-12], ""),
+        (png().replace(b"IDAT", b"IDAU"), ""),
+        (png()[:40] + b"\1" + png()[41:], ""),
+        (png(32, 32, chunk(b"QUUX", b"critical, and nobody knows it")), ""),
+        (png(32, 32, chunk(b"IHDR", b"\0" * 13)), ""),
+        (png(32, 32, *(chunk(b"tEXt"),) * 2000), ""),
         (jpeg(1, 1025), ""),
         (jpeg()[:40], ""),
+        (jpeg()[:-2], ""),
+        (jpeg(frame=0xC9), ""),
+        (jpeg(scan=b""), ""),
+        (jpeg(32, 32, segment(0xC0, b"\x08\0\1\0\1\x01\x01\x11\0")), ""),
+        (jpeg(32, 32, b"\xff\xe0\0\0"), ""),
         (b"\xff\xd8\xff" + b"\xff" * 200, ""),
-        (webp(b"VP8X", b"\0\0\0\0" + b"\xff\xff\xff" + b"\0\0\0" + b"\0" * 20), ""),
-        (webp(b"ALPH", b"\0" * 40), ""),
-        (LOSSY[:29], ""),
-        (png()[:32], ""),
+        (webp(extended(0, 1 << 24, 1), lossy()), ""),
+        (webp(extended(), lossy(1025, 1)), ""),
+        (webp(extended(0x02), lossy()), ""),
+        (webp(extended(), lossy(), lossy()), ""),
+        (webp(extended()), ""),
+        (webp(part(b"ALPH", b"\0" * 40)), ""),
+        (webp(lossy())[:29], ""),
         (SVG, ""),
         (b"GIF89a" + b"\1" * 60, ""),
         (b"BM" + b"\1" * 60, ""),
@@ -85,8 +127,44 @@ async def get(door: Door, path: str) -> httpx2.Response:
         (b"\x89PNG\r\n\x1a\n<script>alert(1)</script>" + b" " * 40, ""),
     ],
 )
-def test_a_picture_is_what_its_first_bytes_say(data: bytes, kind: str) -> None:
-    assert media_type(data) == kind
+def test_a_picture_is_what_its_bytes_say(data: bytes, kind: str) -> None:
+    picture = parse_picture(data)
+    assert (picture.kind if picture else "") == kind
+    if picture is not None:
+        assert parse_picture(picture.data) == picture
+
+
+@pytest.mark.parametrize(
+    ("loaded", "plain"),
+    [
+        (png() + SECRET, png()),
+        (png(32, 32, chunk(b"tEXt", b"Comment\0" + SECRET)), png()),
+        (png(32, 32, chunk(b"eXIf", SECRET)), png()),
+        (png(32, 32, chunk(b"acTL", b"\0\0\0\2\0\0\0\0"), chunk(b"fdAT", SECRET)), png()),
+        (png(32, 32, chunk(b"tRNS", b"\0\0"), chunk(b"iCCP", SECRET)), png(32, 32, chunk(b"tRNS", b"\0\0"))),
+        (jpeg() + SECRET, jpeg()),
+        (jpeg(32, 32, segment(0xE1, b"Exif\0\0" + SECRET), segment(0xFE, SECRET)), jpeg()),
+        (jpeg(32, 32, segment(0xEE, b"Adobe" + b"\0" * 7 + SECRET)), jpeg()),
+        (jpeg(32, 32, segment(0xEE, b"Adobe" + b"\0" * 7)), jpeg(32, 32, segment(0xEE, b"Adobe" + b"\0" * 7))),
+        (webp(lossy()) + SECRET, webp(lossy())),
+        (webp(lossy(), part(b"EXIF", SECRET)), webp(lossy())),
+        (webp(extended(0x2C), part(b"ICCP", SECRET), lossy(), part(b"XMP ", SECRET)), webp(extended(), lossy())),
+        (webp(extended(0x10), LOSSLESS), webp(extended(0x10), LOSSLESS)),
+    ],
+)
+def test_ui_04_nothing_that_does_not_draw_is_carried_along(loaded: bytes, plain: bytes) -> None:
+    picture = parse_picture(loaded)
+    assert picture is not None
+    assert picture.data == plain
+
+
+@given(st.binary(max_size=200), st.sampled_from([png(), jpeg(), webp(extended(0x10), lossy())]), st.integers(0, 300))
+def test_any_bytes_are_a_picture_or_none_and_what_is_kept_is_one(noise: bytes, base: bytes, at: int) -> None:
+    for data in (noise, base[:at] + noise, base[:at] + noise + base[at:], base[:at] + noise + base[at + len(noise) :]):
+        picture = parse_picture(data)
+        if picture is not None:
+            assert len(picture.data) <= len(data) + 1  # a missing last byte of padding
+            assert parse_picture(picture.data) == picture
 
 
 async def test_the_copy_is_served_from_our_origin_under_a_random_name_and_sandboxed() -> None:
@@ -100,6 +178,7 @@ async def test_the_copy_is_served_from_our_origin_under_a_random_name_and_sandbo
     assert reply.headers["content-type"] == "image/png"  # what it is, not what its host called it
     assert reply.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["content-disposition"] == "attachment"
     assert reply.headers["cross-origin-resource-policy"] == "same-origin"
     assert "access-control-allow-origin" not in reply.headers
 

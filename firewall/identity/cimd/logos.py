@@ -1,8 +1,9 @@
 """Pictures of clients: copies on our own origin, never a remote image (UI-04; draft -02, display of logos).
 
 A remote image would tell its host who is looking at which consent page, and when. So the copy is fetched
-by us, once a day, through the same guarded way as the document; it must be a PNG, JPEG or WebP by its first
-bytes and at most 64 KiB; it is served under a random name, sandboxed. Where any of that fails there is none.
+by us, once a day, through the same guarded way as the document; it must be a PNG, JPEG or WebP by its bytes
+and at most 64 KiB; only what draws it is kept; it is served under a random name, sandboxed. Where any of that
+fails there is none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Store
 from firewall.identity import records
 from firewall.identity.cimd.documents import DocumentFetcher
-from firewall.identity.cimd.images import media_type
+from firewall.identity.cimd.images import parse_picture
 from firewall.identity.cimd.trust import HostTrust, is_of_host
 from firewall.identity.clients.registry import Client
 from firewall.identity.records import SECOND_US
@@ -76,6 +77,7 @@ class Logos:
         headers = (
             (b"content-type", records.text(value, "type").encode()),
             (b"content-security-policy", b"default-src 'none'; sandbox"),
+            (b"content-disposition", b"attachment"),  # for whoever opens it by itself; a page shows it all the same
             (b"cross-origin-resource-policy", b"same-origin"),
             (b"cache-control", b"private, max-age=3600"),
             NOSNIFF,
@@ -86,13 +88,12 @@ class Logos:
         """Fetch a picture and return the random name of its copy; "" is remembered for five minutes."""
         now_us = self._clock.now_us()
         name, kept_s = "", FAILED_S
-        data = await self._fetched(uri)
-        kind = media_type(data)
-        if kind:
+        picture = parse_picture(await self._fetched(uri))
+        if picture is not None:
             name, kept_s = self._token_bytes(16).hex(), KEPT_S
             self._make_room()
             # The copy outlives its name in the index: a page that was rendered just before still shows it.
-            value = records.encode({"type": kind, "data": base64.b64encode(data).decode()})
+            value = records.encode({"type": picture.kind, "data": base64.b64encode(picture.data).decode()})
             self._copies.put(NODE, f"copy/{name}", value, expires_us=now_us + (kept_s + 3600) * SECOND_US)
         self._copies.put(NODE, _key(uri), name.encode(), expires_us=now_us + kept_s * SECOND_US)
         return name
