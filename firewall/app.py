@@ -429,6 +429,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         near=near,
         task_rows=store.collection("mcp_tasks"),
         burnt=store.collection("mcp_request_state"),
+        word_rows=store.collection("mcp_child_words"),
     )
     card_key = keys.ec_signing_key("card")
     inventory = AgentInventory(

@@ -88,12 +88,14 @@ class Met:
     """What the server turned out to be. code: an upstream fault, "" when it was read.
 
     fresh: it was met for the first time. pins: all of its pins. missing: walls that its cage lacks.
+    said: the first lines that a program wrote to stderr before it failed: its own words, untrusted, escaped.
     """
 
     code: str
     fresh: bool
     pins: tuple[Pin, ...]
     missing: tuple[str, ...]
+    said: tuple[str, ...] = ()
 
 
 class Guarded:
@@ -198,7 +200,9 @@ class Guarded:
         else:
             code = (await self.mcp.warm(TENANT)).get(name, "")
         pins = tuple(self.core.pins.list(TENANT, name))
-        return Met(code, self._fresh, pins, self.mcp.sandbox_missing.get(name, ()))
+        words = self.mcp.words.said(TENANT, name) if code and self.settings.spec.command else None
+        said = words.lines if words is not None and not words.opened else ()
+        return Met(code, self._fresh, pins, self.mcp.sandbox_missing.get(name, ()), said)
 
     async def open_desk(self) -> None:
         """Serve the operator's socket. Loaded late and in a thread: half a second that no client waits for."""

@@ -76,6 +76,13 @@ class House:
             raise Refused(verdict)
         return verdict
 
+    def masked(self, tenant: str, lines: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a child's lines for an operator; one in which inspection sees a secret is left out."""
+        body: JSONObject = {"lines": list(lines)}
+        found = self._guard.scanner.scan(body, Point.MCP_NOTIFY_SERVER, tenant)
+        secret = {finding.pointer for finding in found if finding.category == "secret"}
+        return tuple("[removed]" if f"/lines/{n}" in secret else line for n, line in enumerate(lines))
+
     def principal(self, tenant: str, name: str) -> Principal:
         """Return who we are towards one upstream for one tenant."""
         return Principal(

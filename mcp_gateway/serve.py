@@ -29,11 +29,12 @@ from firewall.net.upstream import UpstreamClient
 from firewall.state.memory import MemoryStore
 from firewall.state.vault import Sealer
 from firewall.wire import jsonrpc, strict_json
-from mcp_gateway import reply
+from mcp_gateway import child_words, reply
 from mcp_gateway.action import request as request_action
 from mcp_gateway.afterwards import Afterwards
 from mcp_gateway.asking import Asking
 from mcp_gateway.catalog import Catalog
+from mcp_gateway.child_words import ChildWords
 from mcp_gateway.conversation import Conversations
 from mcp_gateway.dispatch import Dispatch
 from mcp_gateway.elsewhere import Elsewhere
@@ -80,6 +81,7 @@ class MCPGateway:
         near: Neighbours | None = None,
         burnt: Collection | None = None,
         task_rows: Collection | None = None,
+        word_rows: Collection | None = None,
         ids: Ids = RandomIds(),  # noqa: B008  has no state
     ) -> None:
         self._guard = guard
@@ -95,7 +97,9 @@ class MCPGateway:
             worker=near.worker if near is not None else 0,
         )
         house = House(guard, registry, settings.public_url)
-        launcher = Launcher(settings, support, house, tasks, clock)
+        rows = word_rows if word_rows is not None else MemoryStore(clock).collection(child_words.COLLECTION)
+        self.words = ChildWords(rows, clock, house.masked)
+        launcher = Launcher(settings, support, house, tasks, clock, self.words)
         self._catalog = Catalog(
             settings,
             house=house,

@@ -4,8 +4,8 @@
   environment and a scratch directory, inside the cage of `sandbox`.
 - One JSON message per line, bounded and strictly parsed; a line that is none ends the child, since
   what follows cannot be trusted to be framed.
-- stderr is untrusted text: it is drained and counted, never logged. Its first lines are kept, escaped
-  and cut, for an operator who asks why a child does not start.
+- stderr is untrusted text: it is drained and counted, never logged. Its first lines are kept for an operator
+  who asks why a child does not start (`child_words`).
 - `mux` says which message belongs to which request. A child that may ask its callers is started per
   caller, in a scratch directory of that caller: on a pipe nothing else says whom a question is for.
 - A child that died is started again after a back-off; its end is SIGTERM, then SIGKILL, within a
@@ -20,7 +20,6 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -32,9 +31,11 @@ from firewall.core.permit import Cleared
 from firewall.core.points import Point
 from firewall.core.ports import Clock
 from firewall.net.runtime import Tasks
+from firewall.state.memory import MemoryStore
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, sandbox
 from mcp_gateway.bridge import Opened
+from mcp_gateway.child_words import COLLECTION, ChildWords, Ear
 from mcp_gateway.exchanges import Messages, lasts, parsed
 from mcp_gateway.house import House, Refused
 from mcp_gateway.mux import Mux, MuxExchange
@@ -45,36 +46,40 @@ from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
 
 TERM_S: Final = 0.7
 KILL_S: Final = 0.3
+DRAIN_S: Final = 0.1
 PROBE_S: Final = 5.0
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 30.0
 HEALTHY_S: Final = 30.0
 STARTS: Final = 4096  # remembered starts, for the back-off
 PATIENCE_S: Final = 1.0  # how long a caller waits for a back-off to end
-STDERR_LINES: Final = 20
-STDERR_LINE_CHARS: Final = 200
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 class Launcher:
     """Starts children by configuration; remembers failures per child for the back-off."""
 
-    def __init__(self, settings: Settings, support: Support, house: House, tasks: Tasks, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        support: Support,
+        house: House,
+        tasks: Tasks,
+        clock: Clock,
+        words: ChildWords | None = None,
+    ) -> None:
+        """words: keeps what children say on stderr; nobody does without it."""
+        self._words = words if words is not None else ChildWords(MemoryStore(clock).collection(COLLECTION), clock)
         self._settings = settings
         self._support = support
         self._house = house
         self._tasks = tasks
         self._clock = clock
         self._starts: dict[tuple[str, str, str], tuple[int, int]] = {}
-        self._said: dict[str, tuple[str, ...]] = {}
 
     def check(self, spec: UpstreamSpec) -> tuple[str, ...]:
         """Return the walls that this child will lack. Raises ConfigFault as `lacking_walls`."""
         return lacking_walls(spec, self._settings, self._support)
-
-    def stderr(self, name: str) -> tuple[str, ...]:
-        """Return the first stderr lines of an upstream's last child: untrusted, escaped to ASCII, cut."""
-        return self._said.get(name, ())
 
     async def open(
         self, tenant: str, spec: UpstreamSpec, *, declared: JSONObject | None = None, caller: str = ""
@@ -99,16 +104,17 @@ class Launcher:
         while len(self._starts) >= STARTS:
             del self._starts[next(iter(self._starts))]
         self._starts[slot] = (failures, now + int(backoff_s * 1e9))
-        link = StdioLink(self._house, tenant, spec, self._tasks, declared=declared, keep=self._keep)
+        ear = self._words.of(tenant, spec.name, spec.env.values())
+        link = StdioLink(self._house, tenant, spec, self._tasks, declared=declared, ear=ear)
         try:
             await link.start(self._cage(tenant, spec, place))
+            ear.open()
         except BaseException:
             await link.close()
             raise
+        finally:
+            ear.write()
         return link
-
-    def _keep(self, name: str, lines: tuple[str, ...]) -> None:
-        self._said[name] = lines
 
     def _cage(self, tenant: str, spec: UpstreamSpec, place: str) -> Cage:
         cwd = os.path.join(self._settings.scratch, _slug(tenant), spec.name)
@@ -146,7 +152,7 @@ class StdioLink:
         tasks: Tasks,
         *,
         declared: JSONObject | None = None,
-        keep: Callable[[str, tuple[str, ...]], None] = lambda _name, _lines: None,
+        ear: Ear | None = None,
     ) -> None:
         self._house = house
         self._tenant = tenant
@@ -154,7 +160,7 @@ class StdioLink:
         self._tasks = tasks
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
-        self._keep = keep
+        self._ear = ear
         self._writing = asyncio.Lock()
         self._ids = 0
         self._dead = False
@@ -245,9 +251,11 @@ class StdioLink:
                     async with asyncio.timeout(KILL_S):
                         await process.wait()
         me = asyncio.current_task()
-        for task in self._readers:
-            if task is not me:
-                task.cancel()
+        readers = [task for task in self._readers if task is not me]
+        if readers:
+            await asyncio.wait(readers, timeout=DRAIN_S)  # the last words of a child often say why it ended
+        for task in readers:
+            task.cancel()
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -341,13 +349,14 @@ class StdioLink:
         process = self._process
         assert process is not None
         assert process.stderr is not None
-        first = bytearray()
-        while data := await process.stderr.read(64 * 1024):
-            self.stderr_bytes = min(self.stderr_bytes + len(data), 1024 * MIB)
-            room = STDERR_LINES * STDERR_LINE_CHARS - len(first)
-            if room > 0:
-                first += data[:room]
-                self._keep(self._spec.name, _escaped(bytes(first)))
+        try:
+            while data := await process.stderr.read(64 * 1024):
+                self.stderr_bytes = min(self.stderr_bytes + len(data), 1024 * MIB)
+                if self._ear is not None:
+                    self._ear.hear(data)
+        finally:
+            if self._ear is not None:
+                self._ear.write()
 
     def _late(self, began_s: float) -> None:
         """Look at a child that let a deadline pass."""
@@ -366,14 +375,6 @@ class StdioLink:
         if not self.ended.done():
             self.ended.set_result(None)
         self._mux.end(UpstreamFault("cut_stream", "the child ended"))
-
-
-def _escaped(data: bytes) -> tuple[str, ...]:
-    """Return the lines of untrusted text as ASCII without controls, each cut."""
-    lines = data.decode("ascii", "backslashreplace").splitlines()[:STDERR_LINES]
-    return tuple(
-        "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in line)[:STDERR_LINE_CHARS] for line in lines
-    )
 
 
 def _signal(group: int, number: int) -> None:

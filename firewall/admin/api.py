@@ -175,6 +175,14 @@ async def registry(
     return reply({"entries": [entry_json(e) for e in desk.registry(caller, kind)]})
 
 
+@router.get("/registry/mcp/{name}/stderr")
+async def child_stderr(caller: Annotated[Caller, Depends(Need("doctor.run"))], desk: Verbs, name: str) -> Response:
+    """Return the first lines that a local program's last child wrote to stderr: untrusted text, escaped, at most 20."""
+    words = desk.words(caller, name)
+    lines, opened, at_us = (list(words.lines), words.opened, words.at_us) if words is not None else ([], False, 0)
+    return reply({"name": name, "untrusted_lines": lines, "opened": opened, "at_us": at_us})
+
+
 @router.post("/registry")
 async def register(request: Request, caller: Annotated[Caller, Depends(Need("registry.add"))], desk: Verbs) -> Response:
     """Add a pending server or agent."""

@@ -29,6 +29,8 @@ from firewall.enforce.pins import Kind as PinKind
 from firewall.enforce.registry import Kind, RegistryEntry, Verb, check_name
 from firewall.identity.throttle import NODE
 from firewall.wire.http import parse_url
+from mcp_gateway import child_words
+from mcp_gateway.child_words import Words
 
 # What an MCP server may be told to be by API. A command, an environment, paths, certificates and credentials
 # come from the configuration file alone: whoever holds an account must not start programs or read files here.
@@ -77,6 +79,10 @@ class Desk(AccountsDesk):
     def registry(self, caller: Caller, kind: Kind | None = None) -> list[RegistryEntry]:
         """Return servers and agents."""
         return self._parts.registry.list(caller.tenant, kind)
+
+    def words(self, caller: Caller, name: str) -> Words | None:
+        """Return what the last child of a local MCP server said first on stderr: untrusted text, escaped."""
+        return child_words.read(self._parts.store.collection(child_words.COLLECTION), caller.tenant, check_name(name))
 
     def register(self, caller: Caller, kind: Kind, name: str, spec: JSONObject) -> RegistryEntry:
         """Add a pending entry, by address only. Raises ConfigFault: registry_spec, agent_spec; Malformed, Conflict."""

@@ -22,8 +22,8 @@ def add_verbs(
     what: str,
     options: Callable[[argparse.ArgumentParser], None],
     spec: Spec,
-) -> None:
-    """Declare the verbs of one kind (``mcp`` or ``a2a``). options, spec: how one is described and read."""
+) -> Verbs:
+    """Declare and return the verbs of one kind (``mcp`` or ``a2a``). options, spec: how one is described and read."""
 
     def show(given: argparse.Namespace) -> int:
         found = Node(given).get("registry", kind=kind)
@@ -62,6 +62,7 @@ def add_verbs(
         one = verbs.add(verb, moving)
         one.add_argument("name")
         _tenant(one)
+    return verbs
 
 
 def where(spec: dict[str, Any]) -> str:

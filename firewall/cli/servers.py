@@ -1,4 +1,4 @@
-"""``bartizan servers``: register, approve, suspend, revoke and list MCP servers."""
+"""``bartizan servers``: register, approve, suspend, revoke and list MCP servers; show why a program does not start."""
 
 from __future__ import annotations
 
@@ -6,12 +6,29 @@ import argparse
 from typing import Any
 
 from firewall.cli.arguments import Usage
+from firewall.cli.context import Node
+from firewall.cli.output import emit, when
 from firewall.cli.registering import add_verbs, given_only
+from firewall.cli.speaker import own_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs."""
-    add_verbs(parser, "mcp", "MCP server", _options, _spec)
+    verbs = add_verbs(parser, "mcp", "MCP server", _options, _spec)
+    one = verbs.add("stderr", _stderr)
+    one.add_argument("name")
+    one.add_argument("--tenant", default="", help="of another tenant")
+
+
+def _stderr(given: argparse.Namespace) -> int:
+    """Show the first lines that a local program wrote to stderr: its own words, escaped, not to be believed."""
+    told = Node(given).get(f"registry/mcp/{given.name}/stderr")
+    if not told["untrusted_lines"]:
+        emit(given, told, f"{given.name} said nothing on its stderr, or was not started within a day.")
+        return 0
+    how = "its session opened" if told["opened"] else "its session did NOT open"
+    emit(given, told, [f"{given.name}, started {when(told['at_us'])}: {how}.", *own_words(told["untrusted_lines"])])
+    return 0
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,14 @@
-"""What `bartizan run` says to people, on stderr; never a word of the server's own, and nothing on stdout."""
+"""What `bartizan run` says to people, on stderr; nothing on stdout.
+
+A word of the server's own stands there in one place: where it could not be opened, a few lines of its stderr,
+escaped, and said to be nobody's but its own.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -14,9 +19,12 @@ from firewall.core.upstream_words import upstream_words
 if TYPE_CHECKING:
     from firewall.guarded import GuardedSettings, Met
 
+SAID: Final = 5  # lines of a program that failed; `bartizan servers stderr` has them all
+OWN_WORDS: Final = "it said on its stderr (its own words: believe nothing, follow nothing):"
+
 
 class Speaker:
-    """What a run says to people, on stderr: a few lines, or JSON lines. Never a word of the server's own."""
+    """What a run says to people, on stderr: a few lines, or JSON lines."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -42,11 +50,11 @@ class Speaker:
         waiting = [pin for pin in met.pins if pin.status != "approved"]
         facts = {
             "name": name, "fresh": met.fresh, "pins": counts, "waiting": len(waiting), "fault": met.code,
-            "state": str(settings.paths.state), "missing_walls": list(met.missing),
+            "state": str(settings.paths.state), "missing_walls": list(met.missing), "untrusted_stderr": list(met.said),
         }  # fmt: skip
         if met.code:
             what, mend = upstream_words(met.code)
-            lines = [f"{name}: {what} ({met.code})", f"mend: {mend}", _closed_to(settings)]
+            lines = [f"{name}: {what} ({met.code})", f"mend: {mend}", _closed_to(settings), *own_words(met.said[:SAID])]
             self.say("met", *(line for line in lines if line), **facts)
             return
         told = _counted(counts)
@@ -92,6 +100,11 @@ class Speaker:
             mend,
             name=settings.spec.name, host=shown, port=port, address_class=address_class,
         )  # fmt: skip
+
+
+def own_words(lines: Sequence[str]) -> list[str]:
+    """Return a program's lines as they are shown: each marked, since none of them is ours."""
+    return [OWN_WORDS, *(f"  | {line}" for line in lines)] if lines else []
 
 
 def _counted(counts: dict[str, int]) -> str:

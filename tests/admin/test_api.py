@@ -6,6 +6,7 @@ import pytest
 from firewall.core.errors import Conflict, Malformed, Unauthenticated
 from firewall.core.principal import Actor, Principal
 from llm_router.meter import Budget, Meter, Price
+from mcp_gateway.child_words import COLLECTION, ChildWords
 from tests.admin.rig import TENANT, Room
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -37,6 +38,19 @@ async def test_a_server_goes_through_all_four_verbs(room: Room) -> None:
     verbs = [r["verb"] for r in room.log.records if r.get("kind") == "registry"]
     assert verbs == ["register", "approve", "suspend", "approve", "revoke"]
     assert {r["by"] for r in room.log.records if r.get("kind") == "registry"} == {"uid:1000"}
+
+
+async def test_what_a_program_said_is_shown_as_untrusted_and_of_the_own_tenant_alone(room: Room) -> None:
+    await post(room, "registry", {"kind": "mcp", "name": "notes", "spec": {"url": "https://n.example/mcp"}})
+    path = "registry/mcp/notes/stderr"
+    assert (await get(room, path)).json()["untrusted_lines"] == []
+    words = ChildWords(room.door.store.collection(COLLECTION), room.door.clock)
+    words.of("elsewhere", "notes").hear(b"another tenant's\n")
+    assert (await get(room, path)).json()["untrusted_lines"] == []
+    words.of(TENANT, "notes").hear(b"no such \x1b[1mfile\n")
+    told = (await get(room, path)).json()
+    assert told["untrusted_lines"] == ["no such \\x1b[1mfile"]
+    assert told["opened"] is False
 
 
 async def test_a_token_from_before_a_revocation_does_not_reach_the_name_s_next_owner(room: Room) -> None:

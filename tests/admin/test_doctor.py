@@ -12,7 +12,9 @@ from firewall import config as configuration
 from firewall.admin import doctor
 from firewall.admin.doctor import check as checks
 from firewall.admin.doctor import machine, node, oauth
-from firewall.net.runtime import FakeClock
+from firewall.net.runtime import FakeClock, SystemClock
+from firewall.state.sqlite import SQLiteStore
+from mcp_gateway.child_words import COLLECTION, ChildWords
 from mcp_gateway.sandbox import Support
 from tests.net.certificates import authority
 from tests.support.composed import free_port
@@ -149,6 +151,23 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert [s for s, _ in found(node.upstreams, patient(tmp_path, **who))] == ["fail"]
     who = {"workers": 4, "mcp": {"x": {"command": ["sh"]}}}
     assert [s for s, _ in found(node.upstreams, patient(tmp_path, **who))] == ["ok"]
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["it failed", "it runs"])
+def test_what_a_program_said_that_did_not_start_is_told_as_its_own_words(tmp_path: Path, opened: bool) -> None:
+    asked = patient(tmp_path, **{"mcp": {"x": {"command": ["sh"]}}})
+    asked.config.state.mkdir(parents=True, exist_ok=True)
+    store = SQLiteStore(asked.config.state / "state.db")
+    ear = ChildWords(store.collection(COLLECTION), SystemClock()).of(asked.config.tenant, "x")
+    ear.hear(b"no such \x1b[2J file\n")
+    if opened:
+        ear.open()
+    ear.write()
+    store.close()
+    told = [(s, t) for s, t in found(node.upstreams, asked) if "no such" in t]
+    assert [s for s, _ in told] == ([] if opened else ["warn"])
+    assert "\x1b" not in str([t for _, t in told])
+    assert all("its own words" in t for _, t in told)
 
 
 def test_a_credential_that_is_missing_or_open_is_told_without_its_value(

@@ -462,6 +462,25 @@ def test_a_server_that_never_answers_is_exit_1_and_told_in_words(tmp_path: Path)
         assert pipe.end()[0] == 1
 
 
+def test_what_a_program_said_before_it_failed_is_shown_as_its_own_words(tmp_path: Path) -> None:
+    program = tmp_path / "fails.py"
+    lines = [f"line {n}" for n in range(9)]
+    program.write_text(
+        f"import sys; sys.stderr.write('\\x1b[2JNo module named notes\\n' + '\\n'.join({lines}) + '\\n'); sys.exit(3)"
+    )
+    with piped(tmp_path, (sys.executable, str(program)), "--read", str(program)) as pipe:
+        asked = pipe.start("ping", modern=True)
+        told = pipe.said("| line 3")
+        assert "its own words: believe nothing" in told
+        assert "| \\x1b[2JNo module named notes" in told
+        assert "\x1b" not in told
+        answer = pipe.answer(asked)
+        assert "error" in answer
+        assert "notes" not in str(answer)
+        assert "line 5" not in told
+        assert pipe.end()[0] == 1
+
+
 @pytest.mark.parametrize(
     ("target", "name"),
     [

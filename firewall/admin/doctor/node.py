@@ -29,11 +29,13 @@ from firewall.state.sqlite import SQLiteStore
 from firewall.state.unlock import unlock_secret
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
+from mcp_gateway import child_words
 
 CAGE_PATH: Final = "/usr/local/bin:/usr/bin:/bin"  # the PATH that local programs get (mcp_gateway.stdio)
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 DAY_US: Final = 86_400_000_000
 EXPIRES_DAYS: Final = 14
+SAID: Final = 3  # lines of a program that did not start
 # No node has run before this product existed: a clock that says so is wrong. 2026-01-01.
 EARLIEST_US: Final = 1_767_225_600_000_000
 
@@ -214,6 +216,7 @@ def upstreams(patient: Patient) -> Iterator[Check]:
             yield Check("upstreams", "fail", f"{name}: {wrong}", "install it, or write its absolute path into command")
         elif given.command:
             count += 1
+    yield from _failed_starts(patient)
     local = [name for name, given in config.mcp.items() if given.command]
     if not urls and not local and not config.demo:
         yield Check(
@@ -223,6 +226,27 @@ def upstreams(patient: Patient) -> Iterator[Check]:
         yield Check(
             "upstreams", "ok", f"{count} as configured" + ("" if patient.reach else " (not called; --reach does)")
         )
+
+
+def _failed_starts(patient: Patient) -> Iterator[Check]:
+    """Local programs whose last start within a day came to nothing, with what they said: untrusted, escaped."""
+    config = patient.config
+    if not (config.state / "state.db").exists():
+        return
+    store = SQLiteStore(config.state / "state.db")
+    try:
+        for name, given in config.mcp.items():
+            words = child_words.read(store.collection(child_words.COLLECTION), config.tenant, name)
+            if given.command and words is not None and not words.opened and words.lines:
+                said = " | ".join(words.lines[:SAID])
+                yield Check(
+                    "upstreams",
+                    "warn",
+                    f"{name}: its last start came to nothing; it said (its own words, believe nothing): {said}",
+                    f"give it what it lacks (read, write, env); all its lines: bartizan servers stderr {name}",
+                )
+    finally:
+        store.close()
 
 
 def commands(patient: Patient) -> Iterator[Check]:
