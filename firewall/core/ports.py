@@ -223,10 +223,10 @@ class SharedMarks(Protocol):
 class UsedProofs(Protocol):
     """What may be used once on a node, remembered for at least two minutes."""
 
-    def first(self, key: bytes, now_s: int) -> bool:
+    def first(self, key: bytes, now_s: int, *, owner: str = "") -> bool:
         """Return whether a 16-byte key is new, and remember it; of a race no two callers get True.
 
-        Raises StateUnavailable when nothing more can be remembered: the caller refuses.
+        owner: who answers for the place; nobody gets more than are left. Raises StateUnavailable when nothing more can be remembered: the caller refuses.
         """
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
@@ -26,14 +25,13 @@ from firewall.core.jsonvalue import JSON
 from firewall.core.ports import Clock, Entry, Store
 from firewall.identity import records
 from firewall.identity.settings import TokenBytes
-from firewall.identity.throttle import NODE, network_of
+from firewall.identity.throttle import NODE, wide_network_of
 
 BUCKETS: Final = 128
 BUCKET_ROWS: Final = 256
 BUCKET_BYTES: Final = 1 << 20
 NETWORK_ROWS: Final = 128
 NETWORK_BYTES: Final = 1 << 19
-IPV6_PREFIX: Final = 48  # what one customer gets; a /64 (`throttle`) is one of 65,536 that such a customer has
 TRIES: Final = 8
 
 
@@ -76,7 +74,7 @@ class Places:
 
         address: who asks, counted as its network. Raises StateUnavailable where others take places all the time.
         """
-        network = self._digest(_wide(address))
+        network = self._digest(wide_network_of(address))
         bucket = f"{self._name}/{int(network[:8], 16) % BUCKETS}"
         row = Row(network, key, size, expires_us)
         for _ in range(TRIES):
@@ -161,12 +159,3 @@ def _rows(entry: Entry | None) -> list[Row]:
             case _:
                 raise StateUnavailable("places")
     return rows
-
-
-def _wide(address: str) -> str:
-    near = network_of(address)
-    try:
-        parsed = ipaddress.IPv6Network(near)
-    except ValueError:
-        return near
-    return str(parsed.supernet(new_prefix=IPV6_PREFIX))

@@ -17,6 +17,7 @@ NODE = "_node"  # state that belongs to no tenant because nobody is known yet
 FREE_FAILURES = 3
 LONGEST_DELAY_S = 300
 FORGET_S = 3600
+CUSTOMER_PREFIX = 48
 
 
 class Throttle:
@@ -67,6 +68,16 @@ class Throttle:
 def network_of(address: str) -> str:
     """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one."""
     return _network(address) or address[:64]
+
+
+def wide_network_of(address: str) -> str:
+    """Return what one customer has: an IPv4 address, or the /48 of an IPv6 one, of which there are 65,536 /64."""
+    near = network_of(address)
+    try:
+        parsed = ipaddress.IPv6Network(near)
+    except ValueError:
+        return near
+    return str(parsed.supernet(new_prefix=CUSTOMER_PREFIX))
 
 
 def _network(address: str) -> str:

@@ -10,6 +10,9 @@ every column. So a key is remembered for at least one whole period, and a table 
 Announce, then look: a worker writes its entry before it reads the others' columns. Of two that get the same
 key at the same moment at least one sees the other; both may, and then both refuse. No lock is held across
 processes, and a worker that dies leaves nothing half done.
+
+A table that is full refuses everybody, so nobody may fill it: whoever has as many places as are free gets no more
+(a dynamic threshold, as buffers of switches have). One owner gets half, n greedy ones n/(n+1): some is always free.
 """
 
 from __future__ import annotations
@@ -49,16 +52,19 @@ class UsedOnce:
         self._mask, self._limit = slots - 1, slots * 3 // 4
         self._table_words = _HEAD + 2 * slots
         self._written: tuple[list[int], list[int]] = ([], [])  # by us, in this life, in each of our tables
+        self._held: tuple[dict[str, int], dict[str, int]] = ({}, {})  # of these, whose
         size = _PAGE + 8 * workers * 2 * self._table_words
         self._map = mmap.mmap(-1, size) if directory is None else self._attach(Path(directory), size)
         self._words = memoryview(self._map).cast("Q")
         if directory is None:
             self._words[0] = _MAGIC
 
-    def first(self, key: bytes, now_s: int) -> bool:
+    def first(self, key: bytes, now_s: int, *, owner: str = "") -> bool:
         """Return whether a 16-byte key was not seen in this period or the last one; remember it.
 
-        Raises StateUnavailable when this worker's table is full or the memory is closed: the caller refuses.
+        owner: who answers for the place that it takes, "" for nobody, who takes the last one too.
+        Raises StateUnavailable when this worker's table is full, for everybody or for this owner, or the memory is
+        closed: the caller refuses.
         """
         low, high = _KEY.unpack(key)
         low = low or 1
@@ -67,7 +73,7 @@ class UsedOnce:
             try:
                 if self._words[0] != _MAGIC:
                     raise StateUnavailable("the memory of used proofs is damaged")
-                if not self._announce(low, high, period):
+                if not self._announce(low, high, period, owner):
                     return False
                 mine = self._table(self._worker, period)
                 for worker in range(self._workers):
@@ -85,17 +91,22 @@ class UsedOnce:
             self._words.release()
             self._map.close()
 
-    def _announce(self, low: int, high: int, period: int) -> bool:
+    def _announce(self, low: int, high: int, period: int, owner: str) -> bool:
         """Write the key into our table of the period; return whether it is new there."""
         words, at = self._words, self._table(self._worker, period)
         if words[at] != period:
             self._empty(at, self._written[period % 2])
+            self._held[period % 2].clear()
             words[at] = period
         slot = self._find(at, low, high)
         if slot < 0:
             return False
-        if words[at + 1] >= self._limit:
+        held = self._held[period % 2]
+        mine = held.get(owner, 0) if owner else 0
+        if words[at + 1] + mine >= self._limit:
             raise StateUnavailable("the memory of used proofs is full")
+        if owner:
+            held[owner] = mine + 1
         # The second word first: a key is there when its first word is.
         words[slot + 1] = high
         words[slot] = low

@@ -19,7 +19,7 @@ from firewall.identity.rfc9449 import proof as proofs
 from firewall.identity.rfc9449.nonces import Nonces
 from firewall.identity.rfc9449.proof import NonceWanted
 from firewall.identity.rfc9449.signer import DPoPSigner
-from firewall.identity.rfc9449.verifier import ProofVerifier
+from firewall.identity.rfc9449.verifier import ProofVerifier, TokenRequestProofs
 from firewall.net.runtime import FakeClock
 from firewall.state.replays import PERIOD_S, UsedOnce
 
@@ -347,3 +347,51 @@ def test_a_nonce_that_a_server_tells_is_used_there_and_asked_for_once() -> None:
     assert not mine.wants_retry("acme", "files", token, 400, {"dpop-nonce": "n3"}, b'{"error":"invalid_grant"}')
     assert not mine.wants_retry("acme", "files", token, 400, {"dpop-nonce": 'a"b'}, b'{"error":"use_dpop_nonce"}')
     assert mine.headers_for("acme", "files", method="GET", url=url, token="t")[0] == (b"authorization", b"DPoP t")
+
+
+@pytest.mark.parametrize("shared_out", [True, False])
+def test_nobody_fills_the_memory_for_the_others(shared_out: bool) -> None:
+    used = UsedOnce(None, slots=1024)
+    free, got = 768, dict.fromkeys(("eve", "mallory"), 0)
+    for n in range(2 * free):
+        owner = ("eve", "mallory")[n % 2]
+        try:
+            used.first(n.to_bytes(16, "big"), 1000, owner=owner if shared_out else "")
+            got[owner] += 1
+        except StateUnavailable:
+            continue
+    assert sum(got.values()) == (2 * free // 3 if shared_out else free)
+    if not shared_out:  # the twin
+        with pytest.raises(StateUnavailable):
+            used.first(b"a" * 16, 1000, owner="ada")
+        return
+    assert all(used.first(b"a" * 14 + n.to_bytes(2, "big"), 1000, owner="ada") for n in range(100))
+    # A new period has new places, for the greedy too.
+    assert used.first(b"e" * 16, 1000 + PERIOD_S, owner="eve")
+
+
+def test_a_proof_of_another_key_takes_no_place_of_a_tokens_subject() -> None:
+    """Who stole a bound token cannot use it, and not keep its owner from using it either."""
+    clock, thief = FakeClock(), ECKey.generate_key("P-256", private=True)
+    used = UsedOnce(None, slots=64)
+    one, bound = verifier(clock, used=used), HOLDER.thumbprint()
+    for n in range(100):
+        forged = made(clock, key=thief, header={"jwk": public(thief)}, jti=f"x{n}")
+        with pytest.raises(Malformed, match="dpop_key"):
+            verified(one, forged, bound=bound, owner="ada")
+    assert all(verified(one, made(clock, jti=f"y{n}"), bound=bound, owner="ada") for n in range(20))
+
+
+def test_as_19_proofs_that_strangers_send_to_the_token_endpoint_are_counted_by_network() -> None:
+    clock, used = FakeClock(), UsedOnce(None, slots=64)
+    at_token = TokenRequestProofs(verifier(clock, used=used))
+
+    def send(n: int, address: str) -> bool:
+        proof = made(clock, jti=f"{address}{n}", htu=f"{ORIGIN}/token", ath=None)
+        try:
+            return bool(at_token.thumbprint({b"dpop": proof}, address=address))
+        except StateUnavailable:
+            return False
+
+    assert sum(send(n, f"2001:db8:0:{n:x}::1") for n in range(100)) == 24
+    assert send(0, "203.0.113.1")

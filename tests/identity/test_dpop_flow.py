@@ -13,8 +13,9 @@ from mcp.shared.auth import OAuthToken
 
 from firewall.core.errors import Malformed, Unauthenticated
 from firewall.core.principal import Principal
-from firewall.identity.rfc6750 import own_tokens, resource_server
+from firewall.identity.rfc6750 import own_tokens
 from firewall.identity.rfc9449 import proof as proofs
+from firewall.identity.rfc9449 import verifier
 from firewall.identity.settings import ClientSettings
 from firewall.state.replays import UsedOnce
 from tests.identity.test_registration import NATIVE, open_door, register
@@ -392,8 +393,8 @@ async def of_yesterday(door: Door, token: str) -> Principal:
     ("attack", "owner", "name", "value"),
     [
         (as_bearer, own_tokens, "confirmation", lambda _claims: ""),
-        (with_another_key, resource_server.hmac, "compare_digest", lambda _a, _b: True),
-        (replayed, UsedOnce, "first", lambda *_: True),
+        (with_another_key, verifier.hmac, "compare_digest", lambda _a, _b: True),
+        (replayed, UsedOnce, "first", lambda *_, **__: True),
         (of_another_url, proofs, "_same_url", lambda *_: True),
         (of_another_token, proofs, "_hashes_to", lambda *_: True),
         (of_yesterday, proofs, "_check_time", lambda *_: 0),

@@ -66,10 +66,12 @@ class Proofs(Protocol):
     def nonce(self) -> str:
         """A fresh nonce for the client's next proof."""
 
-    def thumbprint(self, headers: Mapping[bytes, bytes], *, path: str = ..., required: bool = ...) -> str:
+    def thumbprint(
+        self, headers: Mapping[bytes, bytes], *, path: str = ..., required: bool = ..., address: str = ...
+    ) -> str:
         """Return the thumbprint of the key that a valid proof shows, "" where none was sent.
 
-        Raises OAuthError: invalid_dpop_proof, use_dpop_nonce.
+        Raises OAuthError: invalid_dpop_proof, use_dpop_nonce; StateUnavailable.
         """
 
 

@@ -46,7 +46,11 @@ class TokenEndpoint:
                 raise OAuthError(error, "grant_type")
             grant_type = form.get("grant_type")
             # Before the client: one that is told to use a nonce comes again, and an assertion serves once.
-            proof = parts.proofs.thumbprint(request.headers, path=request.path) if parts.proofs else ""
+            proof = (
+                parts.proofs.thumbprint(request.headers, path=request.path, address=request.client_ip)
+                if parts.proofs
+                else ""
+            )
             client = await parts.clients.authenticate(form, authorization, address=request.client_ip)
             client_id = client.client_id
             reply = await self._engine().answer(request, form, client, proof)

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Final
@@ -271,15 +270,14 @@ class BearerResourceServer:
             raise ProofRefused("invalid_dpop_proof", "dpop_missing", scope=default_scope)
         try:
             _, token = credentials(value)
-            shown = proofs.verify(proof, method=method, path=path, token=token, seen=handed)
+            owner = f"{principal.tenant}\0{principal.subject}"
+            proofs.verify(proof, method=method, path=path, token=token, bound=principal.cnf, owner=owner, seen=handed)
         except NonceWanted as error:
             nonce = proofs.nonces.issue()
             detail = f"{error.code} {error.detail}"
             raise ProofRefused("use_dpop_nonce", detail, scope=default_scope, nonce=nonce) from None
         except Malformed as error:
             raise ProofRefused("invalid_dpop_proof", error.code, scope=default_scope) from None
-        if not hmac.compare_digest(shown.encode(), principal.cnf.encode()):
-            raise ProofRefused("invalid_dpop_proof", "dpop_key", scope=default_scope)
 
 
 async def _settled(wanted: NotYet) -> None:

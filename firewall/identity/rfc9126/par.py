@@ -116,7 +116,11 @@ class PushedEndpoint:
             # Of a name for a request, or a request within a request, nothing is known yet (RFC 9126 §2.1).
             if form.get("request_uri") or form.get("request"):
                 raise OAuthError("invalid_request", "request_mode")
-            proof = self._proofs.thumbprint(request.headers, path=request.path) if self._proofs else ""
+            proof = (
+                self._proofs.thumbprint(request.headers, path=request.path, address=request.client_ip)
+                if self._proofs
+                else ""
+            )
             client = await self._clients.authenticate(form, authorization, address=request.client_ip)
             known_id = client.client_id
             asked = _request_of(form, client, proof)
