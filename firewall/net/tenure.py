@@ -17,7 +17,7 @@ CHECK_S: Final = 2.0
 class TokenWatch:
     """Asks every two seconds whether a token is still good, and says once when it is not.
 
-    every_s: 0 means `CHECK_S`. still: synchronous, never raises. over: called once, from the loop; afterwards
+    every_s: 0 means `CHECK_S`. still: synchronous; what it raises is a no. over: called once, from the loop; afterwards
     nothing is asked any more. A watch that was stopped is done with, and holds nothing.
     """
 
@@ -49,7 +49,11 @@ class TokenWatch:
         still, over = self._still, self._over
         if still is None or over is None:
             return
-        if still():
+        try:
+            good = still()
+        except Exception:  # noqa: BLE001  in a timer it would go nowhere: the stream would live on, and nobody ask again
+            good = False
+        if good:
             self._arm()
         else:
             self._timer = None

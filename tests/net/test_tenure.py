@@ -68,3 +68,14 @@ async def test_a_watch_says_once_that_it_is_over() -> None:
     await asyncio.sleep(0.03)
     watch.stop()
     assert told == [1]
+
+
+async def test_rs_19_a_look_that_fails_is_a_no() -> None:
+    """Who cannot say that a token is good lets nothing go on; in a timer nobody else would hear of it."""
+
+    def still() -> bool:
+        raise KeyError
+
+    async with Tenure(still, every_s=0.005) as tenure:
+        await asyncio.wait_for(asyncio.Event().wait(), 1)
+    assert tenure.over
