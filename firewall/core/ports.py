@@ -293,7 +293,8 @@ class ClientFacts:
 
     listed: its host stands in the configured list. stage: ``fetch`` before anything is sent to the host, and
     ``document`` about what it answered; what follows ``stage`` is empty before that.
-    foreign_hosts: https redirect hosts that are neither the client's own host nor below it.
+    foreign_hosts: https redirect hosts that are neither the client's own host nor below it. keys_host: of its ``jwks_uri``,
+    "" for none.
     """
 
     url: str
@@ -302,6 +303,7 @@ class ClientFacts:
     stage: Literal["fetch", "document"]
     redirect_hosts: tuple[str, ...] = ()
     foreign_hosts: tuple[str, ...] = ()
+    keys_host: str = ""
     loopback_only: bool = False
     auth_method: str = ""
     grant_types: tuple[str, ...] = ()

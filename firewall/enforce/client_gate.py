@@ -46,7 +46,13 @@ class ClientGate:
         )
         arguments: JSONObject = {"url": facts.url} if facts.stage == "fetch" else _described(facts)
         action = Action(
-            Point.IDENTITY_CLIENT, principal, facts.stage, resource, Protocol("identity", "cimd", "http"), arguments
+            Point.IDENTITY_CLIENT,
+            principal,
+            facts.stage,
+            resource,
+            Protocol("identity", "cimd", "http"),
+            arguments,
+            arguments,
         )
         exchange = self._guard.new_exchange(principal, "identity")
         verdict = await self._guard.clear(action, exchange)
@@ -60,6 +66,7 @@ def _described(facts: ClientFacts) -> JSONObject:
         "url": facts.url,
         "redirect_hosts": list(facts.redirect_hosts),
         "foreign_hosts": list(facts.foreign_hosts),
+        "keys_host": facts.keys_host,
         "loopback_only": facts.loopback_only,
         "auth_method": facts.auth_method,
         "grant_types": list(facts.grant_types),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,38 @@ async def test_rego_decides_which_hosts_are_reached_and_each_decision_is_recorde
         # What was permitted was tried, and its name does not resolve; what was not never got that far.
         refusals = {r["code"] for r in wall.records("auth") if r.get("event") == "identity.client.refused"}
         assert refusals == {"cimd_fetch", "cimd_host"}
+
+
+def bundled(directory: Path, root: Path, **data: str) -> Path:
+    """Write a bundle of one's own: the shipped rules with other data, and cases of two points.
+
+    A bundle without a case for each point runs on the interpreter, and starts without its self-test.
+    """
+    shutil.copytree(root / "policies", directory, ignore=shutil.ignore_patterns("[1-9]*.jsonl", "selftest.json"))
+    file = directory / "config" / "data.yaml"
+    text = file.read_text(encoding="utf-8")
+    for name, value in data.items():
+        assert f"{name}: []" in text
+        text = text.replace(f"{name}: []", f"{name}: {value}")
+    file.write_text(text, encoding="utf-8")
+    return directory
+
+
+async def test_a_bundle_of_ones_own_decides_which_hosts_are_reached(tmp_path: Path, root: Path) -> None:
+    """Nobody is listed in the configuration: what is permitted is permitted by the bundle alone."""
+    given = configured(tmp_path / "state")
+    given["identity"]["cimd"] = {"policy": "policy"}
+    given["policy"] = {"bundle": str(bundled(tmp_path / "policies", root, client_domains="[partners.invalid]"))}
+    async with composed(given) as wall, httpx2.AsyncClient(base_url=wall.url, timeout=20) as http:
+        for host in ("agents.partners.invalid", "agents.corp.invalid"):
+            query = authorize_query(client_id=f"https://{host}/client.json", resource=f"{wall.url}/v1")
+            assert (await http.get("/authorize", params=query)).status_code == 400
+        decided = {
+            r["action"]["resource"]: r["decision"]["effect"]
+            for r in wall.records("decision")
+            if r["point"] == "identity.client"
+        }
+        assert decided == {"agents.partners.invalid": "allow", "agents.corp.invalid": "deny"}
 
 
 async def test_a_workload_and_a_client_that_registered_itself_are_known(tmp_path: Path) -> None:

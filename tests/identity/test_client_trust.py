@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from firewall.core.errors import ConfigFault, Malformed
+from firewall.core.jsonvalue import JSON, get
+from firewall.core.points import Point
 from firewall.core.ports import ClientFacts
-from firewall.decide.bundle import load
+from firewall.decide.bundle import load, read
 from firewall.decide.regorus import RegorusEngine
 from firewall.enforce.client_gate import ClientGate
 from firewall.identity.cimd.documents import ClientDocuments
@@ -20,7 +23,7 @@ from firewall.net.runtime import FakeClock
 from firewall.state.memory import MemoryStore
 from firewall.wire import strict_json
 from tests.support.door import CIMD_DOCUMENT, CIMD_URL, ORIGIN, NoNetwork
-from tests.support.kit import BrokenEngine, kit
+from tests.support.kit import ALLOW, BrokenEngine, kit
 
 JSON_TYPE = {"content-type": "application/json"}
 
@@ -131,6 +134,77 @@ async def test_the_shipped_rules_permit_listed_hosts_and_deny_all_others(
         assert await refused(found) == "cimd_host"
     decisions = [r for r in made.audit.records if r["kind"] == "decision"]
     assert [r["decision"]["effect"] for r in decisions] == (["allow", "allow"] if permitted else ["deny"])
+
+
+def house(root: Path, directory: Path) -> RegorusEngine:
+    """Return an engine with the shipped bundle, the rule of docs/clients.md and its data."""
+    text = (root / "docs" / "clients.md").read_text(encoding="utf-8")
+    (rego,) = (part.partition("```")[0] for part in text.split("```rego\n")[1:])
+    shutil.copytree(root / "policies", directory)
+    (directory / "firewall/rules/house_clients.rego").write_text(rego, encoding="utf-8")
+    data = directory / "config/data.yaml"
+    data.write_text(data.read_text().replace("client_domains: []", "client_domains: [example]"), encoding="utf-8")
+    return RegorusEngine(read(directory), "interpreter")
+
+
+async def test_the_rule_of_the_document_judges_what_a_document_says(root: Path, tmp_path: Path) -> None:
+    made = kit(engine=house(root, tmp_path / "policies"))
+    gate = ClientGate(made.guard, made.clock, "acme")
+    found = documents(gate)
+    assert await refused(found) == "cimd_refused"  # its host may be a client, and it leads to evil.example
+    rules = [r["decision"]["rules"] for r in made.audit.records if r["kind"] == "decision"]
+    assert rules == [[], ["house_clients.leads_away"]]
+    at_home = documents(gate)
+    body = strict_json.dumps({**CIMD_DOCUMENT, "redirect_uris": ["https://app.example/cb", "http://127.0.0.1/cb"]})
+    at_home._fetcher.answers[CIMD_URL] = Fetched(200, JSON_TYPE, body)  # type: ignore[attr-defined]
+    assert (await at_home.get(CIMD_URL)).client_id == CIMD_URL  # the twin: the same client, which stays at home
+
+
+async def test_rego_reads_everything_that_is_known_of_a_client() -> None:
+    """What a rule reads is what the gate was told: a fact that gets lost on the way would decide nothing."""
+
+    class Reading:
+        name, revision = "reading", "sha256:reading"
+
+        def __init__(self) -> None:
+            self.read: list[JSON] = []
+
+        def decide(self, point: Point, input_json: bytes) -> bytes:
+            document = strict_json.loads(input_json)
+            assert isinstance(document, dict)
+            self.read.append(get(document, ("action", "properties", "arguments")))
+            return strict_json.dumps(ALLOW)
+
+    engine = Reading()
+    made = kit(engine=engine)
+    gate = ClientGate(made.guard, made.clock, "acme")
+    for stage in ("fetch", "document"):
+        facts = ClientFacts(
+            CIMD_URL,
+            "app.example",
+            listed=False,
+            stage=stage,  # type: ignore[arg-type]
+            redirect_hosts=("app.example", "evil.example"),
+            foreign_hosts=("evil.example",),
+            keys_host="keys.example",
+            auth_method="private_key_jwt",
+            grant_types=("authorization_code",),
+            scopes=("time:read",),
+        )
+        assert await gate.permits(facts)
+    assert engine.read == [
+        {"url": CIMD_URL},
+        {
+            "url": CIMD_URL,
+            "redirect_hosts": ["app.example", "evil.example"],
+            "foreign_hosts": ["evil.example"],
+            "keys_host": "keys.example",
+            "loopback_only": False,
+            "auth_method": "private_key_jwt",
+            "grant_types": ["authorization_code"],
+            "scopes": ["time:read"],
+        },
+    ]
 
 
 async def test_an_engine_that_fails_permits_nothing() -> None:

@@ -60,6 +60,7 @@ def _facts(document: ClientDocument, host: str, *, listed: bool) -> ClientFacts:
         stage="document",
         redirect_hosts=tuple(sorted({oauth.redirect_host(uri) for uri in document.redirect_uris})),
         foreign_hosts=tuple(sorted(name for name in https if not is_of_host(name, host))),
+        keys_host=urlsplit(document.jwks_uri).hostname or "",
         loopback_only=all(oauth.is_loopback_redirect(uri) for uri in document.redirect_uris),
         auth_method=document.auth_method,
         grant_types=document.grant_types,
