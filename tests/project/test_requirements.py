@@ -1,7 +1,8 @@
 """Every requirement on the front door has a negative test with its id in its name, and a twin of it with the control off.
 
 The ids are those of the project's list of attacks: RS the resource server, AS the authorization server, UI its
-pages, CL what it fetches and presents elsewhere, OP its operation. A name may carry several ids.
+pages, CL what it fetches and presents elsewhere, OP its operation, TX the exchange of tokens. A name may carry
+several ids.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 import pytest
 
 TESTS: Final = Path(__file__).parents[1]
-COUNTS: Final = {"rs": 20, "as": 24, "ui": 9, "cl": 10, "op": 9}
+COUNTS: Final = {"rs": 20, "as": 24, "ui": 9, "cl": 10, "op": 9, "tx": 2}
 IDS: Final = tuple(f"{room}_{number:02}" for room, count in COUNTS.items() for number in range(1, count + 1))
 # Where a test that holds with the control on is not repeated with it off, and why. Empty is the aim.
 WITHOUT_TWIN: Final[dict[str, str]] = {}
