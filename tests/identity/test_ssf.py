@@ -603,6 +603,34 @@ async def test_a_slow_key_keeps_nobody_waiting_and_has_no_effect_before_it_held(
     assert not stream.lives(token)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+async def test_an_event_that_nobody_signed_takes_no_other_events_place(
+    apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can push but not sign says nothing first under an id, while keys are away, that makes us deaf to it."""
+    if not apart:  # the twin: one key for both
+        real = inbox_module.key_of
+        monkeypatch.setattr(inbox_module, "key_of", lambda transmitter, jti, _token=b"": real(transmitter, jti))
+    stream = await make_stream(jwks=None, jwks_uri=f"{ISSUER}/jwks.json")
+    fetcher = Scripted(stream.door.clock)
+    stream = await rebuilt(stream, fetcher)
+    token = await stream.token()
+    claims = stream.claims()
+    fetcher.gate.clear()
+    assert (await stream.push(stream.sign(claims, key=OTHER_KEY))).status_code == 202
+    assert (await stream.push(stream.sign(claims))).status_code == 202
+    fetcher.keys = Fetched(200, {}, orjson.dumps(public_jwks(KEY)))
+    fetcher.gate.set()
+    stream.door.clock.advance(40)
+    await stream.signals.receiver.work()
+    assert stream.lives(token) is not apart
+    if apart:
+        # Once it is known whose word it was, it is not done again.
+        assert (await stream.push(stream.sign(claims))).status_code == 202
+        await stream.signals.receiver.work()
+        assert len(stream.door.named("identity.signal.received")) == 1
+
+
 async def test_an_event_whose_key_comes_late_is_done_by_then_and_never_dropped() -> None:
     """What was acknowledged has its effect: a slow or absent key set is no reason to forget a revocation."""
     stream = await make_stream(jwks=None, jwks_uri=f"{ISSUER}/jwks.json")

@@ -2,6 +2,9 @@
 
 A SET is kept before it is acknowledged. Its ``jti`` is burnt when it was done: doing is idempotent, so that a
 worker that dies in between loses nothing, and what comes a second time is acknowledged and left alone.
+
+An unverified SET stands for itself alone, and burns no ``jti`` before its signature held: whoever can push but not
+sign could otherwise take the place of an event that is still to come, and it would be acknowledged and forgotten.
 """
 
 from __future__ import annotations
@@ -50,8 +53,12 @@ class Inbox:
     def keep(self, tenant: str, transmitter: str, jti: str, token: bytes, *, verified: bool) -> bool:
         """Keep a SET durably; return False for one that was taken before. Raises StateUnavailable when full."""
         key = key_of(transmitter, jti)
-        if self._done.get(tenant, key) is not None:
+        if self.is_done(tenant, key):
             return False
+        if not verified:
+            key = key_of(transmitter, jti, token)
+            if self.is_done(tenant, key):
+                return False
         counts = (COUNT,) if verified else (COUNT, UNVERIFIED)
         for at, count in enumerate(counts):
             if not self._sets.add(tenant, count, 1, ceiling=_ceiling(count)):
@@ -68,6 +75,10 @@ class Inbox:
             self._count_down(tenant, counts)
             return False
         return True
+
+    def is_done(self, tenant: str, key: str) -> bool:
+        """Return whether a SET was burnt."""
+        return self._done.get(tenant, key) is not None
 
     def is_old(self, one: Waiting) -> bool:
         """Return whether a SET has waited for longer than anything should."""
@@ -95,9 +106,13 @@ class Inbox:
             return False
         return True
 
-    def finish(self, tenant: str, key: str, *, remember_s: int) -> None:
-        """Burn a SET that was done, and drop it. remember_s: for as long as it could be sent again."""
-        self._done.put(tenant, key, b"", expires_us=self._clock.now_us() + remember_s * SECOND_US)
+    def finish(self, tenant: str, key: str, *, remember_s: int, held: str = "") -> None:
+        """Burn a SET that was done, and drop it. remember_s: for as long as it could be sent again.
+
+        held: the key of its ``jti``, where that is another one and its signature held in the end.
+        """
+        for burnt in dict.fromkeys((held or key, key)):
+            self._done.put(tenant, burnt, b"", expires_us=self._clock.now_us() + remember_s * SECOND_US)
         entry = self._sets.get(tenant, _SETS + key)
         if entry is not None and self._sets.delete(tenant, _SETS + key):
             verified = records.decode(entry.value).get("verified") is True
@@ -118,6 +133,7 @@ def _ceiling(count: str) -> int:
     return WAITING if count == COUNT else AT_ONCE // 2
 
 
-def key_of(transmitter: str, jti: str) -> str:
-    """Return the key of a SET: ids are unique to their issuer only (RFC 8417 §2.2)."""
-    return hashlib.sha256(f"{transmitter}\0{jti}".encode("utf-8", "surrogatepass")).hexdigest()
+def key_of(transmitter: str, jti: str, token: bytes = b"") -> str:
+    """Return the key of a SET: ids are unique to their issuer only (RFC 8417 §2.2). token: of an unverified one."""
+    named = f"{transmitter}\0{jti}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(named + (b"\0" + token if token else b"")).hexdigest()

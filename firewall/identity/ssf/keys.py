@@ -50,7 +50,7 @@ class TransmitterKeys:
         if self._given is not None:
             return _pick(self._given, kid)
         good = self._good
-        if good is None or self._clock.now_us() >= good.fetched_us + FRESH_S * SECOND_US:
+        if good is None or self._clock.monotonic_ns() // 1_000 >= good.fetched_us + FRESH_S * SECOND_US:
             return None
         return _pick(good.keys, kid)
 
@@ -63,7 +63,7 @@ class TransmitterKeys:
         if key is None and self._given is None:
             await self._refresh()
             good = self._good
-            if good is not None and self._clock.now_us() < good.fetched_us + KEPT_S * SECOND_US:
+            if good is not None and self._clock.monotonic_ns() // 1_000 < good.fetched_us + KEPT_S * SECOND_US:
                 key = _pick(good.keys, kid)
             if key is None and self._away:
                 raise KeysAway("keys of a transmitter")
@@ -73,7 +73,7 @@ class TransmitterKeys:
 
     async def _refresh(self) -> None:
         if self._flight is None:
-            now_us = self._clock.now_us()
+            now_us = self._clock.monotonic_ns() // 1_000
             if now_us < self._tried_us + AGAIN_S * SECOND_US:
                 return
             self._tried_us, self._away = now_us, True

@@ -160,11 +160,14 @@ class Receiver:
         unchecked = sets.parse(one.token)
         # Its age was judged when it came; how long it waited here is not the transmitter's fault.
         event = self._read(transmitter, unchecked)
+        held = ""
         try:
             if not one.verified:
                 if not await self._verified(transmitter, unchecked):
                     raise KeysAway("keys of a transmitter")
-            self._apply(transmitter, event)
+            held = key_of(transmitter.name, event.jti)
+            if one.verified or not self.inbox.is_done(one.tenant, held):
+                self._apply(transmitter, event)
         except KeysAway:
             if not self.inbox.is_old(one):
                 raise
@@ -173,7 +176,7 @@ class Receiver:
             self._refused(transmitter, error.err, error.detail)
         except Malformed as error:  # it will never be done: what waits behind it must not wait with it
             self._refused(transmitter, "invalid_request", error.code)
-        self.inbox.finish(one.tenant, one.key, remember_s=2 * transmitter.window_s + 3600)
+        self.inbox.finish(one.tenant, one.key, remember_s=2 * transmitter.window_s + 3600, held=held)
 
     def _refused(self, transmitter: Transmitter, code: str, detail: str) -> None:
         facts: JSONObject = {"transmitter": transmitter.name, "code": code, "detail": detail}
