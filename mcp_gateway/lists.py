@@ -18,12 +18,12 @@ from firewall.core.bounds import JSON_INTEGER, KIB
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import canonical
-from mcp_gateway import apps, uris
+from mcp_gateway import apps, templates, uris
 from mcp_gateway import headers as h
 from mcp_gateway.bridge import kept_meta
 from mcp_gateway.kinds import KINDS, Kind
 from mcp_gateway.message import NAME_CHARS
-from mcp_gateway.uris import Template
+from mcp_gateway.templates import Template
 from mcp_gateway.versions import LEGACY, Era
 
 SEPARATOR: Final = "__"
@@ -79,7 +79,7 @@ def definition(raw: JSON, kind: Kind = "tool") -> Definition:
     if kind == "resource":
         uris.check(name)
         return Definition(name, value, canonical.digest(value), kind=kind, passing=passing)
-    parsed = uris.template(name)
+    parsed = templates.template(name)
     return Definition(name, value, canonical.digest(value), kind=kind, template=parsed, passing=passing)
 
 

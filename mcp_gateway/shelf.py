@@ -98,7 +98,7 @@ class Index:
 
 def _matches(one: Entry, uri: str) -> bool:
     template = one.definition.template
-    return template is not None and uri.startswith(template.parts[0][0]) and template.matches(uri)
+    return template is not None and uri.startswith(template.prefix) and template.matches(uri)
 
 
 def alone(catalogue: Catalogue) -> Shelf:

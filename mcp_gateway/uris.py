@@ -1,10 +1,8 @@
-"""URIs and URI templates of resources: one spelling each, matched by hand. Pure.
+"""URIs of resources: one spelling each, checked by hand; templates of them are matched in `templates`. Pure.
 
 - `check` accepts a URI only in its normal form (RFC 3986 §6.2.2; DESIGN §6b-5): a URI that has two
   spellings would be inspected in one and opened in the other. Dot segments are refused however often
   they were encoded.
-- `Template` matches level 1 of RFC 6570 (``{name}``: unreserved characters and triplets) and ``{+name}``
-  of level 2 (reserved characters too). A template with any other operator matches nothing.
 - On the aggregated endpoint a URI that two upstreams use is told as ``bartizan+<upstream>:<URI>``. What
   stands behind the colon is the upstream's own spelling, character by character (RFC 3986 §3.3 allows
   ``:`` and empty segments there), so that unwrapping cannot change it and templates expand inside it.
@@ -20,16 +18,14 @@ from urllib.parse import unquote_to_bytes
 from firewall.core.errors import Malformed
 
 URI_CHARS: Final = 2048
-VARIABLES: Final = 16
 WRAP: Final = "bartizan+"
 
-_LOWER: Final = frozenset("abcdefghijklmnopqrstuvwxyz")
-_ALNUM: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_UNRESERVED: Final = _ALNUM | frozenset("-._~")
-_RESERVED: Final = frozenset(":/?#[]@!$&'()*+,;=")
-_SCHEME: Final = _LOWER | frozenset("0123456789+-.")
+LOWER: Final = frozenset("abcdefghijklmnopqrstuvwxyz")
+ALNUM: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+UNRESERVED: Final = ALNUM | frozenset("-._~")
+RESERVED: Final = frozenset(":/?#[]@!$&'()*+,;=")
+SCHEME: Final = LOWER | frozenset("0123456789+-.")
 _HEX: Final = frozenset("0123456789ABCDEF")
-_VARIABLE: Final = _ALNUM | frozenset("_.")
 # Schemes whose authority is a host of the network, where case means nothing; elsewhere it is a name.
 _HOSTED: Final = frozenset({"http", "https", "ws", "wss", "ftp", "ftps", "sftp", "ssh", "file"})
 _PORTS: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21"}
@@ -54,9 +50,9 @@ def check(uri: str) -> Parts:
     file also ``file:/x``, ``file://localhost/x`` and empty segments (RFC 8089 appendix B).
     """
     scheme, colon, rest = uri.partition(":")
-    if len(uri) > URI_CHARS or not colon or not rest or scheme[0:1] not in _LOWER or not set(scheme) <= _SCHEME:
+    if len(uri) > URI_CHARS or not colon or not rest or scheme[0:1] not in LOWER or not set(scheme) <= SCHEME:
         raise Malformed("uri")
-    _check_characters(uri)
+    check_characters(uri)
     authority, path = _split(rest)
     host = ""
     if scheme in _HOSTED and authority:
@@ -73,17 +69,18 @@ def check(uri: str) -> Parts:
     return Parts(scheme, host, unquote_to_bytes(path).decode("utf-8", "replace"))
 
 
-def _check_characters(uri: str) -> None:
+def check_characters(uri: str) -> None:
+    """Raise Malformed("uri") for characters outside RFC 3986, and for triplets that have another spelling."""
     at = 0
     while at < len(uri):
         char = uri[at]
         if char == "%":
             pair = uri[at + 1 : at + 3]
-            if len(pair) != 2 or not set(pair) <= _HEX or chr(int(pair, 16)) in _UNRESERVED:
+            if len(pair) != 2 or not set(pair) <= _HEX or chr(int(pair, 16)) in UNRESERVED:
                 raise Malformed("uri")
             at += 3
             continue
-        if char not in _UNRESERVED and char not in _RESERVED:
+        if char not in UNRESERVED and char not in RESERVED:
             raise Malformed("uri")
         at += 1
 
@@ -129,99 +126,6 @@ def _decoded(text: str) -> Iterator[str]:
         text = after
         yield text
     raise Malformed("uri")
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A parsed template: literals and variables in turn, a literal first (it may be empty, the scheme never is).
-
-    parts: (literal, variable name or "", whether reserved characters may stand in it).
-    """
-
-    text: str
-    parts: tuple[tuple[str, str, bool], ...]
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """The names of its variables, in order."""
-        return tuple(name for _, name, _ in self.parts if name)
-
-    def matches(self, uri: str) -> bool:
-        """Return whether a URI is an expansion of this template with no empty variable.
-
-        Time: product of the lengths at most; no backtracking.
-        """
-        ends = {0}
-        for literal, name, reserved in self.parts:
-            ends = {at + len(literal) for at in ends if uri.startswith(literal, at)}
-            if name:
-                ends = _spread(uri, ends, reserved)
-            if not ends:
-                return False
-        return len(uri) in ends
-
-
-def template(text: str) -> Template:
-    """Return the parsed template. Raises Malformed("uri_template").
-
-    Refused: more than `URI_CHARS` or `VARIABLES`, no literal scheme, an expression that is no single
-    name, an operator other than ``+``, literals outside RFC 3986.
-    """
-    if len(text) > URI_CHARS:
-        raise Malformed("uri_template")
-    scheme, colon, rest = text.partition(":")
-    if not colon or scheme[0:1] not in _LOWER or not set(scheme) <= _SCHEME:
-        raise Malformed("uri_template")
-    del rest
-    parts: list[tuple[str, str, bool]] = []
-    at = 0
-    while at < len(text):
-        start = text.find("{", at)
-        if start < 0:
-            parts.append((_literal(text[at:]), "", False))
-            break
-        end = text.find("}", start)
-        name = text[start + 1 : end] if end > 0 else ""
-        reserved = name.startswith("+")
-        name = name.removeprefix("+")
-        if not name or not set(name) <= _VARIABLE or len(parts) >= VARIABLES:
-            raise Malformed("uri_template")
-        parts.append((_literal(text[at:start]), name, reserved))
-        at = end + 1
-    return Template(text, tuple(parts))
-
-
-def _literal(text: str) -> str:
-    if "}" in text:
-        raise Malformed("uri_template")
-    try:
-        _check_characters(text)
-    except Malformed:
-        raise Malformed("uri_template") from None
-    return text
-
-
-def _expansions(uri: str, at: int, reserved: bool) -> Iterator[int]:
-    """Yield where a variable that begins at ``at`` may end; triplets stay whole."""
-    while at < len(uri):
-        char = uri[at]
-        if char == "%":
-            at += 3
-        elif char in _UNRESERVED or (reserved and char in _RESERVED):
-            at += 1
-        else:
-            return
-        yield at
-
-
-def _spread(uri: str, starts: set[int], reserved: bool) -> set[int]:
-    """Return where a variable may end that begins at any of some places: one walk per run of characters."""
-    ends: set[int] = set()
-    for at in sorted(starts):
-        if at in ends:
-            continue  # an earlier start runs through here, so it reaches all that this one reaches
-        ends.update(_expansions(uri, at, reserved))
-    return ends
 
 
 def wrapped(alias: str, uri: str) -> str:
