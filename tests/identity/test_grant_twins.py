@@ -14,6 +14,8 @@ from firewall.core.ports import Entry
 from firewall.identity import opaque
 from firewall.identity.clients.registry import Clients
 from firewall.identity.engine.grant import TokenGrant
+from firewall.identity.oauth21.codes import CodeFacts, Codes
+from firewall.identity.oauth21.refresh import RefreshFacts, RefreshTokens
 from firewall.identity.opaque import Opaque
 from firewall.identity.resources import Resources
 from firewall.identity.throttle import Throttle
@@ -33,6 +35,7 @@ from tests.support.door import (
     inputs_of,
     make_door,
     redeem,
+    refresh,
 )
 
 Attack = Callable[[Door], Awaitable[bool]]
@@ -107,6 +110,59 @@ async def repeated_in_push(door: Door) -> bool:
         kind = {"content-type": "application/x-www-form-urlencoded"}
         reply = await http.post("/par", content=f"{body}&scope=time:read&scope=time:write", headers=kind)
     return reply.status_code == 201
+
+
+# -- AS-09, AS-11, AS-12: what codes and refresh tokens are bound to ------------------------------------------------
+
+
+def _redeemed(**changes: str) -> ControlOff:
+    """Have every code say that it was given for what it is redeemed with."""
+    real = Codes.redeem
+    return patched(Codes, "redeem", lambda self, text: replace(real(self, text), **changes))
+
+
+@case("as_09 a code that was given to another client", _redeemed(client_id="tool"))
+async def foreign_code(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        code = (await Browser(http).code())["code"]
+        return (await redeem(http, code, client_id="tool")).status_code == 200
+
+
+@case("as_09 a code that came to another address", _redeemed(redirect_uri="http://127.0.0.1:1/else"))
+async def strayed_code(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        code = (await Browser(http).code())["code"]
+        return (await redeem(http, code, redirect_uri="http://127.0.0.1:1/else")).status_code == 200
+
+
+def _lasting(self: Codes, facts: CodeFacts, *, real: Any = Codes.issue) -> str:
+    self._lifetime_s = 10**6
+    return str(real(self, facts))
+
+
+@case("as_09 a code of two minutes ago", patched(Codes, "issue", _lasting))
+async def old_code(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        code = (await Browser(http).code())["code"]
+        door.clock.advance(120)
+        return (await redeem(http, code)).status_code == 200
+
+
+def _of_whom(
+    self: RefreshTokens, text: str, client_id: str, *, real: Any = RefreshTokens.find, given_to: str = CIMD_URL
+) -> RefreshFacts:
+    return replace(real(self, text, given_to), client_id=client_id)
+
+
+@case("as_11 the refresh token of another client", patched(RefreshTokens, "find", _of_whom))
+async def foreign_refresh(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        first = (await redeem(http, (await Browser(http).code())["code"])).json()
+        return (await refresh(http, first["refresh_token"], client_id="tool")).status_code == 200
 
 
 # -- AS-21: the registered method -----------------------------------------------------------------------------------

@@ -65,6 +65,17 @@ def test_rs_01_a_token_without_a_signature(control: str, monkeypatch: pytest.Mon
 
 
 @BOTH
+def test_rs_02_an_extension_that_we_do_not_understand(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signature holds; what ``crit`` demands was not done (RFC 7515 §4.1.11)."""
+    door = make_door()
+    head, body = parts(door)
+    if control == "off":
+        monkeypatch.setattr(jwt, "_KEY_BEARING", ())
+    token = signed_raw(orjson.dumps({**head, "crit": ["exp2"], "exp2": 1}), orjson.dumps(body))
+    assert accepted(door, token) is (control == "off")
+
+
+@BOTH
 async def test_rs_03_a_flood_of_key_ids(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if control == "off":
         monkeypatch.setattr(issuer_keys, "ASK_AGAIN_S", 0)
@@ -121,6 +132,27 @@ async def test_rs_06_a_key_that_its_issuer_withdrew(control: str, monkeypatch: p
     direct.provider.keys = key_set(("k2", NEXT_KEY))
     direct.door.clock.advance(601)
     assert await admitted(direct, direct.token(key=KEY)) is (control == "off")
+
+
+@BOTH
+@pytest.mark.parametrize("bound", ["life", "skew", "type"])
+def test_rs_10_a_token_that_would_live_too_long(bound: str, control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = make_door()
+    now_s = door.clock.now_us() // 1_000_000
+    claims: dict[str, Any] = {
+        "life": {"exp": now_s + 10 * 365 * 86_400},
+        "skew": {"iat": now_s + 3600, "exp": now_s + 7200},
+        "type": {"exp": float(now_s + 300)},
+    }[bound]
+    if control == "off" and bound == "life":
+        monkeypatch.setattr(own_tokens, "LONGEST_TOKEN_S", 10**9)
+    elif control == "off" and bound == "skew":
+        monkeypatch.setattr(own_tokens, "CLOCK_LEEWAY_S", 10**6)
+    elif control == "off":
+        real = own_tokens.principal_of
+        monkeypatch.setattr(jwt, "_time", lambda claims, name: int(claims[name]))
+        monkeypatch.setattr(own_tokens, "principal_of", lambda c, at: real({**c, "exp": int(c["exp"])}, at))
+    assert accepted(door, mint(door, **claims)) is (control == "off")
 
 
 @BOTH
