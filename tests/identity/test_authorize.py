@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from firewall.identity.people import transactions
 from firewall.identity.people.pages import clean_name, is_mixed_script, scope_words
 from firewall.net.dial import Fetched
 from firewall.wire import strict_json
@@ -498,3 +499,30 @@ async def test_as_23_a_person_of_another_tenant_gets_nothing_at_a_closed_resourc
         browser = Browser(http)
         ended = await browser.sign_in(await browser.open(authorize_query()), name="bob")
     assert callback_of(ended)["error"] == "access_denied"
+
+
+@pytest.mark.parametrize("trimmed", [True, False])
+async def test_a_browser_that_is_sent_here_again_and_again_can_still_sign_in(
+    trimmed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request sets a cookie of its own; of too many none would be read, and nobody could sign in."""
+    if not trimmed:  # the twin
+        monkeypatch.setattr(transactions.Transactions, "surplus", lambda *_: ())
+    door = make_door(authorize_per_minute=1000)
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        first = await browser.open(authorize_query())
+        pages = [await browser.open(authorize_query()) for _ in range(80)]
+        assert len(http.cookies) == (transactions.COOKIES if trimmed else 81)
+        assert (await browser.sign_in(pages[-1])).status_code == (200 if trimmed else 403)
+        assert (await browser.sign_in(first)).status_code == (403 if trimmed else 200)
+
+
+async def test_a_foreign_cookie_of_our_kind_breaks_nothing() -> None:
+    door = make_door()
+    cookie = "; ".join(["__Host-bz_txn_a\xe4=1", *(f"__Host-bz_txn_{n}=1" for n in range(40)), "__Host-bz_txn_=x"])
+    async with door.http() as http:
+        shown = await http.get("/authorize", params=authorize_query(), headers={"cookie": cookie.encode("latin-1")})
+    assert shown.status_code == 200
+    assert len([one for one in shown.headers.get_list("set-cookie") if "Max-Age=0" in one]) == 41 - 24

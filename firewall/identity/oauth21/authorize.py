@@ -119,7 +119,7 @@ class Authorization:
             return self._told(client, redirect_uri, _safe_state(form), error.error)
         own = _is_own_doing(request)
         transaction, cookie = parts.transactions.open(asked, cross_site=not own, address=request.client_ip)
-        return await self._step(request, transaction, client, headers=(cookie,))
+        return await self._step(request, transaction, client, headers=(cookie, *parts.transactions.surplus(request)))
 
     def checked(self, form: Form, client: Client) -> AuthorizationRequest:
         """Return what a known client asks for, here or at `/par`. Raises OAuthError, to be told to the client."""

@@ -24,6 +24,7 @@ from firewall.identity.web import WebRequest, set_cookie
 from firewall.wire.oauth import AuthorizationRequest
 
 COOKIE = "bz_txn_"
+COOKIES = 24  # of one browser; `web.parse_cookies` reads 64 of all kinds, and the newest are the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,20 @@ class Transactions:
     def take(self, transaction: Transaction) -> bool:
         """End the transaction; True for the one caller that did it."""
         return self._transactions.take(NODE, transaction.txn_id) is not None
+
+    def surplus(self, request: WebRequest) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the headers that remove a browser's oldest transaction cookies, so that a new one finds room.
+
+        Every request for an authorization sets one, and any page can send a browser here, or a program open a tab for
+        each of its servers: too many, and none of them would be read. Browsers send the oldest first (RFC 6265 §5.4).
+        """
+        prefix = self._settings.cookie(COOKIE)
+        ours = [name for name in request.cookies if name.startswith(prefix)]
+        mine = [name for name in ours if name.isascii() and name.removeprefix(prefix).isalnum()]
+        secure = self._settings.secure
+        return tuple(
+            set_cookie(name, "", secure=secure, max_age_s=0) for name in mine[: max(0, len(mine) + 1 - COOKIES)]
+        )
 
     def expired_cookie(self, transaction: Transaction) -> tuple[bytes, bytes]:
         """Return the header that removes the transaction's cookie."""
