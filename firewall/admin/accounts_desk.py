@@ -92,6 +92,17 @@ class AccountsDesk:
         """Return the people of the tenant."""
         return self._parts.identity.users.list(caller.tenant)
 
+    def called(self, caller: Caller, subjects: Iterable[str]) -> dict[str, str]:
+        """Return who these subjects of the tenant are, by name; those that are no person's, or gone, are left out."""
+        users = self._parts.identity.users
+        found = {subject: users.name_of(caller.tenant, subject) for subject in dict.fromkeys(subjects) if subject}
+        return {subject: name for subject, name in found.items() if name}
+
+    def meant(self, caller: Caller, who: str) -> str:
+        """Return the subject that a person of the tenant has who goes by this name, else what was typed."""
+        user = self._parts.identity.users.named(who) if who else None
+        return user.subject if user is not None and user.tenant == caller.tenant else who
+
     def user(self, caller: Caller, name: str) -> User:
         """Return a person by name. Raises Malformed("user_unknown")."""
         user = next((u for u in self.users(caller) if u.name == name), None)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from firewall.admin.access import Access
 from firewall.admin.caller import Caller
-from firewall.admin.decisions import MOST, PAGE, Decisions, Wanted
+from firewall.admin.decisions import MOST, PAGE, Decisions, Wanted, named
 from firewall.admin.desk import Desk, entry_json, pin_json
 from firewall.admin.office import Done, Office, Parked, approval_json
 from firewall.core.errors import Malformed
@@ -134,6 +134,7 @@ async def doctor(
 async def decisions(
     request: Request,
     caller: Annotated[Caller, Depends(Need("decisions.read"))],
+    desk: Verbs,
     effect: str = "",
     upstream: str = "",
     subject: str = "",
@@ -142,10 +143,12 @@ async def decisions(
     until: Annotated[int, Query(ge=0, le=LATEST_US)] = LATEST_US,
     limit: Annotated[int, Query(ge=1, le=MOST)] = PAGE,
 ) -> Response:
-    """Return decisions, newest first."""
+    """Return decisions, newest first. subject: as records have it, or somebody's name."""
     reader: Decisions = request.app.state.decisions
-    wanted = Wanted(effect, upstream, subject, rule, since, until, limit)
-    return reply({"decisions": await reader.latest(caller.tenant, wanted)})
+    wanted = Wanted(effect, upstream, desk.meant(caller, subject), rule, since, until, limit)
+    rows = await reader.latest(caller.tenant, wanted)
+    shown: list[JSON] = [*named(rows, desk.called(caller, (str(row["subject"]) for row in rows)))]
+    return reply({"decisions": shown})
 
 
 @router.get("/decisions/{some_id}")

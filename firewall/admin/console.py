@@ -15,11 +15,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from firewall.admin import account_links, accounts, approving, doctor, elsewhere, oauth_clients, signing_keys
+from firewall.admin import (
+    account_links,
+    accounts,
+    approving,
+    doctor,
+    elsewhere,
+    oauth_clients,
+    people_pages,
+    signing_keys,
+)
 from firewall.admin.access import Access
 from firewall.admin.api import LATEST_US, Need, router
 from firewall.admin.caller import Caller, Refused
-from firewall.admin.decisions import EFFECTS, PAGE, Decisions, Wanted
+from firewall.admin.decisions import EFFECTS, PAGE, Decisions, Wanted, named, subjects_of
 from firewall.admin.desk import Desk, pin_json
 from firewall.admin.forms import FORMS, Handler
 from firewall.admin.office import Office, approval_json
@@ -70,9 +79,9 @@ def make(parts: AdminParts, access: Access) -> App:
         signing_keys.router,
     ):
         app.include_router(one)
-    for path, shown in PAGES:
+    for path, shown in (*PAGES, *people_pages.PAGES):
         app.add_api_route(path, shown, methods=["GET"])
-    for path, act in FORMS:
+    for path, act in (*FORMS, *people_pages.FORMS):
         app.add_api_route(path, act, methods=["POST"])
     app.add_exception_handler(BartizanError, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -132,9 +141,10 @@ async def live(
 ) -> Response:
     """Show decisions, newest first; the script keeps the list fresh, the page works without it."""
     reader: Decisions = request.app.state.decisions
-    wanted = Wanted(effect, upstream, subject, rule, 0, until, PAGE)
+    wanted = Wanted(effect, upstream, desk_of(request).meant(caller, subject), rule, 0, until, PAGE)
     rows = await reader.latest(caller.tenant, wanted)
     desk = desk_of(request)
+    rows = named(rows, desk.called(caller, (str(row["subject"]) for row in rows)))
     waiting = desk.pins(caller)
     return page(
         request,
@@ -142,6 +152,7 @@ async def live(
         caller=caller,
         rows=rows,
         wanted=wanted,
+        asked=subject,
         effects=EFFECTS,
         newest=until == LATEST_US,
         more=len(rows) == PAGE,
@@ -157,7 +168,8 @@ async def story(request: Request, caller: Annotated[Caller, Depends(Need("decisi
     """Show everything recorded about one exchange."""
     reader: Decisions = request.app.state.decisions
     told, text = await reader.story(caller.tenant, some_id)
-    return page(request, "story", caller=caller, story=told, text=text)
+    names = desk_of(request).called(caller, subjects_of(told))
+    return page(request, "story", caller=caller, story=told, text=text, names=names)
 
 
 async def servers(request: Request, caller: Annotated[Caller, Depends(Need("registry.read"))]) -> Response:
@@ -182,7 +194,10 @@ async def pin(
 
 async def stops(request: Request, caller: Annotated[Caller, Depends(Need("kill.read"))]) -> Response:
     """Show the kill switch."""
-    return page(request, "stops", caller=caller, stops=desk_of(request).stops(caller))
+    desk = desk_of(request)
+    found = desk.stops(caller)
+    names = desk.called(caller, (stop.name for stop in found if stop.scope == "subject"))
+    return page(request, "stops", caller=caller, stops=found, names=names)
 
 
 async def approvals(request: Request, caller: Annotated[Caller, Depends(Need("approvals.read"))]) -> Response:

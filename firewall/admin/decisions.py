@@ -8,7 +8,7 @@ tenant's records alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +110,19 @@ def row_of(record: JSONObject) -> JSONObject:
         "labels": list(_texts(record.get("labels"))),
         "fault": _text(record.get("fault")),
     }
+
+
+def named(rows: Iterable[JSONObject], names: Mapping[str, str]) -> list[JSONObject]:
+    """Return rows with ``name``: who the subject is here, "" for a client of its own, or somebody who is gone."""
+    return [{**row, "name": names.get(str(row["subject"]), "")} for row in rows]
+
+
+def subjects_of(story: JSONObject) -> list[str]:
+    """Return whom a story is about: its subject, and who acted for whom."""
+    who = _object(story.get("who"))
+    chain = who.get("chain")
+    links = [_object(one) for one in chain] if isinstance(chain, list) else []
+    return [_text(who.get("subject")), *(_text(one.get("sub")) for one in links)]
 
 
 def _object(value: JSON) -> dict[str, Any]:

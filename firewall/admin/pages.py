@@ -28,6 +28,8 @@ TEXTS: Final[dict[str, str]] = {
     "second_stale": "Policy wants more now than was agreed to. Ask again.",
     "policy_unavailable": "Policy gave no decision, so nothing was done.",
     "approval_unknown": "There is no such request here.",
+    "user_unknown": "There is nobody of that name here.",
+    "user_sure": "The name was not typed as it stands there, so nothing was done.",
     "stop_unknown": "There is no such stop.",
     "record_unknown": "There is no such decision here.",
     "pin_unknown": "There is no such pin here.",

@@ -22,7 +22,7 @@ GIVEN: Final[tuple[Role, ...]] = ("viewer", "operator", "approver", "admin")
 # Roles that give power over what others may do: an administrator alone makes none (`desk`).
 WEIGHTY: Final[frozenset[str]] = frozenset({"approver", "admin"})
 TELLS: Final[dict[Role, str]] = {
-    "viewer": "sees decisions, servers, pins, stops, budgets and requests for approval",
+    "viewer": "sees decisions, servers, pins, stops, budgets, requests for approval, people and their sessions",
     "operator": "and registers, approves and suspends, approves pins, pulls and releases stops",
     "approver": "and decides, as a second person, what waits for one",
     "admin": "does what an operator does, adds and disables people, gives roles, ends sessions",
@@ -56,6 +56,7 @@ MATRIX: Final[Mapping[str, Right]] = {
     "approvals.read": _right("vopaw"),
     "resources.read": _right(".opaw"),
     "doctor.run": _right(".opaw"),
+    "people.read": _right("vopaw"),
     "users.read": _right("...aw"),
     "bearers.read": _right("vopaw"),
     # oneself

@@ -74,7 +74,7 @@ async def do(request: Request, caller: Caller, act: str, wish: JSONObject, back:
 def back_of(request: Request) -> str:
     """Return the page on which a form stood, as far as it is one of ours; the front page otherwise."""
     path = request.url.path
-    for prefix, there in (("/pins", "/pins"), ("/stops", "/stops"), ("/servers", "/servers")):
+    for prefix, there in (("/pins", "/pins"), ("/stops", "/stops"), ("/servers", "/servers"), ("/people", "/people")):
         if path.startswith(prefix):
             return there
     return path.removesuffix("/approve").removesuffix("/deny") if path.startswith("/approvals/") else HOME

@@ -17,6 +17,10 @@ FORMS = {
     "/stops/pull": "kill.pull",
     "/stops/release": "kill.lift",
     "/approvals/{approval_id}": "approvals.withdraw",  # of its three decisions the one that most may take
+    "/people/disable": "users.disable",
+    "/people/enable": "users.admin",
+    "/people/remove": "users.admin",
+    "/people/end-sessions": "sessions.admin",
     "/confirm": "session.confirm",
     "/confirm/{provider}": "session.confirm",
     "/sign-out": "session.end",

@@ -15,7 +15,7 @@ from tests.admin.rig import HOST, OWN, TENANT, Browser, Room, make_room
 from tests.support.door import PASSWORD, inputs_of
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'\u202eevil\U000e0041\u200b"
-PATHS = ["/", "/servers", "/pins", "/stops", "/sign-in", "/first", "/nothing", "/decisions/none"]
+PATHS = ["/", "/servers", "/pins", "/stops", "/people", "/sign-in", "/first", "/nothing", "/decisions/none"]
 
 
 async def test_signing_in_opens_a_session_that_scripts_and_other_sites_cannot_use(room: Room) -> None:

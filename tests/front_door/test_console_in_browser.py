@@ -214,7 +214,7 @@ def test_its_pages_are_usable_without_seeing_pointing_or_hearing(scene: Scene, f
     fresh.get(f"{scene.url}/sign-in")
     assert fresh.execute_script(PROBLEMS) == []
     by_provider(fresh, scene)
-    for path in ("/approvals", "/stops", "/confirm"):
+    for path in ("/approvals", "/stops", "/people", "/confirm"):
         fresh.get(scene.url + path)
         assert fresh.execute_script(PROBLEMS) == [], path
         told = [e["message"] for e in fresh.get_log("browser") if scene.url in e["message"]]

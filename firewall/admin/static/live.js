@@ -32,7 +32,7 @@ function add(decision) {
   const effect = cell(row, ["span", decision.effect]);
   effect.className = ["allow", "transform", "approve", "deny", "refused"].includes(decision.effect) ? decision.effect : "";
   cell(row, ["span", decision.point], ["code", decision.resource]);
-  cell(row, ["span", decision.subject], ["small", decision.client]);
+  cell(row, ["span", decision.name || decision.subject], ["small", decision.client]);
   cell(row, ["span", decision.rules.join(", ") + (decision.fault ? ` told: ${decision.fault}` : "")]);
 }
 

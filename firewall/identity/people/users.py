@@ -129,6 +129,16 @@ class Users:
         """Return whether there is such an account, disabled or not."""
         return self._users.get(tenant, subject) is not None
 
+    def name_of(self, tenant: str, subject: str) -> str:
+        """Return the name of an account, disabled or not, after what its provider calls it; "" for none.
+
+        Never the provider's word alone: a person may choose it, and choose somebody else's.
+        """
+        found = self._load(tenant, subject)
+        if found is None:
+            return ""
+        return f"{found[0].label} ({found[0].name})" if found[0].label else found[0].name
+
     def has_password(self, tenant: str, subject: str) -> bool:
         """Return whether a person can sign in by password here, or at a provider alone."""
         found = self._load(tenant, subject)
