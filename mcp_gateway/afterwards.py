@@ -22,6 +22,7 @@ from mcp_gateway.inventory import Inventory
 from mcp_gateway.listener import Digest, Judge, Watched
 from mcp_gateway.relay import Relay
 from mcp_gateway.sessions import Sessions
+from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.subscriptions import Subscriptions
 from mcp_gateway.tasks_calls import TaskCalls
 from mcp_gateway.tasks_errand import Errand
@@ -73,7 +74,7 @@ class Afterwards:
         )
         self.subscriptions = Subscriptions(
             hub=self.hub,
-            judge=Judge(guard, catalog=catalog, table=table, views=views, digest=digest),
+            judge=Judge(guard, catalog=catalog, table=table, views=views, digest=digest, below=self._below),
             catalog=catalog,
             sessions=sessions,
             watching=Watching(guard, catalog=catalog, table=table, views=views, locate=self._locate),
@@ -85,6 +86,15 @@ class Afterwards:
     def handlers(self) -> Mapping[str, Handler]:
         """Method → handler, as `dispatch` has them."""
         return {**self._server.handlers, **self.subscriptions.handlers}
+
+    async def _below(self, principal: Principal, endpoint: Endpoint, spec: UpstreamSpec, own: str) -> Watched:
+        """See `listener.Below`."""
+        found = (await self._catalog.index(principal, endpoint, spec.name)).within(spec.name, own)
+        if found is None:
+            raise Malformed("params_invalid")
+        outward = self._catalog.outward(principal, endpoint, spec)
+        facts = partial(self._inventory.resource, principal.tenant, found.entry, "none")
+        return Watched(spec, own, outward(own) if outward is not None else own, facts)
 
     async def _locate(self, principal: Principal, endpoint: Endpoint, uri: str) -> Watched:
         """See `subscriptions.Locate`."""

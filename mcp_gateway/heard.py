@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from firewall.core.jsonvalue import JSON, JSONObject
-from mcp_gateway import tasks
+from mcp_gateway import tasks, uris
 from mcp_gateway.kinds import CHANGED, Kind
 from mcp_gateway.message import SUBSCRIPTION_ID
 from mcp_gateway.settings import UpstreamSpec
@@ -71,7 +71,8 @@ class Wanted:
     def covers(self, event: Event) -> bool:
         """Return whether an event is among what is wanted."""
         if event.what == "updated":
-            return event.name in self.uris
+            # "This might be a sub-resource of the one that the client actually subscribed to" (MCP, schema).
+            return event.name in self.uris or not self.uris.isdisjoint(uris.above(event.name))
         if event.what == "task":
             return self.any_task or event.name in self.tasks
         return event.what in self.lists
@@ -86,7 +87,7 @@ def event_of(spec: UpstreamSpec, key: str, value: JSONObject) -> Event | None:
         return Event(spec, key, LISTS[method])
     if method == "notifications/resources/updated":
         uri = params.get("uri")
-        return Event(spec, key, "updated", uri) if isinstance(uri, str) and uri else None
+        return Event(spec, key, "updated", uri) if isinstance(uri, str) and 0 < len(uri) <= uris.URI_CHARS else None
     if method in TASK_METHODS:
         task_id = params.get("taskId")
         if isinstance(task_id, str) and 0 < len(task_id) <= tasks.ID_CHARS:

@@ -5,7 +5,9 @@
 - A list counts as changed only when *this client's* list did: the one that policy shows to it, as a digest
   (mcp reference §5.4). What changed for others, or is hidden from it, it never hears of.
 - ``resources/updated`` names a URI that the client was allowed to watch, by the name that it watches it
-  under, and is decided with that resource's present facts.
+  under, and is decided with that resource's present facts. A sub-resource of it is one more: it must be one that
+  this endpoint would read, and at its first news it is decided like a subscription of its own. Of one that may not
+  be watched nothing is told; of too many, that the watched one above them changed.
 - A task's state is told to its owner alone, and passes `tasks_view`, result and questions included.
 """
 
@@ -15,11 +17,11 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from firewall.core.action import Resource
-from firewall.core.errors import BartizanError, UpstreamFault
+from firewall.core.errors import BartizanError, Malformed, UpstreamFault
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared, Refusal
@@ -27,19 +29,22 @@ from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
-from mcp_gateway import tasks
-from mcp_gateway.action import response
+from mcp_gateway import tasks, uris
+from mcp_gateway.action import request, response
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.heard import KINDS_OF, LISTS, Event, Wanted, What
 from mcp_gateway.house import Refused
 from mcp_gateway.kinds import Kind
 from mcp_gateway.message import SUBSCRIPTION_ID, RpcId
 from mcp_gateway.settings import UpstreamSpec
+from mcp_gateway.targets import uri_arguments
 from mcp_gateway.tasks import CORE, EXTENSION
 from mcp_gateway.tasks_table import TaskTable, owner_of
 from mcp_gateway.tasks_view import Reader, TaskViews
 from mcp_gateway.versions import MODERN, era_of
 
+MAIL: Final = 1_024  # things that wait for one client; of more sub-resources, what it watches above them
+BELOW: Final = 256  # sub-resources that are told by their own name, per stream or session
 METHOD_OF: Final = {what: method for method, what in LISTS.items()}
 
 Digest = Callable[[Principal, Endpoint, Kind, Exchange], Awaitable[str]]
@@ -56,13 +61,18 @@ class Watched:
     facts: Callable[[], Resource]
 
 
+Below = Callable[[Principal, Endpoint, UpstreamSpec, str], Awaitable[Watched]]
+"""Finds what an endpoint would read at an upstream under its own URI. Raises Malformed, UpstreamFault, Refused."""
+
+
 @dataclass(slots=True, eq=False)
 class Listener:
     """One client; a `hub.Sink`.
 
     subscription: the id that its notifications name (modern), None for a legacy session.
     lists, watched, followed: what it asked for; followed: (upstream, its task id) → our id.
-    wake: called when mail arrives, for a client that nobody waits beside.
+    wake: called when mail arrives, for a client that nobody waits beside. below: sub-resources of what is watched,
+    None where they may not be.
     """
 
     principal: Principal
@@ -73,6 +83,7 @@ class Listener:
     lists: set[What] = field(default_factory=set)
     watched: dict[tuple[str, str], Watched] = field(default_factory=dict)
     followed: dict[tuple[str, str], str] = field(default_factory=dict)
+    below: dict[tuple[str, str], Watched | None] = field(default_factory=dict)
     digests: dict[What, str] = field(default_factory=dict)
     mail: OrderedDict[tuple[str, str, str], Event] = field(default_factory=OrderedDict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,11 +103,24 @@ class Listener:
         # A changed list is one thing, whichever upstream of an aggregate it changed at.
         about = "" if event.what in KINDS_OF else event.spec.name
         place = (event.what, about, event.name)
+        if event.what == "updated" and place not in self.mail and len(self.mail) >= MAIL:
+            parent = self.watched_above(event)
+            if parent is None:
+                return
+            event, place = replace(event, name=parent.own), (event.what, about, parent.own)
         self.mail[place] = event
         self.mail.move_to_end(place)
         self.arrived.set()
         if self.wake is not None:
             self.wake()
+
+    def watched_above(self, event: Event) -> Watched | None:
+        """Return what is watched and is, or stands nearest above, the URI that an event names."""
+        for own in (event.name, *uris.above(event.name)):
+            found = self.watched.get((event.spec.name, own))
+            if found is not None:
+                return found
+        return None
 
     async def next(self) -> Event:
         """Return the next event, and wait for one where there is none."""
@@ -114,8 +138,11 @@ class Listener:
 class Judge:
     """Turns events into sendable notifications, or into nothing."""
 
-    def __init__(self, guard: Guard, *, catalog: Catalog, table: TaskTable, views: TaskViews, digest: Digest) -> None:
+    def __init__(
+        self, guard: Guard, *, catalog: Catalog, table: TaskTable, views: TaskViews, digest: Digest, below: Below
+    ) -> None:
         self._guard = guard
+        self._below = below
         self._catalog = catalog
         self._table = table
         self._views = views
@@ -148,11 +175,58 @@ class Judge:
         return await self._tell(one, METHOD_OF[what], {**one.meta}, resource)
 
     async def _updated(self, one: Listener, event: Event) -> Cleared | None:
-        watched = one.watched.get((event.spec.name, event.name))
+        watched = one.watched_above(event)
         if watched is None:
             return None
+        if watched.own != event.name:
+            watched = await self._sub_resource(one, event, watched)
+            if watched is None:
+                return None
         params: JSONObject = {"uri": watched.uri, **one.meta}
         return await self._tell(one, "notifications/resources/updated", params, watched.facts())
+
+    async def _sub_resource(self, one: Listener, event: Event, above: Watched) -> Watched | None:
+        """Return a sub-resource that a client may hear of, what it watches above one too many, or None.
+
+        The decision is taken once per sub-resource, as that of a subscription is: else whoever names many URIs
+        would spend what the caller may ask.
+        """
+        slot = (event.spec.name, event.name)
+        if slot in one.below:
+            return one.below[slot]
+        if len(one.below) >= BELOW:
+            return above
+        found: Watched | None = None
+        try:
+            found = await self._below(one.principal, one.endpoint, event.spec, event.name)
+            if not await self._may_watch(one, found):
+                found = None
+        except Malformed:
+            pass  # in another spelling, or nothing that this endpoint would read
+        one.below[slot] = found
+        return found
+
+    async def _may_watch(self, one: Listener, watched: Watched) -> bool:
+        """Decide whether a client may hear of a resource, as if it had subscribed to it."""
+        method = "resources/subscribe"
+        exchange = self._guard.new_exchange(one.principal, "mcp")
+        exchange.verb = method
+        verdict: Cleared | Refusal | None = None
+        try:
+            action = request(
+                Point.MCP_RESOURCE_WATCH,
+                one.principal,
+                method,
+                watched.facts(),
+                jsonrpc.build_request(0, method, {"uri": watched.uri}),
+                version=one.version,
+                transport="sse",
+                arguments=uri_arguments(watched.own),
+            )
+            verdict = await self._guard.clear(action, exchange)
+        finally:
+            self._guard.close(exchange, outcome="ok" if isinstance(verdict, Cleared) else "refused")
+        return isinstance(verdict, Cleared)
 
     async def _task(self, one: Listener, event: Event) -> Cleared | None:
         modern = era_of(one.version) == MODERN

@@ -128,6 +128,19 @@ def _decoded(text: str) -> Iterator[str]:
     raise Malformed("uri")
 
 
+def above(uri: str) -> Iterator[str]:
+    """Yield the URIs that a URI may be a sub-resource of, the nearest first: itself up to a ``/``, ``?`` or ``#``.
+
+    With the sign itself and without: ``a://b/c`` stands below ``a://b/`` and ``a://b``, and below no ``a://b/c2``.
+    """
+    for at in range(len(uri) - 1, uri.find(":"), -1):
+        if uri[at] in "/?#":
+            if at + 1 < len(uri):
+                yield uri[: at + 1]
+            if at > uri.find(":") + 1:
+                yield uri[:at]
+
+
 def wrapped(alias: str, uri: str) -> str:
     """Return a URI or template as the aggregated endpoint tells it when it must name its upstream."""
     return f"{WRAP}{alias}:{uri}"

@@ -46,6 +46,7 @@ class Tasked(Scripted):
     question: dict[str, Any] | None = None
     demands: list[dict[str, Any]] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=lambda: [dict(one) for one in RESOURCES])
+    templates: list[dict[str, Any]] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     ears: list[tuple[Any, asyncio.Queue[Any]]] = field(default_factory=list)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -124,7 +125,7 @@ class Tasked(Scripted):
         elif method == "resources/list":
             reply = {"resources": self.resources}
         elif method == "resources/templates/list":
-            reply = {"resourceTemplates": []}
+            reply = {"resourceTemplates": self.templates}
         elif method in ("resources/subscribe", "resources/unsubscribe"):
             reply = {}
         else:

@@ -12,7 +12,8 @@ from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
-from mcp_gateway import hub, subscriptions
+from mcp_gateway import hub, listener, subscriptions
+from mcp_gateway.heard import Event
 from mcp_gateway.message import SUBSCRIPTION_ID
 from tests.mcp_gateway.legacy import Events, opened
 from tests.mcp_gateway.tasked import EXT, NOTES, SLOW, TOOLS, ask, begin, meta, tasked
@@ -347,6 +348,94 @@ class TestTasks:
                 assert told["params"]["statusMessage"] == "half way"
                 with pytest.raises(TimeoutError):
                     await other.message(timeout_s=0.08)
+
+
+DIR = "dir://x/a"
+TREE = {
+    "resources": [{"uri": DIR, "name": "a"}, {"uri": "dir://x/a/listed", "name": "listed"}],
+    "templates": [{"uriTemplate": "dir://x/a/read{/path*}", "name": "read"}],
+}
+
+
+class TestSubResources:
+    """The URI of an update "might be a sub-resource of the one that the client actually subscribed to" (MCP, schema)."""
+
+    @contextlib.asynccontextmanager
+    async def watching(self, legacy, path="/mcp/demo", **guard):
+        async with tasked(legacy=legacy, **TREE) as upstream:
+            async with running(spec("demo", url=upstream.url), spec("two", url=upstream.url), **guard) as stack:
+                uri = DIR if path == "/mcp/demo" else f"bartizan+demo:{DIR}"
+                async with listening(stack, {"resourceSubscriptions": [uri]}, path=path) as events:
+                    assert await honoured(events) == {"resourceSubscriptions": [uri]}
+                    await upstream.listened()
+                    if legacy:
+                        async with asyncio.timeout(5):
+                            while not upstream.asked("resources/subscribe"):
+                                await asyncio.sleep(0.01)
+                    yield stack, upstream, events
+
+    async def told(self, events, count):
+        return [(await events.message())["params"]["uri"] for _ in range(count)]
+
+    @ERAS
+    @pytest.mark.parametrize("path", ["/mcp/demo", "/mcp"])
+    async def test_those_that_this_endpoint_would_read_are_told_and_no_others(self, legacy, path):
+        named = "" if path == "/mcp/demo" else "bartizan+demo:"
+        async with self.watching(legacy, path) as (_, upstream, events):
+            for uri in (
+                "dir://x/a2", "dir://x/", "dir://x/b/read/x", "dir://x/a/unlisted", "dir://x/a/read/../../b", "dir://x/a/read/%2E%2E",
+                "DIR://x/a/read/x", "dir://x/a/read//x", "dir://y/a/read/x", DIR + "/" + "x" * 3000,
+            ):  # fmt: skip
+                upstream.say(UPDATED, uri=uri)
+            for uri in ("dir://x/a/listed", "dir://x/a/read/deep/er", DIR):
+                upstream.say(UPDATED, uri=uri)
+            assert await self.told(events, 3) == [
+                named + uri for uri in ("dir://x/a/listed", "dir://x/a/read/deep/er", DIR)
+            ]
+            await nothing(events)
+
+    @pytest.mark.parametrize("denied", [True, False], ids=["denied", "control off"])
+    async def test_one_that_the_caller_may_not_watch_is_not_told(self, denied):
+        def script(asked):
+            uri = asked["action"]["properties"].get("arguments", {}).get("uri", "")
+            if not denied or asked["point"] != "mcp.resource.watch" or not uri.endswith("/read/x"):
+                return ALLOW
+            reason = {"rule": "t.no", "effect": "deny", "code": "t", "owasp": [], "severity": 50}
+            return {**ALLOW, "decision": False, "effect": "deny", "risk": 50, "reasons": [reason]}
+
+        async with self.watching(False, engine=ScriptedEngine(script)) as (_, upstream, events):
+            for uri in ("dir://x/a/read/x", "dir://x/a/read/y"):
+                upstream.say(UPDATED, uri=uri)
+            wanted = ["dir://x/a/read/y"] if denied else ["dir://x/a/read/x", "dir://x/a/read/y"]
+            assert await self.told(events, len(wanted)) == wanted
+            await nothing(events)
+
+    async def test_a_server_that_names_ever_more_of_them_spends_few_decisions_and_the_watched_one_is_told(
+        self, monkeypatch
+    ):
+        monkeypatch.setattr(listener, "BELOW", 2)
+        engine = ScriptedEngine()
+        async with self.watching(False, engine=engine) as (_, upstream, events):
+            before = sum(asked["point"] == "mcp.resource.watch" for asked in engine.inputs)
+            for n in range(5):
+                upstream.say(UPDATED, uri=f"dir://x/a/read/{n}")
+                told = await self.told(events, 1)
+                assert told == ([f"dir://x/a/read/{n}"] if n < 2 else [DIR])
+            for n in (0, 1):
+                upstream.say(UPDATED, uri=f"dir://x/a/read/{n}")
+            assert await self.told(events, 2) == ["dir://x/a/read/0", "dir://x/a/read/1"]
+            decided = sum(asked["point"] == "mcp.resource.watch" for asked in engine.inputs) - before
+            assert decided == 2
+
+    def test_the_mail_of_a_client_that_does_not_read_is_bounded(self, monkeypatch):
+        monkeypatch.setattr(listener, "MAIL", 4)
+        one = listener.Listener(person(), None, "2026-07-28", {})
+        demo = spec("demo", url="http://127.0.0.1:1/mcp")
+        one.watched["demo", DIR] = listener.Watched(demo, DIR, DIR, lambda: None)
+        for n in range(100):
+            one.offer(Event(demo, "k", "updated", f"{DIR}/{n}"))
+        assert len(one.mail) == 5
+        assert next(reversed(one.mail.values())).name == DIR
 
 
 class TestSessions:
