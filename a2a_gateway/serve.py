@@ -113,7 +113,7 @@ class A2AGateway:
                 )
             )
         except Unauthenticated as error:
-            await asgi.write_fixed(send, self._unauthenticated(error, resource, name))
+            await asgi.write_fixed(send, self._unauthenticated(error, resource, name, scope))
             return
         exchange = self._guard.new_exchange(principal, "a2a", client_ip=asgi.client_ip(scope))
         outcome: Outcome = ("internal", "internal")
@@ -175,7 +175,7 @@ class A2AGateway:
                 address=asgi.client_ip(scope),
             )
         except Unauthenticated as error:
-            await asgi.write_fixed(send, self._unauthenticated(error, resource, name))
+            await asgi.write_fixed(send, self._unauthenticated(error, resource, name, scope))
             return
         traceparent = headers.get(b"traceparent", b"")
         exchange = self._guard.new_exchange(principal, "a2a", client_ip=asgi.client_ip(scope), traceparent=traceparent)
@@ -243,9 +243,11 @@ class A2AGateway:
 
     # -- our own words -----------------------------------------------------------------------------------
 
-    def _unauthenticated(self, error: Unauthenticated, resource: str, name: str) -> FixedReply:
+    def _unauthenticated(self, error: Unauthenticated, resource: str, name: str, scope: asgi.Scope) -> FixedReply:
         code = "token_missing" if error.code == "token_missing" else "token_invalid"
-        return reply.fixed(FAULTS[code], extra=self._resource_server.challenges(resource, error, scope_of(name)))
+        noted = self._resource_server.note_refused(error, resource, asgi.client_ip(scope))
+        extra = self._resource_server.challenges(resource, error, scope_of(name))
+        return reply.fixed(FAULTS[code], None, noted, extra=extra)
 
 
 def _wrong_verb(allow: bytes) -> FixedReply:

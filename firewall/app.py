@@ -56,6 +56,7 @@ from firewall.identity.oidc.redemption import ClientKey
 from firewall.identity.oidc.secret import secret_reader
 from firewall.identity.rfc9068.rotation import KeyRotation
 from firewall.identity.ssf import build as ssf
+from firewall.identity.throttle import network_of
 from firewall.identity.upstream.build import UpstreamsGiven
 from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net import server as net_server
@@ -75,6 +76,7 @@ from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
 from firewall.record.note import Verifier
+from firewall.record.refused import RefusalLog
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
@@ -204,17 +206,21 @@ class Worker:
         config = self.config
         data, admin = config.listeners.data, config.listeners.admin
         several = config.workers > 1
-        face = Edge(self.data_plane, rooms.edge(config, data, data.port, public=True))
-        listeners = [Listener("data", data.host, data.port, face, rooms.tls(data), reuse_port=several)]
+        refusals = self.parts["refusals"]
+        face = Edge(self.data_plane, rooms.edge(config, data, data.port, public=True), refusals)
+        listeners = [
+            Listener("data", data.host, data.port, face, rooms.tls(data), reuse_port=several, refusals=refusals)
+        ]
         if "admin" in self.parts:
             listeners.append(
                 Listener(
                     "admin",
                     admin.host,
                     admin.port,
-                    Edge(self.parts["admin"], rooms.edge(config, admin, admin.port, public=False)),
+                    Edge(self.parts["admin"], rooms.edge(config, admin, admin.port, public=False), refusals),
                     rooms.tls(admin),
                     reuse_port=several,
+                    refusals=refusals,
                 )
             )
         for part in ("egress", "admin_socket"):
@@ -247,6 +253,7 @@ class Worker:
             await self.parts["opa"].close()
         await self.parts["dialler"].close()
         self.parts["telemetry"].close()
+        self.parts["refusals"].settle()
         self.audit.close()
         self.store.close()
         self.parts["used"].close()
@@ -361,6 +368,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         audit.append({"v": 1, "kind": "auth", "event": event, **facts})
 
     sealer = Sealer(keys.secret("seal"), clock)
+    refusals = RefusalLog(audit, clock, ids, network_of)
     rotation = KeyRotation(keys, store, marks, clock, record)
     used = UsedOnce(paths.shared, worker=marks.worker, workers=config.workers)
     identity = build_identity(
@@ -380,6 +388,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         used=used,
         nonce_keys=tuple(keys.secrets("dpop-nonce")),
         upstreams=_upstreams(config, dialler, keys, guard),
+        refusals=refusals,
     )
     identity.first_contact.file = config.state / FIRST_CONTACT_FILE
     assert identity.credentials is not None
@@ -393,6 +402,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         "keys": keys,
         "rotation": rotation,
         "used": used,
+        "refusals": refusals,
     }
     if config.identity.signals:
         parts["signals"] = ssf.build(

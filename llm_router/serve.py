@@ -136,7 +136,7 @@ class LLMRouter:
                 given, self._resource, default_scope=SCOPE, method=verb, path=path, address=asgi.client_ip(scope)
             )
         except Unauthenticated as error:
-            await asgi.write_fixed(send, self._unauthenticated(error, dialect))
+            await asgi.write_fixed(send, self._unauthenticated(error, dialect, scope))
             return
         except BartizanError as error:
             await asgi.write_fixed(send, reply.failed(error, words=dialect.words))
@@ -330,10 +330,11 @@ class LLMRouter:
         challenge = cure(self._resource_server, self._resource, refusal)
         return reply.refused(refusal, challenge, words=dialect.words)
 
-    def _unauthenticated(self, error: Unauthenticated, dialect: Dialect) -> FixedReply:
+    def _unauthenticated(self, error: Unauthenticated, dialect: Dialect, scope: asgi.Scope) -> FixedReply:
         code = "token_missing" if error.code == "token_missing" else "token_invalid"
         extra = self._resource_server.challenges(self._resource, error, SCOPE)
-        return reply.fixed(FAULTS[code], extra=extra, words=dialect.words)
+        noted = self._resource_server.note_refused(error, self._resource, asgi.client_ip(scope))
+        return reply.fixed(FAULTS[code], noted, extra=extra, words=dialect.words)
 
 
 def _not_here(dialect: Dialect, verb: str | None) -> FixedReply:

@@ -219,7 +219,8 @@ class MCPGateway:
         except Unauthenticated as error:
             told = "token_missing" if error.code == "token_missing" else "token_invalid"
             challenges = self._auth.challenges(endpoint.url, error, endpoint.scope)
-            await asgi.write_fixed(send, reply.challenged(told, challenges, ""))
+            noted = self._auth.note_refused(error, endpoint.url, asgi.client_ip(scope))
+            await asgi.write_fixed(send, reply.challenged(told, challenges, noted))
             return
         except BartizanError as error:  # state that does not answer: nobody is let in
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))

@@ -16,7 +16,7 @@ from firewall.core.errors import ConfigFault
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 FILTERS: dict[str, str] = {
-    "kind": "decision, outcome, auth (the front door), admin, registry, pins or log.*",
+    "kind": "decision, outcome, auth (the front door), edge (refused before anybody was known), admin, registry, pins or log.*",
     "tenant": "",
     "exchange": "",
     "subject": "whose call, sign-in or token; a person's is the SUBJECT of `bartizan users list`",

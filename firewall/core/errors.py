@@ -51,11 +51,15 @@ class Malformed(BartizanError):
 
 
 class Unauthenticated(BartizanError):
-    """No verified principal; ``scope`` is what a challenge should ask for (space separated)."""
+    """No verified principal; ``scope`` is what a challenge should ask for (space separated).
+
+    about: whose token it was, where that was verified and is over: tenant, subject, client, gid; for the record.
+    """
 
     def __init__(self, code: str, detail: str = "", *, scope: str = "") -> None:
         super().__init__(code, detail)
         self.scope = scope
+        self.about: dict[str, str] = {}
 
 
 class UpstreamFault(BartizanError):

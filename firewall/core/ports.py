@@ -132,6 +132,17 @@ class AuditLog(Protocol):
         """Return ``h:`` and 32 hex characters: keyed digest under the tenant's audit key."""
 
 
+class Refusals(Protocol):
+    """Records requests that were refused before anybody was known, as far as nobody can make a flood of it."""
+
+    def note(self, fault: str, address: str, facts: JSONObject) -> str:
+        """Return the id of the record, to be told to the caller; "" where the refusal was only counted.
+
+        fault: a code of `core.errors.FAULTS`. address: of whoever asked. facts: further members of the record, of
+        a form that was checked; never text that a caller chose. Never raises, never waits.
+        """
+
+
 class Telemetry(Protocol):
     """Counters that the guard feeds; names live in `record.telemetry` alone."""
 
@@ -279,6 +290,9 @@ class ResourceServer(Protocol):
 
         The proof of a bound token is not asked for again: it was used when the stream was opened.
         """
+
+    def note_refused(self, error: Unauthenticated, resource: str, address: str) -> str:
+        """Record that a token was refused at a resource; return the id to tell, "" where there is none (`Refusals`)."""
 
     def challenge(self, resource: str, code: ChallengeCode, scope: str) -> bytes:
         """Return the WWW-Authenticate value (oauth reference §6.1; order of parameters matters)."""

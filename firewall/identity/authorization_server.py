@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from joserfc.jwk import ECKey
 
-from firewall.core.ports import ClientTrust, Clock, Ids, Labels, SharedMarks, Store, UsedProofs
+from firewall.core.ports import ClientTrust, Clock, Ids, Labels, Refusals, SharedMarks, Store, UsedProofs
 from firewall.identity import standing
 from firewall.identity.cimd.documents import ClientDocuments, DocumentFetcher
 from firewall.identity.cimd.logos import PATH as LOGO_PATH
@@ -123,6 +123,7 @@ def build_identity(
     direct: DirectGiven | None = None,
     used: UsedProofs | None = None,
     nonce_keys: tuple[bytes, ...] = (),
+    refusals: Refusals | None = None,
 ) -> Identity:
     """Return the front door with everything it needs; objects only, no I/O. idps: identity providers, where any.
 
@@ -130,7 +131,7 @@ def build_identity(
     client_trust: asks policy about clients that describe themselves, where the settings say so.
     labels: flow labels of callers; without them token exchange hands none on, so it is refused.
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
-    upstreams: how we sign in to what stands behind us.
+    upstreams: how we sign in to what stands behind us. refusals: records tokens that were refused; None does not.
     """
     keys = signing_key if isinstance(signing_key, SigningKeys) else SigningKeys(signing_key, *other_keys)
     resources = Resources(settings.public_url, settings.resources)
@@ -331,7 +332,9 @@ def build_identity(
         )
     return Identity(
         front_door=front_door,
-        resource_server=BearerResourceServer(resources, keys, grants, marks, clock, proofs=at_resource, others=others),
+        resource_server=BearerResourceServer(
+            resources, keys, grants, marks, clock, proofs=at_resource, others=others, refusals=refusals
+        ),
         resources=resources,
         users=users,
         links=links,

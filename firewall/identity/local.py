@@ -81,6 +81,10 @@ class LocalResourceServer:
         """Return True: the token lives as long as this process."""
         return True
 
+    def note_refused(self, error: Unauthenticated, resource: str, address: str) -> str:
+        """Return "": the one program that may come has the token from us."""
+        return ""
+
     def challenge(self, resource: str, code: ChallengeCode, scope: str) -> bytes:
         """Return the challenge: there is nowhere to sign in, so it names no metadata."""
         return b"Bearer" if code == "token_missing" else b'Bearer error="invalid_token"'

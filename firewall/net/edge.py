@@ -15,8 +15,10 @@ import orjson
 
 from firewall.core.action import Headers
 from firewall.core.errors import FAULTS, ConfigFault, Fault, Malformed
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
-from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
+from firewall.core.ports import Refusals
+from firewall.net.asgi import App, Receive, Scope, Send, client_ip, write_fixed
 from firewall.wire.http import check_host, is_normal_path, parse_host
 
 # Fields by which proxies tell who somebody is or where they come from. A caller can write them too, so
@@ -45,6 +47,8 @@ _DROPPED: Final = frozenset(
 )
 _DROPPED_PREFIXES: Final = (b"x-forwarded-", b"x-auth-")
 _HOPS: Final = 32
+EXPLAINED: Final = frozenset({"host_foreign", "origin_foreign", "http_desync"})
+_FIELDS: Final = {"host_foreign": b"host", "origin_foreign": b"origin"}
 # A token in the query would stand in logs and histories: refused, not merely ignored (RS-12).
 _TOKEN_IN_QUERY: Final = b"access_token="
 
@@ -66,18 +70,26 @@ class EdgeSettings:
     methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-def edge_reply(fault: Fault, extra: Headers = ()) -> FixedReply:
-    """Return the edge's own words for a fault: a JSON-RPC error without an id (MCP transports)."""
-    body = orjson.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": fault.rpc_code, "message": fault.text}})
-    return FixedReply(fault.status, ((b"content-type", b"application/json"), *extra), body)
+def edge_words(fault: Fault, decision_id: str = "") -> bytes:
+    """Return the body of a refusal: a JSON-RPC error without an id (MCP transports). decision_id: of its record, or ""."""
+    error: JSONObject = {"code": fault.rpc_code, "message": fault.text}
+    if decision_id:
+        error["data"] = {"decision_id": decision_id}
+    return orjson.dumps({"jsonrpc": "2.0", "id": None, "error": error})
+
+
+def edge_reply(fault: Fault, extra: Headers = (), decision_id: str = "") -> FixedReply:
+    """Return the edge's own words for a fault."""
+    return FixedReply(fault.status, ((b"content-type", b"application/json"), *extra), edge_words(fault, decision_id))
 
 
 class Edge:
     """ASGI wrapper. Passes on a scope whose client and scheme are true and that has no forwarding fields."""
 
-    def __init__(self, app: App, settings: EdgeSettings) -> None:
-        """Raises ConfigFault edge_host, edge_proxy."""
+    def __init__(self, app: App, settings: EdgeSettings, refusals: Refusals | None = None) -> None:
+        """refusals: records what is refused for its host, origin or framing. Raises ConfigFault edge_host, edge_proxy."""
         self._app = app
+        self._refusals = refusals
         self._names, self._exact = _hosts(settings.hosts)
         self._open = settings.open_to_all
         self._origins = frozenset(origin.encode() for origin in settings.origins)
@@ -101,7 +113,8 @@ class Edge:
             return
         code = self._check(scope)
         if code:
-            await write_fixed(send, edge_reply(FAULTS[code], (self._allow,) if code == "method_not_allowed" else ()))
+            extra = (self._allow,) if code == "method_not_allowed" else ()
+            await write_fixed(send, edge_reply(FAULTS[code], extra, self._noted(code, scope)))
             return
         await self._app(scope, receive, send)
 
@@ -137,6 +150,15 @@ class Edge:
         if dropped:
             return self._forwarded(scope)
         return ""
+
+    def _noted(self, code: str, scope: Scope) -> str:
+        """Return the id of a refusal's record. Wrong paths and methods say nothing about anybody, and have none."""
+        if self._refusals is None or code not in EXPLAINED:
+            return ""
+        wanted = _FIELDS.get(code, b"")
+        told = [value for name, value in scope["headers"] if name == wanted]
+        facts: JSONObject = {"host": _name_in(told[0])} if len(told) == 1 else {}
+        return self._refusals.note(code, client_ip(scope), facts)
 
     def _serves(self, host: bytes) -> bool:
         known = self._seen.get(host)
@@ -184,6 +206,14 @@ class Edge:
         except ValueError:
             return False
         return any(address in net for net in self._proxies if net.version == address.version)
+
+
+def _name_in(value: bytes) -> str:
+    """Return the host in a Host or Origin field, "" where none can be read: a name or address of checked form."""
+    try:
+        return parse_host(value.rpartition(b"://")[2])[0]
+    except Malformed:
+        return ""
 
 
 def _is_dropped(name: bytes) -> bool:

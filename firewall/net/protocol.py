@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
-import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from firewall.core.bounds import HEADER_BYTES, HEADER_COUNT, REQUEST_READ_S, TARGET_BYTES
 from firewall.core.errors import FAULTS, Fault, Malformed
+from firewall.core.ports import Refusals
+from firewall.net.edge import edge_words
 from firewall.wire.http import parse_host
 
 _STATUS: Final = {400: b"400 Bad Request", 408: b"408 Request Timeout", 431: b"431 Request Header Fields Too Large"}
@@ -92,6 +93,7 @@ class StrictProtocol(HttpToolsProtocol):
     """
 
     settings = ProtocolSettings()
+    refusals: Refusals | None = None
 
     def __init__(
         self,
@@ -219,7 +221,8 @@ class StrictProtocol(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.close()
                 return
-        body = orjson.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": fault.rpc_code, "message": fault.text}})
+        noted = self.refusals.note(fault.code, str(self.client[0]) if self.client else "", {}) if self.refusals else ""
+        body = edge_words(fault, noted)
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (_STATUS[fault.status], len(body), body)
@@ -255,6 +258,6 @@ class StrictProtocol(HttpToolsProtocol):
         self._refuse(FAULTS["http_desync"])
 
 
-def strict_protocol(settings: ProtocolSettings) -> type[StrictProtocol]:
-    """Return the protocol class with these bounds."""
-    return type("BoundStrictProtocol", (StrictProtocol,), {"settings": settings})
+def strict_protocol(settings: ProtocolSettings, refusals: Refusals | None = None) -> type[StrictProtocol]:
+    """Return the protocol class with these bounds. refusals: records what it refuses; None does not."""
+    return type("BoundStrictProtocol", (StrictProtocol,), {"settings": settings, "refusals": refusals})

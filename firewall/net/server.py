@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 
 from firewall.core.bounds import SHUTDOWN_S
 from firewall.core.errors import ConfigFault
-from firewall.core.ports import Clock
+from firewall.core.ports import Clock, Refusals
 from firewall.net.asgi import App
 from firewall.net.protocol import ProtocolSettings, strict_protocol
 from firewall.net.runtime import Tasks
@@ -43,7 +43,10 @@ class TLSSettings:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One address. port 0 means any free one; `Server.ports` says which. app is already behind its Edge."""
+    """One address. port 0 means any free one; `Server.ports` says which. app is already behind its Edge.
+
+    refusals: records requests whose framing is refused, which no app ever sees.
+    """
 
     name: str
     host: str
@@ -52,6 +55,7 @@ class Listener:
     tls: TLSSettings | None = None
     reuse_port: bool = False
     protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
+    refusals: Refusals | None = None
 
 
 @dataclass(slots=True)
@@ -188,7 +192,7 @@ async def _open(listener: Listener) -> _Running:
     )
     config.load()
     state = ServerState()
-    protocol = strict_protocol(listener.protocol)
+    protocol = strict_protocol(listener.protocol, listener.refusals)
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_server(

@@ -13,6 +13,7 @@ form. It names rules, ids, pointers and keyed digests; never a value of a messag
     findings[{rule,severity,pointer,value}], labels[]
     because{rule,lacks[]}                                      a rule of our own that refused before policy was asked
     fault                                                      the code that the caller was told, "" if none
+    host, detail, resource (edge) · counts{fault: n} (edge)    whose name was asked for, why a token is not good, where
     event (auth) · verb, object, state, by (admin, registry)   what was done, by whom
     outcome{result,error,duration_us,bytes_in,bytes_out,intent}
 """
@@ -31,6 +32,9 @@ ADMIN: Final = "admin"  # what an operator changed: pins, registry, policy, kill
 AUTH: Final = "auth"  # tokens issued and refused, clients, sign-ins
 REGISTRY: Final = "registry"
 PINS: Final = "pins"  # a definition that changed, as it was seen: verb is changed, asks or warned
+EDGE: Final = (
+    "edge"  # refused before anybody was known: a foreign host or origin, bad framing, a token that is not good
+)
 LOG_OPEN: Final = "log.open"
 LOG_CHECKPOINT: Final = "log.checkpoint"
 LOG_CLOSE: Final = "log.close"
@@ -46,6 +50,7 @@ KINDS: Final = frozenset(
         AUTH,
         REGISTRY,
         PINS,
+        EDGE,
         LOG_OPEN,
         LOG_CHECKPOINT,
         LOG_CLOSE,
@@ -91,6 +96,7 @@ _REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     AUTH: ("event",),
     REGISTRY: ("tenant", "by", "verb", "object", "state"),
     PINS: ("tenant", "by", "verb", "object", "from", "to"),
+    EDGE: ("phase",),
 }
 
 

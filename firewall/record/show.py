@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from firewall.core.errors import Malformed
+from firewall.core.errors import FAULTS, Malformed
 from firewall.core.jsonvalue import JSONObject
-from firewall.record.face import client_of, face, subject_of
+from firewall.record.face import client_of, face, fault_of, subject_of
 from firewall.record.index import Index, parse_uid
 from firewall.record.note import Checkpoint
-from firewall.record.record import ADMIN, DECISION, OUTCOME
+from firewall.record.record import ADMIN, DECISION, EDGE, OUTCOME
 
 ADMIN_POINT: Final = "admin.act"
 
@@ -134,9 +134,10 @@ def explain_text(story: JSONObject) -> str:
 
 
 def _alone(index: Index, uid: str) -> JSONObject:
-    """Return a record that belongs to no exchange; one that does was found by it."""
+    """Return a record that belongs to no exchange, by its uid or decision id; one that does was found by it."""
     try:
-        return index.record(*parse_uid(uid))
+        found = next(index.find(decision_id=uid, limit=1), None) if uid else None
+        return found or index.record(*parse_uid(uid))
     except Malformed:
         raise Malformed("record_unknown", "no record of this log has this id") from None
 
@@ -153,6 +154,8 @@ def _event_lines(story: JSONObject) -> list[str]:
         for name, value in record.items()
         if name not in OF_THE_LOG and value not in ("", None)
     ]
+    if fault_of(record) in FAULTS and record.get("kind") == EDGE:
+        lines.append(f"  the caller was told: {FAULTS[fault_of(record)].text}")
     lines.append(f"  record {seen.uid}")
     lines.append("Proof: under a signed checkpoint" if story["signed"] else "Proof: not under a signed checkpoint yet")
     return lines

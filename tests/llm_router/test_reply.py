@@ -37,10 +37,7 @@ def test_a_refusal_is_an_openai_error_with_the_decision_id():
 def test_a_scope_that_would_cure_it_is_challenged():
     told = reply.refused(Refusal(fault("scope_missing"), "d_1", challenge=("llm:invoke",)), b"Bearer x")
     assert (b"www-authenticate", b"Bearer x") in told.headers
-    assert (
-        reply.refused(Refusal(fault("denied"), "d_1"), b"Bearer x").headers.count((b"www-authenticate", b"Bearer x"))
-        == 0
-    )
+    assert b"www-authenticate" not in dict(reply.refused(Refusal(fault("denied"), "d_1")).headers)
 
 
 def test_a_limit_says_when_to_come_back_and_may_be_retried():

@@ -37,5 +37,8 @@ class TableGate:
             return False
         return now.key == principal.key
 
+    def note_refused(self, error: Unauthenticated, resource: str, address: str) -> str:
+        return ""
+
     def challenges(self, resource: str, error: Unauthenticated, scope: str) -> Headers:
         return ((b"www-authenticate", self.challenge(resource, error.code, error.scope or scope)),)

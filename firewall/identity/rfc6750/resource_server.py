@@ -22,7 +22,8 @@ from typing import Final
 from firewall.core.action import Headers
 from firewall.core.bounds import TOKEN_BYTES, TOKEN_CACHE_ENTRIES
 from firewall.core.errors import BartizanError, Malformed, StateUnavailable, Unauthenticated
-from firewall.core.ports import ChallengeCode, Clock, SharedMarks
+from firewall.core.jsonvalue import JSONObject
+from firewall.core.ports import ChallengeCode, Clock, Refusals, SharedMarks
 from firewall.core.principal import Principal
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.issuers.keys import Wanted
@@ -70,7 +71,9 @@ class BearerResourceServer:
         entries: int = TOKEN_CACHE_ENTRIES,
         proofs: ProofVerifier | None = None,
         others: ForeignTokens | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
+        self._refusals = refusals
         self._resources = resources
         self._issuer = resources.public_url
         self._own = OwnTokens(resources.public_url, keys)
@@ -175,6 +178,13 @@ class BearerResourceServer:
         except BartizanError:
             return False
 
+    def note_refused(self, error: Unauthenticated, resource: str, address: str) -> str:
+        """Record why a token was refused; a request without one has asked for the way in, and is no refusal to explain."""
+        if self._refusals is None or error.code == "token_missing":
+            return ""
+        facts: JSONObject = {"resource": resource, "detail": error.detail, **error.about}
+        return self._refusals.note("token_invalid", address, facts)
+
     def challenge(self, resource: str, code: ChallengeCode, scope: str) -> bytes:
         """Return the WWW-Authenticate value: resource_metadata, scope, error, error_description, in this order."""
         return challenges.bearer(self._resources, resource, code, scope)
@@ -191,7 +201,9 @@ class BearerResourceServer:
         code = self._over(entry.verified)
         if code:
             self._known.drop(digest)
-            raise Unauthenticated("token_invalid", code, scope=default_scope)
+            refused = Unauthenticated("token_invalid", code, scope=default_scope)
+            refused.about = _about(entry.principal)
+            raise refused
         entry.epoch = epoch
 
     def _over(self, verified: Verified) -> str:
@@ -208,11 +220,13 @@ class BearerResourceServer:
         return ""
 
     def _verified(self, value: bytes, digest: bytes, resource: str, now_us: int, default_scope: str) -> Principal:
+        about: dict[str, str] = {}
         try:
             epoch = self._marks.epoch()
             verified = self._verify(value, digest, resource, now_us)
             code = self._over(verified)
             if code:
+                about = _about(verified.principal)
                 raise Malformed(code)
         except Wanted as wanted:
             raise NotYet(wanted.ready, scope=default_scope) from None
@@ -220,7 +234,9 @@ class BearerResourceServer:
             detail = f"{error.code} {error.detail}".strip()
             if value[:5].lower() == b"dpop ":
                 raise ProofRefused("invalid_token", detail, scope=default_scope) from None
-            raise Unauthenticated("token_invalid", detail, scope=default_scope) from None
+            refused = Unauthenticated("token_invalid", detail, scope=default_scope)
+            refused.about = about
+            raise refused from None
         principal = verified.principal
         until_us = min(principal.expires_at * SECOND_US, now_us + TRUST_US, verified.until_us or now_us + TRUST_US)
         until_ns = self._monotonic_ns() + (until_us - now_us) * 1_000
@@ -297,3 +313,14 @@ def credentials(value: bytes) -> tuple[bytes, bytes]:
     if not space or scheme not in (b"bearer", b"dpop") or not token or len(token) > TOKEN_BYTES:
         raise Malformed("token_shape")
     return scheme, token
+
+
+def _about(principal: Principal) -> dict[str, str]:
+    """Return whose token it was, as records name it."""
+    facts = {
+        "tenant": principal.tenant,
+        "subject": principal.subject,
+        "client": principal.client_id,
+        "gid": principal.grant_id,
+    }
+    return {name: fact for name, fact in facts.items() if fact}
