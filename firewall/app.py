@@ -76,7 +76,11 @@ from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
 from firewall.record.note import Verifier
+<<<<<<< HEAD
 from firewall.record.refused import RefusalLog
+=======
+from firewall.record.segments import SegmentSettings
+>>>>>>> c2f466d (record: a log is sealed by size or age and another goes on; its records are deleted by configuration only, its signed checkpoint stays)
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
@@ -134,6 +138,8 @@ def audit_settings(config: Config) -> AuditSettings:
         node=config.node,
         version=VERSION,
         spool=config.audit.spool,
+        local_max=config.audit.max_bytes,
+        segments=SegmentSettings(config.audit.segment_bytes, config.audit.segment_hours, config.audit.retain_days),
     )
 
 

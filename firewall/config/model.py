@@ -66,6 +66,10 @@ class AuditConfig(Part):
     durability: Literal["batch", "disk"] = "batch"
     directory: Path | None = None
     spool: Path | None = None
+    max_bytes: int = Field(default=10 * 1024**3, ge=16 * 1024**2)
+    segment_bytes: int = Field(default=1024**3, ge=1024**2)
+    segment_hours: int = Field(default=24, ge=0, le=8760)
+    retain_days: int = Field(default=0, ge=0, le=36_500)
 
 
 class LimitsConfig(Part):

@@ -1,7 +1,7 @@
 """The anchor log: which logs exist in a directory, and how far each had come.
 
-Its entries are ``log.open``, ``log.checkpoint`` (size and root), ``log.close`` and ``log.damaged``
-of the other logs. Whoever deletes or rolls back a whole log contradicts it (operations reference
+Its entries are ``log.open``, ``log.checkpoint`` (size and root), ``log.close``, ``log.sealed``,
+``log.retired`` and ``log.damaged`` of the other logs. Whoever deletes or rolls back a whole log contradicts it (operations reference
 §1.4). Every worker of the node appends to it, rarely: it is opened under its lock for each entry.
 """
 
@@ -18,19 +18,38 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock
 from firewall.record.log import Log, iter_bundles
 from firewall.record.note import Checkpoint, Signer, Verifier
-from firewall.record.record import LOG_CHECKPOINT, LOG_CLOSE, LOG_OPEN
+from firewall.record.record import LOG_CHECKPOINT, LOG_CLOSE, LOG_OPEN, LOG_RETIRED, LOG_SEALED
 
 NAME: Final = "anchor"
+SIZED: Final = frozenset({LOG_OPEN, LOG_CHECKPOINT, LOG_CLOSE, LOG_SEALED, LOG_RETIRED})  # they say size and root
 
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """One entry about a log: its kind, and the log's size and root (b"" when unknown)."""
+    """One entry about a log: its kind, the log's size and root (b"" when unknown), and when (µs since the epoch).
+
+    then: of a sealed segment, the id of the log that goes on.
+    """
 
     kind: str
     origin: str
     size: int
     root: bytes
+    time_us: int = 0
+    then: str = ""
+
+
+@dataclass(slots=True)
+class Known:
+    """What the anchor log says of one log: its largest size, when it was begun, how it ended.
+
+    sealed, retired: the entry that said so, None while nothing did.
+    """
+
+    size: int = 0
+    begun_us: int = 0
+    sealed: Anchored | None = None
+    retired: Anchored | None = None
 
 
 class Anchor:
@@ -63,13 +82,19 @@ class Anchor:
         finally:
             log.close()
 
-    def latest(self) -> dict[str, int]:
-        """Return the largest size that was anchored for each log, by origin."""
-        sizes: dict[str, int] = {}
+    def known(self) -> dict[str, Known]:
+        """Return what is known of each log, by origin."""
+        found: dict[str, Known] = {}
         for one in anchored(self._directory):
-            if one.kind in (LOG_OPEN, LOG_CHECKPOINT, LOG_CLOSE):
-                sizes[one.origin] = max(one.size, sizes.get(one.origin, 0))
-        return sizes
+            log = found.setdefault(one.origin, Known())
+            if one.kind in SIZED:
+                log.size = max(one.size, log.size)
+                log.begun_us = log.begun_us or one.time_us
+            if one.kind == LOG_SEALED:
+                log.sealed = one
+            elif one.kind == LOG_RETIRED:
+                log.retired = one
+        return found
 
 
 def anchored(directory: Path) -> list[Anchored]:
@@ -80,7 +105,14 @@ def anchored(directory: Path) -> list[Anchored]:
             try:
                 record = orjson.loads(entry)
                 found.append(
-                    Anchored(record["kind"], record["of"], int(record["size"]), base64.b64decode(record["root"]))
+                    Anchored(
+                        record["kind"],
+                        record["of"],
+                        int(record["size"]),
+                        base64.b64decode(record["root"]),
+                        int(record["time_us"]),
+                        str(record.get("next", "")),
+                    )
                 )
             except (ValueError, KeyError, TypeError):
                 continue

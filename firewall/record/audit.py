@@ -4,8 +4,9 @@
 thread makes groups durable (64 records or 5 ms), signs a checkpoint each second and anchors it.
 When neither the directory nor the spool takes a record, `append` raises AuditUnavailable and the
 caller forwards nothing; it is tried again after a second. There is no mode that goes on without.
+The flusher also ends a log that has become a whole segment, and goes on in another.
 
-Which log is written is `record.place`'s matter; what a record says, `record.record`'s.
+Which log is written is `record.place`'s matter; when one ends, `record.rotation`'s; what a record says, `record.record`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +26,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Ids, Receipt
+from firewall.record import segments
 from firewall.record.log import Log, LogDamaged
 from firewall.record.merkle import Frontier
 from firewall.record.note import Signer, Verifier
-from firewall.record.place import Place, wake_up
-from firewall.record.record import LOG_CHECKPOINT, LOG_CLOCK, LOG_CLOSE, LOG_OPEN, LOG_RECOVERED
+from firewall.record.place import Ending, Place, wake_up
+from firewall.record.record import (
+    LOG_CHECKPOINT,
+    LOG_CLOCK,
+    LOG_CLOSE,
+    LOG_OPEN,
+    LOG_RECOVERED,
+)
+from firewall.record.rotation import Rotation
+from firewall.record.segments import SegmentSettings
 from firewall.state.mac import MAC
 from firewall.state.vault import derive
 
@@ -58,6 +68,7 @@ class Settings:
     group_ms: int = 50
     checkpoint_s: float = 1.0
     anchor_s: float = 10.0
+    segments: SegmentSettings = field(default_factory=SegmentSettings)
 
 
 class AuditWriter:
@@ -85,17 +96,26 @@ class AuditWriter:
     ) -> None:
         self._settings = settings or Settings()
         self._clock, self._ids = clock, ids
+        self._lock = threading.Lock()
         self._hmac_key = hmac_key
         self._tenant_macs: dict[str, MAC] = {}
         self._on_fault = on_fault or (lambda _code, _detail: None)
         name = f"{self._settings.deployment}/audit"
         self._signer = Signer(name, key)
         self._known = tuple(Verifier.of(name, k) for k in older)
-        self._lock = threading.Lock()
         self._wake, self._full = threading.Event(), threading.Event()
         self._pending = 0
         self._stopping = False
         self._appended = self._refused = 0
+        self._rotation = Rotation(
+            self._settings.segments,
+            clock,
+            ids,
+            lock=self._lock,
+            switch=self._switch,
+            append=self.append,
+            on_fault=self._on_fault,
+        )
         self._offset_us = self._clock_offset()
         folders = [Path(directory)] + ([self._settings.spool] if self._settings.spool else [])
         self._places = [
@@ -155,13 +175,14 @@ class AuditWriter:
         loop = asyncio.get_running_loop()
         with self._lock:
             log_id = receipt.uid.partition(".")[0]
-            place = next((p for p in self._places if p.log_id == log_id and p.log is not None), None)
-            if place is None:
+            of = next((place for place in self._places if place.writes(log_id)), None)
+            if of is None:
                 raise AuditUnavailable("audit_write", "the record's log was given up")
-            if receipt.index < place.synced:
+            waiters = of.waiting(log_id, receipt.index)
+            if waiters is None:
                 return
             future: asyncio.Future[None] = loop.create_future()
-            place.waiters.append((receipt.index, loop, future))
+            waiters.append((receipt.index, loop, future))
             self._full.set()
             self._wake.set()
         await future
@@ -340,6 +361,7 @@ class AuditWriter:
                     self._give_up(place, type(error).__name__)
             self._watch_clock()
             self._return_home()
+            self._rotation.turn(self._place)
 
     def _tick(self, place: Place) -> None:
         frontier = self._flush(place)
@@ -380,6 +402,22 @@ class AuditWriter:
         log = place.log
         if log is not None and frontier.size > log.signed.size:
             log.sign(frontier)
+
+    def _switch(self, place: Place, log_id: str, log: Log) -> Ending | None:
+        """Write the first record of the next log and go on there. None: everything is as it was."""
+        with self._lock:
+            if place is not self._place or place.log is None or self._log is not place.log:
+                return None
+            before = place.log_id
+            place.switch(log_id, log)
+            try:
+                self._write(log, segments.opening(before))
+            except (OSError, BartizanError) as error:
+                place.switch_back()
+                self._on_fault("audit_rotate", type(error).__name__)
+                return None
+            self._log = log
+            return place.ending
 
     def _give_up(self, place: Place, reason: str) -> None:
         """A failed sync leaves unknown bytes on disk: end this log for good."""

@@ -96,6 +96,9 @@ class Index:
         added = 0
         try:
             for folder in sorted(self.directory.glob("log_*")):
+                if not (folder / "live").exists() and not (folder / "tile").exists():
+                    self._db.execute("DELETE FROM records WHERE log=?", (folder.name,))  # it was retired
+                    continue
                 have = self._db.execute("SELECT max(seq) FROM records WHERE log=?", (folder.name,)).fetchone()[0]
                 first = 0 if have is None else (have + 1) // WIDTH
                 for number, entries, _ in iter_bundles(folder, first):

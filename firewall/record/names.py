@@ -144,7 +144,7 @@ METRICS: Final = (
     Metric(M_AUDIT_REFUSED, "counter", "Audit records that could not be written: their requests were refused."),
     Metric(M_AUDIT_LAG, "gauge", "Audit records written and not yet on disk.", merge="max"),
     Metric(M_AUDIT_BYTES, "gauge", "Size of the audit directory, bytes.", merge="max"),
-    Metric(M_AUDIT_USED, "gauge", "Audit directory, percent of audit.local_max.", merge="max"),
+    Metric(M_AUDIT_USED, "gauge", "Audit directory, percent of audit.max_bytes.", merge="max"),
     Metric(M_AUDIT_AGE, "gauge", "Age of the newest checkpoint while records wait for one.", merge="max", seconds=True),
     Metric(M_AUDIT_WRITABLE, "gauge", "1 while a worker can write no audit record.", merge="max"),
     Metric(M_EPOCH, "gauge", "Epoch of revocations, kill switch and registry.", merge="max"),

@@ -38,6 +38,8 @@ EDGE: Final = (
 LOG_OPEN: Final = "log.open"
 LOG_CHECKPOINT: Final = "log.checkpoint"
 LOG_CLOSE: Final = "log.close"
+LOG_SEALED: Final = "log.sealed"  # a segment is whole, and another log goes on where it ended
+LOG_RETIRED: Final = "log.retired"  # a segment's records were let go of; its checkpoint stays
 LOG_RECOVERED: Final = "log.recovered"
 LOG_DAMAGED: Final = "log.damaged"
 LOG_CLOCK: Final = "log.clock"
@@ -54,6 +56,8 @@ KINDS: Final = frozenset(
         LOG_OPEN,
         LOG_CHECKPOINT,
         LOG_CLOSE,
+        LOG_SEALED,
+        LOG_RETIRED,
         LOG_RECOVERED,
         LOG_DAMAGED,
         LOG_CLOCK,

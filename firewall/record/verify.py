@@ -1,7 +1,8 @@
 """Verification of an audit directory with nothing but its files and the verifier keys.
 
 No network, no server, no database. Every contradiction is named; what is merely unfinished (a tail
-that no checkpoint covers yet, an intent whose outcome is not there) is a note, not a problem.
+that no checkpoint covers yet, an intent whose outcome is not there) is a note, not a problem. So is a
+segment whose records were retired: the anchor log says so, and its signed checkpoint is compared.
 
 A directory that was rolled back *as a whole*, anchor log included, contradicts nothing in itself:
 keep checkpoints elsewhere and pass them as ``known``.
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import orjson
 
@@ -26,9 +27,12 @@ from firewall.record.log import iter_bundles
 from firewall.record.merkle import Frontier, leaf_hash
 from firewall.record.note import Checkpoint, Verifier, open_note
 from firewall.record.proof import check_proof, entry_of, prove
-from firewall.record.record import LOG_CHECKPOINT, LOG_CLOSE, LOG_OPEN, LOG_RECOVERED
+from firewall.record.record import LOG_CLOSE, LOG_RECOVERED, LOG_RETIRED, LOG_SEALED
+from firewall.record.segments import link_of
 from firewall.record.show import explain, explain_text, show
 
+State = Literal["open", "closed", "sealed", "retired"]
+Link = tuple[str, tuple[str, int, bytes]]  # who says it, and how a segment ended
 OPEN_LISTED: Final = 1000
 
 __all__ = [
@@ -51,7 +55,9 @@ PROBLEMS: Final[dict[str, str]] = {
     "log_unanchored": "A log stands here that the anchor log never heard of.",
     "log_rolled_back": "The log is shorter than it once was, by an anchored or known checkpoint.",
     "tail_missing": "The newest records are gone: the log's own checkpoint covers more than is there.",
-    "tail_after_close": "Records were added after the log was closed.",
+    "tail_after_close": "Records were added after the log was closed or sealed.",
+    "segment_missing": "A log says how the segment before it ended, and that segment is not here.",
+    "segment_differs": "A segment does not end as the log that goes on from it says.",
     "bundle_torn": "A finished bundle of 256 records is damaged.",
     "record_unreadable": "A record is not JSON.",
     "record_missing": "A record is missing in the middle.",
@@ -78,7 +84,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LogReport:
-    """One log: records there, records under its checkpoint, closed properly, torn bytes at its end."""
+    """One log: records there, records under its checkpoint, closed properly, torn bytes at its end.
+
+    state: ``open`` (written, or ended by a crash), ``closed``, ``sealed`` (another log goes on: ``next``), or
+    ``retired``: its records are not there any more, signed says how many they were.
+    """
 
     log: str
     origin: str
@@ -87,6 +97,8 @@ class LogReport:
     root: str
     closed: bool
     torn_bytes: int
+    state: State = "open"
+    next: str = ""
 
 
 @dataclass(slots=True)
@@ -115,13 +127,20 @@ class Report:
 
     def text(self) -> str:
         """Return the report in plain words."""
-        lines = [f"{log.log}: {log.size} records, {log.signed} under a signed checkpoint" for log in self.logs]
+        lines = [_line(log) for log in self.logs]
         lines += [f"note: {n.log}: {n.detail}" for n in self.notes]
         if self.open_intents:
             lines.append(f"note: {len(self.open_intents)} intents without an outcome, the last {self.open_intents[-1]}")
         lines += [f"PROBLEM: {p.log}: {PROBLEMS[p.code]} [{p.code}] {p.detail}".rstrip() for p in self.problems]
         lines.append("The log holds." if self.ok else f"The log does not hold: {len(self.problems)} problems.")
         return "\n".join(lines)
+
+
+def _line(log: LogReport) -> str:
+    if log.state == "retired":
+        return f"{log.log}: retired, {log.signed} records were under its signed checkpoint"
+    ending = f"; sealed, {log.next} goes on" if log.state == "sealed" else ""
+    return f"{log.log}: {log.size} records, {log.signed} under a signed checkpoint{ending}"
 
 
 def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Sequence[str] = ()) -> Report:
@@ -144,13 +163,14 @@ def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Se
     else:
         report.problems.append(Problem(anchor.NAME, "anchor_missing"))
     intents: dict[str, str] = {}
+    links: list[Link] = []
     seen = set()
     for folder in folders:
         origins = {f"{name}/{folder.name}" for name in names}
-        if marks and not origins & marks.keys():
-            marks = _marks(root, report)  # the log may have been begun since we looked
+        if marks and (not origins & marks.keys() or not (folder / "live").exists()):
+            marks = _marks(root, report)  # the log may have been begun, or retired, since we looked
         mine = [mark for origin in origins for mark in marks.get(origin, ())]
-        check = _Check(folder, names, verifiers, mine, kept, report, intents)
+        check = _Check(folder, names, verifiers, mine, kept, report, intents, links)
         check.run()
         seen |= origins
         if marks and not mine and check.size:
@@ -158,8 +178,36 @@ def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Se
     for origin in sorted(marks.keys() - seen):
         if origin.rpartition("/")[0] in names:
             report.problems.append(Problem(origin.rpartition("/")[2], "log_missing"))
+    _compare_links(root, links, report)
     report.open_intents = list(intents.values())[-OPEN_LISTED:]
     return report
+
+
+def _compare_links(root: Path, links: list[Link], report: Report) -> None:
+    """Compare what logs say of the segments before them with what those are."""
+    found = {log.log: log for log in report.logs}
+    for teller, (segment, size, signed_root) in links:
+        log = found.get(segment)
+        if log is None:
+            report.problems.append(Problem(teller, "segment_missing", segment))
+            continue
+        said = size, signed_root.hex()
+        there = (log.signed if log.state == "retired" else log.size), log.root
+        if there != said and _now(root / segment) != said:
+            detail = f"{teller} says {size} records, here are {there[0]}"
+            report.problems.append(Problem(segment, "segment_differs", detail))
+
+
+def _now(folder: Path) -> tuple[int, str]:
+    """Look again: a segment may have ended between our look at it and at the log that goes on."""
+    frontier = Frontier()
+    try:
+        for _, entries, _ in iter_bundles(folder):
+            for entry in entries:
+                frontier.append(leaf_hash(entry))
+    except (Malformed, OSError):
+        return 0, ""
+    return frontier.size, frontier.root().hex()
 
 
 def _marks(root: Path, report: Report) -> dict[str, list[Anchored]]:
@@ -184,11 +232,13 @@ class _Check:
         known: list[Checkpoint],
         report: Report,
         intents: dict[str, str] | None = None,
+        links: list[Link] | None = None,
     ) -> None:
         self.folder, self.verifiers, self.marks, self.report = folder, verifiers, marks, report
         self.origins = {f"{name}/{folder.name}" for name in names}
         self.known = [k for k in known if k.origin in self.origins]
         self.intents = intents if intents is not None else {}
+        self.links = links if links is not None else []
         self.size = 0
         self.good = 0
         self.sequence: list[int] = []
@@ -201,11 +251,15 @@ class _Check:
 
     def run(self) -> None:
         checkpoint = self.checkpoint()
+        retired = next((mark for mark in self.marks if mark.kind == LOG_RETIRED), None)
+        if retired is not None and not self.whole(retired):
+            self.check_retired(retired, checkpoint)
+            return
         wanted: dict[int, set[bytes]] = {}
         if checkpoint is not None:
             wanted.setdefault(checkpoint.size, set()).add(checkpoint.root)
         for mark in self.marks:
-            if mark.kind in (LOG_OPEN, LOG_CHECKPOINT, LOG_CLOSE) and mark.root:
+            if mark.kind in anchor.SIZED and mark.root:
                 wanted.setdefault(mark.size, set()).add(mark.root)
         for kept in self.known:
             wanted.setdefault(kept.size, set()).add(kept.root)
@@ -220,7 +274,8 @@ class _Check:
             self.problem("log_rolled_back", f"it once had {once} records, now {self.size}")
         elif once > signed:
             self.problem("log_rolled_back", f"its checkpoint covers {signed} records, once {once}")
-        closed = bool(self.marks) and self.marks[-1].kind == LOG_CLOSE
+        sealed = next((mark for mark in self.marks if mark.kind == LOG_SEALED), None)
+        closed = bool(self.marks) and self.marks[-1].kind in (LOG_CLOSE, LOG_SEALED, LOG_RETIRED)
         if closed and self.size > self.marks[-1].size:
             self.problem("tail_after_close", f"closed at {self.marks[-1].size}, now {self.size}")
         elif self.size > signed:
@@ -233,8 +288,37 @@ class _Check:
             self.report.records += self.size
         origin = checkpoint.origin if checkpoint is not None else next(iter(self.origins), "")
         self.report.logs.append(
-            LogReport(self.folder.name, origin, self.size, signed, frontier.root().hex(), closed, torn)
+            LogReport(
+                self.folder.name,
+                origin,
+                self.size,
+                signed,
+                frontier.root().hex(),
+                closed,
+                torn,
+                "sealed" if sealed is not None else "closed" if closed else "open",
+                sealed.then if sealed is not None else "",
+            )
         )
+
+    def whole(self, retired: Anchored) -> bool:
+        """Return whether a segment that was retired has all its records (a copy that was made before)."""
+        try:
+            return sum(len(entries) for _, entries, _ in iter_bundles(self.folder)) == retired.size
+        except (Malformed, OSError):
+            return False
+
+    def check_retired(self, retired: Anchored, checkpoint: Checkpoint | None) -> None:
+        """Check what is left of a segment without its records: its checkpoint, against the anchor log."""
+        signed, root = (checkpoint.size, checkpoint.root) if checkpoint is not None else (0, b"")
+        if checkpoint is not None and (signed, root) != (retired.size, retired.root):
+            self.problem("root_mismatch", "its checkpoint is not the one that it was retired with")
+        for kept in self.known:
+            if kept.size > retired.size:
+                self.problem("log_rolled_back", f"it once had {kept.size} records, {retired.size} were retired")
+        self.size = signed
+        self.note("retired", f"its {retired.size} records were deleted; its signed checkpoint is here")
+        self.report.logs.append(LogReport(self.folder.name, retired.origin, 0, signed, root.hex(), True, 0, "retired"))
 
     def checkpoint(self) -> Checkpoint | None:
         try:
@@ -295,6 +379,8 @@ class _Check:
             self.intents.setdefault(exchange, f"{self.folder.name}.{index}")
         elif kind == "outcome" or "outcome" in record:
             self.intents.pop(exchange, None)
+        elif (link := link_of(record)) is not None:
+            self.links.append((self.folder.name, link))
         elif kind == LOG_RECOVERED:
             self.note(
                 "recovered", f"{record.get('dropped_bytes')} bytes of unacknowledged records were cut off at {index}"

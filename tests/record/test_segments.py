@@ -1,0 +1,456 @@
+"""Segments: a log ends and another goes on; what is missing is told, what was retired leaves its checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from firewall.core.errors import AuditUnavailable, Malformed
+from firewall.net.runtime import FakeClock, RandomIds, SystemClock
+from firewall.record import segments
+from firewall.record.anchor import Anchor
+from firewall.record.audit import AuditWriter, Settings
+from firewall.record.index import Index
+from firewall.record.log import Log, iter_bundles
+from firewall.record.note import Signer
+from firewall.record.place import Place
+from firewall.record.proof import check_proof, entry_of, prove
+from firewall.record.record import LOG_RETIRED, LOG_SEALED, validate_record
+from firewall.record.rotation import Rotation
+from firewall.record.segments import SegmentSettings
+from firewall.record.verify import Report, verify
+
+from .conftest import KEY, Make, decision
+from .test_verify import VKEY, rewrite
+
+SMALL = SegmentSettings(bytes=4_000, hours=0)
+DAY_US = 24 * 3600 * 1_000_000
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(e) for _, bundle, _ in iter_bundles(folder) for e in bundle]
+
+
+def fill(writer: AuditWriter, *, logs: int, limit_s: float = 20) -> list[str]:
+    """Append until the writer is in its n-th log; return the uids of what it acknowledged."""
+    uids, seen, until = [], {writer.log_id}, time.monotonic() + limit_s
+    while len(seen) < logs:
+        assert time.monotonic() < until, "it did not go on in another log"
+        uids.append(writer.append(decision(len(uids))).uid)
+        seen.add(writer.log_id)
+        time.sleep(0.001)
+    return uids
+
+
+@pytest.fixture
+def three(make: Make, tmp_path: Path) -> tuple[Path, list[str]]:
+    """An audit directory of two sealed segments and one that was closed, and their ids in order."""
+    writer = make(segments=SMALL, group_ms=1)
+    fill(writer, logs=3)
+    writer.close()
+    directory = tmp_path / "audit"
+    follows = {r["after"]: f.name for f in directory.glob("log_*") for r in entries(f)[:1] if "after" in r}
+    (first,) = {f.name for f in directory.glob("log_*")} - set(follows.values())
+    order = [first]
+    while order[-1] in follows:
+        order.append(follows[order[-1]])
+    return directory, order
+
+
+def codes(directory: Path) -> set[str]:
+    return {problem.code for problem in verify(directory, [VKEY]).problems}
+
+
+def states(report: Report) -> dict[str, str]:
+    return {log.log: log.state for log in report.logs if log.log != "anchor"}
+
+
+def test_a_long_log_is_sealed_and_another_goes_on_with_every_record_in_one_of_them(make: Make, tmp_path: Path) -> None:
+    writer = make(segments=SMALL, group_ms=1)
+    uids = fill(writer, logs=4)
+    writer.close()
+    report = verify(tmp_path / "audit", [VKEY])
+    assert report.ok, report.text()
+    assert sorted(states(report).values()) == ["closed", "sealed", "sealed", "sealed"]
+    records = [r for folder in (tmp_path / "audit").glob("log_*") for r in entries(folder)]
+    assert sorted(r["uid"] for r in records if r["kind"] == "decision") == sorted(uids)
+    for record in records:
+        validate_record(record)
+    sealed = next(log for log in report.logs if log.state == "sealed")
+    assert (
+        f"{sealed.log}: {sealed.size} records, {sealed.size} under a signed checkpoint; sealed, log_" in report.text()
+    )
+
+
+def test_a_log_goes_on_in_another_when_it_is_old_unless_nothing_happened(make: Make, tmp_path: Path) -> None:
+    clock = FakeClock()
+    writer = make(segments=SegmentSettings(hours=24), clock=clock, group_ms=1, checkpoint_s=0.01)
+    first = writer.log_id
+    clock.advance(25 * 3600)
+    idle = make(directory=tmp_path / "idle", segments=SegmentSettings(hours=24), clock=clock, checkpoint_s=0.01)
+    for n in range(5):
+        writer.append(decision(n))
+    until = time.monotonic() + 10
+    while writer.log_id == first and time.monotonic() < until:
+        time.sleep(0.01)
+    assert writer.log_id != first
+    begun = idle.log_id
+    clock.advance(25 * 3600)
+    time.sleep(0.1)
+    assert idle.log_id == begun, "it holds nothing but its own opening"
+
+
+def test_a_sealed_segment_is_never_continued(make: Make, three: tuple[Path, list[str]]) -> None:
+    _, order = three
+    again = make()
+    assert again.log_id == order[-1]
+    other = make()
+    assert other.log_id not in order, "the twin of a log that was only closed, which the first one took"
+
+
+async def test_who_waits_for_the_disk_is_told_across_the_end_of_a_segment(make: Make) -> None:
+    writer = make(segments=SMALL, group_ms=1)
+    seen = set()
+    for n in range(120):
+        receipt = writer.append(decision(n))
+        seen.add(receipt.uid.partition(".")[0])
+        async with asyncio.timeout(10):
+            await writer.durable(receipt)
+        if len(seen) > 2:
+            break
+    assert len(seen) > 2
+
+
+def test_a_proof_of_a_record_in_a_sealed_segment_holds(three: tuple[Path, list[str]]) -> None:
+    directory, order = three
+    uid = f"{order[0]}.1"
+    check_proof(prove(directory, uid), entry_of(directory, uid), VKEY)
+
+
+# -- what is done to segments is told ------------------------------------------------------------------
+
+
+def test_a_missing_segment_is_told_by_the_anchor_log_and_by_the_segment_that_goes_on(
+    three: tuple[Path, list[str]],
+) -> None:
+    directory, order = three
+    shutil.rmtree(directory / order[0])
+    assert codes(directory) == {"log_missing", "segment_missing"}
+
+
+def test_a_missing_segment_is_told_where_the_anchor_log_was_made_anew(three: tuple[Path, list[str]]) -> None:
+    directory, order = three
+    shutil.rmtree(directory / order[0])
+    shutil.rmtree(directory / "anchor")
+    assert "segment_missing" in codes(directory)
+
+
+def test_a_cut_segment_is_told_by_the_segment_that_goes_on(three: tuple[Path, list[str]]) -> None:
+    """Without the log's own checkpoint and the anchor log, the next one still has its size and root."""
+    directory, order = three
+    rewrite(directory / order[0], lambda found: found[:-1])
+    assert "tail_missing" in codes(directory)
+    (directory / order[0] / "checkpoint").unlink()
+    shutil.rmtree(directory / "anchor")
+    assert "segment_differs" in codes(directory)
+
+
+def test_records_added_to_a_sealed_segment_are_told(three: tuple[Path, list[str]]) -> None:
+    directory, order = three
+    rewrite(directory / order[0], lambda found: [*found, found[-1]])
+    assert {"tail_after_close", "segment_differs"} <= codes(directory)
+
+
+# -- retirement -------------------------------------------------------------------------------------------
+
+
+def place_of(directory: Path) -> Place:
+    return Place(directory, Signer("fw.example/audit", KEY), (), FakeClock(), "n1", lambda _c, _d: None)
+
+
+def retire(directory: Path, days: float, keep: int = 7) -> list[str]:
+    """Retire as a writer does that many days after the segments were sealed."""
+    now_us = FakeClock().now_us() + int(days * DAY_US)
+    return [name for name, _ in segments.retire(place_of(directory), SegmentSettings(retain_days=keep), now_us)]
+
+
+def test_a_retired_segment_leaves_its_signed_checkpoint_and_the_log_holds(three: tuple[Path, list[str]]) -> None:
+    directory, order = three
+    assert retire(directory, 6.9) == []
+    assert retire(directory, 10_000, keep=0) == [], "0 keeps all"
+    assert sorted(retire(directory, 7.1)) == sorted(order[:2])
+    assert sorted(p.name for p in (directory / order[0]).iterdir()) == ["checkpoint", "lock"]
+    report = verify(directory, [VKEY])
+    assert report.ok, report.text()
+    assert states(report) == {order[0]: "retired", order[1]: "retired", order[2]: "closed"}
+    assert "were under its signed checkpoint" in report.text()
+    assert retire(directory, 7.1) == []
+
+
+def test_the_same_deletion_without_the_anchors_word_is_told(three: tuple[Path, list[str]]) -> None:
+    """The twin."""
+    directory, order = three
+    segments._delete(directory / order[0])
+    assert "tail_missing" in codes(directory)
+
+
+def test_a_retired_segment_without_its_checkpoint_or_with_another_is_told(three: tuple[Path, list[str]]) -> None:
+    directory, order = three
+    retire(directory, 8)
+    kept = (directory / order[0] / "checkpoint").read_bytes()
+    (directory / order[0] / "checkpoint").unlink()
+    assert "checkpoint_missing" in codes(directory)
+    (directory / order[0] / "checkpoint").write_bytes((directory / order[1] / "checkpoint").read_bytes())
+    assert "checkpoint_foreign" in codes(directory)
+    (directory / order[0] / "checkpoint").write_bytes(kept)
+    assert not codes(directory)
+    shutil.rmtree(directory / order[0])
+    assert "log_missing" in codes(directory)
+
+
+def test_a_copy_that_was_made_before_still_verifies_whole_beside_the_newer_anchor_log(
+    three: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    directory, order = three
+    archive = tmp_path / "archive"
+    shutil.copytree(directory, archive)
+    retire(directory, 8)
+    shutil.rmtree(archive / "anchor")
+    shutil.copytree(directory / "anchor", archive / "anchor")
+    report = verify(archive, [VKEY])
+    assert report.ok, report.text()
+    assert states(report) == {order[0]: "sealed", order[1]: "sealed", order[2]: "closed"}
+
+
+def test_a_search_finds_what_is_there_and_forgets_what_was_retired(three: tuple[Path, list[str]]) -> None:
+    directory, order = three
+    index = Index(directory)
+    index.refresh()
+    before = sum(1 for _ in index.find(kind="decision"))
+    retire(directory, 8)
+    index.refresh()
+    left = list(index.find(kind="decision"))
+    index.close()
+    assert len(left) < before
+    assert {str(r["uid"]).partition(".")[0] for r in left} <= {order[2]}
+    with pytest.raises(Malformed):
+        entry_of(directory, f"{order[0]}.1")
+
+
+@pytest.mark.parametrize("step", ["told", "renamed", "tiles"])
+def test_a_retirement_that_was_cut_off_holds_and_is_finished_by_the_next(
+    three: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    directory, order = three
+    for name in order[:2]:
+        (directory / name / "tile").mkdir(exist_ok=True)
+        (directory / name / "tile" / "x").write_text("")
+
+    class Killed(Exception):
+        pass
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        match step:
+            case "told":
+                patched.setattr(segments, "_delete", killed)
+            case "renamed":
+                patched.setattr(shutil, "rmtree", killed)
+            case "tiles":
+                patched.setattr(Path, "unlink", killed)
+        with pytest.raises(Killed):
+            retire(directory, 8)
+    assert verify(directory, [VKEY]).ok
+    retire(directory, 8)
+    for name in order[:2]:
+        assert sorted(p.name for p in (directory / name).iterdir()) == ["checkpoint", "lock"]
+    assert verify(directory, [VKEY]).ok
+
+
+def test_a_writer_retires_by_itself_when_that_is_configured(make: Make, tmp_path: Path) -> None:
+    clock = FakeClock()
+    writer = make(segments=SMALL, group_ms=1, clock=clock)
+    fill(writer, logs=2)
+    writer.close()
+    clock.advance(8 * 24 * 3600)
+    later = make(segments=SegmentSettings(retain_days=7), clock=clock, checkpoint_s=0.01)
+    until = time.monotonic() + 10
+    while "retired" not in states(verify(tmp_path / "audit", [VKEY])).values() and time.monotonic() < until:
+        time.sleep(0.02)
+    later.close()
+    report = verify(tmp_path / "audit", [VKEY])
+    assert report.ok, report.text()
+    assert "retired" in states(report).values()
+    told = [r for r in entries(tmp_path / "audit" / later.log_id) if r["kind"] == LOG_RETIRED]
+    assert len(told) == 1
+    validate_record(told[0])
+
+
+# -- trouble ---------------------------------------------------------------------------------------------------
+
+
+def test_where_no_other_log_can_be_begun_the_present_one_goes_on(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def full(*_: Any) -> Any:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(Place, "begin", full)
+    writer = make(segments=SMALL, group_ms=1, on_fault=lambda code, _detail: told.append(code))
+    for n in range(60):
+        writer.append(decision(n))
+        time.sleep(0.002)
+    writer.close()
+    assert told == ["audit_rotate"]
+    report = verify(tmp_path / "audit", [VKEY])
+    assert report.ok
+    assert report.records == 61
+
+
+def test_where_the_first_record_does_not_go_in_the_present_log_goes_on(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def refuse(_after: str) -> Any:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(segments, "opening", refuse)
+    writer = make(segments=SMALL, group_ms=1, on_fault=lambda code, _detail: told.append(code))
+    first = writer.log_id
+    for n in range(60):
+        writer.append(decision(n))
+        time.sleep(0.002)
+    writer.close()
+    assert told == ["audit_rotate"]
+    assert len(entries(tmp_path / "audit" / first)) == 61
+    assert verify(tmp_path / "audit", [VKEY]).ok
+
+
+def _killed_at(step: str, writer: AuditWriter) -> None:
+    """Arrange that this process ends, as by kill -9, at a step of its first rotation."""
+
+    def kill(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    sign, anchor = Log.sign, Anchor.append
+    first = f"/{writer.log_id}"
+
+    def sign_last(log: Log, frontier: Any) -> Any:
+        return kill() if log.origin.endswith(first) and writer.log_id not in log.origin else sign(log, frontier)
+
+    def tell_sealed(self: Anchor, kind: str, *rest: Any, **more: Any) -> None:
+        kill() if kind == LOG_SEALED else anchor(self, kind, *rest, **more)
+
+    match step:
+        case "made":
+            writer._rotation._switch = kill  # type: ignore[assignment]
+        case "switched":
+            Rotation._end = kill  # type: ignore[method-assign]
+        case "synced":
+            Log.sign = sign_last  # type: ignore[method-assign]
+        case "signed":
+            Anchor.append = tell_sealed  # type: ignore[method-assign]
+        case "sealed":
+            writer._rotation._append = kill
+
+
+def _write_until_killed(directory: str, step: str, pipe: int) -> None:
+    settings = Settings(deployment="fw.example", checkpoint_s=0.02, anchor_s=0.02, group_ms=1, segments=SMALL)
+    writer = AuditWriter(directory, KEY, SystemClock(), RandomIds(), hmac_key=b"h" * 32, settings=settings)
+    _killed_at(step, writer)
+    for n in range(100_000):
+        os.write(pipe, writer.append(decision(n)).uid.encode() + b"\n")
+        time.sleep(0.0005)
+
+
+@pytest.mark.parametrize("step", ["made", "switched", "synced", "signed", "sealed"])
+def test_kill_9_in_the_middle_of_a_rotation_loses_no_record_and_leaves_files_that_hold(
+    make: Make, tmp_path: Path, step: str
+) -> None:
+    directory = tmp_path / "audit"
+    read, write = os.pipe()
+    child = multiprocessing.get_context("fork").Process(target=_write_until_killed, args=(str(directory), step, write))
+    child.start()
+    os.close(write)
+    seen = b""
+    while chunk := os.read(read, 65536):
+        seen += chunk
+    os.close(read)
+    child.join(20)
+    assert child.exitcode == -signal.SIGKILL, "it ended at that step"
+    assert len(list(directory.glob("log_*"))) == 2
+    assert not codes(directory), verify(directory, [VKEY]).text()
+    writer = make(segments=SegmentSettings(), clock=SystemClock())  # and a node that starts again goes on
+    writer.append(decision(1))
+    writer.close()
+    report = verify(directory, [VKEY])
+    assert report.ok, report.text()
+    stored = {r["uid"] for folder in directory.glob("log_*") for r in entries(folder)}
+    assert set(seen.decode().split("\n")[:-1]) <= stored
+    assert ("sealed" in states(report).values()) == (step == "sealed")
+
+
+def _rotate_often(directory: str, worker: int, start: Any) -> None:
+    settings = Settings(deployment="fw.example", checkpoint_s=0.02, anchor_s=0.02, group_ms=1, segments=SMALL)
+    start.wait(20)
+    writer = AuditWriter(directory, KEY, SystemClock(), RandomIds(), hmac_key=b"h" * 32, settings=settings)
+    uids = fill(writer, logs=3, limit_s=60)
+    writer.close()
+    Path(directory, f"uids-{worker}").write_text("\n".join(uids))
+
+
+def test_four_workers_that_rotate_at_once_lose_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "audit"
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(4)
+    children = [context.Process(target=_rotate_often, args=(str(directory), n, start)) for n in range(4)]
+    directory.mkdir(mode=0o700)
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(90)
+    assert [child.exitcode for child in children] == [0] * 4
+    report = verify(directory, [VKEY])
+    assert report.ok, report.text()
+    assert sum(state == "sealed" for state in states(report).values()) >= 8
+    stored = {r["uid"] for folder in directory.glob("log_*") for r in entries(folder)}
+    for n in range(4):
+        assert set((directory / f"uids-{n}").read_text().split("\n")) <= stored
+
+
+def test_verifying_beside_a_writer_that_rotates_finds_no_problem(make: Make, tmp_path: Path) -> None:
+    writer = make(segments=SMALL, group_ms=1)
+    for n in range(5):
+        fill(writer, logs=2)
+        report = verify(tmp_path / "audit", [VKEY])
+        assert report.ok, (n, report.text())
+
+
+def test_the_ceiling_counts_every_segment_and_is_refused_at_by_all(make: Make, tmp_path: Path) -> None:
+    writer = make(segments=SMALL, group_ms=1, local_max=60_000)
+
+    def write(n: int) -> None:
+        time.sleep(0.001)
+        writer.append(decision(n))
+
+    with pytest.raises(AuditUnavailable):
+        collections.deque((write(n) for n in range(2_000)), 0)
+    assert len(list((tmp_path / "audit").glob("log_*"))) > 2
+    assert sum(p.stat().st_size for p in (tmp_path / "audit").rglob("*") if p.is_file()) < 90_000
+    writer.close()
+    assert verify(tmp_path / "audit", [VKEY]).ok
