@@ -76,11 +76,8 @@ from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
 from firewall.record.note import Verifier
-<<<<<<< HEAD
 from firewall.record.refused import RefusalLog
-=======
 from firewall.record.segments import SegmentSettings
->>>>>>> c2f466d (record: a log is sealed by size or age and another goes on; its records are deleted by configuration only, its signed checkpoint stays)
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
