@@ -442,7 +442,7 @@ def test_verifying_beside_a_writer_that_rotates_finds_no_problem(make: Make, tmp
 
 
 def test_the_ceiling_counts_every_segment_and_is_refused_at_by_all(make: Make, tmp_path: Path) -> None:
-    writer = make(segments=SMALL, group_ms=1, local_max=60_000)
+    writer = make(segments=SMALL, group_ms=1, local_max=60_000, anchor_s=600.0)
 
     def write(n: int) -> None:
         time.sleep(0.001)
