@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from firewall.core.errors import Unauthenticated
 from firewall.identity import standing
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.oauth21.codes import CodeFacts, Codes
@@ -16,7 +15,7 @@ from firewall.state.sqlite import SQLiteCollection
 from firewall.wire import jwt
 from firewall.wire.oauth import OAuthError
 from tests.support.door import CIMD_URL, Browser, Door, make_door, redeem, refresh
-from tests.support.racing import WORKERS, Ask, Node, a_code
+from tests.support.racing import WORKERS, Ask, Node, a_code, nothing_works
 
 
 @pytest.fixture
@@ -33,19 +32,6 @@ async def four_codes(door: Door) -> dict[str, str]:
     async with door.http() as http:
         browser = Browser(http)
         return {str(number): (await browser.code())["code"] for number in range(4)}
-
-
-async def nothing_works(door: Door, won: dict[str, str]) -> dict[str, str]:
-    """Assert that no token of a grant that a replay ended works anywhere; return what its refresh answers."""
-    with pytest.raises(Unauthenticated):
-        door.verified(won["access_token"])
-    assert (
-        door.identity.grants.of_subject("acme", str(jwt.parse_compact(won["access_token"].encode()).claims["sub"]))
-        == []
-    )
-    async with door.http() as http:
-        body: dict[str, str] = (await refresh(http, won["refresh_token"])).json()
-        return body
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])

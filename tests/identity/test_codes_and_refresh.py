@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Barrier, local
 
@@ -31,7 +33,7 @@ from tests.support.door import (
     redeem,
     refresh,
 )
-from tests.support.racing import WORKERS, Node, first_tokens
+from tests.support.racing import EACH, WORKERS, Node, first_tokens, nothing_works
 
 
 @pytest.fixture
@@ -253,6 +255,27 @@ async def test_as_11_a_late_repeat_ends_the_newest_token_of_the_family_too() -> 
         assert (await refresh(http, chain[1])).json()["error"] == "invalid_grant"
         assert (await refresh(http, chain[-1])).json()["error"] == "invalid_grant"
     assert [facts["reason"] for facts in door.named("identity.grant.revoked")] == ["refresh_reused"]
+
+
+def test_as_11_a_late_repeat_races_the_newest_token_in_four_workers_and_nothing_is_left(node: Node) -> None:
+    """Whoever is answered meanwhile holds tokens of a grant that is over."""
+    first = node.in_one(first_tokens)["refresh_token"]
+
+    async def once(door: Door) -> dict[str, str]:
+        async with door.http() as http:
+            body: dict[str, str] = (await refresh(http, first)).json()
+            return body
+
+    second = node.in_one(once)
+    newest = second["refresh_token"]
+    node.base.clock.advance(31)
+    turn = count()
+    answers = node.at_once(lambda http: refresh(http, newest if next(turn) % 4 == 0 else first))
+    assert {status for status, _ in answers} <= {200, 400}
+    assert [status for status, _ in answers].count(400) >= EACH * WORKERS * 3 // 4
+    for body in [body for status, body in answers if status == 200]:
+        assert node.in_one(partial(nothing_works, won=body))["error"] == "invalid_grant"
+    assert node.in_one(partial(nothing_works, won=second))["error"] == "invalid_grant"
 
 
 async def test_as_11_another_client_within_the_grace_gets_no_successor() -> None:

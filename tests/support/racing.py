@@ -10,12 +10,15 @@ from pathlib import Path
 from threading import Barrier
 
 import httpx2
+import pytest
 
+from firewall.core.errors import Unauthenticated
 from firewall.identity.authorization_server import build_identity
 from firewall.net.runtime import RandomIds
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
-from tests.support.door import SERVER_KEY, Browser, Door, make_door, redeem
+from firewall.wire import jwt
+from tests.support.door import SERVER_KEY, Browser, Door, make_door, redeem, refresh
 
 WORKERS = 4
 EACH = 13  # 52 at once
@@ -88,4 +91,17 @@ async def first_tokens(door: Door) -> dict[str, str]:
     await door.user()
     async with door.http() as http:
         body: dict[str, str] = (await redeem(http, (await Browser(http).code())["code"])).json()
+        return body
+
+
+async def nothing_works(door: Door, won: dict[str, str]) -> dict[str, str]:
+    """Assert that no token of a grant that was ended works anywhere; return what its refresh answers."""
+    with pytest.raises(Unauthenticated):
+        door.verified(won["access_token"])
+    assert (
+        door.identity.grants.of_subject("acme", str(jwt.parse_compact(won["access_token"].encode()).claims["sub"]))
+        == []
+    )
+    async with door.http() as http:
+        body: dict[str, str] = (await refresh(http, won["refresh_token"])).json()
         return body
