@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -145,7 +146,7 @@ class Edge:
         if not is_normal_path(scope["raw_path"]):
             return "path_unknown"
         query = scope["query_string"]
-        if query and _TOKEN_IN_QUERY in query:
+        if query and _TOKEN_IN_QUERY in (unquote_to_bytes(query) if b"%" in query else query):
             return "http_desync"
         if dropped:
             return self._forwarded(scope)
