@@ -20,7 +20,7 @@ from firewall.core.ports import UpstreamCredentials
 from firewall.core.principal import Principal
 from firewall.net.runtime import Tasks
 from firewall.net.upstream import UpstreamClient
-from mcp_gateway import capabilities, uris
+from mcp_gateway import capabilities, joined, uris
 from mcp_gateway.action import READ, tool_resource
 from mcp_gateway.bridge import Opened
 from mcp_gateway.endpoints import Endpoint, endpoints
@@ -152,8 +152,10 @@ class Catalog:
             extended: JSONObject = {}
             for name in sorted(links, reverse=True):
                 extended |= links[name].opened.extensions
-            words = _lacking(self._settings.public_url, lacking) if lacking else ""
-            return Opened(NEWEST_MODERN, MODERN, {}, words, {"tools": {}, **said}, extended)
+            words = [_lacking(self._settings.public_url, lacking)] if lacking else []
+            words.append(await self._joined(principal, [spec for spec in endpoint.specs if spec.name in links]))
+            text = "\n\n".join(filter(None, words))
+            return Opened(NEWEST_MODERN, MODERN, {}, text, {"tools": {}, **said}, extended)
         spec = endpoint.specs[0]
         found = await self.catalogue(principal, spec, spec.ttl_s)
         return self._known.words(principal.tenant, spec, found.opened)
@@ -271,6 +273,21 @@ class Catalog:
         """Return one kind of one upstream as a caller's credential sees it. Raises UpstreamFault, Refused."""
         key, credentials = self.key(principal, spec), self.credentials(principal, spec)
         return await self._known.get(principal.tenant, spec, key, credentials, max_age_s, kind)
+
+    async def _joined(self, principal: Principal, specs: Sequence[UpstreamSpec]) -> str:
+        """Return the instructions of some upstreams as one text, as far as their pins are approved now.
+
+        One in which inspection finds anything is left out: else one server would close the endpoint to all.
+        """
+        tenant = principal.tenant
+        found = await self._gather(principal, specs, lambda spec: self.catalogue(principal, spec, spec.ttl_s))
+        said = {
+            spec.name: self._known.words(tenant, spec, found[spec.name].opened).instructions
+            for spec in specs
+            if spec.name in found
+        }
+        withheld = frozenset(name for name, text in said.items() if text and not self._house.plain(tenant, text))
+        return joined.instructions(said, withheld)
 
     # -- inside -----------------------------------------------------------------------------------------------
 

@@ -83,6 +83,11 @@ class House:
         secret = {finding.pointer for finding in found if finding.category == "secret"}
         return tuple("[removed]" if f"/lines/{n}" in secret else line for n, line in enumerate(lines))
 
+    def plain(self, tenant: str, text: str) -> bool:
+        """Return whether inspection finds nothing in a server's words about itself."""
+        body: JSONObject = {"result": {"instructions": text}}
+        return not self._guard.scanner.scan(body, Point.MCP_SESSION_OPENED, tenant)
+
     def principal(self, tenant: str, name: str) -> Principal:
         """Return who we are towards one upstream for one tenant."""
         return Principal(
