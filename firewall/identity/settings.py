@@ -250,9 +250,10 @@ def check_client(client: ClientSettings) -> None:
             "client_id", where, fix="ids that start with https:// are metadata documents; pin them in cimd_pinned"
         )
     if client.auth_method == "client_secret_basic":
-        if len(client.secret_sha256) != 64:
+        digest = client.secret_sha256.lower()
+        if len(digest) != 64 or not set(digest) <= set(string.hexdigits):
             raise ConfigFault("client_secret", where, fix="give secret_sha256, 64 hex characters")
-        if client.secret_sha256.lower() in KNOWN_SECRETS:
+        if digest in KNOWN_SECRETS:
             raise ConfigFault("client_secret", where, fix="choose a secret of 32 random bytes, not one of an example")
     if client.auth_method == "private_key_jwt" and (client.jwks is None) == (not client.jwks_uri):
         raise ConfigFault("client_keys", where, fix="give exactly one of jwks and jwks_uri")

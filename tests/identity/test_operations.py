@@ -67,7 +67,7 @@ def test_op_03_a_signing_key_that_others_can_read_stops_the_start(tmp_path: Path
     assert "PRIVATE" not in caught.value.diagnostics()
 
 
-@pytest.mark.parametrize("secret", ["", "changeme", "0" * 63])
+@pytest.mark.parametrize("secret", ["", "changeme", "0" * 63, "g" * 64, "a" * 32 + "é" + "a" * 31])
 def test_op_03_a_client_secret_that_is_no_digest_stops_the_start(secret: str) -> None:
     client = ClientSettings("a", "A", auth_method="client_secret_basic", secret_sha256=secret)
     with pytest.raises(ConfigFault):
