@@ -23,9 +23,9 @@ import uvloop
 
 from firewall import app as composition
 from firewall import config as configuration
-from firewall.app import Worker
 from firewall.net.channel import Seat
 from firewall.nucleus import Paths
+from firewall.worker import Worker
 from tests.e2e.conftest import TOOLS, example, program
 from tests.support.composed import Composed, free_port, modern, settings, warm_cache
 

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from firewall.app import Worker
 from firewall.core.action import Action
 from firewall.core.bounds import UPSTREAM_BODY_BYTES
 from firewall.core.decision import EFFECT_NAMES
@@ -28,6 +27,7 @@ from firewall.enforce.guard import Guard, Question
 from firewall.net import asgi
 from firewall.net.upstream import Target
 from firewall.wire import strict_json
+from firewall.worker import Worker
 from mcp_gateway import message
 
 Row = tuple[str, float, str]

@@ -6,19 +6,16 @@
                                        └─ the rest     front door (exact table, else 404)
     admin listener ─ Edge ─ admin app; the same API on a unix socket that only the owner reaches
 
-`Worker` is one process's share. Each runs in a child of `net.workers.Supervisor`, a single one too, so
+A `worker.Worker` is one process's share. Each runs in a child of `net.workers.Supervisor`, a single one too, so
 that one that hangs is ended and started again. Several agree through the store and the shared memory, and
 hand each other by private sockets what only one of them can serve (`net.handover`, `mcp_gateway.owner`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Final
 
 from joserfc.jwk import ECKey
@@ -31,10 +28,9 @@ from a2a_gateway.upstream import Upstream as AgentUpstream
 from firewall import admin, nucleus, rehearsal
 from firewall.adapters.authzen import build as authzen
 from firewall.config import Config, front_door, rooms
-from firewall.core.errors import CONFIG_EXIT, FAULTS, BartizanError, ConfigFault, StateUnavailable
+from firewall.core.errors import CONFIG_EXIT, ConfigFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
-from firewall.core.upstream_words import upstream_words
 from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
 from firewall.decide.regorus import RegorusEngine
@@ -45,11 +41,9 @@ from firewall.enforce.admin_gate import AdminGate
 from firewall.enforce.client_gate import ClientGate
 from firewall.enforce.egress import EgressGate
 from firewall.enforce.guard import Guard, GuardSettings
-from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import LimitSettings
-from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
-from firewall.identity.authorization_server import Identity, build_identity
+from firewall.identity.authorization_server import build_identity
 from firewall.identity.issuers.direct import DirectGiven
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.redemption import ClientKey
@@ -58,21 +52,16 @@ from firewall.identity.rfc9068.rotation import KeyRotation
 from firewall.identity.ssf import build as ssf
 from firewall.identity.throttle import network_of
 from firewall.identity.upstream.build import UpstreamsGiven
-from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net import server as net_server
-from firewall.net.asgi import App, Receive, Scope, Send, write_fixed
 from firewall.net.channel import Peers, Seat
 from firewall.net.dial import Dialler, DiallerSettings
-from firewall.net.edge import Edge, edge_reply
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
-from firewall.net.heartbeat import Heartbeat, until_told
+from firewall.net.heartbeat import Heartbeat
 from firewall.net.renewing import RenewingClient
-from firewall.net.runtime import SystemClock, Tasks, trim
-from firewall.net.server import Listener, Server
+from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.upstream import PooledClient
 from firewall.nucleus import VERSION, NucleusSettings, OnFault, Paths
-from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
 from firewall.record.note import Verifier
@@ -83,49 +72,17 @@ from firewall.record.tracing import Tracer
 from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.lease import Leases
 from firewall.state.replays import UsedOnce
-from firewall.state.shared import SharedMarks
-from firewall.state.sqlite import SQLiteStore
 from firewall.state.vault import Sealer
+from firewall.worker import DataPlane, Worker, mcp_specs, serve
 from llm_router.meter import Meter
 from llm_router.relay import Relay as LLMRelay
 from llm_router.serve import LLMRouter, RouterSettings
 from mcp_gateway import sandbox
 from mcp_gateway.owner import Neighbours
 from mcp_gateway.serve import MCPGateway
-from mcp_gateway.settings import UpstreamSpec
 
-STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
 FIRST_CONTACT_FILE: Final = "first-contact.txt"  # in the state directory, where no terminal shows the code
-KEYS_EVERY_S: Final = 3600.0  # between two looks at the age of the signing key
 SAMPLE_EVERY: Final = 256  # compiled decisions asked again of the strict interpreter, one in so many
-_NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
-
-
-class DataPlane:
-    """Routes by exact prefix; the only dispatch on the data path."""
-
-    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Any, authzen: Any = None) -> None:
-        self._mcp = mcp
-        self._a2a = a2a
-        self._llm = llm
-        self._front_door = front_door
-        self._authzen = authzen
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand one request to its room; an unknown path is 404, without a redirect."""
-        path = scope["path"]
-        if path.startswith("/mcp/") or path == "/mcp":
-            await self._mcp(scope, receive, send)
-        elif path.startswith("/v1/") and self._llm is not None:
-            await self._llm(scope, receive, send)
-        elif path.startswith("/a2a/"):
-            await self._a2a(scope, receive, send)
-        elif self._front_door.handles(path):
-            await self._front_door(scope, receive, send)
-        elif self._authzen is not None and self._authzen.handles(path):
-            await self._authzen(scope, receive, send)
-        else:
-            await write_fixed(send, _NOT_FOUND)
 
 
 def audit_settings(config: Config) -> AuditSettings:
@@ -178,159 +135,6 @@ def _engine(
         every=SAMPLE_EVERY,
         alarm=lambda difference: on_fault("policy_difference", str(difference.point)),
     )
-
-
-@dataclass
-class Worker:
-    """Everything one process runs. Make it with `build`, then `start`, `stop`."""
-
-    config: Config
-    paths: Paths
-    clock: SystemClock
-    tasks: Tasks
-    store: SQLiteStore
-    marks: SharedMarks
-    audit: AuditWriter
-    guard: Guard
-    registry: Registry
-    pins: Pins
-    kill_switch: KillSwitch
-    identity: Identity
-    mcp: MCPGateway
-    data_plane: DataPlane
-    bundle: policy_bundle.Bundle
-    parts: dict[str, Any] = field(default_factory=dict)
-    near: Neighbours | None = None
-    server: Server | None = None
-    on_fault: OnFault = lambda _code, _detail: None
-
-    async def start(self) -> dict[str, int]:
-        """Bind the listeners; return their ports."""
-        config = self.config
-        data, admin = config.listeners.data, config.listeners.admin
-        several = config.workers > 1
-        refusals = self.parts["refusals"]
-        face = Edge(self.data_plane, rooms.edge(config, data, data.port, public=True), refusals)
-        listeners = [
-            Listener("data", data.host, data.port, face, rooms.tls(data), reuse_port=several, refusals=refusals)
-        ]
-        if "admin" in self.parts:
-            listeners.append(
-                Listener(
-                    "admin",
-                    admin.host,
-                    admin.port,
-                    Edge(self.parts["admin"], rooms.edge(config, admin, admin.port, public=False), refusals),
-                    rooms.tls(admin),
-                    reuse_port=several,
-                    refusals=refusals,
-                )
-            )
-        for part in ("egress", "admin_socket"):
-            if part in self.parts:
-                await self.parts[part].start()
-        if self.near is not None:
-            self.near.handover.use(face)
-            await self.near.peers.start()
-        self.server = Server(listeners, self.clock, self.tasks)
-        await self.server.start()
-        self.tasks.spawn(self._follow_registry(), "app.registry")
-        self.tasks.spawn(self._warm(), "app.warm")
-        self.tasks.spawn(self._keep_keys(), "app.keys")
-        if "signals" in self.parts:
-            for run in self.parts["signals"].background:
-                self.tasks.spawn(run(), "app.signals")
-        if "sampler" in self.parts:
-            self.tasks.spawn(self.parts["sampler"].run(), "app.sampler")
-        return self.server.ports
-
-    async def stop(self) -> None:
-        """Stop listening, end children and streams, write the last checkpoint."""
-        try:
-            async with asyncio.timeout(STOP_S):
-                await self._let_go()
-        except TimeoutError:
-            pass  # what is left ends with the process; the log must be whole before the parent's patience ends
-        await self.parts["client"].close()
-        if "opa" in self.parts:
-            await self.parts["opa"].close()
-        await self.parts["dialler"].close()
-        self.parts["telemetry"].close()
-        self.parts["refusals"].settle()
-        self.audit.close()
-        self.store.close()
-        self.parts["used"].close()
-        self.marks.close()
-
-    async def _let_go(self) -> None:
-        if self.server is not None:
-            await self.server.stop()
-        if self.near is not None:
-            await self.near.peers.stop()
-        for part in ("egress", "admin_socket"):
-            if part in self.parts:
-                await self.parts[part].stop()
-        await self.mcp.close()
-        if self.near is not None:
-            self.near.leases.close()
-        await self.tasks.close()
-
-    async def _warm(self) -> None:
-        """Open the configured upstreams beside the first requests, so that nobody waits for a child to start."""
-        for upstream, code in (await self.mcp.warm(self.config.tenant)).items():
-            if code:
-                what, mend = upstream_words(code)
-                self.on_fault("upstream", f"{upstream}: {what} ({code}); mend: {mend}")
-
-    async def _follow_registry(self) -> None:
-        """Serve what is registered while we run: look again whenever the node's epoch moved."""
-        seen = -1
-        while True:
-            try:
-                epoch = self.marks.epoch()
-                if epoch != seen:
-                    self.parts["rotation"].refresh()
-                    self.refresh()
-                    seen = epoch
-            except (StateUnavailable, BartizanError):
-                pass  # the data path refuses by itself while state does not answer
-            await asyncio.sleep(0.25)
-
-    async def _keep_keys(self) -> None:
-        """Rotate the signing key when it is old enough, and let go of what was published for long enough."""
-        while True:
-            await asyncio.sleep(KEYS_EVERY_S)
-            try:
-                self.parts["rotation"].keep()
-            except BartizanError as error:
-                self.on_fault("keys", error.code)
-
-    def refresh(self) -> None:
-        """Bring the resources and gateways in line with the registry."""
-        specs = mcp_specs(self.config, self.registry)
-        self.mcp.serve_only(specs)
-        known = front_door.credentials(self.config)
-        agents = []
-        for entry in self.registry.list(self.config.tenant):
-            if entry.name not in known:
-                self.parts["credentials"].add(entry.name, CredentialSettings())
-            if entry.kind == "a2a" and entry.state != "revoked":
-                title = self.config.a2a[entry.name].title if entry.name in self.config.a2a else ""
-                agents.append((entry.name, title))
-        self.identity.resources.replace(front_door.protected_resources(self.config, specs, agents))
-
-
-def mcp_specs(config: Config, registry: Registry) -> tuple[UpstreamSpec, ...]:
-    """Return every MCP server to serve: the configured ones, and those registered by URL."""
-    specs = [rooms.mcp_spec(config, name, given) for name, given in config.mcp.items()]
-    for entry in registry.list(config.tenant, "mcp"):
-        if entry.name in config.mcp or entry.state == "revoked":
-            continue
-        try:
-            specs.append(rooms.mcp_registered(entry))
-        except ConfigFault:
-            continue  # it stays visible in the registry, and is not served
-    return tuple(specs)
 
 
 def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, seat: Seat | None = None) -> Worker:
@@ -630,10 +434,6 @@ def _doors(
     return ChildDoors(paths.children, tuple(networks), EgressProxy(dialler, gate.permits), mark=mark)
 
 
-# Told once, when every listener is bound: the worker and the ports.
-Ready = Callable[[Worker, dict[str, int]], Awaitable[None]]
-
-
 # -- processes ---------------------------------------------------------------------------------------------
 
 
@@ -656,32 +456,8 @@ def work(index: int, heartbeat: Heartbeat, argument: Any) -> None:
     try:
         seat = Seat(index, config.workers, Paths(config.state).run, heartbeat.secret)
         worker = build(config, on_fault=fault, seat=seat)
-        net_server.run(lambda: _serve(worker, on_ready if index == 0 else None, heartbeat))
+        net_server.run(lambda: serve(worker, on_ready if index == 0 else None, heartbeat))
     except ConfigFault as error:
         if heartbeat.first("fault"):  # each of them finds the same
             print(f"bartizan: {error.diagnostics()}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(CONFIG_EXIT)
-
-
-async def _serve(worker: Worker, on_ready: Ready | None, heartbeat: Heartbeat) -> None:
-    async def announce(ready: Ready, ports: dict[str, int]) -> None:
-        await heartbeat.all_ready()
-        if heartbeat.first("up"):
-            await ready(worker, ports)
-
-    try:
-        ports = await worker.start()
-        # What was built lives as long as the process: the collector need never walk it again.
-        gc.collect()
-        gc.freeze()
-        trim()
-        heartbeat.ready()
-        until = worker.tasks.spawn(until_told(heartbeat), "app.until")
-        if on_ready is not None:
-            said = worker.tasks.spawn(announce(on_ready, ports), "app.ready")
-            await asyncio.wait({until, said}, return_when=asyncio.FIRST_COMPLETED)
-            if said.done():
-                said.result()
-        await until
-    finally:
-        await worker.stop()

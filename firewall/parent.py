@@ -18,10 +18,10 @@ from firewall.net.spawn import Job
 from firewall.net.workers import Supervisor, WorkerSettings
 
 if TYPE_CHECKING:
-    from firewall.app import Ready
     from firewall.config import Config
     from firewall.net.heartbeat import Heartbeat
     from firewall.nucleus import OnFault
+    from firewall.worker import Ready
 
 _WORKER_EVENTS: Final = ("died", "stuck")
 

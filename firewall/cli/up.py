@@ -19,8 +19,8 @@ from firewall.cli.output import safe
 from firewall.core.errors import BartizanError, Conflict
 
 if TYPE_CHECKING:
-    from firewall.app import Worker
     from firewall.config import Config
+    from firewall.worker import Worker
 
 DEMO_STATE = Path("~/.local/state/bartizan-demo")
 

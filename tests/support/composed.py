@@ -31,13 +31,13 @@ from joserfc.jwk import ECKey
 
 from firewall import app as composition
 from firewall import config as configuration
-from firewall.app import Worker
 from firewall.identity.rfc9068.tokens import SigningKeys
 from firewall.net.channel import Seat
 from firewall.nucleus import Paths
 from firewall.record.log import iter_bundles
 from firewall.record.tiles import WIDTH
 from firewall.wire import jwt
+from firewall.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 WARM = ROOT / "build" / "composed-cache"
@@ -265,7 +265,7 @@ _PARSED: dict[tuple[str, int], list[dict[str, Any]]] = {}
 
 @dataclass
 class Composed(Face):
-    """A running `firewall.app.Worker`."""
+    """A running `firewall.worker.Worker`."""
 
     worker: Worker
     port: int
