@@ -10,17 +10,17 @@ end of the stream is an error that `Parser.close` returns, since a cut stream is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from firewall.core.bounds import SSE_EVENT_BYTES
 from firewall.core.errors import Malformed
+from firewall.core.value import value
 
 _BOM: Final = b"\xef\xbb\xbf"
 _RETRY_DIGITS: Final = 9
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """One dispatched event.
 
@@ -68,13 +68,25 @@ class Parser:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = chunk.split(b"\n")
         last = lines.pop()
-        for rest in lines:
+        if self._partial and lines:
             # A line is copied at most once more than it was cut: a drip of single bytes stays linear.
-            line = bytes(self._partial) + rest if self._partial else rest
+            lines[0] = bytes(self._partial) + lines[0]
             self._partial.clear()
-            error = self._line(line, out)
-            if error is not None:
-                return self._fail(error, out)
+        for line in lines:
+            if line[:6] == b"data: " and not self._bom:
+                # Nearly every line that is not empty is one of these; `_line` says the same of it.
+                self._size += len(line)
+                if self._size > self._max:
+                    return self._fail("sse_event_too_large", out)
+                if not line.isascii() and not _is_utf8(line):
+                    return self._fail("sse_not_utf8", out)
+                self._data.append(line[6:])
+            elif line or self._bom:
+                error = self._line(line, out)
+                if error is not None:
+                    return self._fail(error, out)
+            else:
+                self._dispatch(out)
         self._partial += last
         if len(self._partial) + (0 if self._partial[:1] == b":" else self._size) > self._max + (
             len(_BOM) if self._bom else 0
@@ -110,11 +122,8 @@ class Parser:
             return "sse_event_too_large"
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        if not line.isascii():
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return "sse_not_utf8"
+        if not line.isascii() and not _is_utf8(line):
+            return "sse_not_utf8"
         if name == b"data":
             self._data.append(value)
         elif name == b"event":
@@ -136,6 +145,14 @@ class Parser:
         self._size = 0
 
 
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def encode(data: bytes, *, event: str = "", id: str = "", retry_ms: int | None = None) -> bytes:
     """Return one event. data: UTF-8; CR, LF and CRLF in it become separate data lines.
 
@@ -144,11 +161,11 @@ def encode(data: bytes, *, event: str = "", id: str = "", retry_ms: int | None =
     Raises Malformed: sse_field (a line end or NUL in event or id).
     """
     head = b""
-    for name, value in ((b"event: ", event), (b"id: ", id)):
-        if value:
-            if "\n" in value or "\r" in value or "\0" in value:
+    for name, text in ((b"event: ", event), (b"id: ", id)):
+        if text:
+            if "\n" in text or "\r" in text or "\0" in text:
                 raise Malformed("sse_field")
-            head += name + value.encode() + b"\n"
+            head += name + text.encode() + b"\n"
     if retry_ms is not None:
         head += b"retry: %d\n" % retry_ms
     if b"\n" in data or b"\r" in data:
