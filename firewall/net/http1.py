@@ -31,6 +31,7 @@ _FIELD_BYTES: Final = 16 * KIB
 _FRAMING_BYTES: Final = 64 * KIB
 _FRAMING_SHARE: Final = 9  # each byte of a body pays for itself and eight of framing: chunks of one byte take five
 _AHEAD_BYTES: Final = 256 * KIB
+_TICK_S: Final = 0.001  # of the loop's clock: a timer may ring so much too early
 _INTERIM: Final = 8  # 1xx answers before the real one
 _BODILESS: Final = frozenset({204, 304})
 
@@ -53,7 +54,10 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_seen_head",
+        "_timer",
+        "_timer_at",
         "_transport",
+        "_until",
         "_until_close",
         "_waiter",
         "busy",
@@ -69,6 +73,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[bool] | None = None
+        self._until = self._timer_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self.lost = self.busy = False
         self.idle_since = 0.0
         self._begin()
@@ -140,13 +146,31 @@ class Connection(asyncio.Protocol):
             raise RuntimeError("an answer has one reader")
         waiter: asyncio.Future[bool] = self._loop.create_future()
         self._waiter = waiter
-        timer = self._loop.call_at(until, _expire, waiter)
+        self._until = until
+        if self._timer is None or until < self._timer_at:
+            self._arm(until)
         try:
             if not await waiter:
                 raise UpstreamFault("timeout")
         finally:
-            timer.cancel()
             self._waiter = None
+
+    def _arm(self, at: float) -> None:
+        """Look at the wait under way at that time. One timer serves many waits: nearly all end long before it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if self._until - self._loop.time() > _TICK_S:
+            self._arm(self._until)
+        else:
+            waiter.set_result(False)
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -190,6 +214,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.busy and not self.done and not self._code:
             if self._until_close and exc is None:
                 self.done = True
@@ -249,11 +276,6 @@ class Connection(asyncio.Protocol):
             self.done = True
             self._keep = self._parser.should_keep_alive()
             self._wake()
-
-
-def _expire(waiter: asyncio.Future[bool]) -> None:
-    if not waiter.done():
-        waiter.set_result(False)
 
 
 class Pool:

@@ -225,6 +225,71 @@ async def test_a_caller_that_is_cancelled_gives_its_place_to_the_next(client: Po
         await asyncio.gather(*first, *waiting, return_exceptions=True)
 
 
+async def hang(writer: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_short_deadline_after_a_long_one_on_the_same_connection_is_kept(client: PooledClient) -> None:
+    async with saying(OK, hang) as server:
+        await ask(client, server, deadline_s=60)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(UpstreamFault, match="timeout"):
+            await ask(client, server, deadline_s=0.05)
+        assert asyncio.get_running_loop().time() - began >= 0.045
+        assert server.connections == 1
+
+
+async def test_a_long_deadline_after_a_short_one_is_not_cut_short(client: PooledClient) -> None:
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.1)
+        writer.write(OK)
+
+    async with saying(OK, slow) as server:
+        await ask(client, server, deadline_s=0.05)
+        assert await ask(client, server, deadline_s=60) == b"{}"  # past the time of the first one's timer
+        assert server.connections == 1
+
+
+async def test_many_waits_of_a_connection_share_one_timer_and_leave_none_behind(
+    client: PooledClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, armed, connections = 0, 0, set()
+    wait, arm = http1.Connection._wait, http1.Connection._arm
+
+    async def counted_wait(self: http1.Connection, until: float) -> None:
+        nonlocal waits
+        waits += 1
+        connections.add(self)
+        await wait(self, until)
+
+    def counted_arm(self: http1.Connection, at: float) -> None:
+        nonlocal armed
+        armed += 1
+        arm(self, at)
+
+    monkeypatch.setattr(http1.Connection, "_wait", counted_wait)
+    monkeypatch.setattr(http1.Connection, "_arm", counted_arm)
+
+    async def drips(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n")
+        for _ in range(20):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.002)
+
+    async with saying(drips, drips, hang) as server:
+        for _ in range(2):
+            assert await ask(client, server, deadline_s=30) == b"x" * 20
+        with pytest.raises(UpstreamFault, match="timeout"):
+            await ask(client, server, deadline_s=0.02)
+        assert waits > 10
+        assert armed <= 3
+        (one,) = connections
+        async with asyncio.timeout(5):
+            while one._timer is not None:
+                await asyncio.sleep(0.001)
+
+
 async def test_a_connection_is_not_kept_beyond_its_time(client: PooledClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1, "KEEP_S", 0.03)
     async with saying() as server:
