@@ -143,6 +143,7 @@ def test_a_picture_is_what_its_bytes_say(data: bytes, kind: str) -> None:
         (png(32, 32, chunk(b"acTL", b"\0\0\0\2\0\0\0\0"), chunk(b"fdAT", SECRET)), png()),
         (png(32, 32, chunk(b"tRNS", b"\0\0"), chunk(b"iCCP", SECRET)), png(32, 32, chunk(b"tRNS", b"\0\0"))),
         (jpeg() + SECRET, jpeg()),
+        (jpeg().replace(TABLE, b"\xff\xff" + TABLE), jpeg()),
         (jpeg(32, 32, segment(0xE1, b"Exif\0\0" + SECRET), segment(0xFE, SECRET)), jpeg()),
         (jpeg(32, 32, segment(0xEE, b"Adobe" + b"\0" * 7 + SECRET)), jpeg()),
         (jpeg(32, 32, segment(0xEE, b"Adobe" + b"\0" * 7)), jpeg(32, 32, segment(0xEE, b"Adobe" + b"\0" * 7))),

@@ -89,6 +89,8 @@ def _jpeg(data: bytes) -> bytes:
     for _ in range(PARTS):
         if data[at] != 0xFF:
             raise _NoPicture
+        while data[at + 1] == 0xFF:
+            at += 1  # fill bytes (T.81 B.1.1.2)
         marker = data[at + 1]
         if marker == _END:
             break
