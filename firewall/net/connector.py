@@ -22,6 +22,7 @@ from firewall.core.errors import UpstreamFault
 from firewall.net.address import Network, permits
 from firewall.net.dial import Dialler, check_peer, unwrap_text
 
+_CONNECTIONS: Final = 100
 _FIELD_BYTES: Final = 16 * KIB
 _READ_BYTES: Final = 64 * KIB
 # Below the 5 s after which uvicorn and Node close an idle connection: a POST that meets a closing one is
@@ -77,10 +78,8 @@ def _request_class(network: Network) -> type[ClientRequest]:
     return PinnedRequest
 
 
-def open_session(
-    dialler: Dialler, network: Network, *, tls: ssl.SSLContext | None = None, limit: int = 100
-) -> aiohttp.ClientSession:
-    """Return a session whose every connection is to a permitted address; limit: most connections at once."""
+def open_session(dialler: Dialler, network: Network, *, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+    """Return a session whose every connection is to a permitted address."""
 
     def make_socket(info: Any) -> socket.socket:
         family, kind, proto, _, address = info
@@ -94,8 +93,8 @@ def open_session(
         resolver=_Resolver(dialler, network),
         use_dns_cache=False,
         socket_factory=make_socket,
-        limit=limit,
-        limit_per_host=limit,
+        limit=_CONNECTIONS,
+        limit_per_host=_CONNECTIONS,
         keepalive_timeout=_KEEP_S,
         ssl=tls if tls is not None else True,
     )

@@ -1,4 +1,4 @@
-"""Each upstream client against a real server that misbehaves: every fault has its code, and the next call works."""
+"""The upstream client against a real server that misbehaves: every fault has its code, and the next call works."""
 
 import asyncio
 import ssl
@@ -10,7 +10,6 @@ import pytest
 from firewall.core import permit
 from firewall.core.errors import FAULTS, UpstreamFault, fault_of
 from firewall.core.permit import Cleared
-from firewall.net.aiohttp_client import AiohttpClient
 from firewall.net.dial import Dialler
 from firewall.net.runtime import SystemClock
 from firewall.net.upstream import PooledClient, Target
@@ -31,12 +30,9 @@ async def server() -> AsyncIterator[Misbehaving]:
         yield running
 
 
-Client = PooledClient | AiohttpClient
-
-
-@pytest.fixture(params=[PooledClient, AiohttpClient])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    made: Client = request.param(Dialler(SystemClock()))
+@pytest.fixture
+async def client() -> AsyncIterator[PooledClient]:
+    made = PooledClient(Dialler(SystemClock()))
     yield made
     await made.close()
 
@@ -46,7 +42,7 @@ def loopback(server: Misbehaving, path: str = "/") -> Target:
 
 
 async def call(
-    client: Client,
+    client: PooledClient,
     target: Target,
     *,
     payload: bytes = PAYLOAD,
@@ -56,7 +52,7 @@ async def call(
     return (await client.request(cleared(payload), target, deadline_s=deadline_s, max_bytes=max_bytes)).body
 
 
-async def test_exactly_the_cleared_bytes_and_headers_arrive(client: Client, server: Misbehaving) -> None:
+async def test_exactly_the_cleared_bytes_and_headers_arrive(client: PooledClient, server: Misbehaving) -> None:
     reply = await client.request(
         cleared(headers=((b"mcp-name", b"time"),)),
         loopback(server, "/mcp?x=%41"),
@@ -81,7 +77,7 @@ async def test_exactly_the_cleared_bytes_and_headers_arrive(client: Client, serv
     )
 
 
-async def test_connections_are_pooled_and_cookies_are_not(client: Client, server: Misbehaving) -> None:
+async def test_connections_are_pooled_and_cookies_are_not(client: PooledClient, server: Misbehaving) -> None:
     for path in ("/a", "/cookie", "/b", "/c"):
         await call(client, loopback(server, path))
     assert server.seen.connections == 1
@@ -110,7 +106,7 @@ async def test_connections_are_pooled_and_cookies_are_not(client: Client, server
     ],
 )
 async def test_each_fault_has_its_code_and_the_next_call_works(
-    client: Client, server: Misbehaving, path: str, code: str
+    client: PooledClient, server: Misbehaving, path: str, code: str
 ) -> None:
     with pytest.raises(UpstreamFault) as caught:
         await call(client, loopback(server, path), deadline_s=0.2 if code == "timeout" else 5)
@@ -119,18 +115,18 @@ async def test_each_fault_has_its_code_and_the_next_call_works(
     assert await call(client, loopback(server)) == PAYLOAD
 
 
-async def test_an_answer_before_the_body_was_read_is_an_answer(client: Client, server: Misbehaving) -> None:
+async def test_an_answer_before_the_body_was_read_is_an_answer(client: PooledClient, server: Misbehaving) -> None:
     assert await call(client, loopback(server, "/early"), payload=b"x" * 200_000) == b'{"early":true}'
 
 
-async def test_the_bound_on_an_answer_is_inclusive(client: Client, server: Misbehaving) -> None:
+async def test_the_bound_on_an_answer_is_inclusive(client: PooledClient, server: Misbehaving) -> None:
     assert await call(client, loopback(server), payload=b"x" * 100, max_bytes=100) == b"x" * 100
     with pytest.raises(UpstreamFault, match="too_large"):
         await call(client, loopback(server), payload=b"x" * 101, max_bytes=100)
 
 
 async def test_error_statuses_are_answers_and_a_refused_connection_is_unreachable(
-    client: Client, server: Misbehaving
+    client: PooledClient, server: Misbehaving
 ) -> None:
     reply = await client.request(cleared(), loopback(server, "/error"), deadline_s=2, max_bytes=10)
     assert reply.status == 503
@@ -139,7 +135,7 @@ async def test_error_statuses_are_answers_and_a_refused_connection_is_unreachabl
 
 
 async def test_a_stream_yields_what_arrives_and_keeps_its_connection_when_read_to_the_end(
-    client: Client, server: Misbehaving
+    client: PooledClient, server: Misbehaving
 ) -> None:
     for _ in range(2):
         async with client.stream(cleared(), loopback(server, "/sse"), deadline_s=2, idle_s=1) as stream:
@@ -150,7 +146,7 @@ async def test_a_stream_yields_what_arrives_and_keeps_its_connection_when_read_t
 
 
 async def test_a_stream_that_is_cut_ends_with_cut_stream_after_what_arrived(
-    client: Client, server: Misbehaving
+    client: PooledClient, server: Misbehaving
 ) -> None:
     got = []
     async with client.stream(cleared(), loopback(server, "/cut-sse"), deadline_s=2, idle_s=1) as stream:
@@ -163,7 +159,7 @@ async def test_a_stream_that_is_cut_ends_with_cut_stream_after_what_arrived(
 
 @pytest.mark.parametrize(("deadline_s", "idle_s"), [(5.0, 0.1), (0.1, 5.0)])
 async def test_a_silent_stream_ends_within_its_idle_time_and_its_deadline(
-    client: Client, server: Misbehaving, deadline_s: float, idle_s: float
+    client: PooledClient, server: Misbehaving, deadline_s: float, idle_s: float
 ) -> None:
     async with client.stream(
         cleared(), loopback(server, "/sse-then-hang"), deadline_s=deadline_s, idle_s=idle_s
@@ -176,7 +172,7 @@ async def test_a_silent_stream_ends_within_its_idle_time_and_its_deadline(
 
 
 async def test_leaving_a_stream_early_or_being_cancelled_tells_the_upstream(
-    client: Client, server: Misbehaving
+    client: PooledClient, server: Misbehaving
 ) -> None:
     async with client.stream(cleared(), loopback(server, "/sse-then-hang"), deadline_s=5, idle_s=5) as stream:
         assert await anext(aiter(stream.chunks())) == b"data: 1\n\n"
@@ -193,7 +189,7 @@ async def test_leaving_a_stream_early_or_being_cancelled_tells_the_upstream(
 
 @pytest.mark.parametrize("network", ["public", "private"])
 async def test_a_loopback_server_is_not_reached_without_its_permission(
-    client: Client, server: Misbehaving, network: str
+    client: PooledClient, server: Misbehaving, network: str
 ) -> None:
     with pytest.raises(UpstreamFault, match="blocked_address"):
         await call(client, Target(server.url("/"), network))  # type: ignore[arg-type]
@@ -202,18 +198,17 @@ async def test_a_loopback_server_is_not_reached_without_its_permission(
     assert await call(client, loopback(server)) == PAYLOAD
 
 
-@pytest.mark.parametrize("kind", [PooledClient, AiohttpClient])
-async def test_proxies_of_the_environment_are_not_used(
-    kind: type[Client], server: Misbehaving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_proxies_of_the_environment_are_not_used(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    client = kind(Dialler(SystemClock()))
+    client = PooledClient(Dialler(SystemClock()))
     assert await call(client, loopback(server)) == PAYLOAD
     await client.close()
 
 
-async def test_nothing_but_cleared_is_sent_and_no_line_end_in_a_header(client: Client, server: Misbehaving) -> None:
+async def test_nothing_but_cleared_is_sent_and_no_line_end_in_a_header(
+    client: PooledClient, server: Misbehaving
+) -> None:
     with pytest.raises(TypeError):
         await client.request(PAYLOAD, loopback(server), deadline_s=1, max_bytes=10)  # type: ignore[arg-type]
     with pytest.raises(UpstreamFault, match="malformed"):
@@ -223,8 +218,7 @@ async def test_nothing_but_cleared_is_sent_and_no_line_end_in_a_header(client: C
     assert server.seen.requests == []
 
 
-@pytest.mark.parametrize("kind", [PooledClient, AiohttpClient])
-async def test_tls_is_verified_against_the_configured_authority_only(kind: type[Client], tmp_path: Path) -> None:
+async def test_tls_is_verified_against_the_configured_authority_only(tmp_path: Path) -> None:
     files = authority(tmp_path, "localhost")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -241,7 +235,7 @@ async def test_tls_is_verified_against_the_configured_authority_only(kind: type[
     async def resolver(_name: str) -> list[str]:
         return ["127.0.0.1"]
 
-    client = kind(Dialler(SystemClock(), resolver=resolver))
+    client = PooledClient(Dialler(SystemClock(), resolver=resolver))
     try:
         assert await call(client, Target(url, "loopback", ca_file=str(files.ca))) == b"{}"
         with pytest.raises(UpstreamFault, match="unreachable"):
@@ -253,9 +247,8 @@ async def test_tls_is_verified_against_the_configured_authority_only(kind: type[
         server.close()
 
 
-@pytest.mark.parametrize("kind", [PooledClient, AiohttpClient])
-async def test_a_public_upstream_without_tls_is_not_dialled(kind: type[Client], server: Misbehaving) -> None:
-    client = kind(Dialler(SystemClock()))
+async def test_a_public_upstream_without_tls_is_not_dialled(server: Misbehaving) -> None:
+    client = PooledClient(Dialler(SystemClock()))
     with pytest.raises(UpstreamFault, match="blocked_address") as told:
         await call(client, Target("http://one.one.one.one/mcp", "public"))
     assert "https" in told.value.detail
