@@ -23,7 +23,7 @@ from firewall.core.errors import BartizanError, Conflict, Malformed, UpstreamFau
 from firewall.identity import opaque
 from firewall.identity.oidc.party import RelyingParty, SignedIn, Wish
 from firewall.identity.oidc.provider import Provider
-from firewall.identity.oidc.refusals import refusal, words
+from firewall.identity.oidc.refusals import about, refusal, words
 from firewall.identity.records import SECOND_US
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, parse_cookies
@@ -135,9 +135,10 @@ async def _away(request: Request, provider: Provider, wish: Wish, to: str) -> Re
 
 def _failed(request: Request, provider: Provider, error: BartizanError) -> Response:
     parts: AdminParts = request.app.state.parts
-    _party(parts).failed(provider.settings, error.code, error.detail)
+    _party(parts).failed(provider.settings, error.code, error.detail, about=about(error))
     reason, status = refusal(error)
-    return _page(request, "message", status, title="You are not signed in", text=words(reason, provider.settings))
+    text = words(reason, provider.settings, error)
+    return _page(request, "message", status, title="You are not signed in", text=text)
 
 
 def _party(parts: AdminParts) -> RelyingParty:

@@ -137,12 +137,16 @@ def _token(file: Path | None) -> str:
     """Return the sample token, "" without one. It is never printed."""
     if file is None:
         return ""
-    if str(file) == "-":
-        return sys.stdin.read(TOKEN_BYTES).strip()
+    fix = "give a file that holds one access token"
     try:
-        with file.open(encoding="utf-8") as source:
-            return source.read(TOKEN_BYTES).strip()
+        if str(file) == "-":
+            token = sys.stdin.read(TOKEN_BYTES).strip()
+        else:
+            with file.open(encoding="utf-8") as source:
+                token = source.read(TOKEN_BYTES).strip()
     except (OSError, UnicodeDecodeError):
-        raise ConfigFault(
-            "idp_token", f"{file} cannot be read", fix="give a file that holds one access token"
-        ) from None
+        raise ConfigFault("idp_token", f"{file} cannot be read", fix=fix) from None
+    if not token:
+        # Else the provider would be examined without one, and told to lack what nobody showed.
+        raise ConfigFault("idp_token", "stdin is empty" if str(file) == "-" else f"{file} is empty", fix=fix)
+    return token

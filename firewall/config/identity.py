@@ -52,6 +52,10 @@ class IntrospectionConfig(Part):
     client_secret: str
 
 
+# One name, or several: `agents: dev` is `agents: [dev]`.
+Names = str | tuple[str, ...]
+
+
 class IssuerConfig(Part):
     """An issuer whose access tokens are taken as they are (direct mode); see `identity.issuers.profile`."""
 
@@ -59,16 +63,16 @@ class IssuerConfig(Part):
     jwks_uri: str = ""
     algorithms: tuple[Literal["ES256", "RS256", "PS256", "Ed25519"], ...] = ("ES256", "RS256", "PS256", "Ed25519")
     typ: Literal["at+jwt", "any"] = "at+jwt"
-    audiences: dict[str, tuple[str, ...]]
+    audiences: dict[str, Names]
     several_audiences: bool = False
     scope_claim: str = "scope"
-    scopes: dict[str, tuple[str, ...]] = {}
+    scopes: dict[str, Names] = {}
     subject_claim: str = "sub"
     client_claim: str = ""
     tenant_claim: str = ""
     tenants: dict[str, str] = {}
     groups_claim: str = ""
-    roles: dict[str, tuple[str, ...]] = {}
+    roles: dict[str, Names] = {}
     max_age_s: int = Field(default=24 * 3600, ge=1, le=24 * 3600)
     introspection: IntrospectionConfig | None = None
     network: Network = "public"
@@ -129,10 +133,6 @@ class ProviderClaims(Part):
     name: str = "name"
     groups: str = "groups"
     tenant: str = ""
-
-
-# One name, or several: `agents: dev` is `agents: [dev]`.
-Names = str | tuple[str, ...]
 
 
 class ProviderConfig(Part):

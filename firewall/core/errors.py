@@ -170,10 +170,15 @@ FAULTS: dict[str, Fault] = _table(
     # -- decision --------------------------------------------------------------------------
     ("denied", 403, RPC_DENIED, "This action is not allowed by policy."),
     ("arguments_mismatch", 403, RPC_DENIED, "The arguments do not fit the tool's schema."),
-    ("approval_pending", 403, RPC_PENDING, "This action waits for a person's approval."),
+    (
+        "approval_pending",
+        403,
+        RPC_PENDING,
+        "This action needs a person's approval, which cannot be given here yet: it was not done.",
+    ),
     ("killed", 403, RPC_DENIED, "This route is stopped by an operator."),
     ("over_limit", 429, RPC_LIMIT, "Too many requests; try again later."),
-    ("quarantined", 403, RPC_DENIED, "This definition changed since it was approved."),
+    ("quarantined", 403, RPC_DENIED, "This definition was never approved, or changed since it was."),
     ("budget_exceeded", 429, RPC_LIMIT, "The budget of this caller is spent for today."),
     ("model_unpriced", 403, RPC_DENIED, "This model has no known price and may not be used."),
     ("model_unknown", 404, -32602, "This model is not known here."),

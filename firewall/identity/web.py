@@ -143,13 +143,18 @@ def preflight_reply() -> FixedReply:
     )
 
 
-def error_reply(error: str, status: int, *, headers: Headers = ()) -> FixedReply:
-    """Return an OAuth error with its fixed description (RFC 6749 §5.2)."""
-    return json_reply(
-        {"error": error, "error_description": ERRORS.get(error, ERRORS["server_error"])}, status, headers=headers
-    )
+def error_reply(error: str, status: int, *, why: str = "", headers: Headers = ()) -> FixedReply:
+    """Return an OAuth error with its fixed description (RFC 6749 §5.2). why: a code of ours that tells it apart."""
+    told = REASONS.get(why) or ERRORS.get(error, ERRORS["server_error"])
+    return json_reply({"error": error, "error_description": told}, status, headers=headers)
 
 
+# What says more than the registered code where it can give nothing away: not which resources there are, and for
+# whom, but where each of them says so itself (RFC 8707 §2: the resource is missing, unknown or malformed).
+REASONS: Final = {
+    "resource_missing": "Name the resource that the token is for: the parameter resource, once, as its own "
+    "metadata has it (the URL that the client calls, such as …/mcp/NAME).",
+}
 # What a peer is told, by registered error code; nothing it sent is ever echoed.
 ERRORS: Final = {
     "invalid_request": "The request is missing a parameter, repeats one, or has one that is not allowed.",

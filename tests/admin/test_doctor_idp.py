@@ -271,6 +271,9 @@ def test_the_command_says_yes_or_no_and_its_exit_code_too(
     assert isinstance(document, dict)
     assert document["missing"] == ["token"]
     assert main(["--config", str(file), "doctor", "idp"]) == 4
+    sample.write_text(" \n")
+    assert main(line) == 4
+    assert f"{sample} is empty" in capsys.readouterr().err
     with pytest.raises(ConfigFault):
         ask_bad(tmp_path)
 

@@ -179,6 +179,12 @@ def test_a_misconfiguration_turns_its_check_red_and_putting_it_right_turns_it_ba
         assert seen(case.check, patient(tmp_path, **case.right)).status == "ok"
 
 
+def test_registration_on_loopback_is_well_for_what_it_is(tmp_path: Path) -> None:
+    here = patient(tmp_path, public_url="http://127.0.0.1:8700", identity={"registration": "on"})
+    assert "those of this machine" in seen("oauth-16", here).text
+    assert "known by their documents" in seen("oauth-16", patient(tmp_path)).text
+
+
 def test_every_complaint_has_a_check_and_a_sound_installation_passes_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

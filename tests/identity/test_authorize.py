@@ -286,6 +286,17 @@ async def test_ui_02_what_a_browser_fetches_in_advance_decides_nothing(header: d
         assert (await browser.open(query)).status_code == 303
 
 
+async def test_the_consent_page_says_how_long_a_connection_lasts() -> None:
+    door = make_door(refresh_lifetime_s=30 * 86_400, refresh_idle_s=7 * 86_400)
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+    assert "30 days at most" in page.text
+    assert "not used for 7" in page.text
+    assert 'href="/account/grants"' in page.text
+
+
 async def test_ui_03_the_consent_page_names_who_where_and_what() -> None:
     door = make_door()
     await door.user()

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, RSAKey
 
+from firewall import config as configuration
+from firewall.config import front_door
 from firewall.core.action import Headers
 from firewall.core.errors import ConfigFault, Malformed, Unauthenticated, UpstreamFault
 from firewall.core.principal import Actor, Principal
@@ -866,3 +868,12 @@ def test_any_claims_become_a_principal_of_the_profile_or_are_refused(claims: dic
 def test_another_error_than_ours_never_comes_out_of_a_key_set() -> None:
     with pytest.raises(Malformed):
         jwt.parse_jwks(b'{"keys":[{"kty":"EC","crv":"P-256","x":"!","y":"!"}]}')
+
+
+def test_one_name_in_the_file_is_a_list_of_one() -> None:
+    given = {"issuer": "https://idp.acme.example", "audiences": {"/mcp/time": "api"}, "groups_claim": "groups"}
+    one = {**given, "scopes": {"r": "time:read"}, "roles": {"staff": "dev"}}
+    many = {**given, "audiences": {"/mcp/time": ["api"]}, "scopes": {"r": ["time:read"]}, "roles": {"staff": ["dev"]}}
+    found = [front_door.issuers(configuration.build({"identity": {"issuers": {"corp": raw}}})) for raw in (one, many)]
+    assert found[0] == found[1]
+    assert found[0][0].digest() == found[1][0].digest()  # and what was proved of one is proved of the other

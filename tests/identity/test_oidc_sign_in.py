@@ -14,7 +14,9 @@ from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.step_up import StepUp
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.oidc.metadata import parse_metadata
+from firewall.identity.oidc.refusals import NoAccount, words
 from firewall.identity.oidc.settings import ClaimNames
+from firewall.identity.people.links import account_digest
 from firewall.identity.settings import ProtectedResource
 from firewall.net.dial import Dialler, Fetched, Purpose
 from firewall.wire import strict_json
@@ -578,8 +580,37 @@ async def test_a_disabled_account_stays_out_and_is_not_made_anew() -> None:
         assert (await sign_in(Browser(http), stage)).status_code == 303
         (user,) = stage.door.identity.users.list("acme")
         stage.door.identity.users.update("acme", user.subject, roles=user.roles, scopes=user.scopes, disabled=True)
-        assert (await sign_in(Browser(http), stage)).status_code == 403
+        back = await sign_in(Browser(http), stage)
+        assert back.status_code == 403
     assert len(stage.door.identity.users.list("acme")) == 1
+    (told,) = stage.door.named("identity.idp.failed")
+    assert (told["detail"], told["sub"]) == ("disabled", user.subject)
+
+
+async def test_somebody_without_an_account_learns_what_the_administrator_needs_and_the_record_holds_its_digest() -> (
+    None
+):
+    stage = make_stage(corp(create="never"))
+    subject = str(stage.idp.person["sub"])
+    async with stage.door.http() as http:
+        back = await sign_in(Browser(http), stage)
+        assert f"{ISSUER} calls you: {subject}" in back.text
+        (told,) = stage.door.named("identity.idp.failed")
+        assert (told["code"], told["tenant"], told["issuer"]) == ("idp_no_account", "acme", ISSUER)
+        assert told["account"] == account_digest(ISSUER, subject)
+        assert subject not in str(told)
+        user = await stage.door.user()
+        stage.door.identity.links.link("acme", ISSUER, subject, user.subject)
+        assert (await sign_in(Browser(http), stage)).status_code == 303
+    (linked,) = stage.door.named("identity.link.made")
+    assert linked["account"] == told["account"]  # the two records are found by one another
+
+
+@pytest.mark.parametrize("subject", ["a\u202eb", "x" * 201, "\u00e9"])
+def test_what_cannot_be_read_off_a_page_is_not_shown_there(subject: str) -> None:
+    nobody = NoAccount("unknown", tenant="acme", issuer=ISSUER, subject=subject)
+    assert subject not in words("no_account", corp(), nobody)
+    assert "calls you" not in words("no_account", corp(), nobody)
 
 
 async def test_an_account_that_is_disabled_while_its_person_signs_in_stays_disabled() -> None:

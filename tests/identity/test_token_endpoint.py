@@ -329,6 +329,10 @@ async def test_client_credentials_are_limited_to_the_client_and_the_resource() -
         assert reply.json()["error"] == "invalid_scope"
         reply = await client_credentials(http, assertion(door, jti="2"), resource="")
         assert reply.json()["error"] == "invalid_target"
+        assert "parameter resource" in reply.json()["error_description"]
+        other = await client_credentials(http, assertion(door, jti="3"), resource=TIME + "/")
+        assert "not known" in other.json()["error_description"]
+        assert "/mcp/time" not in reply.text  # which ones there are is no answer to a mistake
 
 
 async def test_rs_03_keys_of_a_client_are_fetched_and_refetched_at_most_every_thirty_seconds() -> None:

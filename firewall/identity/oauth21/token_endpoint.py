@@ -78,4 +78,4 @@ def refusal(error: OAuthError, *, basic: bool) -> FixedReply:
         return error_reply(error.error, 503, headers=((b"retry-after", b"1"),))
     if error.code == "client_delayed":
         return error_reply(error.error, 429, headers=((b"retry-after", b"60"),))
-    return error_reply(error.error, 400)
+    return error_reply(error.error, 400, why=error.code)

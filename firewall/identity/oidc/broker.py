@@ -18,7 +18,7 @@ from firewall.core.permit import FixedReply
 from firewall.core.step_up import FRESH, PREFIX
 from firewall.identity.oidc.party import RelyingParty, Wish
 from firewall.identity.oidc.provider import Provider
-from firewall.identity.oidc.refusals import refusal, words
+from firewall.identity.oidc.refusals import about, refusal, words
 from firewall.identity.oidc.settings import ProviderSettings
 from firewall.identity.oidc.sign_out import SignOuts
 from firewall.identity.people.messages import message, read_post
@@ -85,7 +85,7 @@ class Broker:
         if isinstance(transaction, FixedReply):
             return transaction
         if not parts.party.offers.offered(settings.name, transaction):
-            return self._page("elsewhere", settings, 403)
+            return self._page(words("elsewhere", settings), 403)
         to = form.get("to") if form.get("to") in DESTINATIONS else "grants"
         txn = transaction.txn_id if transaction else ""
         try:
@@ -147,12 +147,13 @@ class Broker:
     def _failed(
         self, settings: ProviderSettings, error: BartizanError, headers: SetCookies = (), *, txn: str = ""
     ) -> FixedReply:
-        self._parts.party.failed(settings, error.code, error.detail, txn=txn)
+        self._parts.party.failed(settings, error.code, error.detail, txn=txn, about=about(error))
         reason, status = refusal(error)
-        return self._page(reason, settings, status, (*headers, _LATER) if status == 429 else headers)
+        text = words(reason, settings, error)
+        return self._page(text, status, (*headers, _LATER) if status == 429 else headers)
 
-    def _page(self, reason: str, settings: ProviderSettings, status: int, headers: SetCookies = ()) -> FixedReply:
-        html = self._parts.pages.render("message", title="You are not signed in", text=words(reason, settings))
+    def _page(self, text: str, status: int, headers: SetCookies = ()) -> FixedReply:
+        html = self._parts.pages.render("message", title="You are not signed in", text=text)
         return page_reply(html, status, headers=headers)
 
 

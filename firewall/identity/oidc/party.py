@@ -160,9 +160,21 @@ class RelyingParty:
         when = auth_time(claims, self._clock.now_us() // SECOND_US) or LONG_AGO
         return SignedIn(user, who.acr, who.amr, when, tokens.id_token)
 
-    def failed(self, settings: ProviderSettings, code: str, detail: str, *, txn: str = "") -> None:
-        """Record a sign-in that came to nothing, in words of ours. txn: the transaction that it served, "" for none."""
-        self._record("identity.idp.failed", {"idp": settings.name, "code": code, "detail": detail, **_txn(txn)})
+    def failed(
+        self,
+        settings: ProviderSettings,
+        code: str,
+        detail: str,
+        *,
+        txn: str = "",
+        about: JSONObject | None = None,
+    ) -> None:
+        """Record a sign-in that came to nothing, in words of ours.
+
+        txn: the transaction that it served, "" for none. about: whose it was, as far as that was proved.
+        """
+        facts: JSONObject = {"idp": settings.name, "code": code, "detail": detail, **(about or {})}
+        self._record("identity.idp.failed", {**facts, **_txn(txn)})
 
     async def _claims(
         self, provider: Provider, metadata: ProviderMetadata, leg: Leg, tokens: ProviderTokens

@@ -12,6 +12,7 @@ from __future__ import annotations
 from firewall.core.errors import Malformed
 from firewall.core.ports import Clock
 from firewall.identity.oidc.mapping import Imported
+from firewall.identity.oidc.refusals import NoAccount
 from firewall.identity.oidc.settings import ProviderSettings
 from firewall.identity.people.links import Admission, Links
 from firewall.identity.people.pages import clean_name
@@ -30,7 +31,7 @@ class ProviderPeople:
     def settle(self, who: Imported, settings: ProviderSettings) -> User:
         """Return the account.
 
-        Raises Malformed("idp_no_account"): unknown and not to be made, disabled, or in no group that
+        Raises NoAccount: unknown and not to be made, disabled, or in no group that
         counts; Conflict: the same first sign-in is under way elsewhere; StateUnavailable.
         """
         rules = bool(settings.roles or settings.scopes_of)
@@ -38,7 +39,9 @@ class ProviderPeople:
         admission = Admission(create, who.roles, who.scopes)
         user = self._links.admit(who.tenant, who.issuer, who.subject, admission)
         if user is None:
-            raise Malformed("idp_no_account", "unknown, disabled or not admitted")
+            known = self._links.account(who.tenant, who.issuer, who.subject)
+            why = "disabled" if known else "unknown, and nothing admits them"
+            raise _nobody(who, why, known)
         label = f"{clean_name(who.name)} ({settings.title or settings.name})".strip()
         until_s = self._clock.now_us() // SECOND_US + settings.recheck_s if settings.recheck_s else 0
         try:
@@ -48,7 +51,11 @@ class ProviderPeople:
             else:
                 user = self._users.vouch(user.tenant, user.subject, label=label, until_s=until_s)
         except Malformed:
-            raise Malformed("idp_no_account", "disabled meanwhile") from None
+            raise _nobody(who, "disabled meanwhile", user.subject) from None
         if rules and settings.create == "mapped" and not who.mapped:
-            raise Malformed("idp_no_account", "in no group that counts")
+            raise _nobody(who, "in no group that counts", user.subject)
         return user
+
+
+def _nobody(who: Imported, why: str, known: str) -> NoAccount:
+    return NoAccount(why, tenant=who.tenant, issuer=who.issuer, subject=who.subject, known=known)

@@ -4,8 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from firewall.core.errors import BartizanError, Conflict, UpstreamFault
+from firewall.core.errors import BartizanError, Conflict, Malformed, UpstreamFault
+from firewall.core.jsonvalue import JSONObject
 from firewall.identity.oidc.settings import ProviderSettings
+from firewall.identity.people.links import account_digest
+
+SHOWN_CHARS: Final = 200
+
+
+class NoAccount(Malformed):
+    """Somebody whom a provider vouches for has no account here, or none that lets them in (``idp_no_account``).
+
+    issuer, subject: who it is there, shown to that person alone. account: the digest by which records name them
+    (`people.links`). known: the subject of an account here that is closed, "" for none.
+    """
+
+    def __init__(self, detail: str, *, tenant: str, issuer: str, subject: str, known: str = "") -> None:
+        super().__init__("idp_no_account", detail)
+        self.subject = subject
+        self.about: JSONObject = {"tenant": tenant, "issuer": issuer, "account": account_digest(issuer, subject)}
+        if known:
+            self.about["sub"] = known
+
+    @property
+    def tellable(self) -> bool:
+        """Whether what the provider calls them can be read off a page as it is."""
+        return len(self.subject) <= SHOWN_CHARS and self.subject.isascii() and self.subject.isprintable()
+
 
 TEXTS: Final = {
     "down": "{title} cannot be reached now. Nothing has been changed; try again in a minute, or sign in another way.",
@@ -32,6 +57,14 @@ def refusal(error: BartizanError) -> tuple[str, int]:
     return {"idp_no_account": "no_account", "idp_elsewhere": "elsewhere"}.get(error.code, "unverified"), 403
 
 
-def words(reason: str, settings: ProviderSettings) -> str:
-    """Return the sentence for a person."""
-    return TEXTS[reason].format(title=settings.title or settings.name)
+def about(error: BartizanError) -> JSONObject:
+    """Return whose failure it was, for the record; {} where nothing was proved."""
+    return error.about if isinstance(error, NoAccount) else {}
+
+
+def words(reason: str, settings: ProviderSettings, error: BartizanError | None = None) -> str:
+    """Return the sentence for a person; whom we do not know is told the name that an administrator needs."""
+    text = TEXTS[reason].format(title=settings.title or settings.name)
+    if isinstance(error, NoAccount) and error.tellable:
+        text += f" They need to know that {settings.issuer} calls you: {error.subject}"
+    return text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from firewall.core.permit import FixedReply
 from firewall.core.tool_details import ToolDetail
@@ -18,6 +19,8 @@ from firewall.identity.rfc9396.requested import detail_words
 from firewall.identity.web import page_reply
 from firewall.wire import oauth
 from firewall.wire.oauth import Form
+
+DAY_S: Final = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class ConsentView:
     user_code: str = ""
     run: bool = False
     logo: str = ""
+    lasts_s: int = 0
+    idle_s: int = 0
 
 
 def consent_page(
@@ -67,7 +72,9 @@ def consent_page(
         hidden=view.hidden,
         scopes=[{"id": s, "words": scope_words(s)} for s in view.scopes],
         details=[detail_words(d) for d in view.details],
-        lasting="refresh_token" in client.grant_types,
+        lasting="refresh_token" in client.grant_types and view.lasts_s > 0,
+        lasts_days=max(view.lasts_s // DAY_S, 1),
+        idle_days=max(view.idle_s // DAY_S, 1),
     )
     return page_reply(html, status, headers=headers, scripted=True)
 

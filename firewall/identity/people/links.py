@@ -62,17 +62,17 @@ class Links:
 
     def find(self, tenant: str, issuer: str, subject: str, *, realm: str = "") -> User | None:
         """Return the enabled account that is linked with an outside account, None without a link."""
-        link = self._get(tenant, _key(issuer, subject, realm))
+        link = self._get(tenant, account_digest(issuer, subject, realm))
         return self._users.get(tenant, link.user) if link and link.user else None
 
     def account(self, tenant: str, issuer: str, subject: str, *, realm: str = "") -> str:
         """Return the subject of the account that an outside one is linked with, disabled or not; "" without a link."""
-        link = self._get(tenant, _key(issuer, subject, realm))
+        link = self._get(tenant, account_digest(issuer, subject, realm))
         return link.user if link else ""
 
     def knows(self, tenant: str, issuer: str, subject: str, *, realm: str = "") -> bool:
         """Return whether an outside account is linked, with an enabled account or another."""
-        link = self._get(tenant, _key(issuer, subject, realm))
+        link = self._get(tenant, account_digest(issuer, subject, realm))
         return link is not None and bool(link.user)
 
     def link(self, tenant: str, issuer: str, subject: str, user: str, *, realm: str = "") -> Link:
@@ -85,7 +85,7 @@ class Links:
         if self._users.get(tenant, user) is None:
             raise Malformed("user_unknown")
         link = Link(issuer, subject, realm, user, self._clock.now_us() // SECOND_US)
-        self._links.put(tenant, _key(issuer, subject, realm), _value(link), if_version=0)
+        self._links.put(tenant, account_digest(issuer, subject, realm), _value(link), if_version=0)
         self._noted("identity.link.made", tenant, link, "linked")
         return link
 
@@ -97,7 +97,7 @@ class Links:
         request is making the same link now), StateUnavailable (too many accounts of this issuer).
         """
         _check(tenant, issuer, subject, realm)
-        key = _key(issuer, subject, realm)
+        key = account_digest(issuer, subject, realm)
         known = self._get(tenant, key)
         if known is not None:
             if not known.user:
@@ -109,7 +109,7 @@ class Links:
         # The claim first: of two requests one makes the account, and a crash frees it after a minute.
         claim = Link(issuer, subject, realm, "", now_us // SECOND_US)
         version = self._links.put(tenant, key, _value(claim), expires_us=now_us + CLAIM_S * SECOND_US, if_version=0)
-        if not self._created.add(tenant, _key(issuer, "", ""), 1, ceiling=CREATED_PER_ISSUER):
+        if not self._created.add(tenant, account_digest(issuer, "", ""), 1, ceiling=CREATED_PER_ISSUER):
             self._links.delete(tenant, key)
             raise StateUnavailable("account links")
         user = self._users.create_linked(tenant=tenant, roles=admission.roles, scopes=admission.scopes)
@@ -129,7 +129,7 @@ class Links:
 
     def unlink(self, tenant: str, issuer: str, subject: str, *, realm: str = "", reason: str = "unlinked") -> bool:
         """End a link, and with it the account's sessions and what it had given; return whether there was one."""
-        key = _key(issuer, subject, realm)
+        key = account_digest(issuer, subject, realm)
         link = self._get(tenant, key)
         if link is None or not link.user or not self._links.delete(tenant, key):
             return False
@@ -151,7 +151,7 @@ class Links:
 
     def _noted(self, event: str, tenant: str, link: Link, reason: str) -> None:
         # The outside name may be an address: its digest is enough to find the event again.
-        outside = _key(link.issuer, link.subject, link.realm)
+        outside = account_digest(link.issuer, link.subject, link.realm)
         self._record(
             event, {"tenant": tenant, "sub": link.user, "issuer": link.issuer, "account": outside, "reason": reason}
         )
@@ -164,8 +164,8 @@ def _check(tenant: str, issuer: str, subject: str, realm: str) -> None:
         raise Malformed("link_identity")
 
 
-def _key(issuer: str, subject: str, realm: str) -> str:
-    """Return the key of an outside account: parts are length-prefixed, so that no two blend."""
+def account_digest(issuer: str, subject: str, realm: str = "") -> str:
+    """Return the key of an outside account, which records name it by: length-prefixed parts, so that no two blend."""
     parts = (part.encode("utf-8", "surrogatepass") for part in (issuer, realm, subject))
     return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
 

@@ -78,6 +78,8 @@ class DevicePage:
             user=session.user.shown,
             resource=asked.resource,
             resource_title=parts.resources.by_uri[asked.resource].title,
+            lasts_s=parts.settings.refresh_lifetime_s,
+            idle_s=parts.settings.refresh_idle_s,
             scopes=scopes,
             details=details,
             action="/device/decide",

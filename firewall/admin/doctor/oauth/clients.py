@@ -73,7 +73,9 @@ def lasting(patient: Patient) -> Iterator[Check]:
 def registrations(patient: Patient) -> Iterator[Check]:
     """oauth-16: anybody registers programs, and thousands are left behind."""
     config = patient.config
-    if config.identity.registration == "on" and urlsplit(config.public_url).hostname not in LOOPBACK:
+    if config.identity.registration == "on" and urlsplit(config.public_url).hostname in LOOPBACK:
+        yield Check("oauth-16", "ok", "any program may register (RFC 7591), and only those of this machine reach us")
+    elif config.identity.registration == "on":
         yield Check(
             "oauth-16",
             "warn",
