@@ -38,7 +38,7 @@ from firewall.run_state import TENANT, desk, open_state
 from firewall.state.vault import Sealer
 from mcp_gateway import sandbox
 from mcp_gateway.serve import MCPGateway
-from mcp_gateway.settings import Settings, UpstreamSpec
+from mcp_gateway.settings import Bounds, Settings, UpstreamSpec
 from mcp_gateway.stdio_face import StdioFace
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ class Guarded:
                 public_url=f"http://{settings.host}",
                 upstreams=(spec,),
                 aggregated=False,
-                session_ttl_s=SESSION_S,
-                session_idle_s=SESSION_S,
+                sessions=Bounds(ttl_s=SESSION_S, idle_s=SESSION_S),
                 scratch=str(settings.paths.children),
                 private=tuple(
                     str(path.resolve()) for path in (settings.paths.state, settings.paths.cache, self._run_dir)

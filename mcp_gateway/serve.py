@@ -52,7 +52,7 @@ from mcp_gateway.owner import Neighbours, Owners
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.sandbox import Support
 from mcp_gateway.session import Session
-from mcp_gateway.sessions import Bounds, Sessions
+from mcp_gateway.sessions import Sessions
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.standing import Standing
 from mcp_gateway.state_seal import StateSeal
@@ -92,7 +92,7 @@ class MCPGateway:
         self.sessions = Sessions(
             sealer,
             clock,
-            Bounds(settings.session_ttl_s, settings.session_idle_s, settings.sessions),
+            settings.sessions,
             tasks=tasks,
             worker=near.worker if near is not None else 0,
         )

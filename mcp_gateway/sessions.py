@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from firewall.core.bounds import MIB
@@ -24,25 +23,15 @@ from firewall.net.runtime import Tasks
 from firewall.state.vault import Sealer
 from mcp_gateway.pipe import KEEP_ALIVE_S
 from mcp_gateway.session import Session
+from mcp_gateway.settings import Bounds
 from mcp_gateway.streams import Budget, Journal
 from mcp_gateway.versions import SESSION_VERSIONS
 
 CURSOR_TTL_S: Final = 3600
-SESSIONS_PER_CALLER: Final = 256
-STREAMS_PER_CALLER: Final = 64  # held open by GET at the same time
 JOURNALS_BYTES: Final = 64 * MIB
 _NS: Final = 1_000_000_000
 _SESSION: Final = "mcp.session"
 _CURSOR: Final = "mcp.cursor"
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """ttl_s: of a sealed id. idle_s: after which a session without requests and streams ends. sessions: per worker."""
-
-    ttl_s: int = 8 * 3600
-    idle_s: int = 1800
-    sessions: int = 10_000
 
 
 class Sessions:
@@ -84,7 +73,7 @@ class Sessions:
 
         A caller with too many sessions loses its own longest idle one, and nobody else's.
         """
-        if self._callers.get(principal.key, 0) >= SESSIONS_PER_CALLER:
+        if self._callers.get(principal.key, 0) >= self._bounds.per_caller:
             own = [s for s in self._live.values() if s.caller == principal.key and s.idle]
             if not own:
                 raise Malformed("over_limit")
@@ -130,7 +119,7 @@ class Sessions:
 
     def hold(self, principal: Principal) -> Callable[[], None]:
         """Count a stream that a caller holds open by GET; return what ends it. Raises Malformed("streams_full")."""
-        if self._held.get(principal.key, 0) >= STREAMS_PER_CALLER:
+        if self._held.get(principal.key, 0) >= self._bounds.streams:
             raise Malformed("streams_full")
         _count(self._held, principal.key, 1)
         return lambda: _count(self._held, principal.key, -1)

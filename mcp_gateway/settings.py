@@ -113,6 +113,20 @@ class UpstreamSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of legacy sessions. ttl_s: of a sealed id. idle_s: after which a session without requests and streams ends. sessions: per worker.
+
+    per_caller: sessions of one caller, per worker; streams: that one caller holds open by GET, or by a modern listen.
+    """
+
+    ttl_s: int = 8 * 3600
+    idle_s: int = 1800
+    sessions: int = 10_000
+    per_caller: int = 256
+    streams: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """public_url: scheme and authority that clients use, no trailing slash.
 
@@ -121,8 +135,7 @@ class Settings:
     catalog: what the aggregate lists: ``full`` all tools, ``search`` three tools of ours that find, describe
     and call them.
     private: absolute paths that no child may be given (keys, state, policy).
-    session_ttl_s: of a legacy session's id; session_idle_s: after which one ends that runs nothing and
-    holds no stream open; sessions: at the same time.
+    sessions: bounds of legacy sessions and of the streams that callers hold open.
     egress_socket: path of the unix socket of our egress proxy, or "" when there is none; ``{name}``
     in it is replaced by the upstream's name.
     """
@@ -133,9 +146,7 @@ class Settings:
     catalog: Literal["full", "search"] = "full"
     workers: int = 1
     page: int = LIST_CHUNK
-    session_ttl_s: int = 8 * 3600
-    session_idle_s: int = 1800
-    sessions: int = 10_000
+    sessions: Bounds = Bounds()
     scratch: str = ""
     private: tuple[str, ...] = ()
     egress_socket: str = ""

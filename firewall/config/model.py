@@ -301,6 +301,25 @@ class EgressConfig(Part):
         return value
 
 
+class SessionsConfig(Part):
+    """Bounds of MCP sessions, and of the streams that callers hold open."""
+
+    ttl_s: int = Field(default=8 * 3600, ge=60, le=30 * 86_400)
+    idle_s: int = Field(default=1800, ge=10, le=30 * 86_400)
+    most: int = Field(default=10_000, ge=1, le=200_000)
+    per_caller: int = Field(default=256, ge=1)
+    streams_per_caller: int = Field(default=64, ge=1, le=4_096)
+
+    @model_validator(mode="after")
+    def _nested(self) -> SessionsConfig:
+        given = self.model_fields_set  # a default that is above what was written follows it (`rooms`)
+        if "idle_s" in given and self.idle_s > self.ttl_s:
+            raise ValueError("idle_s is longer than ttl_s, so it would never count")
+        if "per_caller" in given and self.per_caller > self.most:
+            raise ValueError("per_caller is above most, so one caller could take the place of all")
+        return self
+
+
 class Config(Part):
     """The whole of ``bartizan.yaml``."""
 
@@ -320,6 +339,7 @@ class Config(Part):
     identity: IdentityConfig = IdentityConfig()
     mcp: dict[Name, MCPUpstream] = {}
     mcp_catalog: Literal["full", "search"] = "full"
+    mcp_sessions: SessionsConfig = SessionsConfig()
     a2a: dict[Name, A2AUpstream] = {}
     llm: LLMConfig = LLMConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

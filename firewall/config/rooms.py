@@ -17,8 +17,8 @@ from firewall.net.server import TLSSettings
 from llm_router.choose import Model, Models, Provider
 from llm_router.meter import Budget, Price
 from mcp_gateway.apps import Rights
+from mcp_gateway.settings import Bounds, UpstreamSpec
 from mcp_gateway.settings import Settings as MCPSettings
-from mcp_gateway.settings import UpstreamSpec
 
 
 def tls(listener: ListenerConfig) -> TLSSettings | None:
@@ -137,6 +137,13 @@ def mcp_settings(config: Config, specs: tuple[UpstreamSpec, ...], *, scratch: st
         upstreams=specs,
         catalog=config.mcp_catalog,
         workers=config.workers,
+        sessions=Bounds(
+            ttl_s=config.mcp_sessions.ttl_s,
+            idle_s=min(config.mcp_sessions.idle_s, config.mcp_sessions.ttl_s),
+            sessions=config.mcp_sessions.most,
+            per_caller=min(config.mcp_sessions.per_caller, config.mcp_sessions.most),
+            streams=config.mcp_sessions.streams_per_caller,
+        ),
         scratch=scratch,
         private=(str(config.state.resolve()),),
         egress_socket=egress_socket,

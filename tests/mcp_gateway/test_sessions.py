@@ -9,11 +9,10 @@ from firewall.core.errors import ConfigFault, Malformed
 from firewall.net.runtime import FakeClock
 from firewall.state.vault import Sealer
 from mcp_gateway import session as live
-from mcp_gateway import sessions
 from mcp_gateway.leash import Leash
 from mcp_gateway.message import Answer
-from mcp_gateway.sessions import Bounds, Sessions
-from mcp_gateway.settings import Settings
+from mcp_gateway.sessions import Sessions
+from mcp_gateway.settings import Bounds, Settings
 from tests.mcp_gateway.legacy import LegacyClient, opened
 from tests.mcp_gateway.scripted import as_json, event, fine, head, result, scripted
 from tests.support.kit import ALLOW, ScriptedEngine, principal
@@ -94,9 +93,8 @@ def test_an_ended_session_is_never_revived(book):
         assert refused(book, principal(), HERE, first)
 
 
-async def test_a_full_table_refuses_and_a_caller_with_many_sessions_loses_only_its_own(clock, monkeypatch):
-    monkeypatch.setattr(sessions, "SESSIONS_PER_CALLER", 3)
-    book = table(clock, sessions=5)
+async def test_a_full_table_refuses_and_a_caller_with_many_sessions_loses_only_its_own(clock):
+    book = table(clock, sessions=5, per_caller=3)
     bob = book.start(principal(subject="u_bob"), HERE, NEWEST)
     mine = []
     for _ in range(4):

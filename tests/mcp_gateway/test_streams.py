@@ -14,6 +14,7 @@ from firewall.net.runtime import Tasks
 from mcp_gateway import out, streams
 from mcp_gateway import pipe as pipes
 from mcp_gateway.pipe import Pipe
+from mcp_gateway.settings import Bounds
 from mcp_gateway.streams import Budget, Journal, Stream
 from tests.conformance.everything_server import application
 from tests.mcp_gateway.legacy import LegacyClient, opened
@@ -212,10 +213,13 @@ async def test_one_standalone_stream_per_session_and_a_second_one_is_409():
 
 
 @pytest.mark.flow
-async def test_a_get_needs_its_session_its_media_type_and_a_free_place(monkeypatch):
-    monkeypatch.setattr("mcp_gateway.sessions.STREAMS_PER_CALLER", 2)
+async def test_a_get_needs_its_session_its_media_type_and_a_free_place():
     people = {name: person("demo:read", subject=f"u_{name}") for name in ("alice", "bob")}
-    async with scripted(fine) as upstream, running(spec("demo", url=upstream.url), people=people) as stack:
+    few = {"sessions": Bounds(streams=2)}
+    async with (
+        scripted(fine) as upstream,
+        running(spec("demo", url=upstream.url), people=people, settings=few) as stack,
+    ):
         clients = [await opened(stack) for _ in range(3)]
         bob = await opened(stack, token="bob")
         assert await LegacyClient(stack, "/mcp/demo", "alice").refused_get() == (400, -32600)

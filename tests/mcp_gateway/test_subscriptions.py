@@ -15,6 +15,7 @@ from firewall.detect.tool_review import review
 from mcp_gateway import hub, listener, subscriptions
 from mcp_gateway.heard import Event
 from mcp_gateway.message import SUBSCRIPTION_ID
+from mcp_gateway.settings import Bounds
 from tests.mcp_gateway.legacy import Events, opened
 from tests.mcp_gateway.tasked import EXT, NOTES, SLOW, TOOLS, ask, begin, meta, tasked
 from tests.support.kit import ALLOW, NoScanner, ScriptedEngine
@@ -267,9 +268,9 @@ class TestListen:
             answer = await stack.modern("/mcp/demo", "subscriptions/listen", {"notifications": wanted, "_meta": meta()})
             assert answer.json()["error"]["code"] == -32602
 
-    async def test_streams_of_one_caller_are_bounded(self, monkeypatch):
-        monkeypatch.setattr("mcp_gateway.sessions.STREAMS_PER_CALLER", 1)
-        async with tasked() as upstream, running(spec("demo", url=upstream.url), people=PEOPLE) as stack:
+    async def test_streams_of_one_caller_are_bounded(self):
+        few = {"sessions": Bounds(streams=1)}
+        async with tasked() as upstream, running(spec("demo", url=upstream.url), people=PEOPLE, settings=few) as stack:
             async with listening(stack, LISTS) as events:
                 assert await honoured(events)
                 answer = await stack.modern("/mcp/demo", "subscriptions/listen", {"notifications": LISTS})
