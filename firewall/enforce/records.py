@@ -13,6 +13,7 @@ from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject, parse_pointer, pointer
 from firewall.core.label import Label, names_of
+from firewall.enforce.token_rules import needed_scope
 
 MAX_FINDINGS = 40
 KEY_DETECTOR = "pattern.key"  # what was found stands in the name of a member, so its pointer holds the value
@@ -61,6 +62,8 @@ def decision_record(
         "args": {"hmac": digest, "bytes": size},
         "fault": fault,
     }
+    if scope := needed_scope(action):
+        record["scope"] = scope
     if because is not None:
         record["because"] = because
     if settles is not None:

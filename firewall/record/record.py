@@ -8,6 +8,7 @@ form. It names rules, ids, pointers and keyed digests; never a value of a messag
     tenant, subject, client, chain[{sub,type}]                 who, on whose behalf (chain[0])
     exchange, decision_id, trace, gid                          what belongs together; gid: the OAuth grant of the token
     point, action{proto,version,method,resource,side_effect}   what was asked
+    scope                                                      what opens it: the OAuth scope that the operation needs
     upstream, args{hmac,bytes}                                 of whom, and a keyed digest of what was sent
     decision{effect,risk,rules,owasp,obligations,shadow,policy,engine,eval_us}
     findings[{rule,severity,pointer,value}], labels[]
@@ -67,7 +68,7 @@ KINDS: Final = frozenset(
 PHASES: Final = frozenset({"intent", "outcome", "refused", "note"})
 
 _TEXTS: Final = frozenset(
-    "uid log node ver tenant subject client exchange decision_id trace point upstream fault by verb object state event code text gid".split()
+    "uid log node ver tenant subject client exchange decision_id trace point upstream fault by verb object state event code text gid scope".split()
 )
 _MEMBERS: Final[dict[str, dict[str, type | tuple[type, ...]]]] = {
     "action": {"proto": str, "version": str, "method": str, "resource": str, "side_effect": bool},

@@ -51,8 +51,8 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
 
     some_id: an exchange id, a decision id or a record uid; a uid also of an event of the front door and of an
     operator's act, which belong to no exchange (exchange "").
-    Returns exchange, tenant, grant (of the caller's token, by OAuth), who{subject,client,chain}, asked[], decisions[], outcome (None when
-    there is none), signed (every record stands under a checkpoint) and records[].
+    Returns exchange, tenant, grant (of the caller's token, by OAuth), who{subject,client,chain}, asked[], decisions[],
+    outcome (None when there is none), signed (every record stands under a checkpoint) and records[].
     Raises Malformed("record_unknown").
     """
     index = Index(directory)
@@ -100,6 +100,8 @@ def explain_text(story: JSONObject) -> str:
         lines.append("")
         lines.append(f"{decision['point']}: {question['method']} {question['resource']}".rstrip())
         lines.append(f"  decision {decision['decision_id']}: {_verdict(decision)}")
+        if question["scope"]:
+            lines.append(f"  scope that opens it: {question['scope']}")
         if decision["rules"]:
             lines.append(f"  rules: {', '.join(decision['rules'])}")
         if decision["lacks"]:
@@ -175,6 +177,7 @@ def _asked(record: dict[str, Any]) -> JSONObject:
         "method": action.get("method", ""),
         "resource": action.get("resource", ""),
         "protocol": f"{action.get('proto', '')} {action.get('version', '')}".strip(),
+        "scope": record.get("scope", ""),
         "bytes": (record.get("args") or {}).get("bytes", 0),
         "hmac": (record.get("args") or {}).get("hmac", ""),
     }

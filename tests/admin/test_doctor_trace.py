@@ -188,6 +188,24 @@ def test_a_call_that_was_refused_leads_to_the_sign_in_behind_its_token(log: Log)
     assert [e.get("gid") for e in story if e["event"] == "identity.token.issued" and e["tenant"] == "acme"] == ["g_1"]
     assert story[0]["event"] == "identity.login"
     assert [e["event"] for e in log.told("d_2")] == ["mcp.tool.call", "identity.token.issued"]
+    refused = {
+        "kind": "edge",
+        "phase": "refused",
+        "fault": "token_invalid",
+        "detail": "grant_revoked",
+        "tenant": "acme",
+    }
+    whose = {"subject": "u_1", "client": "tool", "gid": "g_1"}
+    again = Log(log.state.parent / "other")
+    again.write(
+        {"event": "identity.token.issued", "tenant": "acme", "sub": "u_1", "client_id": "tool", "gid": "g_1"},
+        {"event": "identity.token.refused", "error": "invalid_request", "code": "form"},  # nobody's, and no part of it
+        {**refused, **whose, "decision_id": "d_3"},
+        {**refused, "tenant": "", "decision_id": "d_4"},
+    )
+    assert [e["event"] for e in again.told("d_3")] == ["identity.token.issued", "edge"]
+    assert again.told("d_3")[-1]["detail"] == "grant_revoked"
+    assert [e["event"] for e in again.told("d_4")] == ["edge"]
     assert "By OAuth grant g_1" in explain_text(explain(log.config.audit_dir, "d_1"))
 
 

@@ -173,6 +173,7 @@ async def test_the_record_says_what_each_detail_lacks_and_holds_no_value() -> No
     assert isinstance(await parts.guard.clear(action, parts.guard.new_exchange(who, "mcp")), Refusal)
     kept = parts.audit.records[-1]
     validate_record({**kept, "v": 1})
+    assert kept["scope"] == "demo:write"
     assert kept["because"] == {
         "rule": "core.details",
         "lacks": ["detail 1: argument path", "detail 2: location", "detail 3: tool"],

@@ -126,6 +126,19 @@ def test_an_allowed_exchange_is_explained_with_its_outcome(audit: Path) -> None:
     assert "user:alice" in text
 
 
+def test_what_opened_a_call_is_told_the_scope_and_the_oauth_grant(make: Make, tmp_path: Path) -> None:
+    writer = make()
+    writer.append(decision(1, scope="git:read", gid="g_1"))
+    writer.append(decision(2))
+    writer.close()
+    text = explain_text(explain(tmp_path / "audit", "d_1"))
+    assert "scope that opens it: git:read" in text
+    assert "By OAuth grant g_1" in text
+    plain = explain_text(explain(tmp_path / "audit", "d_2"))
+    assert "scope that opens it" not in plain
+    assert "OAuth grant" not in plain
+
+
 def test_an_unknown_id_is_said_to_be_unknown(audit: Path) -> None:
     for some_id in ("", "x_12345", "log_x.1", "' OR 1=1 --"):
         with pytest.raises(Malformed) as caught:

@@ -17,7 +17,7 @@ from firewall.identity.clients.stranger import digest_of
 from firewall.identity.people.users import subjects_called
 from firewall.record.face import client_of, effect_of, fault_of, resource_of, subject_of
 from firewall.record.index import Index
-from firewall.record.record import AUTH, DECISION
+from firewall.record.record import AUTH, DECISION, EDGE
 from firewall.state.sqlite import SQLiteStore
 
 MOST: Final = 50_000  # events that are looked at, from the newest back
@@ -41,6 +41,8 @@ def timeline(config: Config, about: str, *, since_us: int, clock: Clock) -> list
         events = list(index.find(kind=AUTH, newest_first=True, limit=MOST))[::-1]
         exchange = index.exchange_of(about) if about else ""
         decisions = list(index.find(kind=DECISION, exchange=exchange)) if exchange else []
+        if about and not decisions:  # a token that was refused at the edge has an id as decisions have
+            decisions = list(index.find(kind=EDGE, decision_id=about, limit=1))
     finally:
         index.close()
     recent = [event for event in events if _time(event) >= since_us]
@@ -97,14 +99,15 @@ def _is_behind(event: JSONObject, decision: JSONObject) -> bool:
         return False
     if decision.get("gid"):
         return event.get("gid") == decision["gid"]
-    return (subject_of(event), client_of(event)) == (subject_of(decision), client_of(decision))
+    caller = (subject_of(decision), client_of(decision))
+    return any(caller) and (subject_of(event), client_of(event)) == caller
 
 
 def _line_of(decision: JSONObject) -> JSONObject:
     """Return a decision in the form of an event: its point as ``event``, ids, what was asked, and what came of it."""
     made = decision.get("decision")
     return {
-        "event": decision.get("point", ""),
+        "event": decision.get("point") or decision.get("kind", ""),
         "time_us": decision.get("time_us", 0),
         "tenant": decision.get("tenant", ""),
         "sub": subject_of(decision),
@@ -115,6 +118,7 @@ def _line_of(decision: JSONObject) -> JSONObject:
         "effect": effect_of(decision),
         "rules": made.get("rules", []) if isinstance(made, dict) else [],
         "code": fault_of(decision),
+        "detail": decision.get("detail", ""),
         "uid": decision.get("uid", ""),
     }
 
