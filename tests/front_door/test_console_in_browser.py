@@ -86,17 +86,17 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         )
         door.clock.advance(time.time() - door.clock.now_us() / 1_000_000)
         settings = AdminSettings(four_eyes=frozenset({"pins.approve"}), sign_in_per_minute=10_000)
-        room = make_room(folder / "state", door, settings=settings)
-        ready: Future[asyncio.AbstractEventLoop] = Future()
+        ready: Future[tuple[asyncio.AbstractEventLoop, Room]] = Future()
         stop = threading.Event()
 
         async def serve() -> None:
             tasks = Tasks()
+            room = make_room(folder / "state", door, settings=settings)  # here: an engine decides in its own thread
             face = Edge(room.app, EdgeSettings(frozenset({f"localhost:{port}"}), frozenset({url})))
             listener = Listener("admin", "127.0.0.1", port, face, TLSSettings(str(files.cert), str(files.key)))
             server = Server([listener], SystemClock(), tasks)
             await server.start()
-            ready.set_result(asyncio.get_running_loop())
+            ready.set_result((asyncio.get_running_loop(), room))
             while not stop.is_set():
                 await asyncio.sleep(0.05)
             await server.stop(grace_s=0.2)
@@ -105,8 +105,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
         thread = threading.Thread(target=lambda: uvloop.run(serve()), daemon=True)
         thread.start()
+        loop, room = ready.result(20)
         try:
-            yield Scene(room, url, ready.result(20), provider)
+            yield Scene(room, url, loop, provider)
         finally:
             stop.set()
             thread.join(10)
