@@ -441,3 +441,19 @@ async def test_op_06_where_no_record_can_be_written_no_access_is_kept():
         assert not list(node.store.collection("upstream_grants").scan("acme"))
         again = await ada.allow(await started(ada, node, node.caller(ours)))
         assert (await ada.ours.get(again)).status_code == 200  # the twin
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_who_is_ended_while_their_server_answers_is_given_nothing(ended: bool):
+    async with two() as (node, upstream, ada, _bob, ours, _other):
+        back = await ada.allow(await started(ada, node, node.caller(ours)))
+        before = upstream.override
+
+        def meanwhile(path: str) -> Any:
+            if path == "/token" and ended:
+                node.identity.users.end(ours.tenant, ours.subject, reason="signal_session-revoked")
+            return before(path)
+
+        upstream.override = meanwhile
+        assert (await ada.ours.get(back)).status_code == (403 if ended else 200)
+        assert bool(list(node.store.collection("upstream_grants").scan("acme"))) is not ended

@@ -158,8 +158,9 @@ class Authorization:
         if isinstance(form, FixedReply):
             return form
         transaction = parts.transactions.read(request, form.get("txn"))
-        session = parts.sessions.read(request)
         client = await self._client_of(transaction)
+        # Read after the wait, which a client's host may draw out: who was ended meanwhile decides nothing.
+        session = parts.sessions.read(request)
         if transaction is None or session is None or client is None:
             return message(parts.pages, "ended", 403)
         if form.get("decision") == "back":

@@ -148,7 +148,11 @@ class Users:
         """Return the user whose password this is; an unknown name costs the same time."""
         found = self._find(name)
         ok = await self._passwords.verify(password, found[1] if found and not found[0].disabled else "")
-        return found[0] if ok and found else None
+        # Read again after the check, which takes its time: the password may be another's or an old one by now.
+        now = self._find(name) if ok else None
+        if found is None or now is None or now[0].disabled:
+            return None
+        return now[0] if (now[0].subject, now[1]) == (found[0].subject, found[1]) else None
 
     def named(self, name: str) -> User | None:
         """Return whose name this is, disabled or not: for records of what was refused, which proves nothing."""

@@ -162,6 +162,11 @@ class DevicePage:
             client = None
         if client is None:
             return message(parts.pages, "client", 403)
+        # Read again after the wait, which a client's host may draw out: who was ended meanwhile decides nothing.
+        now = parts.sessions.read(request)
+        if now is None or now.session_id != session.session_id:
+            return message(parts.pages, "signed_out", 403)
+        session = now
         weak = self._weak(session, asked)
         if weak is not None:
             return weak

@@ -226,6 +226,10 @@ class ConnectPages:
             return self._failed("refused", name, why(issuer, error), 403, headers)
         except UpstreamFault as error:
             return self._unavailable(name, error, headers, issuer=issuer)
+        # Their server had its time to answer. Who was signed out, ended or removed meanwhile keeps nothing there.
+        still = parts.sessions.read(request)
+        if still is None or still.session_id != leg.session_id:
+            return self._say("ended", 403, headers)
         # First the record: where none can be written, nothing is kept (OP-06).
         self._note("identity.upstream.linked", session, name, issuer=issuer)
         now_us = parts.clock.now_us()
