@@ -43,6 +43,7 @@ class ExchangeGrant(TokenGrant):
         self.asked = parse_request(self.form)
         self.given = delegation.presented.read(self.asked.subject_token)
         who = self.given.principal
+        self.concerns(who.tenant, who.subject, who.grant_id)
         own = self.parts.resources.uri(client.resource) if client.resource else ""
         narrowing.check_may_exchange(self.given, client.client_id, own)
         if client.tenant not in ("", who.tenant):
