@@ -52,7 +52,8 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
     some_id: an exchange id, a decision id or a record uid; a uid also of an event of the front door and of an
     operator's act, which belong to no exchange (exchange "").
     Returns exchange, tenant, grant (of the caller's token, by OAuth), who{subject,client,chain}, asked[], decisions[],
-    outcome (None when there is none), signed (every record stands under a checkpoint) and records[].
+    outcome (None when there is none), outcome_from ("end": a record of its own; "answer": the record of the answer,
+    which is written before its bytes are sent; "": none), signed (every record stands under a checkpoint) and records[].
     Raises Malformed("record_unknown").
     """
     index = Index(directory)
@@ -65,7 +66,7 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
     decisions = [r for r in records if r.get("kind") == DECISION]
     # An answer's record says how the exchange ended; one of its own, written later, knows better.
     told = [r for r in records if "outcome" in r]
-    outcome = next((r["outcome"] for r in sorted(told, key=lambda r: r.get("kind") != OUTCOME)), None)
+    teller: dict[str, Any] = min(told, key=lambda r: r.get("kind") != OUTCOME, default={})
     first: dict[str, Any] = decisions[0] if decisions else records[0]
     return {
         "id": some_id,
@@ -76,7 +77,8 @@ def explain(directory: str | os.PathLike[str], some_id: str) -> JSONObject:
         "who": {"subject": subject_of(first), "client": client_of(first), "chain": first.get("chain")},
         "asked": [_asked(r) for r in decisions],
         "decisions": [_decision(r) for r in decisions],
-        "outcome": outcome,
+        "outcome": teller.get("outcome"),
+        "outcome_from": "answer" if teller.get("kind") == DECISION else "end" if teller else "",
         "signed": all(_is_signed(Path(directory), str(r.get("uid", ""))) for r in records),
         "records": list(records),
     }
@@ -125,6 +127,8 @@ def explain_text(story: JSONObject) -> str:
     if outcome:
         error = f" ({outcome['error']})" if outcome.get("error") else ""
         lines.append(f"Outcome: {outcome['result']}{error} after {outcome['duration_us']} us")
+        if story["outcome_from"] == "answer":
+            lines.append("  recorded with the answer, before it was sent; nothing contradicted it afterwards")
     elif any(d["phase"] == "intent" for d in decisions):
         lines.append("Outcome: none recorded; the exchange goes on, or the process ended before it did")
     elif decisions and decisions[0]["point"] == ADMIN_POINT:

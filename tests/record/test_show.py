@@ -124,6 +124,23 @@ def test_an_allowed_exchange_is_explained_with_its_outcome(audit: Path) -> None:
     assert "decision d_3: allow" in text
     assert "Outcome: ok after 900 us" in text
     assert "user:alice" in text
+    assert "before it was sent" not in text, "a record of its own told it, after the end"
+
+
+def test_an_outcome_that_the_answers_record_told_says_that_it_is_no_receipt(make: Make, tmp_path: Path) -> None:
+    writer = make()
+    writer.append(decision(1))
+    answered = {"result": "ok", "error": "", "duration_us": 900, "bytes_in": 1, "bytes_out": 1, "intent": "i"}
+    writer.append(decision(1, phase="outcome", point="mcp.tool.result", outcome=answered))
+    story = explain(tmp_path / "audit", "x_1")
+    assert story["outcome_from"] == "answer"
+    assert "before it was sent" in explain_text(story)
+    left = {**outcome(1), "outcome": {**answered, "result": "aborted", "error": "client_left"}}
+    writer.append(left)
+    later = explain(tmp_path / "audit", "x_1")
+    assert later["outcome_from"] == "end", "another end, recorded afterwards, wins"
+    assert "Outcome: aborted (client_left)" in explain_text(later)
+    assert "before it was sent" not in explain_text(later)
 
 
 def test_what_opened_a_call_is_told_the_scope_and_the_oauth_grant(make: Make, tmp_path: Path) -> None:
