@@ -369,7 +369,7 @@ async def _send(call: _Call, events: list[Cleared]) -> None:
     if events:
         if not call.out.opened:
             await call.out.open(_request_id(call))
-        await call.out.events([(cleared, call.dialect.event_name(cleared.body)) for cleared in events])
+        await call.out.events([(cleared, call.dialect.event_name(cleared.body), "") for cleared in events])
 
 
 def _request_id(call: _Call) -> tuple[tuple[bytes, bytes], ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from firewall.core.action import Headers
-from firewall.core.bounds import MIB
+from firewall.core.bounds import KIB, MIB
 from firewall.core.permit import Cleared, FixedReply
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
@@ -21,7 +21,8 @@ KEEP_ALIVE_S: Final = 15.0
 QUEUED_EVENTS: Final = 256
 QUEUED_BYTES: Final = 1 * MIB  # beyond the event that is being written
 PATIENCE_S: Final = 2.0  # how long a full queue may hold up what fills it
-STALL_S: Final = 30.0  # one event's write; a reader that takes none of it for so long is gone
+PIECE_BYTES: Final = 64 * KIB  # of events that wait and are written in one go, or one event
+STALL_S: Final = 30.0  # one piece's write; a reader that takes none of it for so long is gone
 
 
 class Pipe:
@@ -137,16 +138,15 @@ class Pipe:
                 if not events.opened:
                     await events.open(self._extra)
                 while self._queue:
-                    item, event_id = self._queue.popleft()
-                    self._size -= _size(item)
                     limit.reschedule(loop.time() + STALL_S)
-                    if isinstance(item, Cleared):
-                        await events.event(item, event="message", id=event_id)
-                    elif isinstance(item, FixedReply):
-                        await events.fixed_event(item, event="message", id=event_id)
-                    elif item is None:
+                    if (piece := self._taken()) is not None:
+                        await events.events(piece)
+                        continue
+                    item, event_id = self._queue.popleft()
+                    if item is None:
                         await events.comment()
                     else:
+                        assert isinstance(item, int)  # `_taken` takes everything else
                         await events.prime(event_id, item)
                 self._queue = None
                 self._release()
@@ -160,6 +160,20 @@ class Pipe:
             self.drop()
             if not isinstance(error, (TimeoutError, RuntimeError, OSError)):
                 raise
+
+    def _taken(self) -> list[tuple[Cleared | FixedReply, str, str]] | None:
+        """Take the events that stand first in the queue, as much of them as one piece holds; None where none does."""
+        piece: list[tuple[Cleared | FixedReply, str, str]] = []
+        size = 0
+        while self._queue and size < PIECE_BYTES:
+            item, event_id = self._queue[0]
+            if not isinstance(item, (Cleared, FixedReply)):
+                break
+            self._queue.popleft()
+            size += _size(item)
+            piece.append((item, "message", event_id))
+        self._size -= size
+        return piece or None
 
 
 def _size(item: Cleared | FixedReply | int | None) -> int:

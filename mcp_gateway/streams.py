@@ -138,7 +138,7 @@ class Stream:
         """Number an event, keep it, and write it where somebody reads."""
         self.last += 1
         if isinstance(item, Cleared):
-            action = replace(item.action, body=None) if item.action is not None else None
+            action = item.action.of(None) if item.action is not None else None
             kept = Kept(self, self.last, item.payload, action, None)
         else:
             kept = Kept(self, self.last, item.body, None, item)

@@ -7,7 +7,9 @@ time as well, since an untyped caller must not be a way out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping
+from functools import partial
+from types import coroutine
 from typing import Any, Final, TypeAlias, TypeVar
 
 from firewall.core.action import Headers
@@ -91,31 +93,64 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: f
     for name, value in scope["headers"]:
         if name == b"content-length" and (len(value) > 19 or not value.isdigit() or int(value) > max_bytes):
             raise Malformed("body_too_large")
+    message, rest = _begin(receive())
+    if rest is None and not message.get("more_body", False):
+        whole = _part(message)  # nearly always: it came with its head, and needs no timer
+        if len(whole) > max_bytes:
+            raise Malformed("body_too_large")
+        return whole
     try:
         async with asyncio.timeout(timeout_s):
-            message = await receive()
-            if message["type"] != "http.request":
-                raise Malformed("client_gone")
-            body: bytes = message.get("body", b"")
-            if not message.get("more_body", False):
-                if len(body) > max_bytes:
-                    raise Malformed("body_too_large")
-                return body
-            parts = [body]
-            total = len(body)
+            if rest is not None:
+                message = await rest
+            parts = [_part(message)]
+            total = len(parts[0])
             while message.get("more_body", False):
                 if total > max_bytes:
                     raise Malformed("body_too_large")
                 message = await receive()
-                if message["type"] != "http.request":
-                    raise Malformed("client_gone")
-                parts.append(message.get("body", b""))
+                parts.append(_part(message))
                 total += len(parts[-1])
     except TimeoutError:
         raise Malformed("timeout_request") from None
     if total > max_bytes:
         raise Malformed("body_too_large")
     return b"".join(parts)
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] != "http.request":
+        raise Malformed("client_gone")
+    data: bytes = message.get("body", b"")
+    return data
+
+
+def _begin(coming: Awaitable[Message]) -> tuple[Message, Awaitable[Message] | None]:
+    """Take the first step of what would be awaited; return its message, or an empty one and what is left to await."""
+    if not isinstance(coming, Coroutine):
+        return {}, coming
+    try:
+        waits_for = coming.send(None)
+    except StopIteration as end:
+        return end.value, None
+    return {}, _go_on(coming, waits_for)
+
+
+@coroutine
+def _go_on(begun: Coroutine[object, object, Message], waits_for: object) -> Generator[object, object, Message]:
+    """Await a coroutine whose first step was taken: what ``yield from`` does, from its second step on."""
+    while True:
+        try:
+            sent = yield waits_for
+        except BaseException as error:  # noqa: BLE001  a cancellation goes where it is waited
+            take = partial(begun.throw, error)
+        else:
+            take = partial(begun.send, sent)
+        try:
+            waits_for = take()
+        except StopIteration as end:
+            message: Message = end.value
+            return message
 
 
 async def disconnected(receive: Receive) -> None:
@@ -209,13 +244,16 @@ class EventStream:
             raise TypeError("only what the guard cleared may leave")
         await self._write(sse.encode(cleared.payload, event=event, id=id))
 
-    async def events(self, events: Sequence[tuple[Cleared, str]]) -> None:
-        """Send cleared events that are there together, in order, in one piece; each with its event name or ""."""
+    async def events(self, events: Iterable[tuple[Cleared | FixedReply, str, str]]) -> None:
+        """Send events that are there together, in order, in one piece; each with its event name and id, or ""."""
         parts = []
-        for cleared, name in events:
-            if not isinstance(cleared, Cleared):
-                raise TypeError("only what the guard cleared may leave")
-            parts.append(sse.encode(cleared.payload, event=name))
+        for what, name, event_id in events:
+            if isinstance(what, Cleared):
+                parts.append(sse.encode(what.payload, event=name, id=event_id))
+            elif isinstance(what, FixedReply):
+                parts.append(sse.encode(what.body, event=name, id=event_id))
+            else:
+                raise TypeError("only what the guard cleared, or our own words, may leave")
         await self._write(b"".join(parts))
 
     async def fixed_event(self, reply: FixedReply, *, event: str = "", id: str = "") -> None:

@@ -469,6 +469,24 @@ async def test_a_pipe_writes_what_waits_before_it_ends_and_nothing_after():
     assert len(tasks) == 0, "an idle pipe has no task"
 
 
+async def test_what_waits_is_written_in_one_piece_in_order_and_a_large_one_alone(monkeypatch):
+    monkeypatch.setattr(pipes, "PIECE_BYTES", 100)
+    wire, tasks = Wire(), Tasks()
+    pipe = Pipe(asgi.EventStream(wire), tasks)
+    for name in "ab":
+        pipe.put(words(), name)
+    pipe.put(7, "c")  # where a client that leaves comes back
+    pipe.put(words(500), "d")
+    for name in "efg":
+        pipe.put(words(40), name)
+    pipe.end()
+    await pipe.closed()
+    ids = [[line[4:] for line in piece.split(b"\n") if line[:4] == b"id: "] for piece in wire.sent]
+    assert ids == [[b"a", b"b"], [b"c"], [b"d"], [b"e", b"f", b"g"], []]
+    assert b"retry: 7" in wire.sent[1]
+    await tasks.close()
+
+
 async def test_only_cleared_or_fixed_words_leave_a_pipe():
     wire, tasks = Wire(), Tasks()
     pipe = Pipe(asgi.EventStream(wire), tasks)

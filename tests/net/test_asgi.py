@@ -75,6 +75,52 @@ async def test_a_body_that_drips_or_never_ends_is_cut_at_its_time() -> None:
         await asgi.read_body(scope(), receive_of(), 10, 0.02)
 
 
+async def test_a_body_that_is_there_needs_no_timer_and_one_that_is_not_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[float] = []
+    timeout = asyncio.timeout
+    monkeypatch.setattr(asgi.asyncio, "timeout", lambda seconds: timers.append(seconds) or timeout(seconds))
+    assert await asgi.read_body(scope(), receive_of(b"abc"), 3, 1) == b"abc"
+    assert timers == []
+
+    async def late() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+        return {"type": "http.request", "body": b"abc"}
+
+    assert await asgi.read_body(scope(), late, 3, 1) == b"abc"
+    assert await asgi.read_body(scope(), lambda: asyncio.ensure_future(late()), 3, 1) == b"abc"
+    assert await asgi.read_body(scope(), receive_of(b"a", b"bc"), 3, 1) == b"abc"
+    assert timers == [1, 1, 1]
+
+
+async def test_a_cancelled_reader_of_a_body_cancels_what_it_waits_for() -> None:
+    ended: list[type[BaseException]] = []
+
+    async def waits() -> dict[str, Any]:
+        try:
+            await asyncio.sleep(0)
+            await asyncio.Event().wait()
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+        raise AssertionError
+
+    reading = asyncio.ensure_future(asgi.read_body(scope(), waits, 3, 5))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert ended == [asyncio.CancelledError]
+
+    async def breaks() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await asgi.read_body(scope(), breaks, 3, 5)
+
+
 async def test_a_client_that_left_is_told_apart() -> None:
     with pytest.raises(Malformed, match="client_gone"):
         await asgi.read_body(scope(), receive_of(b"a", disconnect=True), 10, 1)
@@ -147,7 +193,7 @@ async def test_writers_take_nothing_else() -> None:
         lambda: asgi.write_fixed(sent, cleared()),  # type: ignore[arg-type]
         lambda: stream.event(reply),  # type: ignore[arg-type]
         lambda: stream.event(b"raw"),  # type: ignore[arg-type]
-        lambda: stream.events([(cleared(), ""), (reply, "")]),  # type: ignore[list-item]
+        lambda: stream.events([(cleared(), "", ""), (b"raw", "", "")]),  # type: ignore[list-item]
         lambda: stream.fixed_event(cleared()),  # type: ignore[arg-type]
     ):
         with pytest.raises(TypeError):
@@ -162,7 +208,7 @@ async def test_an_event_stream_has_the_headers_that_proxies_respect_and_ends_onc
     await stream.open(((b"mcp-session-id", b"s"),))
     await stream.open()
     await stream.event(cleared(b'{"n":1}'), event="message", id="7")
-    await stream.events([(cleared(b'{"n":2}'), "message"), (cleared(b'{"n":3}'), "")])
+    await stream.events([(cleared(b'{"n":2}'), "message", ""), (FixedReply(200, (), b'{"n":3}'), "", "8")])
     await stream.comment()
     await stream.fixed_event(FixedReply(403, (), b'{"error":1}'))
     await stream.close()
@@ -173,7 +219,7 @@ async def test_an_event_stream_has_the_headers_that_proxies_respect_and_ends_onc
     assert sent.headers[b"x-content-type-options"] == b"nosniff"
     assert sent.body == (
         b'event: message\nid: 7\ndata: {"n":1}\n\n'
-        b'event: message\ndata: {"n":2}\n\ndata: {"n":3}\n\n'
+        b'event: message\ndata: {"n":2}\n\nid: 8\ndata: {"n":3}\n\n'
         b':\n\ndata: {"error":1}\n\n'
     )
     assert [m.get("more_body") for m in sent.messages[1:]] == [True, True, True, True, False]
