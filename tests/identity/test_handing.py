@@ -204,3 +204,22 @@ async def test_a_label_that_cannot_be_handed_on_holds_the_message_back() -> None
         await handed.headers_for(who, "planner")
     nobody, _ = room(door, labels=Full(), clients=())
     assert await token(nobody, who) != "", "the twin: no client stands behind the agent"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_who_is_ended_while_another_credential_is_fetched_is_ended_in_what_is_handed(ended: bool) -> None:
+    door, who = made()
+    handed, behind = room(door)
+
+    async def slow(principal: Principal, upstream: str) -> Headers:
+        if ended:
+            door.identity.grants.standing.end_subject(principal.tenant, principal.subject)
+        return ()
+
+    behind.headers_for = slow  # type: ignore[method-assign]
+    given = await token(handed, who)
+    if not ended:
+        assert door.verified(given, PLANNER).subject == "u_ada"
+        return
+    with pytest.raises(Unauthenticated):
+        door.verified(given, PLANNER)

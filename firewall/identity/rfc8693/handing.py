@@ -90,14 +90,17 @@ class HandedTokens:
         """
         if self._clients:
             self._hand_on_labels(principal, upstream)
-        others = await self._behind.headers_for(principal, upstream)
         scopes = self._along(principal, upstream)
+        standing = self._standing(principal, scopes) if scopes else 0
+        # The others may have to ask somebody, who takes their time: whoever is ended meanwhile is ended in what is
+        # handed over too, since that carries how things stood before.
+        others = await self._behind.headers_for(principal, upstream)
         if not scopes:
             return others
         slot = (principal.tenant, upstream, principal.token_id)
         kept = self._kept.get(slot)
         if kept is None or self._clock.now_us() >= kept.until_us:
-            kept = self._kept[slot] = self._minted(principal, upstream, scopes)
+            kept = self._kept[slot] = self._minted(principal, upstream, scopes, standing)
             self._kept.move_to_end(slot)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
@@ -147,7 +150,10 @@ class HandedTokens:
                 return known
         return None
 
-    def _minted(self, principal: Principal, upstream: str, scopes: tuple[str, ...]) -> _Handed:
+    def _standing(self, who: Principal, scopes: tuple[str, ...]) -> int:
+        return self._grants.standing.of(who.tenant, who.subject, who.audience, scopes)
+
+    def _minted(self, principal: Principal, upstream: str, scopes: tuple[str, ...], standing: int) -> _Handed:
         who = principal
         issued = self._tokens.issue(
             TokenFacts(
@@ -162,7 +168,7 @@ class HandedTokens:
                 acr=who.acr,
                 roles=who.roles,
                 kind=_KINDS[who.kind],
-                standing=self._grants.standing.of(who.tenant, who.subject, who.audience, scopes),
+                standing=standing,
                 act=act_of_chain(who.chain[1:]),
                 run=who.run,
                 txn=who.txn or self._ids.new("txn"),
