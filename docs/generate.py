@@ -253,6 +253,7 @@ WORDS = {
     "mcp.NAME.era": "Revision it is spoken to with; `auto` asks it.",
     "mcp.NAME.transport": "`sse` speaks the deprecated HTTP+SSE of 2024-11-05 to `url`; needs `legacy_sse: true`.",
     "mcp.NAME.legacy_sse": "Must be written down beside `transport: sse`.",
+    "mcp.NAME.lists": "`granted` lists what the caller's token opens. `grantable` also lists what its person could give it, and a call of that is answered with the scope challenge (see docs/mcp.md).",
     "mcp.NAME.asks": "Questions that it may put to its callers: `sampling`, `elicitation`, `roots`. None are declared to it otherwise.",
     "mcp.NAME.answer_s": "Seconds that such a question waits for its answer.",
     "mcp.NAME.roots": "Absolute paths; of a client's roots, only those at or below one of them are told to the server.",

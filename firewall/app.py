@@ -246,6 +246,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         near=near,
         task_rows=store.collection("mcp_tasks"),
         burnt=store.collection("mcp_request_state"),
+        reachable=identity.reachable,
         word_rows=store.collection("mcp_child_words"),
     )
     card_key = keys.ec_signing_key("card")

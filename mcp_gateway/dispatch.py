@@ -14,6 +14,7 @@ from firewall.core.action import Headers
 from firewall.core.errors import ConsentNeeded, Malformed, StateUnavailable, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.points import Point
+from firewall.core.ports import Reachable
 from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, capabilities, reply
@@ -49,12 +50,13 @@ class Dispatch:
         sessions: Sessions,
         page: int,
         linking: Linking,
+        reachable: Reachable | None = None,
     ) -> None:
         self._linking = linking
         self._catalog = catalog
         self._sessions = sessions
         self._decider = Decider(guard)
-        self.views = Views(guard, catalog, inventory)
+        self.views = Views(guard, catalog, inventory, reachable)
         self.objects = Objects(
             self._decider,
             catalog=catalog,

@@ -18,7 +18,7 @@ from firewall.core.errors import BartizanError, Malformed, Unauthenticated
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply, Refusal
 from firewall.core.points import Point
-from firewall.core.ports import Clock, Collection, Ids, ResourceServer, UpstreamCredentials
+from firewall.core.ports import Clock, Collection, Ids, Reachable, ResourceServer, UpstreamCredentials
 from firewall.enforce.guard import Guard
 from firewall.enforce.token_rules import cure
 from firewall.net import asgi
@@ -82,6 +82,7 @@ class MCPGateway:
         burnt: Collection | None = None,
         task_rows: Collection | None = None,
         word_rows: Collection | None = None,
+        reachable: Reachable | None = None,
         ids: Ids = RandomIds(),  # noqa: B008  has no state
     ) -> None:
         self._guard = guard
@@ -137,6 +138,7 @@ class MCPGateway:
             sessions=self.sessions,
             page=settings.page,
             linking=Linking(self._catalog, self._seal),
+            reachable=reachable,
         )
         self._later = Afterwards(
             guard,

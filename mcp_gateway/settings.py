@@ -34,6 +34,7 @@ class UpstreamSpec:
     one that it puts all the same is answered with method-not-found. answer_s: how long one waits.
     roots: absolute paths; of a client's roots only what lies at or below one of them is told to the server.
     apps: the origins and devices that its MCP Apps may use (`apps.Rights`); none by default.
+    lists: ``granted`` shows what the caller's token opens; ``grantable`` also what its person could add to it.
     transport ``sse`` is HTTP+SSE of 2024-11-05, deprecated: it needs ``legacy_sse=True`` written down.
     """
 
@@ -65,6 +66,7 @@ class UpstreamSpec:
     roots: tuple[str, ...] = ()
     legacy_sse: bool = False
     apps: Rights = NO_RIGHTS
+    lists: Literal["granted", "grantable"] = "grantable"
 
     def __post_init__(self) -> None:
         """Raise ConfigFault: upstream_name, upstream_address, upstream_effect, upstream_unsandboxed, upstream_asks, upstream_sse."""

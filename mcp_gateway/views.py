@@ -25,6 +25,7 @@ from firewall.core.bounds import LIST_CHUNK
 from firewall.core.exchange import Exchange
 from firewall.core.jsonvalue import JSON, JSONObject, get
 from firewall.core.permit import Cleared
+from firewall.core.ports import Reachable
 from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.wire import canonical
@@ -32,6 +33,7 @@ from mcp_gateway import bridge, lists
 from mcp_gateway.action import response
 from mcp_gateway.catalog import Catalog, Endpoint
 from mcp_gateway.content import Outward
+from mcp_gateway.entries import Entry
 from mcp_gateway.house import Refused
 from mcp_gateway.inventory import Inventory
 from mcp_gateway.kinds import KINDS, Kind
@@ -66,7 +68,11 @@ class View:
 class Views:
     """The views of a worker."""
 
-    def __init__(self, guard: Guard, catalog: Catalog, inventory: Inventory) -> None:
+    def __init__(
+        self, guard: Guard, catalog: Catalog, inventory: Inventory, reachable: Reachable | None = None
+    ) -> None:
+        """reachable: says what a caller's person could still give; without it lists show what is granted."""
+        self._reachable = reachable
         self._guard = guard
         self._catalog = catalog
         self._inventory = inventory
@@ -83,6 +89,7 @@ class Views:
             (endpoint.url, shelf.kind, shelf.serials, states, self._inventory.epoch()),
             self._guard.standing(who),
             barred,
+            self._beyond(who, shelf),
         )
         now = asyncio.get_running_loop().time()
         found = self._views.get(slot)
@@ -142,8 +149,8 @@ class Views:
         body = bridge.listed(
             rpc_id, era, info.member, self.shown(principal, endpoint, shelf, names, era, version), cursor, ttl_ms
         )
-        tenant, item = principal.tenant, self._inventory.item
-        items: JSONObject = {"items": [item(tenant, shelf.entries[name], name) for name in names]}
+        beyond = self._beyond(principal, shelf)
+        items: JSONObject = {"items": [self._item(principal, shelf.entries[name], name, beyond) for name in names]}
         return response(
             info.listed,
             principal,
@@ -153,6 +160,23 @@ class Views:
             version=version,
             arguments=items,
         )
+
+    def _beyond(self, principal: Principal, shelf: Shelf) -> frozenset[str]:
+        """Return the scopes that a caller lacks for entries of a shelf, and that its person could give.
+
+        Nobody is looked up for a caller who lacks none, or where every upstream shows what is granted.
+        """
+        if self._reachable is None:
+            return frozenset()
+        lacking = {e.scope for e in shelf.entries.values() if e.spec.lists == "grantable"} - principal.scopes
+        return self._reachable.beyond(principal) & lacking if lacking else frozenset()
+
+    def _item(self, principal: Principal, entry: Entry, exposed: str, beyond: frozenset[str]) -> JSONObject:
+        """Return what policy reads about an entry. step_up: its person could add the scope that it needs."""
+        item = self._inventory.item(principal.tenant, entry, exposed)
+        if entry.scope in beyond and entry.spec.lists == "grantable":
+            item["step_up"] = True
+        return item
 
     def shown(
         self, principal: Principal, endpoint: Endpoint, shelf: Shelf, names: Sequence[str], era: Era, version: str = ""

@@ -34,7 +34,7 @@ from mcp_gateway.child_words import Words
 
 # What an MCP server may be told to be by API. A command, an environment, paths, certificates and credentials
 # come from the configuration file alone: whoever holds an account must not start programs or read files here.
-MCP_SPEC: Final = frozenset({"url", "network", "trust", "tenants", "tools", "pins", "era", "deadline_s"})
+MCP_SPEC: Final = frozenset({"url", "network", "trust", "tenants", "tools", "pins", "era", "deadline_s", "lists"})
 AGENT_FILES: Final = ("ca_file", "client_cert", "client_key")
 DAY_US: Final = 86_400_000_000
 REASON_CHARS: Final = 200

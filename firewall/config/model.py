@@ -175,6 +175,7 @@ class MCPUpstream(_Upstream):
     transport: Literal["auto", "sse"] = "auto"
     legacy_sse: bool = False
     asks: tuple[Literal["sampling", "elicitation", "roots"], ...] = ()
+    lists: Literal["granted", "grantable"] = "grantable"
     answer_s: float = Field(default=300.0, gt=0, le=3600)
     roots: tuple[str, ...] = ()
     app_domains: tuple[str, ...] = ()

@@ -331,6 +331,16 @@ class ClientTrust(Protocol):
         """Return whether policy allows it; every failure is False."""
 
 
+class Reachable(Protocol):
+    """What a caller's person could still give: the scopes that a step-up would bring."""
+
+    def beyond(self, principal: Principal) -> frozenset[str]:
+        """Return scopes that the token lacks and its person may give its client here; never waits.
+
+        Raises StateUnavailable.
+        """
+
+
 class UpstreamCredentials(Protocol):
     """What we present to an upstream; never the inbound token (AUTH-02)."""
 

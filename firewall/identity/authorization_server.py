@@ -36,6 +36,7 @@ from firewall.identity.people.first_contact import FirstContact, FirstContactPag
 from firewall.identity.people.links import Links
 from firewall.identity.people.pages import Pages
 from firewall.identity.people.passwords import Passwords
+from firewall.identity.people.reachable import ReachableScopes
 from firewall.identity.people.second_factor import SecondFactors
 from firewall.identity.people.security import Security
 from firewall.identity.people.sessions import LoginSessions
@@ -95,6 +96,7 @@ class Identity:
     party: RelyingParty | None = None
     upstreams: Upstreams | None = None
     credentials: HandedTokens | None = None
+    reachable: ReachableScopes | None = None
 
     def first_contact_page(self, *, origin: str, path: str) -> FirstContactPage:
         """Return the page for the admin listener."""
@@ -344,6 +346,7 @@ def build_identity(
         registered=registered,
         registrations=registrations,
         clients=clients,
+        reachable=ReachableScopes(settings.public_url, resources, clients, users),
         logos=logos,
         sign_in=sign_in,
         factors=factors,

@@ -96,7 +96,7 @@ async def test_the_sdk_client_lives_through_a_tokens_whole_life(
             httpx2.AsyncClient(auth=desktop.auth, timeout=30) as http,
             Client(streamable_http_client(here.server, http_client=http), mode=mode, cache=None) as session,
         ):
-            assert await names(session) == {"echo"}, "what the token does not reach is not shown"
+            assert await names(session) == {"echo", "put"}, "what the person could add is shown, and found by a model"
             assert not (await session.call_tool("echo", {"text": "x"})).is_error
             assert desktop.kept.client is not None
             assert (desktop.kept.client.client_id or "").startswith(CLIENT_IDS[kind])
@@ -166,7 +166,7 @@ async def test_a_program_goes_on_with_what_it_keeps_when_the_firewall_was_restar
         async with visit(tmp_path / "state", chrome, port=port, behind=upstreams) as here:
             before = Desktop(here, client, "registers")
             async with connected(before) as session:
-                assert await names(session) == {"echo"}
+                assert await names(session) == {"echo", "put"}
         async with visit(tmp_path / "state", chrome, port=port, behind=upstreams, people=False) as here:
             after = Desktop(here, client, "registers")
             after.auth.context.storage = after.kept = before.kept
@@ -214,7 +214,7 @@ async def test_fastmcp_signs_in_over_its_own_callback_server_and_lives_through_a
     async with visit(tmp_path / "state", chrome) as here:
         auth = InTheBrowser(here, **FASTMCP[kind])
         async with fastmcp.Client(here.server, auth=auth, mode=mode) as session:
-            assert [tool.name for tool in await session.list_tools()] == ["echo"]
+            assert [tool.name for tool in await session.list_tools()] == ["echo", "put"]
             assert (await auth.ended()).startswith("http://localhost:")
             assert here.walks == [["password", "allow"]]
             assert not (await session.call_tool("echo", {"text": "x"})).is_error
@@ -263,7 +263,7 @@ async def test_the_sdk_client_reaches_a_tool_by_a_sign_in_at_a_real_openid_provi
                 httpx2.AsyncClient(auth=desktop.auth, timeout=30) as http,
                 Client(streamable_http_client(here.server, http_client=http), cache=None) as session,
             ):
-                assert await names(session) == {"echo"}
+                assert await names(session) == {"echo", "put"}
                 assert not (await session.call_tool("put", {"text": "x"})).is_error
             assert here.walks == [["provider", "allow"], ["allow"]]
             assert desktop.elsewhere.did == ["sign in", "consent"]

@@ -127,6 +127,14 @@ class ClientDocuments:
                 raise
             return kept.document  # a failing host, or a flood of others, ends nobody's session
 
+    def known(self, url: str) -> cimd.ClientDocument | None:
+        """Return a document that is at hand and was good within 24 h; nothing is fetched."""
+        if self._settings.cimd_policy == "off":
+            return None
+        kept = self._kept.get(url)
+        good = kept is not None and self._clock.now_us() < kept.stale_until_us
+        return self._pinned.get(url) or (kept.document if kept is not None and good else None)
+
     def listed(self, url: str) -> bool:
         """Return whether an operator listed the host of a client id URL, or wrote its document down."""
         return url in self._pinned or self.trust.lists(urlsplit(url).hostname or "")

@@ -93,6 +93,13 @@ class Clients:
         if is_client_url(client_id):
             document = await self._documents.get(client_id, allow_stale=allow_stale, address=address)
             return from_document(document, listed=self._documents.listed(client_id))
+        return self.known(client_id)
+
+    def known(self, client_id: str) -> Client | None:
+        """Return what is known of a client now: as `find`, but a document is not fetched, and may be a day old."""
+        if is_client_url(client_id):
+            document = self._documents.known(client_id)
+            return from_document(document, listed=self._documents.listed(client_id)) if document else None
         known = self._configured.get(client_id)
         if known is not None:
             return known

@@ -288,6 +288,13 @@ usable(item) if {
 	item.scope in input.subject.properties.scopes
 }
 
+# Its person could add the scope (mcp.NAME.lists: grantable): a call of it is answered with the challenge.
+usable(item) if {
+	item.state == "approved"
+	item.pin in {"approved", "warned"}
+	item.step_up == true
+}
+
 # METADATA
 # title: Entries that the caller may not use
 # description: Hidden from the list, so that a model never reads a definition that it could not call.
