@@ -1,4 +1,5 @@
-"""Writes the documents that are made from the code: configuration.md, bartizan.schema.json, cli.md, errors.md.
+"""Writes the documents that are made from the code: configuration.md, bartizan.schema.json, cli.md,
+errors.md, api.md.
 
     .venv/bin/python docs/generate.py
 
@@ -16,11 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from firewall import config
+from firewall.admin.api import Need
+from firewall.admin.console import ROUTERS
+from firewall.admin.rights import MATRIX
 from firewall.cli import main as command
 from firewall.config.load import ENVIRONMENT
 from firewall.config.model import Config
@@ -509,6 +514,54 @@ def errors() -> str:
     return "\n".join(lines) + "\n"
 
 
+# -- the admin API -------------------------------------------------------------------------------------------
+
+LETTERS = {"viewer": "v", "operator": "o", "approver": "p", "admin": "a", "owner": "w"}
+
+
+def api() -> str:
+    """Return api.md: every route of the admin API, with the row of the matrix that it is."""
+    lines = [
+        MADE,
+        "# The admin API",
+        "",
+        "On the admin listener, below `/api/v1`, and on `admin.sock` for the owner. Bodies are JSON, and so is every answer; what is wrong is",
+        "`{error, detail, fix}` with the status. `?tenant=` names another tenant: the owner's alone. Who asks is told by a",
+        "session of the console (a change carries its token in `x-csrf-token`), a bearer, or the socket ([admin.md](admin.md)).",
+        "",
+        "Who may: v viewer, o operator, p approver, a admin, w owner. **Fresh** acts need a person who proved a moment ago who they are; a script",
+        "cannot. **Two** acts wait for a second person where `admin.four_eyes` names them: the answer is then 202 with `parked`.",
+        "",
+        "| Method | Path | Who | | What it does |",
+        "|---|---|---|---|---|",
+    ]
+    for method, path, act, about in sorted(routes(), key=lambda row: (row[1], row[0])):
+        right = MATRIX[act]
+        who = "".join(letter if role in right.roles else "·" for role, letter in LETTERS.items())
+        conditions = ", ".join(word for word, given in (("fresh", right.fresh), ("two", right.second)) if given)
+        lines.append(f"| {method} | `{path}` | `{who}` | {conditions} | {about} |")
+    lines += ["", "The acts by name, as `firewall/admin/rights.py` has them and `admin.four_eyes` takes them:", ""]
+    lines += ["| Act | Who | | Paths |", "|---|---|---|---|"]
+    for act, right in MATRIX.items():
+        who = "".join(letter if role in right.roles else "·" for role, letter in LETTERS.items())
+        conditions = ", ".join(word for word, given in (("fresh", right.fresh), ("two", right.second)) if given)
+        paths = " ".join(f"`{m} {p}`" for m, p, a, _ in sorted(routes(), key=lambda row: row[1]) if a == act)
+        lines.append(f"| `{act}` | `{who}` | {conditions} | {paths or 'pages of the console alone'} |")
+    return "\n".join(lines) + "\n"
+
+
+def routes() -> list[tuple[str, str, str, str]]:
+    """Return method, path, act and first sentence of every route of the admin API. Raises KeyError for one without an act."""
+    found = []
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            (act,) = (d.call.act for d in route.dependant.dependencies if isinstance(d.call, Need))
+            about = (route.endpoint.__doc__ or "").strip().splitlines()[0]
+            found += [(method, route.path, act, about.replace("|", "\\|")) for method in sorted(route.methods)]
+    return found
+
+
 def schema() -> str:
     """Return bartizan.schema.json."""
     return json.dumps(config.schema(), indent=2, ensure_ascii=False) + "\n"
@@ -519,6 +572,7 @@ DOCUMENTS: dict[str, Any] = {
     "bartizan.schema.json": schema,
     "cli.md": cli,
     "errors.md": errors,
+    "api.md": api,
 }
 
 if __name__ == "__main__":

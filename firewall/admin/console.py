@@ -53,6 +53,16 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.identity.throttle import Throttle
 from firewall.net.asgi import App
 
+# Every part of /api/v1; docs/api.md is made from them.
+ROUTERS: Final = (
+    router,
+    approving.router,
+    accounts.router,
+    account_links.router,
+    oauth_clients.router,
+    signing_keys.router,
+)
+
 
 def make(parts: AdminParts, access: Access) -> App:
     """Return the application."""
@@ -70,14 +80,7 @@ def make(parts: AdminParts, access: Access) -> App:
         return doctor.as_json(checks)
 
     app.state.examine = examine
-    for one in (
-        router,
-        approving.router,
-        accounts.router,
-        account_links.router,
-        oauth_clients.router,
-        signing_keys.router,
-    ):
+    for one in ROUTERS:
         app.include_router(one)
     for path, shown in (*PAGES, *people_pages.PAGES):
         app.add_api_route(path, shown, methods=["GET"])

@@ -86,6 +86,26 @@ mcp:
 #   models:
 #     fast: {{provider: openai, model: gpt-4o-mini, input_usd: 0.15, output_usd: 0.6}}
 
+# Who may sign in, and which programs may ask them. People: `bartizan users add NAME`, or the one-time code that the first
+# start prints. Programs: those that people use describe themselves by a document (CIMD) at one of these hosts.
+identity:
+  passwords: "on"                   # "off": only the providers below
+  access_token_s: 300               # of a token; programs renew it by themselves
+  # Where people sign in besides. Its callback there is <public_url>/callback/corp; docs/identity-providers.md.
+  # providers:
+  #   corp:
+  #     issuer: https://idp.example.com
+  #     client_id: bartizan
+  #     client_secret: env:CORP_SECRET
+  #     roles: {{platform: operator}}     # their group: our role, at each sign-in
+  # Programs that have no document: one that people use, and one that works by itself. Or, while it runs:
+  # bartizan clients add NAME
+  # clients:
+  #   desktop: {{redirect_uris: ["http://127.0.0.1/callback"], scopes: ["example:*"]}}
+  #   nightly: {{grants: [client_credentials], scopes: ["example:read"], jwks_uri: "https://jobs.example.com/jwks"}}
+  # Hosts whose documents are taken, in place of those that are known to us.
+  # cimd: {{hosts: [app.example.com]}}
+
 # Ceilings of one caller: an agent in a loop costs no more than this.
 limits:
   calls_per_minute: 600             # more are refused, with the time to wait

@@ -1,5 +1,7 @@
 """Who is let in, and that a form came from our own page."""
 
+from pathlib import Path
+
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
@@ -9,6 +11,7 @@ from firewall.admin.api import Need
 from firewall.admin.caller import Caller
 from firewall.admin.rights import GIVEN, MATRIX, ROLES, SECOND, allowed, known
 from tests.admin.rig import OWN, TENANT, Room
+from tests.project.test_documents import generator
 from tests.support.door import PASSWORD
 
 FORMS = {
@@ -65,6 +68,11 @@ def test_every_route_names_the_act_that_it_is_and_the_matrix_knows_it(room: Room
     assert len(found) > 40
     assert {path for _, path, act in found if not act} == OPEN
     assert {act for _, _, act in found if act} <= MATRIX.keys()
+
+
+def test_the_page_of_the_api_lists_every_route_with_its_act(room: Room) -> None:
+    told = {(method, path, act) for method, path, act, _ in generator(Path(__file__).parents[2]).routes()}
+    assert told == {row for row in routes(room) if row[1].startswith("/api/")}
 
 
 def test_every_act_of_the_matrix_has_a_route_or_a_deed(room: Room) -> None:

@@ -10,7 +10,20 @@ from firewall import config as configuration
 from firewall.cli import main as command
 from firewall.decide.bundle import default_path
 
-COMMENTED = ("# files:", "#   ", "# a2a:", "# llm:", "# tls:", "# credential:", "# asks:", "# directory:", "# bundle:")
+COMMENTED = (
+    "# files:",
+    "#   ",
+    "# a2a:",
+    "# llm:",
+    "# tls:",
+    "# credential:",
+    "# asks:",
+    "# directory:",
+    "# bundle:",
+    "# providers:",
+    "# clients:",
+    "# cimd:",
+)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -42,6 +55,12 @@ def test_the_file_is_well_formed_and_so_is_everything_that_it_shows_in_comments(
     code, out, err = run(capsys, "config", "check", "--config", path, "--shape-only")
     assert code == 0, err
     assert "2 MCP servers, 1 agents, 1 models" in out
+    shown = configuration.load(path, {}).identity
+    assert (list(shown.providers), list(shown.clients), shown.cimd.hosts) == (
+        ["corp"],
+        ["desktop", "nightly"],
+        ("app.example.com",),
+    )
 
 
 def test_every_setting_of_the_file_is_explained_beside_or_above_it(

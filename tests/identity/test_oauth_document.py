@@ -156,7 +156,7 @@ async def test_every_exchange_of_the_page_is_answered_as_it_says(root: Path) -> 
         "challenge": challenge_of(VERIFIER),
         "verifier": VERIFIER,
         "password": PASSWORD,
-        "details": re.findall(r"^```jsonc\n(.*?)\n```$", text, flags=re.MULTILINE | re.DOTALL)[0],
+        "details": " ".join(re.findall(r"^```jsonc\n(.*?)\n```$", text, flags=re.MULTILINE | re.DOTALL)[0].split()),
         "resource_credentials": basic("rs-time"),
         "planner_credentials": basic("planner"),
         "app_credentials": basic("app"),

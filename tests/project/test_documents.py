@@ -17,7 +17,7 @@ def generator(root: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "bartizan.schema.json", "cli.md", "errors.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "bartizan.schema.json", "cli.md", "errors.md", "api.md"])
 def test_a_document_made_from_the_code_is_current(name: str, root: Path) -> None:
     made = generator(root).DOCUMENTS[name]()
     assert (root / "docs" / name).read_text(encoding="utf-8") == made, "run: .venv/bin/python docs/generate.py"
