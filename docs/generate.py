@@ -558,7 +558,7 @@ def routes() -> list[tuple[str, str, str, str]]:
             assert isinstance(route, APIRoute)
             (act,) = (d.call.act for d in route.dependant.dependencies if isinstance(d.call, Need))
             about = (route.endpoint.__doc__ or "").strip().splitlines()[0]
-            found += [(method, route.path, act, about.replace("|", "\\|")) for method in sorted(route.methods)]
+            found += [(method, route.path, act, about.replace("|", "\\|")) for method in sorted(route.methods or ())]
     return found
 
 
