@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -16,8 +17,14 @@ from tests.support.world import tool, world
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
-ROUNDS = 5
+ROUNDS = 3
 WORKERS = 4
+
+
+def served(log: Path) -> int:
+    """Return how many calls a worker's log tells of."""
+    entries = [json.loads(entry) for _, bundle, _ in iter_bundles(log) for entry in bundle]
+    return sum(entry.get("action", {}).get("method") == "tools/call" for entry in entries)
 
 
 async def test_a_revocation_reaches_the_cached_tokens_of_every_worker_within_a_second(tmp_path: Path) -> None:
@@ -44,8 +51,7 @@ async def test_a_revocation_reaches_the_cached_tokens_of_every_worker_within_a_s
             assert {status for one in seen for status in one.after} == {401}
             assert in_time([one.late_s for one in seen], 1.0, pace_s=max(one.pace_s for one in seen)), seen
             # Each worker writes a log of its own: all of them had served these tokens.
-            logs = [log for log in wall.audit.glob("log_*") if any(True for _ in iter_bundles(log))]
-            assert len(logs) == WORKERS
+            assert sum(served(log) > 0 for log in wall.audit.glob("log_*")) == WORKERS
 
 
 @pytest.mark.parametrize("slow_s", [0.0, 0.4])
