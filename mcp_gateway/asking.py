@@ -269,7 +269,7 @@ class Asking:
         if sealed.ours:  # nothing of it is the upstream's business
             return Retry({}, sealed.rounds)
         responses: JSONObject = {}
-        for key, question, told in self._answers(turn, target, sealed):
+        for key, question, told in self._answers(turn, target, sealed, all_of_them=link.opened.era == LEGACY):
             cleared = await self._clear_answer(turn, target, link, question, told, told.result)
             if isinstance(cleared, Refusal):
                 return cleared
@@ -288,7 +288,7 @@ class Asking:
         Every answer is decided before the first is sent. Raises Malformed("answer_invalid"), UpstreamFault.
         """
         ready: list[Cleared] = []
-        for key, question, told in self._answers(turn, target, sealed):
+        for key, question, told in self._answers(turn, target, sealed, all_of_them=True):
             if key not in parked.questions:
                 raise Malformed("request_state")
             body = jsonrpc.build_response(parked.questions[key][0], told.result)
@@ -301,13 +301,20 @@ class Asking:
             await parked.link.notify(cleared, headers)
         return None
 
-    def _answers(self, turn: Turn, target: Target, sealed: Sealed) -> list[tuple[str, Question, Answer]]:
-        """Return the answers of a retry, one for each question and no other. Raises Malformed("answer_invalid")."""
+    def _answers(
+        self, turn: Turn, target: Target, sealed: Sealed, *, all_of_them: bool
+    ) -> list[tuple[str, Question, Answer]]:
+        """Return the answers of a retry to what was asked; others are left out. Raises Malformed("answer_invalid").
+
+        all_of_them: none may be missing. A modern server is told those that are there, and asks again for the rest.
+        """
         given = turn.call.params.get("inputResponses", {})
-        if not isinstance(given, dict) or set(given) != set(sealed.questions):
+        if not isinstance(given, dict) or (all_of_them and not sealed.questions.keys() <= given.keys()):
             raise Malformed("answer_invalid")
         found: list[tuple[str, Question, Answer]] = []
         for key, kept in sealed.questions.items():
+            if key not in given:
+                continue
             question = questions.unsealed(kept)
             found.append((key, question, questions.answer(question, given[key], roots=target.spec.roots)))
         return found

@@ -158,8 +158,12 @@ def digest(call: Call) -> str:
 
 
 def carried(call: Call) -> bool:
-    """Return whether a request is a retry that brings answers or a state."""
-    return "requestState" in call.params or "inputResponses" in call.params
+    """Return whether a request is a retry: whatever we ask, a state of ours goes with it.
+
+    Answers without one answer nothing that was asked here. They are left out, and the request is a first one, so that
+    its server asks what it needs (MCP 2026-07-28, multi round-trip requests: it SHOULD ask again).
+    """
+    return "requestState" in call.params
 
 
 def _owner(principal: Principal, endpoint: str) -> str:
