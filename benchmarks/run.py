@@ -426,6 +426,8 @@ def stage_costs(figures: Figures, directory: Path, upstream: int, first: Setting
     setting = Setting(place, upstream, cache=first.state / "cache")
     worker = app.build(configuration.load(setting.path))
 
+    ratios: list[stages.Row] = []
+
     async def run() -> list[stages.Row]:
         form = [(b"host", setting.url.removeprefix("http://").encode()), (b"content-type", FORM)]
         _, answer = await stages.Request("/token", form, setting.form()).through(worker.data_plane)
@@ -435,7 +437,10 @@ def stage_costs(figures: Figures, directory: Path, upstream: int, first: Setting
         principal = worker.identity.resource_server.authenticate(bearer, f"{setting.url}/mcp/bench", default_scope="")
         requests = {name: stages.Request("/mcp/bench", pairs, call_body(size)) for name, size in SIZES.items()}
         try:
-            return await stages.table(worker, requests, Target(setting.upstream, "loopback"), principal)
+            rows = await stages.table(worker, requests, Target(setting.upstream, "loopback"), principal)
+            for callers in (False, True):
+                ratios.append(await auth.request_growth(worker, principal, requests["1k"], callers=callers))
+            return rows
         finally:
             await worker.stop()
 
@@ -443,6 +448,8 @@ def stage_costs(figures: Figures, directory: Path, upstream: int, first: Setting
         rows = runner.run(run())
     for name, value, note in rows:
         figures.put(name, value, "us", note)
+    for name, value, note in ratios:
+        figures.put(name, value, "x", note)
     costs = {name: value for name, value, _ in rows}
     for size in SIZES:
         whole = costs[f"decide.{size}.request"]

@@ -26,6 +26,7 @@ from firewall.net.runtime import RandomIds, SystemClock, Tasks
 from firewall.record.audit import AuditWriter
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.telemetry import GuardTelemetry
+from firewall.state.allowances import SharedAllowances
 from firewall.state.keys import KeyRing
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
@@ -129,6 +130,7 @@ class Nucleus:
     keys: KeyRing
     store: SQLiteStore
     marks: SharedMarks
+    allowances: SharedAllowances
     audit: AuditWriter
     bundle: policy_bundle.Bundle
     engine: Engine
@@ -142,6 +144,7 @@ class Nucleus:
         self.telemetry.close()
         self.audit.close()
         self.store.close()
+        self.allowances.close()
         self.marks.close()
 
 
@@ -164,6 +167,7 @@ def build(
     keys = KeyRing(paths.keys, unlock=unlock_secret(os.environ))
     store = SQLiteStore(paths.store, clock=clock)
     marks = SharedMarks(paths.shared, workers=settings.workers)
+    allowances = SharedAllowances(paths.shared)
     audit = AuditWriter(
         settings.audit_dir,
         keys.ed25519("audit"),
@@ -183,7 +187,7 @@ def build(
         engine=deciding,
         scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
         labels=labels(marks, store) if labels else _kept_labels(marks, store, clock),
-        limits=Limits(store.collection("limits"), clock, settings.limits),
+        limits=Limits(allowances, clock, settings.limits),
         kill_switch=KillSwitch(store.collection("kill"), marks, clock),
         audit=audit,
         telemetry=telemetry,
@@ -194,7 +198,9 @@ def build(
     )
     registry = Registry(store.collection("registry"), marks, clock, audit.append)
     pins = Pins(store.collection("pins"), marks, clock, settings.pins, audit.append)
-    return Nucleus(clock, ids, tasks, keys, store, marks, audit, bundle, deciding, telemetry, guard, registry, pins)
+    return Nucleus(
+        clock, ids, tasks, keys, store, marks, allowances, audit, bundle, deciding, telemetry, guard, registry, pins
+    )
 
 
 def _kept_labels(marks: SharedMarks, store: SQLiteStore, clock: SystemClock) -> FlowLabels:

@@ -241,6 +241,16 @@ class UsedProofs(Protocol):
         """
 
 
+class Allowances(Protocol):
+    """What the workers of a node spend from together within a window."""
+
+    def take(self, key: bytes, window: int, wanted: int, *, ceiling: int) -> int:
+        """Spend up to ``wanted`` of a 16-byte key's ceiling in a window; return how much was granted, 0 for none.
+
+        Raises StateUnavailable when it cannot be counted: the caller refuses.
+        """
+
+
 # -- identity ----------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from firewall.enforce.guard import Guard, GuardSettings
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.labels import FlowLabels
 from firewall.enforce.limits import Limits, LimitSettings
+from firewall.state.allowances import SharedAllowances
 from firewall.state.memory import MemoryStore
 
 ALLOW: JSONObject = {
@@ -254,7 +255,7 @@ def kit(*, engine=None, scanner=None, calls_per_minute: int = 100_000, durabilit
     store = MemoryStore(clock)
     labels = FlowLabels(marks, store.collection("labels"))
     kill_switch = KillSwitch(store.collection("kill"), marks, clock)
-    limits = Limits(store.collection("limits"), clock, LimitSettings(calls_per_minute))
+    limits = Limits(SharedAllowances(None), clock, LimitSettings(calls_per_minute))
     audit, telemetry, faults = RecordingAudit(), QuietTelemetry(), []
     guard = Guard(
         engine=engine or ScriptedEngine(),
