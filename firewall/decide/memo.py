@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Final
 
 from firewall.decide.contract import ACTION_AT, ARGUMENTS_AT, VOLATILE, VOLATILE_AT
 
-ENTRIES: Final = 1024  # per point; at most ENTRIES * KEY_BYTES of memory
+ENTRIES: Final = 8192  # per point and generation; two generations are kept, some 150 bytes for each entry
+ANSWERS: Final = 256  # different ones; nearly all entries have one of very few
 KEY_BYTES: Final = 2048  # a longer one carries content, and will not come again
 
 # Policy text, written by the operator: `re` is no danger here. A reference to the input, its context or
@@ -49,17 +51,22 @@ def is_blind(sources: Iterable[str]) -> bool:
 
 
 class Memo:
-    """Answers of one point's steady program. blind: it reads no argument (`is_blind`)."""
+    """Answers of one point's steady program. blind: it reads no argument (`is_blind`).
 
-    __slots__ = ("_answers", "_blind", "hits")
+    Two generations: what was asked for since the young one began is kept when it is full, the rest goes.
+    """
+
+    __slots__ = ("_answers", "_blind", "_old", "_young", "hits")
 
     def __init__(self, *, blind: bool) -> None:
+        self._young: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
         self._answers: dict[bytes, bytes] = {}
         self._blind = blind
         self.hits = 0
 
     def key(self, input_json: bytes) -> bytes:
-        """Return the part of an input that counts, or b"" when it is not to be remembered."""
+        """Return the SHA-256 of the part of an input that counts, or b"" when it is not to be remembered."""
         head = input_json.find(VOLATILE_AT)
         tail = input_json.find(ACTION_AT, head)
         if head < 0 or tail < 0:
@@ -71,17 +78,26 @@ class Memo:
         end = input_json.find(ARGUMENTS_AT, tail) if self._blind else len(input_json)
         if end < 0 or head + end - tail > KEY_BYTES:
             return b""
-        return input_json[:head] + input_json[tail:end]
+        return sha256(input_json[:head] + input_json[tail:end]).digest()
 
     def get(self, key: bytes) -> bytes | None:
         """Return the answer of an input with this key, or None."""
-        answer = self._answers.get(key)
-        if answer is not None:
-            self.hits += 1
+        answer = self._young.get(key)
+        if answer is None:
+            answer = self._old.get(key)
+            if answer is None:
+                return None
+            self._keep(key, answer)
+        self.hits += 1
         return answer
 
     def put(self, key: bytes, answer: bytes) -> None:
         """Remember an answer."""
-        if len(self._answers) >= ENTRIES:
+        if len(self._answers) >= ANSWERS:
             self._answers.clear()
-        self._answers[key] = answer
+        self._keep(key, self._answers.setdefault(answer, answer))
+
+    def _keep(self, key: bytes, answer: bytes) -> None:
+        if len(self._young) >= ENTRIES:
+            self._old, self._young = self._young, {}
+        self._young[key] = answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import orjson
@@ -15,13 +16,17 @@ from firewall.core.label import Label
 from firewall.core.points import Point
 from firewall.decide import bundle as bundles
 from firewall.decide.contract import encode_input
-from firewall.decide.memo import ENTRIES, KEY_BYTES, Memo, is_blind, is_steady
+from firewall.decide.memo import ANSWERS, ENTRIES, KEY_BYTES, Memo, is_blind, is_steady
 from firewall.decide.program import Strict
 from firewall.decide.regorus import RegorusEngine
 from tests.support.kit import call, principal, result
 
 VOLATILE = b',"request_id":"x_1","time_us":7'
 ACTION = b'},"action":{"name":"tools/call","properties":{"side_effect":true,"arguments":'
+
+
+def digest(counted: bytes) -> bytes:
+    return sha256(counted).digest()
 
 
 @pytest.mark.parametrize(
@@ -72,16 +77,16 @@ def test_what_is_true_of_every_input_reads_no_argument() -> None:
 
 def test_the_key_of_a_program_that_reads_arguments_is_all_but_id_and_time() -> None:
     memo = Memo(blind=False)
-    assert memo.key(b'{"a":1' + VOLATILE + ACTION + b'{"x":1}}}}') == b'{"a":1' + ACTION + b'{"x":1}}}}'
+    assert memo.key(b'{"a":1' + VOLATILE + ACTION + b'{"x":1}}}}') == digest(b'{"a":1' + ACTION + b'{"x":1}}}}')
     later = VOLATILE.replace(b"x_1", b"x_2").replace(b":7", b":8")
-    assert memo.key(b'{"a":1' + later + ACTION + b'{"x":1}}}}') == b'{"a":1' + ACTION + b'{"x":1}}}}'
+    assert memo.key(b'{"a":1' + later + ACTION + b'{"x":1}}}}') == digest(b'{"a":1' + ACTION + b'{"x":1}}}}')
     assert memo.key(b'{"a":"' + b"x" * KEY_BYTES + b'"' + VOLATILE + ACTION + b"{}}}}") == b""
 
 
 def test_the_key_of_a_blind_program_ends_before_the_arguments() -> None:
     memo = Memo(blind=True)
     whole = b'{"a":1' + VOLATILE + ACTION
-    assert memo.key(whole + b'{"x":1}}}}') == memo.key(whole + b'{"x":2}}}}') == b'{"a":1' + ACTION[:-13]
+    assert memo.key(whole + b'{"x":1}}}}') == memo.key(whole + b'{"x":2}}}}') == digest(b'{"a":1' + ACTION[:-13])
     assert memo.key(whole.replace(b"true", b"false") + b'{"x":1}}}}') != memo.key(whole + b'{"x":1}}}}')
     assert memo.key(whole.replace(b"tools/call", b"tools/list") + b"{}}}}") != memo.key(whole + b"{}}}}")
 
@@ -112,7 +117,20 @@ def test_memory_is_bounded() -> None:
     memo = Memo(blind=True)
     for n in range(3 * ENTRIES):
         memo.put(str(n).encode(), b"{}")
-    assert len(memo._answers) <= ENTRIES
+    assert len(memo._young) + len(memo._old) <= 2 * ENTRIES
+    for n in range(3 * ANSWERS):
+        memo.put(b"one", str(n).encode())
+    assert len(memo._answers) <= ANSWERS
+
+
+def test_what_is_asked_for_again_outlives_what_is_not() -> None:
+    memo = Memo(blind=True)
+    memo.put(b"often", b"[1]")
+    memo.put(b"once", b"[2]")
+    for n in range(2 * ENTRIES):
+        memo.put(str(n).encode(), b"{}")
+        assert memo.get(b"often") == b"[1]"
+    assert memo.get(b"once") is None
 
 
 class _Counted:
