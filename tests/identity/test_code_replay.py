@@ -8,13 +8,15 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from firewall.core.errors import Unauthenticated
 from firewall.identity import standing
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.oauth21.codes import CodeFacts, Codes
 from firewall.state.sqlite import SQLiteCollection
 from firewall.wire import jwt
 from firewall.wire.oauth import OAuthError
-from tests.support.door import CIMD_URL, Browser, Door, make_door, redeem, refresh
+from tests.support.chain import PLANNER, chain_door, exchange
+from tests.support.door import CIMD_URL, TIME, Browser, Door, authorize_query, make_door, redeem, refresh
 from tests.support.racing import WORKERS, Ask, Node, a_code, nothing_works
 
 
@@ -70,6 +72,21 @@ async def test_as_09_and_as_10_a_replay_during_a_redemption_takes_no_answer_and_
     assert reply.status_code == 200
     assert (await nothing_works(door, reply.json()))["error"] == "invalid_grant"
     assert [facts["reason"] for facts in door.named("identity.grant.revoked")] == ["code_replayed"]
+
+
+async def test_as_10_what_was_exchanged_for_a_token_of_a_replayed_code_is_over_and_nothing_more_is_exchanged() -> None:
+    door = chain_door()
+    await door.user(scopes=("*",))
+    async with door.http() as http:
+        query = authorize_query(client_id="desk", resource=PLANNER, scope="planner:send time:read")
+        code = (await Browser(http).code(query))["code"]
+        first = (await redeem(http, code, client_id="desk", resource=PLANNER)).json()["access_token"]
+        second = (await exchange(http, first, scope="time:read")).json()["access_token"]
+        assert door.verified(second, TIME)
+        assert (await redeem(http, code, client_id="desk", resource=PLANNER)).status_code == 400
+        with pytest.raises(Unauthenticated):
+            door.verified(second, TIME)
+        assert (await exchange(http, first, scope="time:read")).json()["error"] == "invalid_request"
 
 
 async def test_as_10_twin_where_nobody_asks_for_the_mark_of_a_replay_its_tokens_work(
