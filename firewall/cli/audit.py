@@ -25,6 +25,7 @@ FILTERS: dict[str, str] = {
     "upstream": "",
     "resource": "",
     "effect": "of decisions: allow, transform, approve or deny",
+    "phase": "refused: everything that was, with an effect or without; or intent, outcome, note",
     "event": "of the front door: such as identity.token.refused",
     "fault": "the code of a refusal: what a caller was told, or the front door's own",
 }

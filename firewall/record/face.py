@@ -15,6 +15,9 @@ from firewall.record.record import AUTH
 
 # In this order: why something was refused or ended, before what it was about.
 _WHY: Final = ("error", "code", "reason")
+_REFUSALS: Final = frozenset(
+    {"refused", "failed", "failure", "denied", "delayed", "mixed_up", "refresh_refused", "stranger"}
+)
 _ABOUT: Final = ("grant_type", "method", "factor", "acr", "idp", "wait_s")
 
 
@@ -66,6 +69,13 @@ def client_of(record: JSONObject) -> str:
 def event_of(record: JSONObject) -> str:
     """Return the name of a front-door event, "" for other kinds of record."""
     return _text(record, "event") if record.get("kind") == AUTH else ""
+
+
+def phase_of(record: JSONObject) -> str:
+    """Return intent, outcome, refused or note; of an event that refuses somebody, by the last word of its name, refused."""
+    if event_of(record).rpartition(".")[2] in _REFUSALS:
+        return "refused"
+    return _text(record, "phase")
 
 
 def effect_of(record: JSONObject) -> str:

@@ -20,7 +20,7 @@ from firewall.record import face
 from firewall.record.log import iter_bundles
 from firewall.record.tiles import WIDTH
 
-VERSION: Final = 2
+VERSION: Final = 3
 COLUMNS: Final = (
     "log",
     "seq",
@@ -211,6 +211,7 @@ def _row(log: str, seq: int, entry: bytes) -> tuple[Any, ...]:
         **{name: record.get(name) for name in COLUMNS},
         "log": log,
         "seq": seq,
+        "phase": face.phase_of(record),
         "subject": face.subject_of(record),
         "client": face.client_of(record),
         "resource": face.resource_of(record),

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from firewall.core.errors import ConsentNeeded
+from firewall.core.errors import FAULTS, ConsentNeeded
 from tests.front_door.accessible import PROBLEMS
 from tests.support.composed import free_port
 from tests.support.door import PASSWORD
@@ -88,3 +88,33 @@ async def test_a_person_connects_an_account_in_a_real_browser(chrome: WebDriver)
             ((_, value),) = await node.broker.headers_for(caller, NAME)
             assert value.startswith(b"Bearer ")
         await node.dialler.close()
+
+
+def decline(chrome: WebDriver, link: str, theirs: str) -> tuple[list[str], str]:
+    """Go there and say no; return what is wrong with our page about it, and its text."""
+    chrome.get(link)
+    sign_in(chrome, "ada")
+    heading(chrome, "Connect your account at")
+    press(chrome, GO)
+    WebDriverWait(chrome, WAIT_S).until(lambda c: c.current_url.startswith(theirs))
+    sign_in(chrome, "ada-there")
+    press(chrome, "button[value=deny]")
+    heading(chrome, "Not connected")
+    return list(chrome.execute_script(PROBLEMS)), chrome.find_element(By.TAG_NAME, "main").text
+
+
+async def test_a_person_who_declined_reads_who_refused_and_by_which_code(chrome: WebDriver) -> None:
+    port = free_port()
+    async with upstream_server(host="localhost") as upstream:
+        node = make_node(origin=f"http://127.0.0.1:{port}", files=sign_in_to(upstream))
+        ada = await node.user("ada")
+        await upstream.user("ada-there")
+        async with served(node.identity.front_door, port):
+            with pytest.raises(ConsentNeeded) as needed:
+                await node.broker.headers_for(node.caller(ada), NAME)
+            chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
+            wrong, text = await asyncio.to_thread(decline, chrome, needed.value.link, upstream.origin)
+        await node.dialler.close()
+    assert wrong == []
+    for word in (upstream.origin.removeprefix("http://"), "access_denied", FAULTS["upstream_credentials"].text):
+        assert word in text

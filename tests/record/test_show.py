@@ -205,13 +205,14 @@ def test_a_persons_sign_ins_tokens_and_calls_are_found_by_one_subject(events: Pa
     assert names(show(events, client="tool", kind="auth", fault="code_used")) == ["identity.token.refused"]
     assert names(show(events, fault="denied")) == ["decision"]
     assert names(show(events, event="identity.login")) == ["identity.login"]
+    assert names(show(events, phase="refused")) == ["identity.token.refused"]
     assert names(show(events, resource="https://fw.example/mcp/git")) == ["identity.token.issued"]
     assert names(show(events, subject="root")) == []  # an operator acts, and is nobody's subject
 
 
 def test_an_index_that_an_older_release_made_is_made_again(events: Path) -> None:
     old = sqlite3.connect(events / "index.sqlite", isolation_level=None)
-    old.executescript("CREATE TABLE records (log, seq, subject, PRIMARY KEY (log, seq)); PRAGMA user_version = 1;")
+    old.executescript("CREATE TABLE records (log, seq, subject, PRIMARY KEY (log, seq)); PRAGMA user_version = 2;")
     old.close()
     assert len(list(show(events, subject="u_1"))) == 4
 
