@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 from firewall.core.errors import Conflict, StateUnavailable
 from firewall.core.ports import Clock, Entry
 from firewall.state.backup import Backup, copy_live
-from firewall.state.contention import THREAD_S, Patience, guarded, is_busy
+from firewall.state.contention import THREAD_S, Patience, Turn, guarded, is_busy
 from firewall.state.migrations import migrate
 from firewall.state.store import check_count, check_key, check_value, clock_or_wall, count_of, grant
 
@@ -168,6 +168,7 @@ class SQLiteStore:
         self._writes = 0
         self._pid = 0
         self._db: sqlite3.Connection | None = None
+        self._turn: Turn | None = None
         self._connection()
 
     def collection(self, name: str) -> SQLiteCollection:
@@ -184,13 +185,15 @@ class SQLiteStore:
         with self._lock:
             if self._db is not None and self._pid == os.getpid():
                 self._db.close()
-            self._db = None
+                if self._turn is not None:
+                    self._turn.close()
+            self._db = self._turn = None
 
     def purge(self) -> int:
         """Remove expired rows and return how many; some of them also go by themselves every 512 writes."""
         removed, now_us = 0, self.now_us()
         while True:
-            page = self._work(lambda db: db.execute(_SWEEP, (now_us, SWEEP_ROWS)).rowcount)
+            page = self._work(lambda db: db.execute(_SWEEP, (now_us, SWEEP_ROWS)).rowcount, write=True)
             removed += page
             if page < SWEEP_ROWS:
                 return removed
@@ -228,19 +231,23 @@ class SQLiteStore:
         wait = self._patience.wait()
         while True:
             with self._lock:
-                try:
-                    db = self._connection()
-                    db.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError as error:
-                    if not is_busy(error):
-                        raise
-                    refused = error
-                else:
-                    wait.done()
-                    yield db
-                    return
-            if not wait.again():
-                raise refused
+                db, turn = self._connection(), self._turn
+                ours = turn is not None and not turn.take()
+                if not ours:
+                    try:
+                        db.execute("BEGIN IMMEDIATE")
+                    except sqlite3.OperationalError as error:
+                        if not is_busy(error):
+                            raise
+                    else:
+                        wait.done()
+                        yield db
+                        return
+                    finally:
+                        if turn is not None:
+                            turn.give_back()
+            if not wait.again(ours=ours):
+                raise StateUnavailable("busy")
 
     def _work(self, statement: Callable[[sqlite3.Connection], T], *, write: bool = False) -> T:
         """Run one statement. INVARIANT: one that met a lock did nothing, so it may be run again."""
@@ -248,19 +255,24 @@ class SQLiteStore:
         with guarded():
             while True:
                 with self._lock:
-                    try:
-                        result = statement(self._connection())
-                    except sqlite3.OperationalError as error:
-                        if not is_busy(error):
-                            raise
-                        refused = error
-                    else:
-                        if write:
-                            wait.done()
-                            self._after_write()
-                        return result
-                if not wait.again():
-                    raise refused
+                    db, turn = self._connection(), self._turn if write else None
+                    ours = turn is not None and not turn.take()
+                    if not ours:
+                        try:
+                            result = statement(db)
+                        except sqlite3.OperationalError as error:
+                            if not is_busy(error):
+                                raise
+                        else:
+                            if write:
+                                wait.done()
+                                self._after_write()
+                            return result
+                        finally:
+                            if turn is not None:
+                                turn.give_back()
+                if not wait.again(ours=ours):
+                    raise StateUnavailable("busy")
 
     def _after_write(self) -> None:
         """Sweep now and then. The caller's write is done: what goes wrong here is tried again after the next one."""
@@ -299,6 +311,7 @@ class SQLiteStore:
                     db.execute("PRAGMA secure_delete = ON")  # a spent secret does not stay in free pages
                     migrate(db, self.now_us())
                     db.execute("PRAGMA busy_timeout = 0")  # from here on `contention` decides
+                    self._turn = Turn(f"{self.path}.turn")
                 except BaseException:
                     db.close()
                     raise

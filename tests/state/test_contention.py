@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,6 +92,35 @@ async def test_a_lock_that_moves_in_time_refuses_nobody(store: SQLiteStore, nap:
         nap.during = lambda: foreign.rollback()
         assert store.collection("c").put("t", "k", b"v") == 1
     assert 0 < nap.slept_s < LOOP_S
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_loop_waits_longer_for_one_of_ours_which_moves_on_however_slow_the_disk(
+    known: bool, store: SQLiteStore, nap: Nap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not known:  # the twin: nobody tells our own writers from strangers
+        monkeypatch.setattr(contention.Turn, "take", lambda _self: True)
+    with closing(SQLiteStore(store.path, durable=False)) as other, ExitStack() as writing:
+        writing.enter_context(other.transaction())
+        nap.during = lambda: writing.close() if nap.slept_s > 2 * LOOP_S else None
+        if known:
+            assert store.collection("c").put("t", "k", b"v") == 1
+            assert 2 * LOOP_S < nap.slept_s < 3 * LOOP_S
+        else:
+            with pytest.raises(StateUnavailable):
+                store.collection("c").put("t", "k", b"v")
+
+
+async def test_one_of_ours_that_is_stuck_is_waited_for_to_an_end_and_is_no_stranger(
+    store: SQLiteStore, nap: Nap
+) -> None:
+    with closing(SQLiteStore(store.path, durable=False)) as other:
+        with other.transaction(), pytest.raises(StateUnavailable):
+            store.collection("c").put("t", "k", b"v")
+        assert nap.slept_s == pytest.approx(THREAD_S)
+        with foreign_writer(store.path), pytest.raises(StateUnavailable):
+            store.collection("c").put("t", "k", b"v")
+        assert nap.slept_s == pytest.approx(THREAD_S + LOOP_S)
 
 
 def test_a_thread_is_patient_and_stops_nobody_meanwhile(store: SQLiteStore, nap: Nap) -> None:
