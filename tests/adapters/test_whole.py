@@ -44,6 +44,8 @@ async def test_the_shipped_policy_decides_for_another_enforcer_as_it_does_on_our
                 found = (await decide(body)).json
                 assert found["decision"] is False, body
                 assert found["context"]["decision_id"]
+            unseen = (await decide(asked("nothing", {}, *both))).json["context"]["reason_user"]["en"]
+            assert "never approved" in unseen  # it did not change: nobody here has seen it
             named = await wall.post(
                 "/access/v1/evaluation",
                 asked("echo", {"text": "x"}, *both),
