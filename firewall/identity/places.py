@@ -8,7 +8,8 @@ itself; to turn out one other request it must come from as many networks as the 
     bucket = keyed hash of the network      128 buckets, each one record, at most 256 rows and 1 MiB
     a row = (network, key, bytes, expiry)   of one network at most 128 rows and 512 KiB
 
-The rows name records and do not hold them. One that was used meanwhile frees its place when places are short.
+The rows name records and do not hold them. One that was used meanwhile frees its place when places are short, at the
+next look; until then it is what goes first, being old.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ BUCKET_BYTES: Final = 1 << 20
 NETWORK_ROWS: Final = 128
 NETWORK_BYTES: Final = 1 << 19
 TRIES: Final = 8
+LOOK_US: Final = (
+    10_000_000  # a full bucket's records are looked for this often: a flood makes no hundreds of reads each
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Places:
         self._alive = alive
         self._remove = remove
         self._salt = b""
+        self._looked_us: dict[str, int] = {}  # by bucket, of which there are few
 
     def take(self, address: str, key: str, *, size: int, expires_us: int) -> None:
         """Take a place for a record that is about to be kept, and turn out what must go for it.
@@ -81,7 +86,8 @@ class Places:
             entry = self._buckets.get(NODE, bucket)
             now_us = self._clock.now_us()
             kept = [known for known in _rows(entry) if known.expires_us > now_us]
-            if not _fits(kept, row):
+            if not _fits(kept, row) and now_us >= self._looked_us.get(bucket, 0) + LOOK_US:
+                self._looked_us[bucket] = now_us
                 kept = [known for known in kept if self._alive(known.key)]
             kept, out = settle(kept, row)
             value = records.encode({"rows": [list(astuple(known)) for known in kept]})

@@ -149,3 +149,17 @@ def test_places_that_others_take_all_the_time_are_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(MemoryCollection, "put", lost)
     with pytest.raises(StateUnavailable):
         made.take("192.0.2.7", "b", size=1, expires_us=clock.now_us() + 1)
+
+
+def test_a_flood_into_a_full_bucket_does_not_look_for_every_record_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "BUCKETS", 1)
+    monkeypatch.setattr(places, "BUCKET_ROWS", 50)
+    clock, looked = FakeClock(), list[str]()
+    store = MemoryStore(clock)
+    made = Places(store, clock, lambda n: b"\x07" * n, "x", alive=lambda key: not looked.append(key), remove=len)  # type: ignore[func-returns-value]
+    for n in range(200):
+        made.take(f"198.51.100.{n}", str(n), size=1, expires_us=clock.now_us() + 10**9)
+    assert len(looked) == 50
+    clock.advance(10)
+    made.take("203.0.113.1", "later", size=1, expires_us=clock.now_us() + 10**9)
+    assert len(looked) == 100
