@@ -62,6 +62,7 @@ WORDS = {
     "trusted_proxies": "Addresses or networks whose `X-Forwarded-For` and `-Proto` count; nobody else's do.",
     "hosts": "Further Host values of the data listener, beside that of `public_url`.",
     "origins": "Browser origins that may call the data listener, beside `public_url`. Never `*`.",
+    "mcp_origins": "Origins of web pages whose MCP clients may call `/mcp` from a browser (CORS), such as `https://inspector.example`. None by default; never `*`. See docs/mcp.md.",
     "demo": "Set by the demonstration alone.",
     "mcp_catalog": "What `/mcp` lists: `full` all tools, `search` three tools of ours that find, describe and call them. For catalogues that are too large to read.",
     "mcp_sessions": "Bounds of MCP sessions of 2025-11-25 and older, and of the streams that callers hold open; per worker. Read at start.",

@@ -53,7 +53,9 @@ from firewall.identity.ssf import build as ssf
 from firewall.identity.throttle import network_of
 from firewall.identity.upstream.build import UpstreamsGiven
 from firewall.net import server as net_server
+from firewall.net.asgi import App
 from firewall.net.channel import Peers, Seat
+from firewall.net.cors import CrossOrigin
 from firewall.net.dial import Dialler, DiallerSettings
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
@@ -355,12 +357,17 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         kill_switch,
         identity,
         mcp,
-        DataPlane(mcp, a2a, llm, identity.front_door, decides),
+        DataPlane(page_face(mcp, config), a2a, llm, identity.front_door, decides),
         bundle,
         parts,
         near,
         on_fault=on_fault,
     )
+
+
+def page_face(mcp: App, config: Config) -> App:
+    """Return MCP's application as pages of other origins may call it, where configuration names any."""
+    return CrossOrigin(mcp, config.mcp_origins) if config.mcp_origins else mcp
 
 
 def _idps(config: Config, dialler: Dialler, keys: KeyRing) -> ProvidersGiven:

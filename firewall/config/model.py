@@ -17,6 +17,7 @@ from firewall.config.part import EffectClass, Name, Network, Part
 from firewall.core.errors import Malformed
 from firewall.enforce.pins import OnChange
 from firewall.enforce.registry import check_name
+from firewall.wire.http import parse_url
 
 
 class TLS(Part):
@@ -159,6 +160,9 @@ class _Upstream(Part):
 def _not_in_clear(url: str, network: Network) -> None:
     if network == "public" and url.startswith("http:"):
         raise ValueError("plain http is for network private or loopback; a public server needs https")
+
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class MCPUpstream(_Upstream):
@@ -339,6 +343,7 @@ class Config(Part):
     limits: LimitsConfig = LimitsConfig()
     identity: IdentityConfig = IdentityConfig()
     mcp: dict[Name, MCPUpstream] = {}
+    mcp_origins: tuple[str, ...] = ()
     mcp_catalog: Literal["full", "search"] = "full"
     mcp_sessions: SessionsConfig = SessionsConfig()
     a2a: dict[Name, A2AUpstream] = {}
@@ -358,6 +363,19 @@ class Config(Part):
             raise ValueError("a bare origin is needed, such as https://fw.example (no path, no trailing slash)")
         if "@" in parts.netloc:
             raise ValueError("no user information in an origin")
+        return value
+
+    @field_validator("mcp_origins")
+    @classmethod
+    def _page_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            try:
+                exact = parse_url(origin).origin == origin
+            except Malformed:
+                exact = False
+            # Whoever can change a page on its way is the page: in clear on the person's own computer alone.
+            if not exact or (origin.startswith("http:") and urlsplit(origin).hostname not in LOOPBACK):
+                raise ValueError("each is one origin as browsers write it, such as https://inspector.example; never *")
         return value
 
     @model_validator(mode="after")

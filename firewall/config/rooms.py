@@ -39,7 +39,8 @@ def edge(config: Config, listener: ListenerConfig, port: int, *, public: bool) -
         hosts.update(config.hosts)
         origins = {config.public_url, *config.origins}
     open_to_all = OPEN_TO_BROWSERS if public else ()
-    return EdgeSettings(frozenset(hosts), frozenset(origins), open_to_all, config.trusted_proxies)
+    pages = frozenset(config.mcp_origins) if public else frozenset[str]()
+    return EdgeSettings(frozenset(hosts), frozenset(origins), open_to_all, config.trusted_proxies, page_origins=pages)
 
 
 def _local_names(host: str) -> tuple[str, ...]:

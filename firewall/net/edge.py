@@ -61,6 +61,7 @@ class EdgeSettings:
     hosts: allowed Host values, ``name`` (any port) or ``name:port``, lower case; IPv6 in brackets.
     origins: allowed Origin values, exactly as a browser writes them. No Origin is always allowed.
     open_to_all: beginnings of paths that any origin may read, because nothing there depends on a cookie.
+    page_origins: further Origin values, of pages that are clients, at ``page_room`` and below it alone (`net.cors`).
     trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto count; nobody else's do.
     """
 
@@ -68,6 +69,8 @@ class EdgeSettings:
     origins: frozenset[str] = frozenset()
     open_to_all: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+    page_origins: frozenset[str] = frozenset()
+    page_room: str = "/mcp"
     methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -94,6 +97,8 @@ class Edge:
         self._names, self._exact = _hosts(settings.hosts)
         self._open = settings.open_to_all
         self._origins = frozenset(origin.encode() for origin in settings.origins)
+        self._pages = frozenset(origin.encode() for origin in settings.page_origins)
+        self._room = settings.page_room
         self._methods = settings.methods
         self._allow = (b"allow", ", ".join(sorted(settings.methods)).encode())
         try:
@@ -139,7 +144,7 @@ class Edge:
         if not self._serves(hosts[0]):
             return "host_foreign"
         if origins and (len(origins) > 1 or origins[0] not in self._origins):
-            if len(origins) > 1 or not scope["path"].startswith(self._open):
+            if len(origins) > 1 or not (scope["path"].startswith(self._open) or self._is_page(origins[0], scope)):
                 return "origin_foreign"
         if scope["method"] not in self._methods:
             return "method_not_allowed"
@@ -151,6 +156,11 @@ class Edge:
         if dropped:
             return self._forwarded(scope)
         return ""
+
+    def _is_page(self, origin: bytes, scope: Scope) -> bool:
+        """Return whether a page that is a client asks where clients ask."""
+        path = scope["path"]
+        return origin in self._pages and (path == self._room or path.startswith(self._room + "/"))
 
     def _noted(self, code: str, scope: Scope) -> str:
         """Return the id of a refusal's record. Wrong paths and methods say nothing about anybody, and have none."""

@@ -119,3 +119,59 @@ async def test_as_13_a_page_reads_nothing_where_a_persons_cookie_would_count(
         metadata = f"{here.wall.url}/.well-known/oauth-authorization-server"
         assert (await page.fetch(metadata))[0] == 200
         assert (await page.fetch(metadata, credentials="include"))[0] == "blocked"
+
+
+CALL = """
+const [url, token, body, headers, done] = arguments;
+const how = { method: "POST", body, headers: { ...headers, authorization: `Bearer ${token}` } };
+fetch(url, how).then(async (reply) => done({
+  status: reply.status,
+  body: await reply.text(),
+  session: reply.headers.get("mcp-session-id"),
+  challenge: reply.headers.get("www-authenticate"),
+}), () => done({ status: "blocked", body: "", session: null, challenge: null }));
+"""
+
+
+async def test_a_page_of_a_named_origin_calls_tools_and_reads_what_is_missing(
+    tmp_path: Path, chrome: WebDriver, client: Callback
+) -> None:
+    """Initialize, list, call and the challenge of a step-up, by `fetch` from the page; the twin is a node without it."""
+
+    async def call(page: Page, method: str, params: dict[str, Any], token: str, **more: str) -> dict[str, Any]:
+        body, headers = modern(method, params)
+        sent = (CALL, f"{page.here.wall.url}/mcp/demo", token, json.dumps(body), {**headers, **more})
+        told: dict[str, Any] = await asyncio.to_thread(page.here.chrome.execute_async_script, *sent)
+        return told
+
+    origin = client.url.removesuffix("/callback")
+    for named in (True, False):
+        async with visit(tmp_path / str(named), chrome, pages=(origin,) if named else ()) as here:
+            page = Page(here, client)
+            await page.open()
+            token = await here.wall.sign_in("/mcp/demo", "demo:read")
+            listed = await call(page, "tools/list", {}, token)
+            if not named:
+                assert listed["status"] == "blocked"
+                continue
+            assert (listed["status"], "echo" in listed["body"]) == (200, True)
+            echoed = await call(page, "tools/call", {"name": "echo", "arguments": {"text": "from a page"}}, token)
+            assert (echoed["status"], '"text":"fine"' in echoed["body"]) == (200, True)
+            more = await call(page, "tools/call", {"name": "put", "arguments": {"text": "x"}}, token)
+            assert more["status"] == 403
+            assert 'scope="demo:write"' in more["challenge"]
+            assert "resource_metadata=" in (await call(page, "tools/list", {}, "nothing"))["challenge"]
+            opened = {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "initialize",
+                "params": {
+                    "protocolVersion": "2025-11-25",
+                    "capabilities": {},
+                    "clientInfo": {"name": "page", "version": "1"},
+                },
+            }
+            kinds = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+            sent = (CALL, f"{here.wall.url}/mcp/demo", token, json.dumps(opened), kinds)
+            legacy = await asyncio.to_thread(chrome.execute_async_script, *sent)
+            assert (legacy["status"], bool(legacy["session"])) == (200, True)

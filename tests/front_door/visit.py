@@ -119,16 +119,18 @@ async def visit(
     port: int = 0,
     people: bool = True,
     behind: World | None = None,
+    pages: tuple[str, ...] = (),
     **identity: Any,
 ) -> AsyncIterator[Visit]:
     """Run a firewall whose door knows one person and every kind of client.
 
     port: where it listens, 0 for anywhere. people: whether to make an account with a password. behind: its upstreams,
-    if they are there already. identity: changes of that section.
+    if they are there already. pages: origins of pages that are clients. identity: changes of that section.
     """
     async with contextlib.nullcontext(behind) if behind else world() as upstreams:
         demo = {"url": upstreams.add_mcp("demo", tools=TOOLS), "network": "loopback", "tools": EFFECTS}
         config = settings(state, mcp={"demo": {**demo, "trust": "trusted"}})
+        config["mcp_origins"] = list(pages)
         if port:
             config["public_url"] = f"http://127.0.0.1:{port}"
             config["listeners"]["data"]["port"] = port
