@@ -16,7 +16,7 @@ import orjson
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock
-from firewall.record.log import Log, iter_bundles
+from firewall.record.log import Log, Remembered, iter_bundles
 from firewall.record.note import Checkpoint, Signer, Verifier
 from firewall.record.record import LOG_CHECKPOINT, LOG_CLOSE, LOG_OPEN, LOG_RETIRED, LOG_SEALED
 
@@ -59,10 +59,12 @@ class Anchor:
         self._directory = directory / NAME
         self._origin = f"{signer.verifier.name}/{NAME}"
         self._signer, self._known, self._clock, self._node = signer, known, clock, node
+        self._before: Remembered | None = None
 
     def append(self, kind: str, checkpoint: Checkpoint, **more: str | int) -> None:
         """Write one entry, make it durable and sign. Raises LogDamaged, OSError."""
-        log = Log(self._directory, self._origin, self._signer, self._known, wait=True)
+        # Every worker appends to it every few seconds, for years: each reads what came since it last looked.
+        log = Log(self._directory, self._origin, self._signer, self._known, wait=True, before=self._before)
         try:
             entry: JSONObject = {
                 "v": 1,
@@ -79,6 +81,7 @@ class Anchor:
             log.append(orjson.dumps(entry, option=orjson.OPT_SORT_KEYS))
             log.sync()
             log.sign(log.edge())
+            self._before = log.remember() or self._before
         finally:
             log.close()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -42,18 +43,36 @@ class LogBusy(BartizanError):
     """Another process writes this log."""
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The finished bundles of a log as this process has read them once: they never change."""
+
+    bundles: int
+    bytes: int
+    full: Frontier
+    tiler: Tiler
+
+
 class Log:
     """An open log; its owner holds the lock. Not thread-safe: the owner serialises calls.
 
     origin: the checkpoint's first line. signer: signs checkpoints. known: verifiers of the existing
     checkpoint (older keys included).
-    wait: wait for another writer to close, instead of raising LogBusy.
+    wait: wait for another writer to close, instead of raising LogBusy. before: what `remember` returned for the same
+    directory, so that only what came since is read.
     dropped: bytes of torn entries that were cut off while opening.
     Raises LogBusy, LogDamaged("log_rolled_back" | "log_changed" | "checkpoint_bad"), OSError.
     """
 
     def __init__(
-        self, directory: Path, origin: str, signer: Signer, known: tuple[Verifier, ...] = (), *, wait: bool = False
+        self,
+        directory: Path,
+        origin: str,
+        signer: Signer,
+        known: tuple[Verifier, ...] = (),
+        *,
+        wait: bool = False,
+        before: Remembered | None = None,
     ) -> None:
         self.directory = directory
         self.origin = origin
@@ -81,7 +100,7 @@ class Log:
                 fcntl.flock(self._lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LogBusy("log_busy") from None
-            self._load()
+            self._load(before)
             if fresh:
                 _sync_directory(directory)
                 _sync_directory(directory.parent)
@@ -182,6 +201,12 @@ class Log:
             self.signed = checkpoint
         return checkpoint
 
+    def remember(self) -> Remembered | None:
+        """Return the finished bundles for a later `Log` of this process; None at a bundle's edge. After a sync only."""
+        if self._tiles or self._bundles * WIDTH != self.size - len(self._row_leaves):
+            return None
+        return Remembered(self._bundles, self.bytes - self._offset, self._full.copy(), self._tiler.copy())
+
     def close(self) -> None:
         """Close without syncing."""
         for handle in (*self._filled, self._live, self._lock):
@@ -191,8 +216,15 @@ class Log:
 
     # -- recovery ------------------------------------------------------------------------------------
 
-    def _load(self) -> None:
+    def _load(self, before: Remembered | None) -> None:
         checkpoint = self._read_checkpoint()
+        if before is not None:
+            self._bundles, self.size, self.bytes = before.bundles, before.bundles * WIDTH, before.bytes
+            self._full, self._tiler = before.full.copy(), before.tiler.copy()
+            if checkpoint.size < self.size:
+                raise LogDamaged("log_rolled_back", f"{checkpoint.size} entries are signed, {self.size} were before")
+            if checkpoint.size == self.size:
+                self._compare(checkpoint, self._full)
         while (self.directory / entries_path(self._bundles)).exists():
             self._load_bundle(self._bundles, checkpoint)
             self._bundles += 1

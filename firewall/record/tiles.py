@@ -87,6 +87,12 @@ class Tiler:
         self._pending: list[list[bytes]] = [[]]
         self._done: list[int] = [0]
 
+    def copy(self) -> Tiler:
+        """Return an independent copy."""
+        other = Tiler()
+        other._pending, other._done = [list(row) for row in self._pending], list(self._done)
+        return other
+
     def add(self, leaf: bytes) -> list[tuple[str, bytes]]:
         """Take one leaf hash; return the tiles that it completed, as (path, bytes)."""
         row = self._pending[0]

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from firewall.core.errors import Malformed
 from firewall.record.anchor import Anchor
-from firewall.record.log import iter_bundles
+from firewall.record.log import LogDamaged, iter_bundles
 from firewall.record.merkle import Frontier, leaf_hash
 from firewall.record.note import Checkpoint, Signer, Verifier
 from firewall.record.tiles import WIDTH, encode_entry, entries_path
@@ -252,6 +252,42 @@ def test_a_proof_of_a_changed_log_is_refused(audit: Path) -> None:
 def test_what_is_no_proof_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         check_proof(text, b"{}", VKEY)
+
+
+def test_two_writers_of_one_anchor_log_read_only_what_came_since_and_it_holds(tmp_path: Path) -> None:
+    """Over several bundles, by turns of different lengths; then by somebody who remembers nothing."""
+    from firewall.net.runtime import FakeClock
+
+    signer = Signer("fw.example/audit", KEY)
+    one, two, fresh = (Anchor(tmp_path, signer, (), FakeClock(), "n") for _ in range(3))
+    checkpoint = Checkpoint("fw.example/audit/log_x", 0, b"")
+    turns = [one] * 3 + [two] * 258 + [one] * 250 + [two] + [one] * 2 + [two] * 260 + [one, two, fresh]
+    for turn in turns:
+        turn.append("log.checkpoint", checkpoint)
+    before = one._before
+    assert before is not None
+    assert before.bundles >= 2
+    report = verify(tmp_path, [VKEY])
+    assert {p.code for p in report.problems} == {"log_missing"}, "log_x is made up; the anchor log itself holds"
+    assert next(log for log in report.logs if log.log == "anchor").signed == len(turns)
+
+
+def test_an_anchor_log_that_was_rolled_back_is_not_continued_by_who_remembers_it(tmp_path: Path) -> None:
+    from firewall.net.runtime import FakeClock
+
+    signer = Signer("fw.example/audit", KEY)
+    anchor = Anchor(tmp_path, signer, (), FakeClock(), "n")
+    checkpoint = Checkpoint("fw.example/audit/log_x", 0, b"")
+    for _ in range(10):
+        anchor.append("log.checkpoint", checkpoint)
+    shutil.copytree(tmp_path / "anchor", tmp_path / "earlier")
+    for _ in range(300):
+        anchor.append("log.checkpoint", checkpoint)
+    shutil.rmtree(tmp_path / "anchor")
+    (tmp_path / "earlier").rename(tmp_path / "anchor")
+    with pytest.raises(LogDamaged, match="log_rolled_back"):
+        anchor.append("log.checkpoint", checkpoint)
+    Anchor(tmp_path, signer, (), FakeClock(), "n").append("log.checkpoint", checkpoint)  # the twin: who forgot goes on
 
 
 def test_the_anchor_names_the_writers_logs(audit: Path) -> None:
