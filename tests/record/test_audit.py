@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,10 @@ def test_a_half_record_that_cannot_be_cut_off_ends_the_log(
 ) -> None:
     writer = make(checkpoint_s=60.0, group_ms=1)
     writer.append(decision(1))
+    signed = tmp_path / "audit" / writer.log_id / "checkpoint"
+    until = time.monotonic() + 10
+    while not signed.exists() and time.monotonic() < until:
+        time.sleep(0.005)  # the flusher's only checkpoint: it must not meet the planted fault
     disk = Disk(monkeypatch)
     disk.error, disk.part = errno.ENOSPC, 100
 
