@@ -1,7 +1,9 @@
 """What the rest of MCP costs: lists, streamed events, idle sessions, and calls across the eras.
 
     tools_list.N.cpu_us       one whole listing of N tools, every page, filtered for its caller
-    sse.event.cpu_us          one event of a running call, relayed and scanned
+    sse.event.cpu_us          one event of a running call, relayed and scanned; what is there at once is one burst
+    sse.apart.cpu_us          the same where each comes alone
+    llm.event.cpu_us          one piece of a model's streamed answer; llm.apart.cpu_us where each comes alone
     session.idle.kb           one idle session with an open stream, memory of the worker
     bridge.A_B.cpu_us         one 1 KB call of a client of era A to a server of era B
 
@@ -37,6 +39,7 @@ LISTS = (10, 100, 1000)
 SESSIONS = 1000
 CALLERS = 20
 EVENTS = 500
+APART_MS = 3  # eight streams at once: their firewall is busy, and no two events of one stream meet
 PREFIX = "io.modelcontextprotocol/"
 META = {
     PREFIX + "protocolVersion": VERSION,
@@ -60,7 +63,10 @@ def document(base: dict[str, Any], servers: dict[str, int]) -> dict[str, Any]:
         }
         for name, port in servers.items()
     }
-    return {**base, "identity": {**base["identity"], "clients": clients}, "mcp": mcp}
+    provider = {"base_url": f"http://127.0.0.1:{next(iter(servers.values()))}/v1", "network": "loopback"}
+    model = {"provider": "bench", "model": "m", "input_usd": 0, "output_usd": 0, "free": True}
+    llm = {"providers": {"bench": provider}, "models": {"bench": model}}
+    return {**base, "identity": {**base["identity"], "clients": clients}, "mcp": mcp, "llm": llm}
 
 
 def start(children: list[subprocess.Popen[bytes]], *options: str) -> int:
@@ -143,7 +149,7 @@ class Caller:
 
 
 def token(setting: Setting, server: str, number: int) -> str:
-    """Sign one of the service clients in."""
+    """Sign one of the service clients in. server: an MCP server's name, or "" for the models."""
     now, name = int(time.time()), f"bench{number}"
     claims = {"iss": name, "sub": name, "aud": setting.url, "iat": now, "exp": now + 60}
     claims["jti"] = base64.urlsafe_b64encode(os.urandom(12)).decode()
@@ -151,8 +157,8 @@ def token(setting: Setting, server: str, number: int) -> str:
         "grant_type": "client_credentials",
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         "client_assertion": jwt.encode({"alg": "ES256", "kid": "bench"}, claims, setting.key),
-        "resource": f"{setting.url}/mcp/{server}",
-        "scope": f"{server}:read {server}:write",
+        "resource": f"{setting.url}/mcp/{server}" if server else f"{setting.url}/v1",
+        "scope": f"{server}:read {server}:write" if server else "llm:invoke",
     }
     request = urllib.request.Request(f"{setting.url}/token", urlencode(form).encode())
     with urllib.request.urlopen(request, timeout=10) as answer:
@@ -193,18 +199,37 @@ async def lists(figures: Figures, wall: Firewall, setting: Setting, times: int) 
 
 
 async def events(figures: Figures, wall: Firewall, setting: Setting, times: int) -> None:
-    """Cost of one event, as the difference between a call with many and a call with none."""
-    held, costs = token(setting, "list10", 0), []
-    for count in (0, EVENTS):
+    """Cost of one event, as the difference between an answer with many and one with none."""
+    meta = {PREFIX + "logLevel": "debug"}
+    held, models = token(setting, "list10", 0), token(setting, "", 0)
 
-        async def work(count: int = count) -> None:
-            caller = Caller(setting.port, "/mcp/list10", held)
-            meta = {PREFIX + "logLevel": "debug"}
-            await caller.ask("tools/call", {"name": "stream", "arguments": {"count": count}}, meta=meta)
-            caller.close()
+    async def tool(count: int, gap_ms: int) -> None:
+        caller = Caller(setting.port, "/mcp/list10", held)
+        call = {"name": "stream", "arguments": {"count": count, "gap_ms": gap_ms}}
+        await caller.ask("tools/call", call, meta=meta)
+        caller.close()
 
-        costs.append(await cost(wall.process.pid, work, times=max(8, times // 20)))
-    figures.put("sse.event.cpu_us", (costs[1] - costs[0]) / EVENTS, "us", f"of {EVENTS} log events of 200 bytes")
+    async def chat(count: int, gap_ms: int) -> None:
+        caller = Caller(setting.port, "/v1/chat/completions", models)
+        asked = {"model": "bench", "stream": True, "max_tokens": count + 2}
+        asked["messages"] = [{"role": "user", "content": str(gap_ms)}]
+        fields, data = await caller.send("POST", {"content-type": "application/json"}, orjson.dumps(asked))
+        caller.close()
+        if data.count(b"data:") < count or not data.endswith(b"data: [DONE]\n\n"):
+            raise SystemExit(f"a model did not answer to its end: {fields} {data[-300:]!r}")
+
+    for name, answer, note in (("sse", tool, "log events of 200 bytes"), ("llm", chat, "words of a chat completion")):
+        for kind, gap_ms in (("event", 0), ("apart", APART_MS)):
+            costs = []
+            for count in (0, EVENTS):
+
+                async def work(count: int = count, gap_ms: int = gap_ms, answer: Any = answer) -> None:
+                    await answer(count, gap_ms)
+
+                runs = max(8, times // (200 if gap_ms else 20))
+                costs.append(await cost(wall.process.pid, work, times=runs))
+            how = f", {APART_MS} ms apart" if gap_ms else ""
+            figures.put(f"{name}.{kind}.cpu_us", (costs[1] - costs[0]) / EVENTS, "us", f"of {EVENTS} {note}{how}")
 
 
 async def bridges(figures: Figures, wall: Firewall, setting: Setting, times: int) -> None:
