@@ -140,14 +140,14 @@ async def remove_user(caller: Annotated[Caller, Depends(Need("users.admin"))], o
 
 @router.get("/sessions")
 async def sessions(caller: Annotated[Caller, Depends(Need("users.read"))], desk: Verbs) -> Response:
-    """Return the console's sessions."""
+    """Return who is signed in, in the console and at the front door."""
     rows: list[JSON] = list(desk.sessions(caller))
     return reply({"sessions": rows})
 
 
 @router.post("/sessions/{name}/end")
 async def end_sessions(caller: Annotated[Caller, Depends(Need("sessions.admin"))], desk: Verbs, name: str) -> Response:
-    """End every console session of a person."""
+    """End every session of a person, in the console and at the front door; connected programs stay."""
     return reply({"ended": desk.end_sessions(caller, name)})
 
 

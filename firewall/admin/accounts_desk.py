@@ -8,18 +8,21 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import islice
 from typing import Final
 
 from firewall.admin.access import Access
 from firewall.admin.caller import Caller, Refused
 from firewall.admin.parts import AdminParts
 from firewall.admin.rights import WEIGHTY
+from firewall.admin.sessions import SessionFacts
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity.people.links import Link
 from firewall.identity.people.users import User
 
 REASON_CHARS: Final = 200
+SESSIONS: Final = 10_000  # of the front door in one answer
 
 
 class AccountsDesk:
@@ -77,14 +80,23 @@ class AccountsDesk:
         return self._access.bearers.end(caller.tenant, bearer_id)
 
     def sessions(self, caller: Caller) -> list[JSONObject]:
-        """Return the console's sessions of the tenant."""
-        return [asdict(s) for s in self._access.sessions.list(caller.tenant)]
+        """Return who of the tenant is signed in: sessions of the console, then those of the front door."""
+        identity = self._parts.identity
+        found = list(self._access.sessions.list(caller.tenant))
+        for key, subject, auth_s, acr in islice(identity.logins.list(caller.tenant), SESSIONS):
+            user = identity.users.get(caller.tenant, subject, lapsed=True)
+            found.append(SessionFacts(key, subject, user.name if user else "", acr, auth_s * 1_000_000, 0, "front door"))
+        return [asdict(session) for session in found]
 
     def end_sessions(self, caller: Caller, name: str) -> int:
-        """End every console session of a person; return how many there were."""
+        """End every session of a person, here and at the front door; return how many there were.
+
+        Programs that the person connected stay so: disabling ends those too.
+        """
         user = self.user(caller, name)
         self._record(caller, "sessions.end", user.subject)
-        return self._access.sessions.end_of(caller.tenant, user.subject)
+        here = self._access.sessions.end_of(caller.tenant, user.subject)
+        return here + self._parts.identity.logins.end_of(caller.tenant, user.subject)
 
     # -- people --------------------------------------------------------------------------------------------
 

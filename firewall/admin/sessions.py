@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from firewall.admin.caller import Caller
 from firewall.admin.parts import AdminSettings
@@ -43,7 +43,11 @@ def cookie_name(*, secure: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """A session as it may be listed. session_id: the first half of its digest; times in Unix microseconds."""
+    """A session as it may be listed. session_id: the first half of its digest; times in Unix microseconds.
+
+    at: of the console, or of the front door, where nobody notes when it was last seen (0). how: ``password`` or the
+    provider; at the front door the level of the sign-in.
+    """
 
     session_id: str
     user: str
@@ -51,6 +55,7 @@ class SessionFacts:
     how: str
     opened_us: int
     seen_us: int
+    at: Literal["console", "front door"] = "console"
 
 
 class AdminSessions:

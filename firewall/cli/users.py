@@ -141,15 +141,18 @@ def _outside(given: argparse.Namespace) -> dict[str, str]:
 
 
 def show_sessions(given: argparse.Namespace) -> int:
-    """List the sessions of the console."""
+    """List who is signed in, in the console and at the front door."""
     found = Node(given).get("sessions")
-    rows = [(s["name"], s["how"], when(s["opened_us"]), when(s["seen_us"])) for s in found["sessions"]]
-    emit(given, found, table(("NAME", "BY", "SINCE", "SEEN"), rows, empty="Nobody is signed in."))
+    rows = [
+        (s["name"], s["at"], s["how"], when(s["opened_us"]), when(s["seen_us"]) if s["seen_us"] else "")
+        for s in found["sessions"]
+    ]
+    emit(given, found, table(("NAME", "AT", "BY", "SINCE", "SEEN"), rows, empty="Nobody is signed in."))
     return 0
 
 
 def end_sessions(given: argparse.Namespace) -> int:
-    """End every session of the console that a person has; exit 1 when there was none."""
+    """End every session of a person, in the console and at the front door; exit 1 when there was none."""
     made = Node(given).post(f"sessions/{given.name}/end")
     emit(given, made, f"Ended: {made['ended']}.")
     return 0 if made["ended"] else 1

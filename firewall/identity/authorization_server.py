@@ -90,6 +90,7 @@ class Identity:
     clients: Clients
     logos: Logos
     sign_in: SignIn
+    logins: LoginSessions
     factors: SecondFactors
     pages: Pages
     settings: IdentitySettings
@@ -349,6 +350,7 @@ def build_identity(
         reachable=ReachableScopes(settings.public_url, resources, clients, users),
         logos=logos,
         sign_in=sign_in,
+        logins=sessions,
         factors=factors,
         pages=pages,
         settings=settings,

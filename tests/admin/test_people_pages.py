@@ -11,6 +11,7 @@ from tests.admin.rig import TENANT, Browser, Room, make_room
 from tests.admin.test_approvals import decide
 from tests.admin.test_console import HOSTILE
 from tests.support.door import PASSWORD, inputs_of
+from tests.support.door import Browser as Front
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator", "approver"])
@@ -19,7 +20,7 @@ async def test_everybody_sees_people_and_sessions_and_finds_no_verb(room: Room, 
     bob = await room.door.user("bob", tenant=TENANT, roles=("dev",))
     text = (await browser.http.get("/people")).text
     assert bob.subject in text
-    assert f"<td>{role}</td><td>password</td>" in text
+    assert f"<td>{role}</td><td>console</td><td>password</td>" in text
     assert "/people/disable" not in text
     assert "/people/leaving" not in text
     assert "/people/end-sessions" not in text
@@ -48,6 +49,27 @@ async def test_an_administrator_disables_enables_and_ends_sessions(room: Room) -
     assert (await bob.sign_in("bob")).status_code == 303
     verbs = [r["verb"] for r in room.log.records if r.get("kind") == "admin"]
     assert verbs == ["sessions.end", "user.disable", "user.enable"]
+
+
+async def test_sessions_of_the_front_door_are_listed_and_end_with_the_others(room: Room) -> None:
+    admin = await room.person("admin")
+    bob = await room.door.user("bob", tenant=TENANT)
+    eve = await room.door.user("eve", tenant="other")
+    login = {"password": PASSWORD, "to": "grants"}
+    async with room.door.http() as http, room.door.http() as another:
+        browser, others = Front(http), Front(another)
+        await browser.post("/login", {**login, "username": "bob"})
+        await others.post("/login", {**login, "username": "eve"})
+        assert "Signed in as bob" in (await browser.get("/account/security")).text
+        listed = (await admin.http.get("/api/v1/sessions")).json()["sessions"]
+        assert [(s["name"], s["at"], s["how"]) for s in listed] == [
+            ("admin", "console", "password"),
+            ("bob", "front door", "pwd"),
+        ]
+        assert (await admin.api("sessions/bob/end")).json() == {"ended": 1}
+        assert 'action="/login"' in (await browser.get("/account/security")).text
+        assert "Signed in as eve" in (await others.get("/account/security")).text
+    assert bob.subject != eve.subject
 
 
 async def test_removing_takes_the_name_typed_once_more(room: Room) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from firewall.core.ports import Clock, Ids, Store
@@ -103,10 +104,24 @@ class LoginSessions:
         """Return the header that removes the cookie."""
         return set_cookie(self._cookie, "", secure=self._settings.secure, max_age_s=0)
 
+    def list(self, tenant: str) -> Iterator[tuple[str, str, int, str]]:
+        """Yield of each session of a tenant: the first half of its digest, its person, Unix seconds of the sign-in, its acr."""
+        for entry in self._sessions.scan(tenant):
+            value = records.decode(entry.value)
+            facts = records.number(value, "auth_time"), records.text(value, "acr")
+            yield entry.key[:32], records.text(value, "sub"), *facts
+
+    def end_of(self, tenant: str, subject: str) -> int:
+        """End every session of a person; return how many there were. What was given in them stays."""
+        found = [
+            entry.key
+            for entry in self._sessions.scan(tenant)
+            if records.text(records.decode(entry.value), "sub") == subject
+        ]
+        return sum(self._sessions.delete(tenant, key) for key in found)
+
     def _end_all(self, tenant: str, subject: str, _reason: str) -> None:
-        for entry in list(self._sessions.scan(tenant)):
-            if records.text(records.decode(entry.value), "sub") == subject:
-                self._sessions.delete(tenant, entry.key)
+        self.end_of(tenant, subject)
 
 
 def _form_secret(cookie: str) -> str:
