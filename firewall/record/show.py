@@ -104,6 +104,8 @@ def explain_text(story: JSONObject) -> str:
         lines.append(f"  decision {decision['decision_id']}: {_verdict(decision)}")
         if question["scope"]:
             lines.append(f"  scope that opens it: {question['scope']}")
+        if decision.get("grants"):  # whoever has the policy at hand adds them
+            lines.append(f"  granted by: {'; and '.join(map(_one_of, decision['grants']))}")
         if decision["rules"]:
             lines.append(f"  rules: {', '.join(decision['rules'])}")
         if decision["lacks"]:
@@ -146,6 +148,10 @@ def _alone(index: Index, uid: str) -> JSONObject:
         return found or index.record(*parse_uid(uid))
     except Malformed:
         raise Malformed("record_unknown", "no record of this log has this id") from None
+
+
+def _one_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"one or more of {', '.join(names)}"
 
 
 def _event_lines(story: JSONObject) -> list[str]:

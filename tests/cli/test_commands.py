@@ -15,6 +15,7 @@ import pytest
 from firewall.admin import OperatorSocket
 from firewall.cli import main as command
 from firewall.cli import output, token
+from firewall.decide.bundle import read as read_bundle
 from firewall.net.runtime import Tasks
 from firewall.wire import canonical
 from tests.admin.rig import TENANT, Room, make_room
@@ -240,6 +241,18 @@ def test_people_codes_and_bearers(node: Node) -> None:
     assert out.strip() not in node.run("users", "bearers")[1]
     assert node.run("users", "end-bearer", bearer_id)[0] == 0
     assert node.run("users", "end-bearer", bearer_id)[0] == 1
+
+
+@pytest.mark.parametrize("policy", ["this", "another"])
+def test_an_allowed_call_is_explained_by_the_grants_of_the_policy_that_decided(node: Node, policy: str) -> None:
+    revision = read_bundle().revision if policy == "this" else "sha256:another"
+    decision = {"effect": "allow", "rules": [], "owasp": [], "policy": revision, "engine": "regorus", "eval_us": 20}
+    allowed = node.room.decided(phase="intent", fault="", scope="time:read", decision=decision)
+    node.room.log.writer.close()
+    code, out, err = node.run("explain", allowed)
+    assert code == 0, err
+    assert "scope that opens it: time:read" in out
+    assert ("granted by: identity.scope; and tools.call" in out) is (policy == "this")
 
 
 def test_the_log_is_verified_shown_proven_and_explained_from_its_files(node: Node, tmp_path: Path) -> None:
