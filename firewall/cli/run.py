@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DESK_AFTER_S: Final = 1.0  # the operator's socket waits until the client has its first answers
 MEET_S: Final = 0.5  # for the first reading of a server whose client left before it was over
 STOP_S: Final = 1.8
+STUCK_S: Final = 10.0
 EXAMPLES: Final = """\
 examples (options of ours stand before `--`):
   bartizan run --write ~/notes -- npx -y @modelcontextprotocol/server-filesystem ~/notes
@@ -58,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--asks", default="", metavar="KINDS", help="what it may ask the client: sampling,elicitation,roots"
     )
     server.add_argument("--deadline", type=float, default=60.0, metavar="SECONDS", help="of one call (60)")
+    server.add_argument(
+        "--stuck-after",
+        type=float,
+        default=STUCK_S,
+        metavar="SECONDS",
+        help=f"end this guard, and the server with it, when it stands still itself for so long ({STUCK_S:.0f}; at least 1)",
+    )
     server.add_argument("--network", choices=("public", "private", "loopback"), help="the class of address it may use")
     server.add_argument("--credential-env", metavar="VARIABLE", help="present this variable's value to a URL")
     server.add_argument("--credential-header", default="Authorization", metavar="NAME", help="header for it, as Bearer")
@@ -84,11 +92,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Serve until the client closes our stdin, or Ctrl-C. 0 ended well, 1 the server never answered, 2 usage, 4 start."""
+    """Serve until the client closes our stdin, or Ctrl-C.
+
+    0 ended well, 1 the server never answered, 2 usage, 4 start, 5 this guard itself stood still.
+    """
     if given.config is not None:
         raise Usage("run_config", "run reads no configuration file", fix="say it with options, or use `bartizan up`")
     if given.http is not None and given.unix:
         raise Usage("run_face", "one face at a time", fix="--http or --unix")
+    if not given.stuck_after >= 1:
+        raise Usage("run_stuck", "a guard may stand still for a second at least", fix="--stuck-after 10")
     settings = settings_of(given)
     speaker = Speaker(as_json=given.json)
     stdio = given.http is None and not given.unix
@@ -98,6 +111,7 @@ def run(given: argparse.Namespace) -> int:
     import uvloop
 
     from firewall import guarded
+    from firewall.net.watchdog import Watchdog
 
     made = guarded.build(
         settings,
@@ -108,7 +122,12 @@ def run(given: argparse.Namespace) -> int:
     code = [0]
 
     async def serve() -> None:
-        code[0] = await _serve(made, speaker, protocol, token)
+        watchdog = Watchdog(given.stuck_after, speaker.stuck)
+        watchdog.start()
+        try:
+            code[0] = await _serve(made, speaker, protocol, token)
+        finally:
+            watchdog.stop()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

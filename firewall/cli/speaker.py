@@ -41,6 +41,15 @@ class Speaker:
         except OSError:
             pass  # nobody listens; the protocol goes on
 
+    def stuck(self, silent_s: float) -> None:
+        """Say that this guard stood still itself; it ends, and the server with it."""
+        self.say(
+            "stuck",
+            f"fault stuck: this guard stood still for {silent_s:.0f} s and ends, with the server; its client may start it again",
+            "if it happens again: report it, with what was called last (`audit show`)",
+            silent_s=round(silent_s, 1),
+        )
+
     def met(self, settings: GuardedSettings, met: Met) -> None:
         """Say what the server turned out to be: at first contact what was pinned, later what waits."""
         spec, name = settings.spec, settings.spec.name

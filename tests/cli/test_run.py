@@ -123,6 +123,29 @@ def test_a_killed_guard_takes_its_child_with_it(tmp_path: Path) -> None:
         assert [pid for pid in below if alive(pid)] == []
 
 
+HANGS = """
+import signal, time
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
+"""
+
+
+def test_a_guard_that_stands_still_ends_itself_and_its_child_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "hangs").mkdir()
+    (tmp_path / "hangs" / "sitecustomize.py").write_text(HANGS)  # in the guard, not in its child
+    environ = {"PYTHONPATH": str(tmp_path / "hangs")}
+    with piped(tmp_path, (sys.executable, str(CHILD)), "--stuck-after", "3", environ=environ) as pipe:
+        pipe.open()
+        below = pipe.below()
+        assert below
+        pipe.process.send_signal(signal.SIGUSR1)
+        pipe.said("stood still")
+        assert pipe.process.wait(timeout=20) == 5
+        until = time.monotonic() + 5
+        while any(alive(pid) for pid in below) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert [pid for pid in below if alive(pid)] == []
+
+
 # -- the child ---------------------------------------------------------------------------------------------
 
 
