@@ -85,7 +85,9 @@ class AccountsDesk:
         found = list(self._access.sessions.list(caller.tenant))
         for key, subject, auth_s, acr in islice(identity.logins.list(caller.tenant), SESSIONS):
             user = identity.users.get(caller.tenant, subject, lapsed=True)
-            found.append(SessionFacts(key, subject, user.name if user else "", acr, auth_s * 1_000_000, 0, "front door"))
+            found.append(
+                SessionFacts(key, subject, user.name if user else "", acr, auth_s * 1_000_000, 0, "front door")
+            )
         return [asdict(session) for session in found]
 
     def end_sessions(self, caller: Caller, name: str) -> int:
