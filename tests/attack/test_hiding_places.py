@@ -1,9 +1,12 @@
-"""One attack, planted in every place where a server's or a client's words can stand, in both eras: one verdict.
+"""One attack, planted in every place where a server's or a client's words can stand, in both eras and across: one verdict.
 
 Inwards: hidden Unicode text. It never reaches the client, and a record says what was found. Outwards: a
 secret. It never reaches the server, and a record says so. Each row has a twin without inspection, where
 the same words do arrive: so the row looks where they would be. A row whose words the gateway passes to
 nobody, whatever they are, says so.
+
+Each row stands in all cells of the bridge that it has: a client of an era before a server of the same one, and before
+one of the other. Tasks do not cross (mcp reference §5.7): their rows are of one era.
 
 The places are those of the specification's methods and of docs/mcp.md: results under other names (tasks,
 notifications, replays), questions under other names (requests, ``inputRequests``, -32042, tasks), answers
@@ -359,33 +362,43 @@ PLACES = [
     Place("task.result", listens),
     Place("task.asks", listens, ("modern",)),
 ]  # fmt: skip
-ROWS = [(place, era) for place in PLACES for era in place.eras]
-IDS = [f"{place.name}-{era}{'-replayed' if place.visit is resumes else ''}" for place, era in ROWS]
+OTHER: dict[Era, Era] = {"legacy": "modern", "modern": "legacy"}
+# (place, the server's era, the client's era)
+ROWS = [(place, era, era) for place in PLACES for era in place.eras] + [
+    (place, behind, OTHER[behind])
+    for place in PLACES
+    for behind in ERAS
+    if place.visit is not listens and (OTHER[behind] if place.visit is resumes else behind) in place.eras
+]
+IDS = [
+    f"{place.name}-{front}-before-{behind}{'-replayed' if place.visit is resumes else ''}"
+    for place, behind, front in ROWS
+]
 
 
 DEFINED = {p.name: p.words for p in PLACES if p.defines}
 SAID = {p.name: p.words for p in PLACES if not p.defines}
 
 
-async def hear(street: Street, place: Place, era: Era, *, inspecting: bool) -> tuple[str, str, House]:
+async def hear(street: Street, place: Place, behind: Era, front: Era, *, inspecting: bool) -> tuple[str, str, House]:
     """Visit one place; return all that the client heard, the visitor's name, and the house."""
     words = DEFINED if place.defines else SAID
-    here = await street.house(era, "definitions" if place.defines else "answers", words, inspecting=inspecting)
+    here = await street.house(behind, "definitions" if place.defines else "answers", words, inspecting=inspecting)
     here.server.asked.discard("task.answered")
     here.stack.kit.faults.clear()
-    name = f"{place.name}-{place.visit is resumes}"
-    async with here.visitor(era, name, plain_answers()) as client:
+    name = f"{place.name}-{place.visit is resumes}-{front}"
+    async with here.visitor(front, name, plain_answers()) as client:
         await place.visit(client)
         assert place.name in here.server.asked, "the place was not visited"
         assert here.stack.kit.faults == []
         return json.dumps(client.heard, ensure_ascii=False), name, here
 
 
-@pytest.mark.parametrize(("place", "era"), ROWS, ids=IDS)
+@pytest.mark.parametrize(("place", "behind", "front"), ROWS, ids=IDS)
 async def test_hidden_text_of_a_server_reaches_no_client_wherever_it_stands(
-    street: Street, place: Place, era: Era
+    street: Street, place: Place, behind: Era, front: Era
 ) -> None:
-    heard, name, here = await hear(street, place, era, inspecting=True)
+    heard, name, here = await hear(street, place, behind, front, inspecting=True)
     assert place.words not in heard
     assert not any(0xE0000 <= ord(c) < 0xE0080 for c in heard)
     if place.defines:
@@ -395,9 +408,9 @@ async def test_hidden_text_of_a_server_reaches_no_client_wherever_it_stands(
         assert any("hygiene" in rule for rule in found), found
 
 
-@pytest.mark.parametrize(("place", "era"), ROWS, ids=IDS)
-async def test_its_twin_without_inspection_is_heard(street: Street, place: Place, era: Era) -> None:
-    heard, _, _ = await hear(street, place, era, inspecting=False)
+@pytest.mark.parametrize(("place", "behind", "front"), ROWS, ids=IDS)
+async def test_its_twin_without_inspection_is_heard(street: Street, place: Place, behind: Era, front: Era) -> None:
+    heard, _, _ = await hear(street, place, behind, front, inspecting=False)
     assert (place.words in heard) is place.told
 
 
@@ -440,31 +453,41 @@ WAYS = [
     Way("an unknown member", asks("tools/call", name="text", arguments={}, extra=SECRET), leave=False),
     Way("the answer to a task's form", listens, ("modern",), answers={"form": SECRET}),
 ]  # fmt: skip
-OUT = [(way, era) for way in WAYS for era in way.eras]
-OUT_IDS = [f"{way.name.replace(' ', '_')}-{era}" for way, era in OUT]
+OUT = [(way, era, era) for way in WAYS for era in way.eras] + [
+    (way, behind, OTHER[behind])
+    for way in WAYS
+    for behind in ERAS
+    if way.visit is not listens and OTHER[behind] in way.eras
+]
+OUT_IDS = [f"{way.name.replace(' ', '_')}-{front}-before-{behind}" for way, behind, front in OUT]
 
 
-async def send(street: Street, way: Way, era: Era, *, inspecting: bool) -> tuple[str, list[dict[str, Any]]]:
+async def send(
+    street: Street, way: Way, behind: Era, front: Era, *, inspecting: bool
+) -> tuple[str, list[dict[str, Any]]]:
     """Send the secret one way; return all that the server got, and the records."""
-    here = await street.house(era, "harmless", {"task.asks": "Which?"}, inspecting=inspecting)
+    here = await street.house(behind, "harmless", {"task.asks": "Which?"}, inspecting=inspecting)
     here.server.asked.discard("task.answered")
     here.server.seen.clear()
     here.stack.kit.faults.clear()
-    async with here.visitor(era, way.name, plain_answers(**(way.answers or {}))) as client:
+    name = f"{way.name}-{front}"
+    async with here.visitor(front, name, plain_answers(**(way.answers or {}))) as client:
         await way.visit(client)
         assert here.stack.kit.faults == []
-        return here.server.received(), here.records(way.name)
+        return here.server.received(), here.records(name)
 
 
-@pytest.mark.parametrize(("way", "era"), OUT, ids=OUT_IDS)
-async def test_a_secret_of_a_client_reaches_no_server_whichever_way_it_goes(street: Street, way: Way, era: Era) -> None:
-    got, records = await send(street, way, era, inspecting=True)
+@pytest.mark.parametrize(("way", "behind", "front"), OUT, ids=OUT_IDS)
+async def test_a_secret_of_a_client_reaches_no_server_whichever_way_it_goes(
+    street: Street, way: Way, behind: Era, front: Era
+) -> None:
+    got, records = await send(street, way, behind, front, inspecting=True)
     assert SECRET not in got
     found = {f["rule"] for record in records for f in record.get("findings", ())}
     assert any("secret" in rule or "aws" in rule for rule in found) or not way.leave, found
 
 
-@pytest.mark.parametrize(("way", "era"), OUT, ids=OUT_IDS)
-async def test_its_twin_without_inspection_arrives(street: Street, way: Way, era: Era) -> None:
-    got, _ = await send(street, way, era, inspecting=False)
+@pytest.mark.parametrize(("way", "behind", "front"), OUT, ids=OUT_IDS)
+async def test_its_twin_without_inspection_arrives(street: Street, way: Way, behind: Era, front: Era) -> None:
+    got, _ = await send(street, way, behind, front, inspecting=False)
     assert (SECRET in got) is way.leave
