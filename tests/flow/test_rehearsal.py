@@ -23,7 +23,7 @@ from firewall.config import front_door
 from firewall.core.errors import ConfigFault
 from firewall.decide import bundle as policy_bundle
 from firewall.identity.issuers.preflight import Preflights
-from firewall.net.runtime import RandomIds, SystemClock, Tasks
+from firewall.net.runtime import SystemClock, Tasks
 from firewall.nucleus import Paths
 from firewall.state.sqlite import SQLiteStore
 from tests.support.composed import ROOT, free_port, warm_cache
@@ -215,26 +215,17 @@ COMMANDS = ("firewall/cli/", "firewall/admin/", "firewall/tooling/")
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[nucleus.Nucleus]:
     """Make state, keys and policy once; what they refuse is not the file's."""
-    state = tmp_path_factory.mktemp("core")
-    with warm_cache(state):
-        worker = app.build(configuration.build({"state_dir": str(state)}))
-    made = nucleus.Nucleus(
-        worker.clock,
-        RandomIds(),
-        worker.tasks,
-        worker.parts["keys"],
-        worker.store,
-        worker.marks,
-        worker.audit,
-        worker.bundle,
-        worker.guard._engine,
-        worker.parts["telemetry"],
-        worker.guard,
-        worker.registry,
-        worker.pins,
-    )
-    yield made
-    made.close()
+    state, made, build = tmp_path_factory.mktemp("core"), list[nucleus.Nucleus](), nucleus.build
+
+    def kept(*given: Any, **more: Any) -> nucleus.Nucleus:
+        made.append(build(*given, **more))
+        return made[0]
+
+    with warm_cache(state), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nucleus, "build", kept)
+        app.build(configuration.build({"state_dir": str(state)}))
+    yield made[0]
+    made[0].close()
 
 
 def written(tmp_path: Path, case: Case) -> Path:
