@@ -111,6 +111,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         + (f" by {found['decided_by']}" if found["decided_by"] else "")
         + (f" ({found['outcome']})" if found["outcome"] else ""),
         f"  act     {found['act']}",
+        f"  why two {', '.join(found['rules'])} (bartizan explain {found['exchange']})",
         f"  exactly {orjson.dumps(found['wish'], option=orjson.OPT_SORT_KEYS).decode()}",
         f"  digest  {found['digest']}",
     ]

@@ -1,7 +1,8 @@
 """Policy decides about acts of people: one person, two, or not at all; by no other way round, and closed on failure."""
 
+import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from firewall.admin.parts import AdminSettings
 from firewall.core.points import Point
 from firewall.decide import bundle as bundles
+from firewall.decide.regorus import RegorusEngine
 from firewall.enforce.admin_gate import AdminGate
 from firewall.net.runtime import RandomIds
 from firewall.record.show import explain, explain_text
@@ -278,6 +280,39 @@ async def test_an_act_about_which_nothing_can_be_decided_is_not_done(
     gate = AdminGate(Engine(orjson.dumps(ALLOW)), room.log, QuietTelemetry(), clock, RandomIds())
     object.__setattr__(room.parts, "gate", gate)
     assert (await bob.api("pins/approve", PIN)).status_code == 200  # the twin: the same act, decided
+
+
+class Elsewhere(Engine):
+    """An engine in another process, which has to be waited for."""
+
+    def __init__(self, engine: RegorusEngine) -> None:
+        super().__init__(b"")
+        self.engine = engine
+        self.name, self.revision = engine.name, engine.revision
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    async def decide_remote(self, point: Point, input_json: bytes) -> bytes:
+        await asyncio.sleep(0)
+        self.meanwhile()
+        return self.engine.decide(point, input_json)
+
+
+async def test_an_engine_in_another_process_is_waited_for_and_what_changed_meanwhile_is_not_done(
+    room: Room, house: bundles.Bundle
+) -> None:
+    engine = Elsewhere(RegorusEngine(house, "interpreter"))
+    gate = AdminGate(engine, room.log, QuietTelemetry(), room.door.clock, RandomIds())
+    object.__setattr__(room.parts, "gate", gate)
+    pins = room.parts.pins
+    pins.observe(TENANT, "time", "tool", "now", DIGEST)
+    at(room, DAY)
+    bob = await room.person("operator", "bob")
+    engine.meanwhile = lambda: pins.observe(TENANT, "time", "tool", "now", OTHER)
+    assert (await bob.api("pins/approve", PIN)).status_code == 409  # judged as it was, and it is not that any more
+    assert not approved(room)
+    engine.meanwhile = lambda: None
+    assert (await bob.api("pins/approve", {**PIN, "digest": OTHER})).status_code == 200
+    assert approved(room, OTHER)
 
 
 async def test_an_act_whose_decision_cannot_be_recorded_is_not_done(room: Room) -> None:
