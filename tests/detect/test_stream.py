@@ -204,3 +204,15 @@ def test_calm_takes_plain_text_and_leaves_what_may_be_a_finding() -> None:
     assert found.span == (25, 45)
     with pytest.raises(Malformed):
         stream.calm("more")
+
+
+def test_the_rest_of_a_long_key_is_none_of_the_calm_text() -> None:
+    """Nothing in the middle of a key block nominates a rule; what is open goes on all the same."""
+    line = "Abcd+efg/hij\n" * 5
+    text = PEM.partition("\n")[0] + "\n" + line * 40 + PEM.rpartition("\n")[2] + " and so on. " * 60
+    parts = pieces(text, list(range(0, len(text), 30)))
+    groups = [parts[i : i + 4] for i in range(0, len(parts), 4)]
+    found, safe = inspected_together(groups)
+    assert merged(found) == merged(inspected(parts))
+    assert safe[12] > 13 * 120 - 2 * STREAM_HOLD_CHARS  # and what was found of it holds up nothing
+    assert max(end for _, _, end in merged(found)) > 30 * len(line)

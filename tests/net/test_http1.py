@@ -250,6 +250,17 @@ async def test_a_long_deadline_after_a_short_one_is_not_cut_short(client: Pooled
         assert server.connections == 1
 
 
+async def test_a_timer_that_rings_for_an_earlier_wait_is_set_again(client: PooledClient) -> None:
+    async with saying(OK, hang) as server:
+        await ask(client, server, deadline_s=0.03)
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(5):
+            with pytest.raises(UpstreamFault, match="timeout"):
+                await ask(client, server, deadline_s=0.1)
+        assert asyncio.get_running_loop().time() - began >= 0.09
+        assert server.connections == 1
+
+
 async def test_many_waits_of_a_connection_share_one_timer_and_leave_none_behind(
     client: PooledClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
