@@ -1,8 +1,8 @@
 """The MCP clients that `bartizan connect` knows: where each keeps its servers, and how it writes one.
 
-Facts of the clients' own documentation, read in November 2026; none of these programs runs in our tests,
-so every row says that it was not tried here. What is tested is the edit of files of these shapes, and that
-the command which is written serves a client.
+Facts of the clients' own documentation, read in November 2026. None of these programs runs in our tests; what is
+tested is the edit of files of these shapes, and that the command which is written serves a client. A row that was
+tried by hand says with which version, and what was seen; every other one says that it was not.
 
     Claude Code     code.claude.com/docs/en/mcp                    Claude Desktop  modelcontextprotocol.io, quickstart
     Cursor          docs.cursor.com, MCP                           VS Code         code.visualstudio.com, MCP configuration
@@ -39,6 +39,7 @@ class Client:
     user: its file below the home directory, by ``sys.platform``. project: below a project, "" where it has none.
     key: the object that holds servers. stdio: members that an entry with a command has beside it. http: how it
     writes a URL, None where its file takes commands only. toml: we show what to paste, and write nothing.
+    tried: the version that read what we write, and what it did; "" where nobody has seen one do it.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Client:
     http: Http | None = _plain
     toml: bool = False
     note: str = ""
+    tried: str = ""
 
     def file(self, scope: str, home: Path, project: Path) -> Path | None:
         """Return the file of a scope, None where the client has none."""
@@ -76,6 +78,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "claude": Client(
         "Claude Code", {"*": ".claude.json"}, ".mcp.json", stdio={"type": "stdio"}, http=_typed,
         note="a project's file is approved by each user when Claude Code starts there",
+        tried="2.1.330: writes both entries alike itself, and connected to a wrapped server",
     ),
     "claude-desktop": Client(
         "Claude Desktop", _application("Claude", "claude_desktop_config.json"), http=None,
@@ -92,7 +95,9 @@ CLIENTS: Final[Mapping[str, Client]] = {
     ),
     "zed": Client("Zed", {"*": ".config/zed/settings.json"}, ".zed/settings.json", key="context_servers"),
     "gemini": Client(
-        "Gemini CLI", {"*": ".gemini/settings.json"}, ".gemini/settings.json", http=lambda url: {"httpUrl": url}
+        "Gemini CLI", {"*": ".gemini/settings.json"}, ".gemini/settings.json",
+        http=lambda url: {"httpUrl": url},  # 0.61.0 itself writes url and type, and reads this, as older ones do
+        note="it starts no server in a folder that was not trusted", tried="0.61.0: read both entries, and connected to a wrapped server",
     ),
     "lmstudio": Client("LM Studio", {"*": ".lmstudio/mcp.json"}),
     "copilot": Client(

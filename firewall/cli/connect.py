@@ -23,7 +23,7 @@ from firewall.cli.output import emit, note, table
 from firewall.core.errors import ConfigFault, Malformed
 
 TOKEN_VARIABLE: Final = "BARTIZAN_UPSTREAM_TOKEN"  # noqa: S105  the name of a variable
-NOT_TRIED: Final = "not tried here: written from its documentation"
+NOT_TRIED: Final = "not tried: written from its documentation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def run(given: argparse.Namespace) -> int:
             "connect_scope", f"{client.title} has no {given.scope} configuration", fix="--scope user, or --file"
         )
     change = _change(given, client, path)
-    facts = {"client": given.client, "file": str(change.path), "tried": False}
+    facts = {"client": given.client, "file": str(change.path), "tried": client.tried}
     if change.before == change.after:
         emit(given, {**facts, "changed": False}, f"{change.path}: nothing to change. {change.says}")
         return 0
@@ -82,7 +82,7 @@ def run(given: argparse.Namespace) -> int:
     note("")
     for line in change.says.splitlines():
         note(line)
-    note(f"{client.title}: {NOT_TRIED}")
+    note(f"{client.title}: {'tried by hand with ' + client.tried if client.tried else NOT_TRIED}")
     if given.dry_run:
         emit(given, {**facts, "changed": False, "after": change.after}, "Nothing was written (--dry-run).")
         return 0
@@ -376,15 +376,31 @@ def _list(given: argparse.Namespace) -> int:
             there = path.is_file()
             rows.append((name, client.title, scope, str(path), shown or ("no server" if there else "no file")))
             facts.append(
-                {"client": name, "scope": scope, "file": str(path), "exists": there, "servers": servers, "tried": False}
+                {
+                    "client": name,
+                    "scope": scope,
+                    "file": str(path),
+                    "exists": there,
+                    "servers": servers,
+                    "tried": client.tried,
+                }
             )
     lines = table(("CLIENT", "", "SCOPE", "FILE", "SERVERS"), rows, empty="")
     emit(
         given,
         {"clients": facts},
-        [*lines, "", f"Every one: {NOT_TRIED}. What is tested is the edit, and the command it writes."],
+        [
+            *lines,
+            "",
+            *_tried(),
+            f"Every other one: {NOT_TRIED}. What is tested is the edit, and the command it writes.",
+        ],
     )
     return 0
+
+
+def _tried() -> list[str]:
+    return [f"{client.title}: tried by hand with {client.tried}." for client in CLIENTS.values() if client.tried]
 
 
 def _servers(client: Client, path: Path) -> dict[str, bool]:

@@ -177,15 +177,16 @@ def test_a_project_gets_a_bare_command_and_its_own_file(desk: Desk, tmp_path: Pa
     assert desk.run("windsurf", "--scope", "project", "--yes")[0] == 2
 
 
-def test_the_list_says_what_is_there_and_that_nothing_was_tried(desk: Desk, cursor: Path) -> None:
+def test_the_list_says_what_is_there_and_what_was_tried(desk: Desk, cursor: Path) -> None:
     code, out, _ = desk.run("--list")
     assert code == 0
     assert "git" in out
-    assert "not tried here" in out
+    assert "Claude Code: tried by hand with 2.1.330" in out
+    assert "Every other one: not tried" in out
     code, out, _ = desk.run("--list", "--json")
     rows = json.loads(out)["clients"]
     assert {row["client"] for row in rows} == set(CLIENTS)
-    assert all(row["tried"] is False for row in rows)
+    assert {row["client"] for row in rows if row["tried"]} == {"claude", "gemini"}
 
 
 def test_a_remote_server_keeps_its_token_out_of_the_command_line() -> None:
