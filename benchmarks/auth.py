@@ -296,6 +296,8 @@ async def _async(made: Door) -> list[Row]:
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+    # Alone before and after: a neighbour that came or went meanwhile is no outage.
+    alone, fresh = min(alone, await awaited_us(ask, loops=1500)), min(fresh, await _fresh(made))
     return [
         ("auth.cimd_cached.us", cimd, "a client's document that is kept"),
         ("auth.issuer_cached.us", alone, "a known token of another issuer, awaited"),
