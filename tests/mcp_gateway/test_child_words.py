@@ -55,6 +55,15 @@ def test_the_first_lines_are_kept_of_the_last_child_of_each_tenant_and_end_with_
     assert words.said("default", "notes") is None
 
 
+def test_bytes_that_are_no_text_and_long_lines_are_kept_escaped_and_cut():
+    words, _, _ = book()
+    words.of("default", "notes").hear(b"plain\n\x1b[31mred \xff\xe2\x80\xae\n" + b"x" * 1000 + b"\n" + b"more\n" * 100)
+    lines = words.said("default", "notes").lines
+    assert lines[:2] == ("plain", "\\x1b[31mred \\ufffd\\u202e")
+    assert len(lines) == LINES
+    assert max(map(len, lines)) == LINE_CHARS
+
+
 def test_a_child_that_drips_is_written_now_and_then_and_whole_at_its_end():
     words, _clock, store = book()
     rows = store.collection(COLLECTION)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.sandbox import Support, detect
-from mcp_gateway.stdio import STDERR_LINES, _escaped
 from tests.support.mcp import person, running, spec
 
 pytestmark = pytest.mark.flow
@@ -72,12 +71,3 @@ async def test_a_child_that_dies_while_its_question_waits_ends_the_call_and_the_
             assert (await stack.modern("/mcp/kid", "tools/call", retry)).json()["error"]["code"] == -31502
             again = (await stack.modern("/mcp/kid", "tools/call", asked)).json()["result"]
             assert again["resultType"] == "input_required"
-
-
-async def test_the_first_lines_of_stderr_are_kept_escaped_and_cut():
-    lines = _escaped(b"plain\n\x1b[31mred \xff\xe2\x80\xae\n" + b"x" * 1000 + b"\n" + b"more\n" * 100)
-    assert lines[0] == "plain"
-    assert lines[1] == "\\x1b[31mred \\xff\\xe2\\x80\\xae"
-    assert len(lines) == STDERR_LINES
-    assert max(map(len, lines)) <= 200
-    assert all(line.isascii() and line.isprintable() for line in lines)
