@@ -161,6 +161,7 @@ MESSAGE = Event("message", {"messageId": "m", "role": "ROLE_AGENT"})
         [task(), status(), artifact(), artifact(append=True), status("TASK_STATE_COMPLETED")],
         [task("TASK_STATE_COMPLETED")],
         [task("TASK_STATE_WORKING"), status("TASK_STATE_INPUT_REQUIRED")],
+        [task(), status("TASK_STATE_AUTH_REQUIRED"), status(), status("TASK_STATE_COMPLETED")],
         [task(artifacts=["a"]), artifact(append=True)],
         [task(), task("TASK_STATE_WORKING")],
     ],

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.flow.test_story import config_with_client, consented
+from tests.invariants.conftest import TOOLS
 from tests.support.composed import Answer, Composed, composed, modern
 from tests.support.door import CIMD_DOCUMENT, CIMD_URL, PASSWORD, Browser
 from tests.support.world import World, world
@@ -50,6 +51,21 @@ async def test_a_tool_that_the_person_could_add_is_listed_and_its_call_challenge
         assert 'error="insufficient_scope"' in told
         assert 'scope="demo:write"' in told
         assert upstreams.calls("mcp", "demo") == []
+
+
+async def test_the_aggregate_shows_it_too_and_still_no_server_of_which_nothing_is_held(tmp_path: Path) -> None:
+    async with world() as upstreams:
+        config = configured(upstreams, tmp_path / "state")
+        other = upstreams.add_mcp("other", tools=TOOLS)
+        config["mcp"]["other"] = {**config["mcp"]["demo"], "url": other}
+        async with composed(config) as wall:
+            token = await token_of(wall, gives=("*",), path="/mcp")
+            names = await shown(wall, token, "/mcp")
+            assert {name.partition("demo")[2].strip("_-./") for name in names} == {"echo", "put", "wipe"}
+            name = next(name for name in names if name.endswith("put"))
+            body, headers = modern("tools/call", {"name": name, "arguments": {"text": "x"}})
+            challenged = await wall.post("/mcp", body, token=token, headers=headers)
+            assert (challenged.status, 'scope="demo:write"' in challenged.header("www-authenticate")) == (403, True)
 
 
 async def test_what_the_person_may_not_give_is_not_listed(tmp_path: Path) -> None:

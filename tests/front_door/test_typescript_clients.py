@@ -91,7 +91,7 @@ async def first_login(typescript: Program, kind: str) -> dict[str, Any]:
     assert connected["step"] == "connect", connected
     assert connected["client"].startswith(CLIENT_IDS[kind])
     assert typescript.here.walks == [["password", "allow"]]
-    assert (await typescript.does("list")) == {"step": "list", "names": ["echo"]}
+    assert (await typescript.does("list")) == {"step": "list", "names": ["echo", "put"]}
     assert (await typescript.does("call echo")) == {"step": "call", "error": False}
     return connected
 
