@@ -16,6 +16,7 @@ import pytest
 from firewall.record.verify import verify
 from tests.e2e.conftest import program
 from tests.support.composed import Started, modern, request_bytes, settings, started
+from tests.support.pace import slack_s
 from tests.support.world import World, tool, world
 
 # Beside the outside suites, where nothing else is timed: these load a node, kill and interrupt it.
@@ -93,9 +94,9 @@ async def test_an_interrupt_with_open_streams_ends_everything_within_two_seconds
             upstreams.hold.set()
             for writer in streams:
                 writer.close()
-            assert took < 2.0, f"{took:.2f} s"
+            assert took < 2.0 + slack_s(), f"{took:.2f} s"
             # Python's own resource tracker ends when it notices that its parent is gone: a moment later.
-            until = time.monotonic() + max(0.5, 2.0 - took)
+            until = time.monotonic() + 2.0
             while any(alive(pid) for pid in below) and time.monotonic() < until:
                 await asyncio.sleep(0.02)
             assert not [pid for pid in below if alive(pid)]
@@ -133,8 +134,8 @@ async def test_an_interrupt_under_load_ends_programs_and_sessions_too(tmp_path: 
             took = await asyncio.to_thread(run.interrupt)
             stop.set()
             await asyncio.gather(*lanes)
-            assert took < 2.0, f"{took:.2f} s"
-            until = time.monotonic() + 0.5
+            assert took < 2.0 + slack_s(), f"{took:.2f} s"
+            until = time.monotonic() + 2.0
             while any(alive(pid) for pid in below) and time.monotonic() < until:
                 await asyncio.sleep(0.02)
             assert not [pid for pid in below if alive(pid)]

@@ -20,7 +20,7 @@ from tests.support.composed import META, warm_cache
 
 BARTIZAN = Path(sys.executable).parent / "bartizan"
 CHILD = Path(__file__).resolve().parents[1] / "mcp_gateway" / "child.py"
-PATIENCE_S = 12.0
+PATIENCE_S = 30.0
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Pipe:
             found += fresh
         return found
 
-    def end(self, how: int | None = None, *, within_s: float = 5.0) -> tuple[int, float]:
+    def end(self, how: int | None = None, *, within_s: float = 15.0) -> tuple[int, float]:
         """Close stdin, or send a signal; return the exit code and how long it took, seconds."""
         began = time.monotonic()
         if how is None:
