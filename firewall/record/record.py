@@ -42,6 +42,7 @@ LOG_CLOSE: Final = "log.close"
 LOG_SEALED: Final = "log.sealed"  # a segment is whole, and another log goes on where it ended
 LOG_RETIRED: Final = "log.retired"  # a segment's records were let go of; its checkpoint stays
 LOG_RECOVERED: Final = "log.recovered"
+LOG_UNSIGNED: Final = "log.unsigned"  # of the anchor log: entries that no checkpoint covered excuse nothing
 LOG_DAMAGED: Final = "log.damaged"
 LOG_CLOCK: Final = "log.clock"
 LOG_READ: Final = "log.read"  # somebody read or exported records
@@ -60,6 +61,7 @@ KINDS: Final = frozenset(
         LOG_SEALED,
         LOG_RETIRED,
         LOG_RECOVERED,
+        LOG_UNSIGNED,
         LOG_DAMAGED,
         LOG_CLOCK,
         LOG_READ,

@@ -159,7 +159,7 @@ def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Se
     marks: dict[str, list[Anchored]] = {}
     if (root / anchor.NAME).is_dir():
         _Check(root / anchor.NAME, names, verifiers, [], kept, report).run()
-        marks = _marks(root, report)
+        marks = _marks(root, verifiers)
     else:
         report.problems.append(Problem(anchor.NAME, "anchor_missing"))
     intents: dict[str, str] = {}
@@ -168,13 +168,13 @@ def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Se
     for folder in folders:
         origins = {f"{name}/{folder.name}" for name in names}
         if marks and (not origins & marks.keys() or not (folder / "live").exists()):
-            marks = _marks(root, report)  # the log may have been begun, or retired, since we looked
+            marks = _marks(root, verifiers)  # the log may have been begun, or retired, since we looked
         mine = [mark for origin in origins for mark in marks.get(origin, ())]
         check = _Check(folder, names, verifiers, mine, kept, report, intents, links)
         check.run()
         seen |= origins
         if marks and not mine and check.size:
-            marks = _marks(root, report)  # the anchor log knows of a log before its first record stands there
+            marks = _marks(root, verifiers)  # the anchor log knows of a log before its first record stands there
         if marks and not origins & marks.keys() and check.size:
             report.problems.append(Problem(folder.name, "log_unanchored"))
     for origin in sorted(marks.keys() - seen):
@@ -213,10 +213,10 @@ def _now(folder: Path) -> tuple[int, str]:
     return frontier.size, frontier.root().hex()
 
 
-def _marks(root: Path, report: Report) -> dict[str, list[Anchored]]:
+def _marks(root: Path, verifiers: list[Verifier]) -> dict[str, list[Anchored]]:
     marks: dict[str, list[Anchored]] = {}
     try:
-        for mark in anchored(root / anchor.NAME):
+        for mark in anchored(root / anchor.NAME, verifiers):
             marks.setdefault(mark.origin, []).append(mark)
     except Malformed:
         pass  # already named by the check of the anchor log itself
@@ -254,7 +254,7 @@ class _Check:
 
     def run(self) -> None:
         checkpoint = self.checkpoint()
-        retired = next((mark for mark in self.marks if mark.kind == LOG_RETIRED), None)
+        retired = next((mark for mark in self.marks if mark.kind == LOG_RETIRED and mark.signed), None)
         if retired is not None and not self.whole(retired):
             self.check_retired(retired, checkpoint)
             return
@@ -277,10 +277,11 @@ class _Check:
             self.problem("log_rolled_back", f"it once had {once} records, now {self.size}")
         elif once > signed:
             self.problem("log_rolled_back", f"its checkpoint covers {signed} records, once {once}")
-        sealed = next((mark for mark in self.marks if mark.kind == LOG_SEALED), None)
-        closed = bool(self.marks) and self.marks[-1].kind in (LOG_CLOSE, LOG_SEALED, LOG_RETIRED)
-        if closed and self.size > self.marks[-1].size:
-            self.problem("tail_after_close", f"closed at {self.marks[-1].size}, now {self.size}")
+        said = [mark for mark in self.marks if mark.signed]
+        sealed = next((mark for mark in said if mark.kind == LOG_SEALED), None)
+        closed = bool(said) and said[-1].kind in (LOG_CLOSE, LOG_SEALED, LOG_RETIRED)
+        if closed and self.size > said[-1].size:
+            self.problem("tail_after_close", f"closed at {said[-1].size}, now {self.size}")
         elif self.size > signed:
             self.note("unsigned_tail", f"{self.size - signed} records are newer than the checkpoint")
         if torn:
@@ -316,9 +317,9 @@ class _Check:
         signed, root = (checkpoint.size, checkpoint.root) if checkpoint is not None else (0, b"")
         if checkpoint is not None and (signed, root) != (retired.size, retired.root):
             self.problem("root_mismatch", "its checkpoint is not the one that it was retired with")
-        for kept in self.known:
-            if kept.size > retired.size:
-                self.problem("log_rolled_back", f"it once had {kept.size} records, {retired.size} were retired")
+        once = max([m.size for m in self.marks] + [k.size for k in self.known])
+        if once > retired.size:
+            self.problem("log_rolled_back", f"it once had {once} records, {retired.size} were retired")
         self.size = signed
         self.note("retired", f"its {retired.size} records were deleted; its signed checkpoint is here")
         self.report.logs.append(LogReport(self.folder.name, retired.origin, 0, signed, root.hex(), True, 0, "retired"))

@@ -22,7 +22,7 @@ from firewall.record.anchor import Anchor
 from firewall.record.audit import AuditWriter, Settings
 from firewall.record.index import Index
 from firewall.record.log import Log, iter_bundles
-from firewall.record.note import Signer
+from firewall.record.note import Checkpoint, Signer
 from firewall.record.place import Place
 from firewall.record.proof import check_proof, entry_of, prove
 from firewall.record.record import LOG_RETIRED, LOG_SEALED, validate_record
@@ -230,6 +230,69 @@ def test_a_copy_that_was_made_before_still_verifies_whole_beside_the_newer_ancho
     report = verify(archive, [VKEY])
     assert report.ok, report.text()
     assert states(report) == {order[0]: "sealed", order[1]: "sealed", order[2]: "closed"}
+
+
+def forge(directory: Path, *marks: dict[str, Any]) -> None:
+    """Add entries to the anchor log as somebody who may write its files and has no key."""
+    folder = directory / "anchor"
+    (before,) = entries(folder)[-1:]
+    forged = [{**before, **mark, "seq": before["seq"] + 1 + n} for n, mark in enumerate(marks)]
+    rewrite(folder, lambda known: known + [orjson.dumps(mark) for mark in forged])
+
+
+def said_of(directory: Path, name: str) -> dict[str, Any]:
+    """Return what the anchor log says last of a log."""
+    return [mark for mark in entries(directory / "anchor") if mark["of"].endswith(name)][-1]
+
+
+@pytest.mark.parametrize("signed_later", [False, True], ids=["unsigned", "signed-later"])
+def test_a_word_of_retirement_that_the_writer_did_not_sign_excuses_no_missing_records(
+    three: tuple[Path, list[str]], signed_later: bool
+) -> None:
+    directory, order = three
+    forge(directory, {**said_of(directory, order[0]), "kind": LOG_RETIRED})
+    assert verify(directory, [VKEY]).ok, "an anchor entry that a crash left is no problem"
+    (directory / order[0] / "live").unlink()
+    shutil.rmtree(directory / order[0] / "tile", ignore_errors=True)
+    if signed_later:  # the next entry's signature covers the forged one as well
+        place_of(directory).anchor.append(LOG_SEALED, Checkpoint("fw.example/audit/log_X", 0, b""))
+    assert "tail_missing" in codes(directory)
+
+
+def test_what_the_anchor_log_was_not_signed_with_does_not_open_a_closed_log_again(
+    three: tuple[Path, list[str]],
+) -> None:
+    directory, order = three
+    forge(directory, {"of": said_of(directory, order[2])["of"], "kind": "log.damaged", "size": 0, "root": ""})
+
+    def one_more(known: list[bytes]) -> list[bytes]:
+        record = {**orjson.loads(known[-1]), "seq": len(known), "uid": f"{order[2]}.{len(known)}"}
+        return [*known, orjson.dumps(record)]
+
+    rewrite(directory / order[2], one_more)
+    assert "tail_after_close" in codes(directory)
+
+
+def test_a_log_that_had_more_records_than_were_retired_is_told(three: tuple[Path, list[str]]) -> None:
+    directory, order = three
+    said = said_of(directory, order[0])
+    forge(directory, {**said, "kind": "log.checkpoint", "size": said["size"] + 1})
+    retire(directory, 8)
+    assert "log_rolled_back" in codes(directory)
+
+
+def test_entries_that_a_crash_left_unsigned_are_set_aside_once_and_the_node_goes_on(
+    three: tuple[Path, list[str]],
+) -> None:
+    directory, order = three
+    forge(directory, {**said_of(directory, order[0]), "kind": LOG_RETIRED})
+    assert len(retire(directory, 8)) == 2
+    kinds = [mark["kind"] for mark in entries(directory / "anchor")]
+    assert kinds.count("log.unsigned") == 1
+    assert kinds.count(LOG_RETIRED) == 3, "the one that was not signed, and two by the writer"
+    report = verify(directory, [VKEY])
+    assert report.ok, report.text()
+    assert states(report) == {order[0]: "retired", order[1]: "retired", order[2]: "closed"}
 
 
 def test_a_search_finds_what_is_there_and_forgets_what_was_retired(three: tuple[Path, list[str]]) -> None:
