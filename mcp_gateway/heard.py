@@ -72,7 +72,8 @@ class Wanted:
         """Return whether an event is among what is wanted."""
         if event.what == "updated":
             # "This might be a sub-resource of the one that the client actually subscribed to" (MCP, schema).
-            return event.name in self.uris or not self.uris.isdisjoint(uris.above(event.name))
+            watched = self.uris
+            return bool(watched) and (event.name in watched or not watched.isdisjoint(uris.above(event.name)))
         if event.what == "task":
             return self.any_task or event.name in self.tasks
         return event.what in self.lists

@@ -187,6 +187,7 @@ class Hub:
                 for sink in list(slot.sinks):
                     if sink.wanted(slot.spec).covers(event):
                         sink.offer(event)
+                await asyncio.sleep(0)  # many sinks, many events: the others' turn
             if not slot.heard:
                 slot.loud.clear()
             await asyncio.sleep(GAP_S)

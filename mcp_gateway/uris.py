@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -30,6 +31,7 @@ _HEX: Final = frozenset("0123456789ABCDEF")
 _HOSTED: Final = frozenset({"http", "https", "ws", "wss", "ftp", "ftps", "sftp", "ssh", "file"})
 _PORTS: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21"}
 _DECODINGS: Final = 4
+LEVELS: Final = 32  # of a sub-resource below what is watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +130,24 @@ def _decoded(text: str) -> Iterator[str]:
     raise Malformed("uri")
 
 
-def above(uri: str) -> Iterator[str]:
-    """Yield the URIs that a URI may be a sub-resource of, the nearest first: itself up to a ``/``, ``?`` or ``#``.
+@lru_cache(maxsize=16)  # asked once for each client that listens: the same of all, in turn
+def above(uri: str) -> tuple[str, ...]:
+    """Return the URIs that a URI may be a sub-resource of, the nearest first: itself up to a ``/``, ``?`` or ``#``.
 
     With the sign itself and without: ``a://b/c`` stands below ``a://b/`` and ``a://b``, and below no ``a://b/c2``.
+    At most the nearest `LEVELS` signs: a server names what it likes, and each name costs every client that listens.
     """
-    for at in range(len(uri) - 1, uri.find(":"), -1):
-        if uri[at] in "/?#":
-            if at + 1 < len(uri):
-                yield uri[: at + 1]
-            if at > uri.find(":") + 1:
-                yield uri[:at]
+    found: list[str] = []
+    least, at = uri.find(":"), len(uri)
+    for _ in range(LEVELS):
+        at = max(uri.rfind(sign, least + 1, at) for sign in "/?#")
+        if at < 0:
+            break
+        if at + 1 < len(uri):
+            found.append(uri[: at + 1])
+        if at > least + 1:
+            found.append(uri[:at])
+    return tuple(found)
 
 
 def wrapped(alias: str, uri: str) -> str:

@@ -16,7 +16,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from mcp_gateway import hub, subscriptions
+from mcp_gateway import hub, subscriptions, uris
 from mcp_gateway.heard import Event, Wanted, belongs, event_of, filter_of
 from mcp_gateway.hub import Slot
 from mcp_gateway.message import SUBSCRIPTION_ID
@@ -237,3 +237,29 @@ async def test_a_legacy_sdk_client_hears_a_modern_sdk_server_through_us(soon):
                     while len(set(heard)) < 2:
                         await asyncio.sleep(0.01)
                 assert set(heard) == {"ToolListChangedNotification", "ResourceUpdatedNotification"}
+
+
+LONG = "a://" + "/" * 2_000
+
+
+def test_a_long_name_of_a_changed_resource_costs_each_listener_little(monkeypatch):
+    """A server names what it likes, and all that listen look at each name."""
+    assert uris.above("a://b/c?d")[:4] == ("a://b/c?", "a://b/c", "a://b/", "a://b")
+    assert len(uris.above(LONG)) <= 2 * uris.LEVELS
+    assert Wanted(uris=frozenset({LONG[:-8]})).covers(Event(None, "k", "updated", LONG))
+    assert not Wanted(uris=frozenset({"a://"})).covers(Event(None, "k", "updated", LONG)), "too far above"
+    uris.above.cache_clear()
+    monkeypatch.setattr(uris, "LEVELS", 10_000)  # the twin
+    assert len(uris.above(LONG)) > 3_900
+    uris.above.cache_clear()
+
+
+def test_who_watches_no_resource_looks_at_no_name(monkeypatch):
+    def looked(_uri):
+        raise AssertionError
+
+    monkeypatch.setattr(uris, "above", looked)
+    event = Event(None, "k", "updated", LONG)
+    assert not Wanted(frozenset({"tools"})).covers(event)
+    with pytest.raises(AssertionError):  # the twin
+        Wanted(uris=frozenset({"a://b"})).covers(event)
