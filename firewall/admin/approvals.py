@@ -130,15 +130,16 @@ class Approvals:
         for entry in self._book.scan(tenant, PREFIX):
             yield self._now(_decode(tenant, entry))
 
-    def approve(self, caller: Caller, approval_id: str, digest: str) -> Approval:
-        """Take a second person's word, once; the deed is then the caller's of this method to do.
+    def open_to(self, caller: Caller, approval_id: str, digest: str) -> Approval:
+        """Return the request that this person may agree to now; what cannot be agreed to is no word to record.
 
         Raises Refused: second_self, second_script; Conflict (decided, expired, or not what was shown).
         """
-        _second(caller)
-        found, version = self._open(caller.tenant, approval_id, digest)
-        if found.by == caller.identity:
-            raise Refused("second_self", fix="another person with the role approver must agree")
+        return self._open_to(caller, approval_id, digest)[0]
+
+    def approve(self, caller: Caller, approval_id: str, digest: str) -> Approval:
+        """Take a second person's word, once; the deed is then the caller's of this method to do. Raises as `open_to`."""
+        found, version = self._open_to(caller, approval_id, digest)
         return self._decided(found, version, "approved", caller)
 
     def deny(self, caller: Caller, approval_id: str, digest: str) -> Approval:
@@ -160,6 +161,13 @@ class Approvals:
         if found.state != "approved":
             raise Conflict("finished already")
         return self._put(replace(found, state="failed" if outcome else "done", outcome=outcome), version)
+
+    def _open_to(self, caller: Caller, approval_id: str, digest: str) -> tuple[Approval, int]:
+        _second(caller)
+        found, version = self._open(caller.tenant, approval_id, digest)
+        if found.by == caller.identity:
+            raise Refused("second_self", fix="another person with the role approver must agree")
+        return found, version
 
     def _open(self, tenant: str, approval_id: str, digest: str | None) -> tuple[Approval, int]:
         found, version = self._read(tenant, approval_id)

@@ -107,7 +107,7 @@ class Office:
         Raises Refused: role, fresh, second_self, second_script; Conflict; Malformed("approval_unknown").
         """
         self._access.permit(caller, "approvals.decide")
-        self._record(caller, "approval.approve", self.approvals.get(caller.tenant, approval_id))
+        self._record(caller, "approval.approve", self.approvals.open_to(caller, approval_id, digest))
         approval = self.approvals.approve(caller, approval_id, digest)
         outcome = ""
         try:

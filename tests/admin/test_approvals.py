@@ -84,6 +84,18 @@ async def test_nobody_agrees_to_their_own_request(four: Room) -> None:
     assert (await decide(dave, parked)).json()["state"] == "done"
 
 
+async def test_a_word_that_cannot_count_is_not_recorded_as_one(four: Room) -> None:
+    """Nobody's own, none for what was not shown, none for what is done; the twin is the word that counted."""
+    bob, carol = await four.person("operator", "bob"), await four.person("approver", "carol")
+    own, parked = await ask(carol), await ask(bob)
+    assert (await decide(carol, own)).json()["error"] == "second_self"
+    assert (await decide(carol, parked, digest=OTHER)).status_code == 409
+    assert (await decide(carol, parked)).json()["state"] == "done"
+    assert (await decide(carol, parked)).status_code == 409
+    told = [(r["approval"], r["by"]) for r in four.log.records if r.get("verb") == "approval.approve"]
+    assert told == [(parked["id"], "carol")]
+
+
 @pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
 async def test_without_the_role_approver_nobody_decides(four: Room, role: str) -> None:
     parked = await ask(await four.person("operator", "bob"))
