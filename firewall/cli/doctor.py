@@ -129,7 +129,7 @@ def _trace(given: argparse.Namespace) -> int:
 
 def _facts(event: JSONObject) -> str:
     return " ".join(
-        f"{name}={value}" for name, value in event.items() if name not in SET_ASIDE and value not in ("", None)
+        f"{name}={value}" for name, value in event.items() if name not in SET_ASIDE and value not in ("", None, [])
     )
 
 

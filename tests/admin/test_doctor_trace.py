@@ -113,6 +113,8 @@ async def test_a_person_is_followed_by_name_grant_and_client_and_nobody_elses_wa
     assert log.told("ada") == log.told("ADA") == log.told(ada.subject)
     assert bob.subject not in str(log.told("ada"))
     assert {e.get("sub") for e in log.told(CIMD_URL)} == {ada.subject, bob.subject}
+    assert log.told(CIMD_URL.split("/")[2]) == log.told(CIMD_URL)  # by its host, as a client that is unknown
+    assert log.told("example") == []
 
 
 async def test_a_client_that_nobody_knows_is_found_by_its_id_and_its_host(log: Log) -> None:

@@ -22,6 +22,7 @@ from firewall.state.sqlite import SQLiteStore
 
 MOST: Final = 50_000  # events that are looked at, from the newest back
 STORIES: Final = ("txn", "gid")
+HTTPS: Final = "https://"
 # What the writer adds to every record names nobody.
 _OF_THE_LOG: Final = frozenset({"v", "kind", "seq", "log", "node", "ver", "time_us"})
 
@@ -65,7 +66,14 @@ class _Wanted:
     def names(self, event: JSONObject) -> bool:
         if (event.get("tenant"), event.get("sub")) in self._people or event.get("client_sha256") == self._digest:
             return True
+        if self._about and _host_of(event.get("client_id")) == self._about:
+            return True
         return any(value == self._about for name, value in event.items() if name not in _OF_THE_LOG)
+
+
+def _host_of(client_id: object) -> str:
+    """Return the host of a client that is known by its document's address; "" of any other."""
+    return client_id.removeprefix(HTTPS).split("/")[0] if isinstance(client_id, str) and client_id[:8] == HTTPS else ""
 
 
 def _joined(events: Iterable[JSONObject], named: list[JSONObject]) -> list[JSONObject]:
