@@ -16,6 +16,7 @@ from firewall.identity.issuers.turns import (
     QUIET_S,
     Turns,
 )
+from firewall.identity.throttle import network_of
 from firewall.net.runtime import FakeClock
 from tests.identity.test_issuers import Direct, opaque
 
@@ -43,6 +44,23 @@ async def test_a_flood_from_one_address_leaves_newcomers_of_others_their_turn(
     asked = sum([await made_up(direct, n) for n in range(200)])
     assert asked == (PER_S - KEPT_PER_S if shared_out else PER_S)
     if shared_out:
+        assert (await direct.admit("good", address="203.0.113.1")).subject == "corp|00u1"
+    else:
+        with pytest.raises(StateUnavailable):
+            await direct.admit("good", address="203.0.113.1")
+
+
+@pytest.mark.parametrize("by_customer", [True, False])
+async def test_one_customer_with_many_networks_is_one_newcomer(
+    by_customer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has a /48 of IPv6 has 65,536 networks of their own to come from."""
+    if not by_customer:  # the twin
+        monkeypatch.setattr("firewall.identity.issuers.turns.wide_network_of", network_of)
+    direct = opaque()
+    asked = sum([await made_up(direct, n, address=f"2001:db8:7:{n:x}::1") for n in range(200)])
+    assert asked == (PER_S - KEPT_PER_S if by_customer else PER_S)
+    if by_customer:
         assert (await direct.admit("good", address="203.0.113.1")).subject == "corp|00u1"
     else:
         with pytest.raises(StateUnavailable):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from firewall.core.ports import Clock
-from firewall.identity.throttle import network_of
+from firewall.identity.throttle import wide_network_of
 
 AT_ONCE: Final = 16
 PER_S: Final = 50
@@ -48,7 +48,7 @@ class Turns:
     def take(self, address: str) -> str:
         """Take a turn and return whose it is, for `give_back`; "" when this address must come again."""
         second = self._tidy()
-        network = network_of(address) or "-"
+        network = wide_network_of(address) or "-"  # what one customer has, not one of its 65,536 networks
         asker = self._askers.get(network)
         if not self.any() or (asker is not None and not self._has_share(asker, second)):
             return ""
