@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity.people import sign_in
 from tests.support.door import CIMD_URL, GIT, Browser, Door, make_door, redeem, refresh
 
 
@@ -48,3 +51,23 @@ async def test_why_a_sign_in_by_password_failed_is_told_without_the_name_that_wa
         (None, "user_unknown"),
     ]
     assert "my-secret-password" not in str(door.events)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+async def test_whoever_is_told_to_wait_writes_one_record_a_minute(
+    bounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that costs a stranger nothing would fill the log, and a full log stops everybody."""
+    if not bounded:  # the twin
+        monkeypatch.setattr(sign_in, "DELAYS", 10_000)
+    door = make_door()
+    async with door.http() as http:
+        browser = Browser(http)
+        answers = [(await browser.post("/login", {"username": "a", "password": "b"})).status_code for _ in range(60)]
+        waited = answers.count(429)
+        assert waited >= 40
+        assert len(door.named("identity.login.delayed")) == (1 if bounded else waited)
+        door.clock.advance(60)
+        again = [(await browser.post("/login", {"username": "a", "password": "b"})).status_code for _ in range(60)]
+        assert 429 in again
+    assert len(door.named("identity.login.delayed")) <= 3 or not bounded

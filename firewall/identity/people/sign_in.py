@@ -26,7 +26,7 @@ from firewall.identity.people.transactions import Transaction, Transactions, che
 from firewall.identity.people.users import User, Users
 from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings, Record, TokenBytes
-from firewall.identity.throttle import Throttle
+from firewall.identity.throttle import Throttle, wide_network_of
 from firewall.identity.web import WebRequest, page_reply, redirect_reply, set_cookie
 
 DESTINATIONS: Final[Mapping[str, str]] = {
@@ -41,6 +41,7 @@ PENDING_S: Final = 300
 TRIES: Final = 5
 ACCOUNT_TRIES: Final = 20  # of all addresses together: one guess in 333,000 is right
 ACCOUNT_WINDOW_S: Final = 900
+DELAYS: Final = 1  # records a minute that a network was told to wait
 
 _WRONG: Final = "The user name or the password is not right."
 _WRONG_CODE: Final = "The code is not right, or was used already. Wait for the next one."
@@ -163,7 +164,7 @@ class SignIn:
         allowed = parts.throttle.allow("login", address, per_minute=parts.settings.login_per_minute)
         wait_s = parts.throttle.wait_s(name, address)
         if not allowed or wait_s:
-            return self._later(wait_s)
+            return self._later(address, wait_s)
         # Counted before it is looked at: of guesses that come at once, no more are looked at than one by one.
         parts.throttle.failed(name, address)
         user = await parts.users.verify(name, form.get("password"))
@@ -222,10 +223,10 @@ class SignIn:
         account, address = f"second\0{user.tenant}\0{user.subject}", request.client_ip
         wait_s = parts.throttle.wait_s(account, address)
         if wait_s or not parts.throttle.allow("login", address, per_minute=parts.settings.login_per_minute):
-            return self._later(wait_s)
+            return self._later(address, wait_s)
         # Only who knows the password gets here, so no stranger can use these up.
         if not parts.throttle.allow_within("second", account, limit=ACCOUNT_TRIES, window_s=ACCOUNT_WINDOW_S):
-            return self._later(ACCOUNT_WINDOW_S)
+            return self._later(address, ACCOUNT_WINDOW_S)
         # Counted before it is looked at: parallel guesses cost one try each.
         within = self._tries.add(user.tenant, key, 1, ceiling=TRIES, expires_us=self._end_us())
         if not within or not parts.factors.verify(user, form.get("code")):
@@ -280,8 +281,10 @@ class SignIn:
     def _second_page(self, error: str = "", status: int = 200) -> FixedReply:
         return page_reply(self._parts.pages.render("second", error=error), status)
 
-    def _later(self, wait_s: int) -> FixedReply:
-        self._parts.record("identity.login.delayed", {"wait_s": wait_s})
+    def _later(self, address: str, wait_s: int) -> FixedReply:
+        # Being told to wait costs a stranger nothing, and a full record stops everybody: once a minute says it all.
+        if self._parts.throttle.allow("login.delayed", wide_network_of(address), per_minute=DELAYS):
+            self._parts.record("identity.login.delayed", {"wait_s": wait_s})
         retry = (b"retry-after", str(wait_s or 60).encode())
         return message(self._parts.pages, "busy", 429, headers=(retry,))
 
