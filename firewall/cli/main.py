@@ -117,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    _fill_standard_streams()
     given = parser().parse_args(argv)
     try:
         return int(given.run(given))
@@ -138,6 +139,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             BartizanError("internal", type(error).__name__, fix="say BARTIZAN_DEBUG=1 for the traceback, and report it")
         )
         return 1
+
+
+def _fill_standard_streams() -> None:
+    """Open the null device in place of standard streams that we were started without.
+
+    The next file that is opened would get such a number, and a child of ours would lose it to its own input or output.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.set_inheritable(number, True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # for as long as we live
 
 
 def exit_code(error: BartizanError) -> int:

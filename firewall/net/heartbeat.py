@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
 import time
 from typing import Final
 
 from firewall.core.ports import Clock
 from firewall.net.board import Board
+from firewall.net.signals import ending
 
 _READY_LOOK_S: Final = 0.05
 _SAY_S: Final = 0.05
@@ -72,13 +72,13 @@ class Heartbeat:
 
 
 async def until_told(heartbeat: Heartbeat | None = None, *, beat_s: float = 0.25) -> None:
-    """Return on SIGTERM or SIGINT, or when the parent is gone; beats while it waits.
+    """Return when a signal asks for the end, or when the parent is gone; beats while it waits.
 
     For the main coroutine of a worker, or of a single process (no heartbeat).
     """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending():
         loop.add_signal_handler(number, told.set)
     if heartbeat is None:
         await told.wait()

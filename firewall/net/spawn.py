@@ -50,8 +50,9 @@ class Job:
 
     def become(self, *, title: Sequence[str] = ()) -> NoReturn:
         """Be that process from now on: same process id, same standard streams, none of the memory."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # we were started with it closed
+                stream.flush()
         os.set_inheritable(self._file, True)
         command = self._command((), title)
         os.execv(command[0], command)  # noqa: S606  our own interpreter, by its path

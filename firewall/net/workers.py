@@ -3,7 +3,7 @@
 The parent never touches a request. It starts N workers (each opens its listeners with SO_REUSEPORT),
 starts a dead one again with growing pauses, kills one whose event loop no longer turns (DESIGN §6b-11:
 a stuck engine holds the interpreter lock, so only another process can end it; so a single worker has a
-parent too), passes SIGTERM and SIGINT on, and is gone within two seconds. A worker whose parent is gone
+parent too), passes SIGTERM, SIGINT and SIGHUP on, and is gone within two seconds. A worker whose parent is gone
 ends itself.
 
 A worker is a fresh interpreter (`net.spawn`) that shares a `Board` with its parent and is handed a secret; its
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from firewall.core.errors import ConfigFault
 from firewall.net.board import Board
+from firewall.net.signals import ending
 from firewall.net.spawn import Job
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Supervisor:
         self._workers = [_Worker(index) for index in range(count)]
         self._wake = os.pipe()
         os.set_blocking(self._wake[1], False)
-        before = {number: signal.signal(number, self._signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, self._signal) for number in ending()}
         looked = 0
         try:
             while not self._stopping:
@@ -244,8 +245,9 @@ def _run_worker(
 ) -> None:
     from firewall.net.heartbeat import Heartbeat
 
-    # Ctrl-C reaches the whole process group; the parent alone decides, and says SIGTERM.
+    # Ctrl-C and the end of a terminal reach the whole process group; the parent alone decides, and says SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.set_inheritable(board, False)
     secret = os.read(told, _SECRET_BYTES)
     os.close(told)

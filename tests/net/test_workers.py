@@ -52,9 +52,16 @@ def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
 
 
 @contextmanager
-def program(root: Path) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
-    """The supervisor in its own process, since it owns the signals."""
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=root, stdout=subprocess.PIPE, text=True)
+def program(root: Path, *before: str) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
+    """The supervisor in its own process group, since it owns the signals."""
+    process = subprocess.Popen(
+        [*before, sys.executable, "-c", PROGRAM],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     port = int(process.stdout.readline().split()[1])
     events: list[str] = []
@@ -121,6 +128,23 @@ def test_workers_end_when_their_parent_is_killed(root: Path) -> None:
         process.kill()
         process.wait()
         eventually(lambda: get(port) == 0)
+
+
+def test_a_terminal_that_closes_ends_all_in_order_and_nohup_stays(root: Path) -> None:
+    with program(root) as (process, port, events):
+        eventually(lambda: len(pids(port)) == 2)
+        os.killpg(process.pid, signal.SIGHUP)
+        assert process.wait(5) == 0
+        eventually(lambda: sum(event.startswith("stopped") for event in events) == 2)
+        assert not any(event.startswith("died") for event in events)
+    with program(root, "nohup") as (process, port, events):
+        eventually(lambda: len(pids(port)) == 2)
+        os.killpg(process.pid, signal.SIGHUP)
+        time.sleep(0.3)
+        assert len(pids(port)) == 2
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(5) == 0
 
 
 def test_a_worker_that_dies_at_once_is_started_with_growing_pauses() -> None:
