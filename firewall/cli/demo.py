@@ -9,6 +9,7 @@ loopback. The facts that ``bartizan tour`` needs are in ``demo.json``, readable 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import secrets
@@ -31,6 +32,7 @@ TOUR_CLIENT: Final = "https://tour.bartizan.example/client.json"
 TOUR_REDIRECT: Final = "http://127.0.0.1:53682/callback"
 TOUR_USER: Final = "demo"
 START_S: Final = 20.0
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass
@@ -81,8 +83,15 @@ def examples_directory() -> Path:
 
 def start(state: Path, *, host: str, port: int, admin_port: int, say: Callable[[str], None]) -> Demo:
     """Start the demonstration's upstreams and return it. Raises ConfigFault; ends what it started then."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigFault(
+            "state_dir", f"{state}: {error.strerror}", fix="name a directory that you may write: --state-dir DIR"
+        ) from None
     port, admin_port = port or _free_port(), admin_port or _free_port()
+    for number in (port, admin_port):
+        _expect_free(host, number)
     demo = Demo(state, {}, {})
     try:
         say("starting the demonstration's upstreams")
@@ -233,6 +242,7 @@ def _child(demo: Demo, script: str, *arguments: str) -> dict[str, Any]:
         stderr=log,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # safe: we have no threads yet
     )
     log.close()
     demo.children.append(child)
@@ -247,6 +257,11 @@ def _child(demo: Demo, script: str, *arguments: str) -> dict[str, Any]:
         line += more
     found: dict[str, Any] = json.loads(line)
     return found
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this child when its parent is gone, however that ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _repository(path: Path) -> Path:
@@ -272,6 +287,21 @@ def _python_paths() -> list[str]:
     """Return what a Python child must be able to read: the interpreter's and the environment's trees."""
     paths = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)}
     return sorted(paths)
+
+
+def _expect_free(host: str, port: int) -> None:
+    """Raise ConfigFault("listen") where somebody listens, before anything is started for nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigFault(
+                "listen",
+                f"cannot bind {host} port {port}: {error.strerror}",
+                fix="stop what uses it, or take two that are free: make run ARGS='--port 0 --admin-port 0'",
+            ) from None
 
 
 def _free_port() -> int:

@@ -1,9 +1,13 @@
 """What a newcomer meets beside the happy path: no node, a wrong step, another place for the state."""
 
 import argparse
+import socket
 import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import NoReturn
 
 import orjson
 import pytest
@@ -56,6 +60,53 @@ def test_the_scratch_repository_is_no_protected_path_even_for_root_and_goes_with
     assert not repository.exists()
 
 
+DEMONSTRATION = """
+import sys, time
+from pathlib import Path
+from firewall.cli import demo
+
+made = demo.Demo(Path(sys.argv[1]), {}, {})
+demo._child(made, "demo_mcp_server.py", "--control-port", "0")
+print(made.children[0].pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own way, of Linux")
+def test_an_upstream_of_the_demonstration_ends_with_it_however_it_ended(tmp_path: Path, root: Path) -> None:
+    parent_of = subprocess.Popen(
+        [sys.executable, "-c", DEMONSTRATION, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert parent_of.stdout is not None
+        child = Path("/proc") / parent_of.stdout.readline().strip() / "cmdline"
+        assert b"demo_mcp_server" in child.read_bytes()
+    finally:
+        parent_of.kill()
+        parent_of.communicate()
+    until = time.monotonic() + 15
+    while child.exists() and child.read_bytes():  # a zombie has no words
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_port_that_is_taken_or_a_state_that_cannot_be_is_told_before_anything_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_child", lambda *_: pytest.fail("nothing is to be started"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert command.main(["--state-dir", str(tmp_path), "up", "--port", port, "--admin-port", "0"]) == 4
+    said = capsys.readouterr().err
+    assert f"port {port}" in said
+    (tmp_path / "file").touch()
+    assert command.main(["--state-dir", str(tmp_path / "file" / "below"), "up"]) == 4
+    assert "--state-dir DIR" in capsys.readouterr().err
+    assert "make run ARGS=" in said
+
+
 def test_ports_of_the_demonstration_are_not_taken_for_those_of_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,9 +120,15 @@ def test_a_state_directory_that_is_named_is_used_instead_of_the_files(
 ) -> None:
     (tmp_path / "bartizan.yaml").write_text("version: 1\nstate_dir: /nowhere\n")
     served = []
-    monkeypatch.setattr(parent, "run", lambda config, **_: served.append(config.state) or 0)
+
+    def become(config: Config, **_: object) -> NoReturn:
+        served.append(config.state)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(parent, "become", become)  # the real one would replace the process of these tests
     there = str(tmp_path / "state")
-    assert command.main(["--config", str(tmp_path / "bartizan.yaml"), "--state-dir", there, "up"]) == 0
+    with pytest.raises(SystemExit):
+        command.main(["--config", str(tmp_path / "bartizan.yaml"), "--state-dir", there, "up"])
     assert served == [tmp_path / "state"]
 
 
