@@ -137,14 +137,14 @@ def _screen(
     if demo is not None:
         state = demo_state(given)
         own = ".venv/bin/bartizan" + ("" if state == DEMO_STATE.expanduser() else f" --state-dir {state}")
-        lines += ["", "Connect a client:", "", *_tried(url, own, state), *_untried(url, next(iter(config.mcp)))]
+        lines += ["", "Connect a client:", "", *_tried(url, own, state), *_untried(url, next(iter(config.mcp)), own)]
         lines.append(
             "                 (these three sign in with a browser; the demonstration is plain http on loopback)"
         )
         lines += ["", "Next, in a second terminal:", "", f"  {own} tour"]
     elif config.mcp:
         name = next(iter(config.mcp))
-        lines += ["", "Connect a client:", "", *_untried(url, name)]
+        lines += ["", "Connect a client:", "", *_untried(url, name, "bartizan")]
         lines += [
             "  any other      a key for five minutes; --watch renews it",
             f"                 bartizan --config {given.config} token --resource /mcp/{name}",
@@ -209,7 +209,7 @@ def _tried(url: str, own: str, state: Path) -> list[str]:
     ]
 
 
-def _untried(url: str, name: str) -> list[str]:
+def _untried(url: str, name: str, own: str) -> list[str]:
     """Return configuration for clients that nobody has here."""
     return [
         "  Claude Code    not tried here",
@@ -218,5 +218,5 @@ def _untried(url: str, name: str) -> list[str]:
         f'                 {{"mcpServers": {{"{name}": {{"url": "{url}/mcp/{name}"}}}}}}',
         "  VS Code        not tried here (.vscode/mcp.json)",
         f'                 {{"servers": {{"{name}": {{"type": "http", "url": "{url}/mcp/{name}"}}}}}}',
-        f"  any of them    written for you, after a look: bartizan connect CLIENT {url}/mcp/{name}",
+        f"  any of them    written for you, after a look: {own} connect CLIENT {url}/mcp/{name}",
     ]
