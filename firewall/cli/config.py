@@ -92,18 +92,64 @@ def _lacks(config: Config) -> Iterator[str]:
         for key, file in (("cert", listener.tls.cert), ("key", listener.tls.key)) if listener.tls else ():
             if not file.expanduser().is_file():
                 yield f"listeners.{name}.tls.{key}: there is no {file}"
+    for key, place in (
+        ("state_dir", config.state),
+        ("audit.directory", config.audit_dir),
+        ("audit.spool", config.audit.spool),
+    ):
+        if place is not None and (wrong := _unmakeable(place.expanduser())):
+            yield f"{key}: {wrong}"
     for name, upstream in {**config.mcp, **config.a2a, **config.llm.providers}.items():
         own = upstream.credential
         if own is not None and own.env and not os.environ.get(own.env):
             yield f"{name}: its credential's variable {own.env} is not set here"
         if own is not None and own.file is not None and not own.file.expanduser().is_file():
             yield f"{name}: its credential's file {own.file} is not there"
-    for name, provider in config.identity.providers.items():
-        kind, _, source = provider.client_secret.partition(":")
+    for key, kind, source in _named_secrets(config):
         if kind == "env" and not os.environ.get(source):
-            yield f"identity.providers.{name}.client_secret: the variable {source} is not set here"
-        if kind == "file" and not Path(source).is_file():
-            yield f"identity.providers.{name}.client_secret: there is no {source}"
+            yield f"{key}: the variable {source} is not set here"
+        if kind == "file" and not Path(source).expanduser().is_file():
+            yield f"{key}: there is no {source}"
+
+
+def _named_secrets(config: Config) -> Iterator[tuple[str, str, str]]:
+    """Yield each secret that the front door or the way to an upstream needs: its key, "env" or "file", and the name."""
+    identity = config.identity
+    told = [(f"identity.providers.{n}.client_secret", p.client_secret) for n, p in identity.providers.items()]
+    for name, issuer in identity.issuers.items():
+        if issuer.introspection:
+            told.append((f"identity.issuers.{name}.introspection.client_secret", issuer.introspection.client_secret))
+    for name, signal in identity.signals.items():
+        told += [
+            (f"identity.signals.{name}.push_secret", signal.push_secret),
+            (f"identity.signals.{name}.poll_secret", signal.poll_secret),
+        ]
+    for key, source in told:
+        kind, _, name = source.partition(":")
+        yield key, kind, name
+    for part, entries in (("mcp", config.mcp), ("a2a", config.a2a), ("llm.providers", config.llm.providers)):
+        for name, upstream in entries.items():
+            if (own := upstream.auth) is None:
+                continue
+            for word, variable, file in (
+                ("secret", own.secret_env, own.secret_file),
+                ("assertion", own.assertion_env, own.assertion_file),
+                ("idp_secret", own.idp_secret_env, own.idp_secret_file),
+            ):
+                if variable:
+                    yield f"{part}.{name}.auth.{word}_env", "env", variable
+                if file is not None:
+                    yield f"{part}.{name}.auth.{word}_file", "file", str(file)
+
+
+def _unmakeable(place: Path) -> str:
+    """Return why a directory of ours could not be made or written, "" when it could."""
+    near = place
+    while not near.exists() and near != near.parent:
+        near = near.parent
+    if not near.is_dir():
+        return f"{near} is not a directory"
+    return "" if os.access(near, os.W_OK | os.X_OK) else f"{near} cannot be written by this user"
 
 
 def show(given: argparse.Namespace) -> int:

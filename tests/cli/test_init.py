@@ -127,6 +127,37 @@ def test_config_check_names_what_this_machine_lacks(
     assert run(capsys, "config", "check", "--config", path, "--shape-only")[0] == 0
 
 
+def test_config_check_names_every_secret_and_place_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin is the same file on a machine that has them."""
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    (tmp_path / "taken").write_text("a file, no directory")
+    keys = tmp_path / "keys.json"
+    path = tmp_path / "bartizan.yaml"
+    path.write_text(
+        f"state_dir: {tmp_path}/state\n"
+        "identity: {signals: {corp: {issuer: https://i.example, jwks_uri: https://i.example/k,"
+        " push_secret: 'env:NOT_SET_HERE'}}}\n"
+        "mcp: {tickets: {url: https://t.example/mcp, auth: {ways: [client], issuer: https://i.example, client_id: b,"
+        f" secret_file: {keys}}}}}}}\n"
+        f"audit: {{directory: {tmp_path}/taken/audit, spool: {tmp_path}/spool}}\n"
+    )
+    code, out, _ = run(capsys, "config", "check", "--config", path, "--json")
+    assert (code, orjson.loads(out)["lacks"]) == (
+        1,
+        [
+            f"audit.directory: {tmp_path}/taken is not a directory",
+            "identity.signals.corp.push_secret: the variable NOT_SET_HERE is not set here",
+            f"mcp.tickets.auth.secret_file: there is no {keys}",
+        ],
+    )
+    monkeypatch.setenv("NOT_SET_HERE", "x" * 20)
+    keys.write_text("x" * 20)
+    (tmp_path / "taken").unlink()
+    assert run(capsys, "config", "check", "--config", path)[0] == 0
+
+
 def test_config_check_refuses_a_provider_that_could_not_be_safe_and_names_a_missing_secret(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
