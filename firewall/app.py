@@ -451,6 +451,7 @@ def check(config: Config) -> None:
         raise refusal.fault
     paths = Paths(config.state)
     paths.make()
+    nucleus.make_audit(config.audit_dir, config.audit.spool and config.audit.spool.expanduser())
     load_policy(config, paths)
 
 

@@ -101,6 +101,20 @@ class Paths:
             ) from None
 
 
+def make_audit(*places: Path | None) -> None:
+    """Make a directory for the log; one is enough. Raises ConfigFault: without any, worker after worker would end."""
+    reasons = []
+    for place in filter(None, places):
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            reasons.append(f"{place}: {error.strerror}")
+        else:
+            return
+    told = "; ".join(reasons)
+    raise ConfigFault("audit_directory", told, fix="set audit.directory to a directory that you may write")
+
+
 @dataclass(frozen=True, slots=True)
 class NucleusSettings:
     """workers: processes that may share the state directory at once. bundle: a policy directory, None for ours.

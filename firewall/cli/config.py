@@ -94,7 +94,7 @@ def _lacks(config: Config) -> Iterator[str]:
                 yield f"listeners.{name}.tls.{key}: there is no {file}"
     for key, place in (
         ("state_dir", config.state),
-        ("audit.directory", config.audit_dir),
+        ("audit.directory", config.audit.directory),
         ("audit.spool", config.audit.spool),
     ):
         if place is not None and (wrong := _unmakeable(place.expanduser())):

@@ -163,6 +163,7 @@ CASES = (
 )
 # Codes that the file is not to blame for, or that its shape makes unreachable, each with where it comes from.
 ELSEWHERE = {
+    "audit_directory": "state; `config check` names it among what the machine lacks",
     "admin_socket": "another node serves the state directory",
     "agent_spec": "an agent registered by command; for one of the file, told when it is first asked",
     "key_damaged": "keys",
@@ -399,3 +400,15 @@ def test_every_code_that_a_room_can_refuse_with_is_in_the_table_or_comes_from_el
     assert tried - reachable == set()
     assert not tried & ELSEWHERE.keys()
     assert all(re.fullmatch("[a-z_]+", code) for code in reachable)
+
+
+def test_a_log_that_has_no_place_stops_the_start_and_one_place_is_enough(tmp_path: Path) -> None:
+    """Else worker after worker would end, each with a traceback; the twin is a spool that can be made."""
+    taken = tmp_path / "taken"
+    taken.write_text("a file, no directory")
+    state = {"state_dir": str(tmp_path / "state"), "public_url": "https://fw.example"}
+    nowhere = {"directory": str(taken / "audit")}
+    with pytest.raises(ConfigFault) as told:
+        app.check(configuration.build({**state, "audit": nowhere}))
+    assert (told.value.code, str(taken / "audit") in told.value.detail) == ("audit_directory", True)
+    app.check(configuration.build({**state, "audit": {**nowhere, "spool": str(tmp_path / "spool")}}))
