@@ -87,9 +87,8 @@ class Rotation:
         """Make a segment durable, sign its whole, and say twice that it is sealed."""
         old = ending.log
         frontier = old.edge()
-        _, handles, tiles = old.begin_sync()  # nobody writes to it any more
         try:
-            old.finish_sync(handles, tiles)
+            old.sync()  # nobody writes to it any more
         except OSError as error:
             with self._lock:
                 ending.state, waiters = "lost", ending.waiters

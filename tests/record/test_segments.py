@@ -517,3 +517,23 @@ def test_the_ceiling_counts_every_segment_and_is_refused_at_by_all(make: Make, t
     assert sum(p.stat().st_size for p in (tmp_path / "audit").rglob("*") if p.is_file()) < 90_000
     writer.close()
     assert verify(tmp_path / "audit", [VKEY]).ok
+
+
+def test_a_segment_that_cannot_even_begin_its_last_sync_ends_no_flusher(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Descriptors run out between two steps: what is lost is the seal, and nothing after it."""
+    told: list[str] = []
+    writer = make(segments=SMALL, group_ms=1, on_fault=lambda code, _detail: told.append(code))
+    begin, first = Log.begin_sync, writer.log_id
+
+    def none_left(log: Log) -> Any:
+        if log.directory.name == first and writer.log_id != first:
+            raise OSError(24, "too many open files")
+        return begin(log)
+
+    monkeypatch.setattr(Log, "begin_sync", none_left)
+    fill(writer, logs=3)  # with the flusher gone there would be no third one
+    writer.close()
+    assert told == ["audit_sync"]
+    assert verify(tmp_path / "audit", [VKEY]).ok
