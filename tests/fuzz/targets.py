@@ -181,8 +181,12 @@ def decision(data: bytes) -> None:
 
 
 def picture(data: bytes) -> None:
-    """What is called a picture is one of three kinds."""
-    assert images.media_type(data) in ("", "image/png", "image/jpeg", "image/webp")
+    """What is shown of a picture is of one of three kinds, no longer than what came, and a picture itself."""
+    shown = images.parse_picture(data)
+    if shown is not None:
+        assert shown.kind in ("image/png", "image/jpeg", "image/webp")
+        assert len(shown.data) <= len(data)
+        assert images.parse_picture(shown.data) == shown
 
 
 def freshness(data: bytes) -> None:
@@ -208,7 +212,7 @@ def details(value: JSON) -> None:
     read = tool_details.parse_details(value)
     assert tool_details.parse_details([one.as_json() for one in read]) == read
     assert all(tool_details.covers(read, one) for one in read)
-    assert not tool_details.permit_call(read, "https://fw.example/mcp/files", "\0", {})
+    assert all(one.lacks("https://fw.example/mcp/files", "\0", {}) for one in read)
 
 
 def user_code(typed: str) -> None:

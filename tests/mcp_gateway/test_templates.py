@@ -10,7 +10,7 @@ from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from firewall.core.errors import Malformed
 from mcp_gateway.templates import template
 from tests.mcp_gateway.scripted import fine, scripted
-from tests.support.mcp import running, served, spec
+from tests.support.mcp import running, spec
 
 GITHUB = "repo://{owner}/{repo}/contents{/path*}"
 DOM = "dom://{page}{?selector,depth}"
@@ -133,31 +133,3 @@ async def test_expansions_are_read_and_nothing_else_of_that_server_is(path):
             answer = (await stack.modern(path, "resources/read", {"uri": uri})).json()
             assert ("result" in answer) is fits, answer
         assert len(upstream.asked("resources/read")) == 3
-
-
-@pytest.mark.flow
-async def test_a_fastmcp_server_serves_its_templates_through_us():
-    from fastmcp import FastMCP
-
-    server = FastMCP("files")
-
-    @server.resource("files://{path*}")
-    def by_path(path: str) -> str:
-        return f"file {path}"
-
-    @server.resource("find://{place}{?word,most}")
-    def find(place: str, word: str = "all", most: int = 3) -> str:
-        return f"{place} {word} {most}"
-
-    async with served(server.http_app(path="/mcp")) as origin:
-        async with running(spec("demo", url=f"{origin}/mcp")) as stack, stack.client("/mcp/demo") as client:
-            told = {one.uri_template for one in (await client.list_resource_templates()).resource_templates}
-            assert told == {"files://{path*}", "find://{place}{?word,most}"}
-            for uri, text in (
-                ("files://a/b/c.txt", "file a/b/c.txt"),
-                ("find://here", "here all 3"),
-                ("find://here?word=x&most=5", "here x 5"),
-            ):
-                assert (await client.read_resource(uri)).contents[0].text == text
-            with pytest.raises(Exception, match="not"):
-                await client.read_resource("files://a/../b")

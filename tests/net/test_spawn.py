@@ -9,6 +9,19 @@ import pytest
 from firewall.net.spawn import Job
 from tests.net.spawn_main import descriptors, tell
 
+START = """
+import sys
+from firewall.net.spawn import Job
+from tests.net.spawn_main import tell
+
+job = Job(tell, "hello")
+children = [job.start(number) for number in range(3)]
+codes = [child.wait(30) for child in children]
+job.close()
+print("1 pids", *(child.pid for child in children), sep="|")
+print("2 codes", *codes, sep="|")
+print("3 path", sys.path[0], sep="|")
+"""
 BECOME = """
 import calendar, os, sys
 from firewall.net.spawn import Job
@@ -35,19 +48,14 @@ def python(program: str, root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_child_gets_the_arguments_the_numbers_and_the_path_and_its_return_value_is_its_exit_code(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    job = Job(tell, "hello")
-    try:
-        children = [job.start(number) for number in range(3)]
-        assert [child.wait(30) for child in children] == [7, 7, 7]
-    finally:
-        job.close()
-    lines = sorted(line.split("|") for line in capfd.readouterr().out.split())
+def test_a_child_gets_the_arguments_the_numbers_and_the_path_and_its_return_value_is_its_exit_code(root: Path) -> None:
+    done = python(START, root)
+    lines = sorted(line.split("|") for line in done.stdout.splitlines())
+    pids, codes, path = (line[1:] for line in (lines.pop(0) for _ in range(3)))
+    assert codes == ["7", "7", "7"]
     assert [line[:2] for line in lines] == [["hello", "0"], ["hello", "1"], ["hello", "2"]]
-    assert {int(line[2]) for line in lines} == {child.pid for child in children}
-    assert {line[4] for line in lines} == {sys.path[0]}
+    assert {line[2] for line in lines} == set(pids)
+    assert {line[4] for line in lines} == set(path)
 
 
 def test_what_a_process_becomes_has_its_id_and_its_output_and_none_of_its_memory(root: Path) -> None:
