@@ -20,7 +20,7 @@ from firewall.record import face
 from firewall.record.log import iter_bundles
 from firewall.record.tiles import WIDTH
 
-VERSION: Final = 3
+VERSION: Final = 4
 COLUMNS: Final = (
     "log",
     "seq",

@@ -365,8 +365,8 @@ def _sync_directory(directory: Path) -> None:
 def iter_bundles(directory: Path, first: int = 0) -> Iterator[tuple[int, list[bytes], int]]:
     """Yield a log's bundles from number ``first`` on: number, entries, bytes of a torn tail.
 
-    The live bundle comes last, once, and only it may be short or torn. Takes no lock: a reader
-    beside the writer sees a prefix. Raises Malformed("bundle_torn") with the bundle's number as
+    The live bundle comes last, once, and only it may be short or torn; where it is before ``first``, nothing
+    comes. Takes no lock: a reader beside the writer sees a prefix. Raises Malformed("bundle_torn") with the bundle's number as
     detail when a finished bundle is not 256 whole entries; OSError.
     """
     n = first
@@ -382,6 +382,8 @@ def iter_bundles(directory: Path, first: int = 0) -> Iterator[tuple[int, list[by
             yield n, entries, 0
             n += 1
             continue
+        if n and not (directory / entries_path(n - 1)).exists():
+            return  # asked beyond the end: a full live bundle is renamed with the next record only
         try:
             data = (directory / "live").read_bytes()
         except FileNotFoundError:

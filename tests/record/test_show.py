@@ -96,6 +96,25 @@ def test_the_index_follows_a_growing_log(make: Make, tmp_path: Path) -> None:
     index.close()
 
 
+def test_a_bundle_that_is_full_and_not_yet_renamed_is_read_once_and_under_its_own_number(
+    make: Make, tmp_path: Path
+) -> None:
+    writer = make()
+    index = Index(tmp_path / "audit")
+    index.refresh()
+    written = 1
+    while written <= 2 * 256:
+        uid = writer.append(decision(written)).uid
+        written += 1
+        if written % 256 < 2:
+            assert [index.refresh() for _ in range(3)][1:] == [0, 0], written
+            with pytest.raises(Malformed):
+                index.record(writer.log_id, written)
+            assert [r["uid"] for r in index.find(newest_first=True, limit=1)] == [uid]
+    assert len(list(index.find(limit=5000))) == written
+    index.close()
+
+
 @pytest.mark.parametrize("which", ["x_900", "d_900", "uid"])
 def test_a_denied_exchange_is_explained_from_any_of_its_ids(audit: Path, which: str) -> None:
     if which == "uid":
