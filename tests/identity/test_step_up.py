@@ -463,3 +463,27 @@ async def test_as_16_a_password_session_does_not_become_an_mfa_session(
         page = await browser.open(authorize_query(acr_values="mfa"))
     assert (page.status_code == 303) is (control == "off")
     assert TIME
+
+
+@pytest.mark.parametrize("apart", [True, False])
+async def test_a_session_that_somebody_took_over_has_not_seen_what_its_person_enrols_elsewhere(
+    apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not apart:  # the twin: one offer for all sessions of a person
+        monkeypatch.setattr(second_factor, "_place", lambda user, _session: user.subject)
+    door = make_door()
+    await door.user()
+    async with door.http() as taken, door.http() as own:
+        keys, pages = list[str](), list[httpx2.Response]()
+        for http in (taken, own):
+            browser = Browser(http)
+            page = await browser.sign_in(await browser.get("/account/security"))
+            shown = re.search(r'<code class="code">([A-Z2-7 ]+)</code>', page.text)
+            assert shown is not None
+            keys.append(shown[1].replace(" ", ""))
+            pages.append(page)
+        assert (keys[0] != keys[1]) is apart
+        values = {**inputs_of(pages[1].text), "password": PASSWORD, "code": code_of(base64.b32decode(keys[1]), door)}
+        added = await Browser(own).post("/account/security", values)
+        assert added.status_code == 303
+    assert len(door.named("identity.second_factor.added")) == 1

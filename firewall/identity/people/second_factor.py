@@ -45,19 +45,25 @@ class SecondFactors:
         """Return whether the person has a confirmed second factor."""
         return self._kept.get(user.tenant, user.subject) is not None
 
-    def offer(self, user: User) -> str:
-        """Return the base32 secret to enter in an app; the same one for ten minutes, until it is confirmed."""
-        entry = self._offered.get(user.tenant, user.subject)
+    def offer(self, user: User, session_id: str = "") -> str:
+        """Return the base32 secret to enter in an app; the same one for ten minutes, until it is confirmed.
+
+        session_id: whose page shows it. Another session of the same person is offered another secret: who took one
+        over must not have seen what the person enrols elsewhere.
+        """
+        place = _place(user, session_id)
+        entry = self._offered.get(user.tenant, place)
         if entry is not None:
             return base64.b32encode(self._secret(user, entry)).decode()
         secret = self._token_bytes(SECRET_BYTES)
         expires_us = self._clock.now_us() + OFFER_S * SECOND_US
-        self._offered.put(user.tenant, user.subject, self._sealed(user, secret, 0), expires_us=expires_us)
+        self._offered.put(user.tenant, place, self._sealed(user, secret, 0), expires_us=expires_us)
         return base64.b32encode(secret).decode()
 
-    def confirm(self, user: User, code: str) -> bool:
-        """Enrol the offered secret when the code fits it. A second factor that exists is never replaced."""
-        entry = self._offered.get(user.tenant, user.subject)
+    def confirm(self, user: User, code: str, session_id: str = "") -> bool:
+        """Enrol the secret that this session was offered when the code fits it. One that exists is never replaced."""
+        place = _place(user, session_id)
+        entry = self._offered.get(user.tenant, place)
         if entry is None or self.enrolled(user):
             return False
         secret = self._secret(user, entry)
@@ -68,7 +74,7 @@ class SecondFactors:
             self._kept.put(user.tenant, user.subject, self._sealed(user, secret, step), if_version=0)
         except Conflict:
             return False
-        self._offered.delete(user.tenant, user.subject)
+        self._offered.delete(user.tenant, place)
         self._record("identity.second_factor.added", {"tenant": user.tenant, "sub": user.subject})
         return True
 
@@ -94,8 +100,9 @@ class SecondFactors:
 
     def forget(self, tenant: str, subject: str) -> None:
         """Keep nothing of a person whose account is removed."""
-        for rows in (self._kept, self._offered):
-            rows.delete(tenant, subject)
+        self._kept.delete(tenant, subject)
+        for entry in list(self._offered.scan(tenant, f"{subject}/")):
+            self._offered.delete(tenant, entry.key)
 
     def _fitting(self, secret: bytes, code: str, used: int) -> int:
         """Return the step a code belongs to, later than ``used``; 0 when there is none. Constant work."""
@@ -118,6 +125,10 @@ class SecondFactors:
         if not isinstance(opened, str):
             raise Malformed("handle_invalid")
         return bytes.fromhex(opened)
+
+
+def _place(user: User, session_id: str) -> str:
+    return f"{user.subject}/{session_id}"
 
 
 def app_uri(secret: str, account: str, issuer: str) -> str:

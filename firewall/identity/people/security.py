@@ -95,7 +95,7 @@ class Security:
         else:
             known = await self._users.verify(user.name, form.get("password"))
             right = known is not None and known.subject == user.subject
-            right = right and self._factors.confirm(user, form.get("code"))
+            right = right and self._factors.confirm(user, form.get("code"), session.session_id)
         if not right:
             self._throttle.failed(account, address)
             return self._page(session, form.get("txn"), _WRONG if form.get("do") == "remove" else _WRONG_ONE, 403)
@@ -113,7 +113,7 @@ class Security:
         user = session.user
         local = self._users.has_password(user.tenant, user.subject)
         enrolled = self._factors.enrolled(user)
-        secret = "" if enrolled or not local else self._factors.offer(user)
+        secret = "" if enrolled or not local else self._factors.offer(user, session.session_id)
         html = self._pages.render(
             "security",
             user=user.shown,
