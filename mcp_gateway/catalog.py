@@ -275,7 +275,7 @@ class Catalog:
         return await self._known.get(principal.tenant, spec, key, credentials, max_age_s, kind)
 
     async def _joined(self, principal: Principal, specs: Sequence[UpstreamSpec]) -> str:
-        """Return the instructions of some upstreams as one text, as far as their pins are approved now.
+        """Return the instructions of some upstreams as one text, as far as they are open and their pins approved now.
 
         One in which inspection finds anything is left out: else one server would close the endpoint to all.
         """
@@ -284,7 +284,7 @@ class Catalog:
         said = {
             spec.name: self._known.words(tenant, spec, found[spec.name].opened).instructions
             for spec in specs
-            if spec.name in found
+            if spec.name in found and self._house.is_open(principal, spec)
         }
         withheld = frozenset(name for name, text in said.items() if text and not self._house.plain(tenant, text))
         return joined.instructions(said, withheld)

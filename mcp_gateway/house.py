@@ -53,6 +53,11 @@ class House:
             found = self._resources[spec.name, state] = server_resource(spec.facts, state)
         return found
 
+    def is_open(self, principal: Principal, spec: UpstreamSpec) -> bool:
+        """Return whether an upstream is approved, and no stop closes it to a caller now. Raises StateUnavailable."""
+        state = self._registry.state(principal.tenant, "mcp", spec.name)
+        return state == "approved" and not self._guard.barred(principal, [spec.name])
+
     def forget(self, name: str) -> None:
         """Drop the kept facts of an upstream whose configuration changed."""
         self._resources = {slot: kept for slot, kept in self._resources.items() if slot[0] != name}

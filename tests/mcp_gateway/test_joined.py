@@ -6,6 +6,7 @@ from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
+from mcp_gateway.house import House
 from mcp_gateway.joined import EACH_CHARS, TOTAL_CHARS, instructions
 from tests.mcp_gateway.scripted import fine, scripted
 from tests.support.mcp import running, spec
@@ -97,3 +98,29 @@ async def test_an_approved_text_in_which_something_is_found_is_named_as_missing(
             assert "good| Be short." in told
             assert ("evil.example" in told) is not held
             assert told.endswith("Not told here: the instructions of bad.") is held
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize("held", [True, False], ids=["looked at", "control off"])
+@pytest.mark.parametrize("stopped", ["upstream", "registry"])
+async def test_of_a_server_that_is_stopped_nothing_is_told(real, stopped, held, monkeypatch):
+    if not held:
+        monkeypatch.setattr(House, "is_open", lambda *_: True)
+    async with (
+        scripted(fine, instructions="Notes are short.") as one,
+        scripted(fine, instructions="Twos are two.") as two,
+    ):
+        specs = [spec("notes", url=one.url), spec("two", url=two.url)]
+        async with running(*specs, **real) as stack:
+
+            async def told():
+                return (await stack.modern("/mcp", "server/discover")).json()["result"].get("instructions", "")
+
+            assert "two| Twos are two." in await told()
+            if stopped == "upstream":
+                stack.kit.kill_switch.pull("default", "upstream", "two", by="operator")
+            else:
+                stack.registry.suspend("default", "mcp", "two", by="operator")
+            said = await told()
+            assert "notes| Notes are short." in said
+            assert ("Twos are two." in said) is not held
