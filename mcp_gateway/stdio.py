@@ -210,10 +210,13 @@ class StdioLink:
             self._tasks.spawn(self._read(), f"mcp.stdio.{self._spec.name}.out"),
             self._tasks.spawn(self._drain(), f"mcp.stdio.{self._spec.name}.err"),
         ]
-        if self.declared or self._spec.era == LEGACY or not await self._discover():
+        modern = False if self.declared or self._spec.era == LEGACY else await self._discover()
+        if not modern:
             if self._spec.era == MODERN:
                 raise UpstreamFault("malformed", "the program does not speak a modern revision")
-            await self._initialize()
+            # One that was slow to start has read the probe first, and may be a modern one that refuses this.
+            if not await self._initialize() and not (modern is None and await self._discover()):
+                raise UpstreamFault("malformed", "the program refused to open a session")
 
     def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> MuxExchange:
         """See Link.exchange. Leaving early does not cancel by itself: cancellation here is a notification."""
@@ -259,13 +262,14 @@ class StdioLink:
 
     # -- opening ---------------------------------------------------------------------------------------
 
-    async def _discover(self) -> bool:
+    async def _discover(self) -> bool | None:
+        """Ask as a modern client does. None: no answer in time, where there is another way to ask."""
         body = bridge.discover(self.next_id(), NEWEST_MODERN)
         try:
-            async with asyncio.timeout(PROBE_S):
+            async with asyncio.timeout(None if self._spec.era == MODERN else PROBE_S):
                 message = await self._ask("server/discover", body, NEWEST_MODERN)
         except TimeoutError:
-            return False
+            return None
         if not isinstance(message, jsonrpc.Response):
             return False
         try:
@@ -274,17 +278,19 @@ class StdioLink:
             return False
         return True
 
-    async def _initialize(self) -> None:
+    async def _initialize(self) -> bool:
+        """Open a session as a client of the handshake does; False when it is refused."""
         body = bridge.initialize(self.next_id(), NEWEST_HANDSHAKE, self.declared)
         message = await self._ask("initialize", body, NEWEST_HANDSHAKE)
         if not isinstance(message, jsonrpc.Response):
-            raise UpstreamFault("malformed", "the program refused to open a session")
+            return False
         try:
             self.opened = bridge.opened(message.result, LEGACY)
         except Malformed:
             raise UpstreamFault("malformed", "the program opened a session in a way that no revision knows") from None
         note = jsonrpc.build_notification("notifications/initialized")
         await self._write(await self._clear("notifications/initialized", note, Point.MCP_NOTIFY_CLIENT))
+        return True
 
     async def _ask(self, method: str, body: JSONObject, version: str) -> jsonrpc.Message:
         cleared = await self._house.clear(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from firewall.core.errors import ConfigFault
+from mcp_gateway import stdio
 from mcp_gateway.sandbox import Support, detect
 from mcp_gateway.settings import UpstreamSpec
 from tests.support.mcp import BIN, NO_WALLS, running, spec
@@ -80,6 +81,20 @@ async def test_a_published_stdio_server_answers_through_us_in_both_eras(mode: st
         assert alive(pid)
     assert not alive(pid)
     assert len(stack.tasks) == 0
+
+
+@pytest.mark.parametrize("era", ["auto", "modern"])
+async def test_a_modern_server_that_is_slow_to_start_is_no_broken_one(
+    era: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its first answer comes after the probe was given up (npx downloads it): the SDK then refuses `initialize`."""
+    monkeypatch.setattr(stdio, "PROBE_S", 0.5)
+    slow = ("/bin/sh", "-c", f"sleep 1; exec {BIN / 'mcp-server-time'} --local-timezone UTC")
+    time = spec("time", transport="stdio", command=slow, unsandboxed=True, era=era, sandbox="off")
+    async with running(time, support=NO_WALLS, scratch=str(tmp_path / "scratch")) as stack:
+        async with stack.client("/mcp/time", mode="auto") as client:
+            result = await client.call_tool("get_current_time", {"timezone": "Europe/Oslo"})
+            assert "Europe/Oslo" in result.content[0].text
 
 
 async def test_a_child_reaches_nothing_of_ours(support: Support, tmp_path: Path, secret: Path):
