@@ -6,7 +6,8 @@ import sys
 
 def tell(word: str, *numbers: int) -> int:
     """Print who it is, what it was told and what it has in memory; end with 7."""
-    print(word, *numbers, os.getpid(), "calendar" in sys.modules, sys.path[0], sep="|", flush=True)
+    told = "|".join(map(str, (word, *numbers, os.getpid(), "calendar" in sys.modules, sys.path[0])))
+    os.write(1, told.encode() + b"\n")  # in one piece: others write to the same pipe
     return 7
 
 
