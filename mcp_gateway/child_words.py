@@ -59,6 +59,7 @@ class ChildWords:
         told = text.decode("utf-8", "replace")
         for one in given:
             told = told.replace(one, REMOVED)
+        told = _without_end(told, given)
         lines = self._mask(tenant, tuple(told.splitlines()[:LINES]))
         now_us = self._clock.now_us()
         value: JSONObject = {"lines": [escaped(line) for line in lines], "opened": opened, "at_us": now_us}
@@ -119,6 +120,15 @@ def read(rows: Collection, tenant: str, upstream: str) -> Words | None:
     if not isinstance(value, dict) or not isinstance(lines, list) or not isinstance(at_us, int):
         return None
     return Words(tuple(line for line in lines if isinstance(line, str)), value.get("opened") is True, at_us)
+
+
+def _without_end(told: str, given: tuple[str, ...]) -> str:
+    """Return a text without the beginning of a value of ours at its end: there what was heard is cut."""
+    for one in given:
+        for size in range(min(len(one) - 1, len(told)), _SHORTEST - 1, -1):
+            if told.endswith(one[:size]):
+                return told[: len(told) - size] + REMOVED
+    return told
 
 
 def escaped(line: str) -> str:

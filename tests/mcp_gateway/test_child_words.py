@@ -87,6 +87,22 @@ def test_a_value_that_we_gave_is_taken_out(given):
     assert ("secret-of-mine" in str(words.said("default", "notes"))) is not bool(given)
 
 
+@pytest.mark.parametrize("heard", [6, 20, 37])
+@pytest.mark.parametrize("held", [True, False], ids=["taken out", "control off"])
+def test_a_value_that_we_gave_is_taken_out_where_what_is_heard_ends_within_it(heard, held, monkeypatch):
+    if not held:
+        monkeypatch.setattr(child_words, "_without_end", lambda told, _given: told)
+    value = "s3cr3t-token-abcdefghijklmnopqrstuvwxyz"
+    words, _clock, _store = book()
+    ear = words.of("default", "notes", [value])
+    before = (b"." * 205 + b"\n") * (LINES - 1)
+    ear.hear(before + b"." * (LINES * LINE_CHARS - len(before) - heard) + value.encode() + b" and more")
+    ear.write()
+    last = words.said("default", "notes").lines[-1]
+    assert (value[:heard] in last) is not held
+    assert last.endswith("[removed]") is held
+
+
 @pytest.mark.flow
 @pytest.mark.parametrize("masked", [True, False], ids=["inspected", "control off"])
 async def test_an_operator_reads_why_a_program_did_not_start_and_nobody_else_reads_a_word(
