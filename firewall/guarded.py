@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +30,7 @@ from firewall.identity.upstream.credentials import CredentialSettings, StaticUps
 from firewall.net.dial import Dialler
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.egress_proxy import EgressProxy
+from firewall.net.scratch import Scratch
 from firewall.net.upstream import PooledClient
 from firewall.nucleus import Nucleus, OnFault, Paths
 from firewall.run_state import TENANT, desk, open_state
@@ -120,7 +119,7 @@ class Guarded:
         self._unix: UnixServer | None = None
         self._operator: OperatorSocket | None = None
         self._told_hosts: set[tuple[str, int]] = set()
-        self._run_dir = Path(tempfile.mkdtemp(prefix="bartizan-"))  # short, 0700: unix sockets have short paths
+        self._scratch = Scratch("run")
         spec, clock = settings.spec, core.clock
         self._fresh = not any(True for _ in core.pins.list(TENANT, spec.name))
         core.registry.configure(TENANT, "mcp", spec.name, _record(spec))
@@ -138,7 +137,7 @@ class Guarded:
                 sessions=Bounds(ttl_s=SESSION_S, idle_s=SESSION_S),
                 scratch=str(settings.paths.children),
                 private=tuple(
-                    str(path.resolve()) for path in (settings.paths.state, settings.paths.cache, self._run_dir)
+                    str(path.resolve()) for path in (settings.paths.state, settings.paths.cache, self._scratch.path)
                 ),
                 egress_socket=self._doors.pattern if self._doors else "",
             ),
@@ -226,7 +225,7 @@ class Guarded:
         await self._dialler.close()
         self.definitions.write()
         self.core.close()
-        shutil.rmtree(self._run_dir, ignore_errors=True)
+        self._scratch.close()
 
     def _open_doors(self) -> ChildDoors | None:
         spec, hosts = self.settings.spec, self.settings.hosts
@@ -242,7 +241,7 @@ class Guarded:
                 self._on_refused(host, port, address_class)
             return permitted
 
-        return ChildDoors(self._run_dir, (spec.name,), EgressProxy(self._dialler, permits))
+        return ChildDoors(self._scratch.path, (spec.name,), EgressProxy(self._dialler, permits))
 
 
 def build(

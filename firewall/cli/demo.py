@@ -14,12 +14,10 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from firewall.core.errors import ConfigFault
+from firewall.net.scratch import Scratch
 
 TOUR_CLIENT: Final = "https://tour.bartizan.example/client.json"
 TOUR_REDIRECT: Final = "http://127.0.0.1:53682/callback"
@@ -43,7 +42,7 @@ class Demo:
     config: dict[str, Any]
     facts: dict[str, Any]
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    scratch: Path | None = None
+    scratch: Scratch | None = None
 
     def write_facts(self) -> None:
         """Write ``demo.json`` (0600)."""
@@ -66,7 +65,7 @@ class Demo:
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         if self.scratch is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.close()
 
 
 def examples_directory() -> Path:
@@ -98,8 +97,8 @@ def start(state: Path, *, host: str, port: int, admin_port: int, say: Callable[[
         notes = _child(demo, "demo_mcp_server.py", "--control-port", "0")
         agent = _child(demo, "demo_a2a_agent.py", "--key-file", str(state / "demo-agent.pem"))
         provider = _provider(demo, say)
-        demo.scratch = Path(tempfile.mkdtemp(prefix="bartizan-demo-"))
-        repository = _repository(demo.scratch / "repository")
+        demo.scratch = Scratch("demonstration")
+        repository = _repository(demo.scratch.path / "repository")
     except BaseException:
         demo.stop()
         raise
