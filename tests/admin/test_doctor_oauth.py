@@ -89,6 +89,7 @@ CASES = [
         {"identity": client(resource="/mcp/files", grants=["client_credentials"], jwks=public_jwks(CLIENT_KEY))},
     ),
     Case("oauth-03", "fail", {"identity": {"issuers": {"corp": {**ISSUER, "audiences": {"/mcp/file": ["x"]}}}}}),
+    Case("oauth-03", "fail", {"identity": {"dpop": {"required_at": ["/mcp/file"]}}}, about="dpop"),
     Case("oauth-04", "warn", {"mcp": {"files": {"url": "https://files.example/mcp?project=7"}}}, {"mcp": FILES}),
     Case(
         "oauth-04", "fail", {"mcp": {"files": {"url": "https://files.example/mcp?project=7", "auth": {}}}}, about="auth"

@@ -107,6 +107,7 @@ def resource_names(patient: Patient) -> Iterator[Check]:
     known = {resource.path for resource in resources(config)}
     named = [(f"identity.clients.{name}.resource", c.resource) for name, c in config.identity.clients.items()]
     named += [(f"identity.issuers.{n}.audiences", p) for n, i in config.identity.issuers.items() for p in i.audiences]
+    named += [("identity.dpop.required_at", path) for path in config.identity.dpop.required_at]
     wrong = [(where, path) for where, path in named if path and path not in known]
     if wrong:
         where, path = wrong[0]
@@ -114,7 +115,7 @@ def resource_names(patient: Patient) -> Iterator[Check]:
         yield Check(
             "oauth-03",
             "fail",
-            f"{where} names a resource that does not exist: nothing will ever be for it",
+            f"{where} names a resource that does not exist: it says nothing about any that does",
             f"write {near}" if near else f"choose one of {', '.join(sorted(known)) or 'none: there is none yet'}",
             f"{path!r}",
         )
