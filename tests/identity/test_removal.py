@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 
 from firewall.core.errors import AuditUnavailable, Conflict, ConsentNeeded, Malformed, Unauthenticated
 from firewall.core.label import CLEAN, MARKS, Label
+from firewall.identity.people import users as users_room
 from firewall.identity.people.passwords import Passwords
 from firewall.identity.people.users import User, Users
 from firewall.net.runtime import FakeClock, RandomIds
@@ -222,3 +223,32 @@ async def test_a_change_that_began_before_a_removal_brings_no_account_back() -> 
     assert users.list("acme") == []
     with pytest.raises(Malformed):
         users.remove("acme", user.subject)
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_change_that_was_under_way_keeps_no_name_and_no_administrator_of_a_removed_account(
+    again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not again:  # the twin: nobody looks at the name again
+        monkeypatch.setattr(users_room, "TRIES", 0)
+    door = make_door()
+    bob = await door.user("bob")
+    users, real, late = door.identity.users, Users._reindex, [True]
+
+    def reindex(self: Users, user: User, *, gone: bool = False) -> int:
+        version = real(self, user, gone=gone)
+        if gone and late.pop():  # another worker saved a change before, and writes the list of names only now
+            late.append(False)
+            real(self, replace(bob, roles=("admin",)))
+        elif gone:
+            late.append(False)
+        return version
+
+    monkeypatch.setattr(Users, "_reindex", reindex)
+    users.remove("acme", bob.subject)
+    assert users.exists_admin() is not again
+    if again:
+        assert (await door.user("bob")).subject != bob.subject
+    else:
+        with pytest.raises(Conflict):
+            await door.user("bob")

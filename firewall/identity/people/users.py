@@ -19,6 +19,7 @@ NAME_SET = frozenset(string.ascii_lowercase + string.digits + "._-+@")
 NAME_CHARS = 64
 LABEL_CHARS = 128
 ADMIN_ROLE = "admin"
+TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +214,17 @@ class Users:
             call(tenant, subject)
         version = self._reindex(going, gone=True)
         self._users.delete(tenant, subject)
-        if version:
+        for _ in range(TRIES):
+            if not version:
+                break
             try:
                 # Over at once: nothing else deletes a row only while it is this one.
                 now_us = self._clock.now_us()
                 self._names.put(NODE, user.name, _index(going, gone=True), expires_us=now_us, if_version=version)
+                break
             except Conflict:
-                pass  # somebody has the name already
+                # Somebody has the name already; or a change that was under way wrote the row of this account again.
+                version = self._reindex(going, gone=True)
         return user
 
     def _free(self, name: str) -> int:
