@@ -55,6 +55,14 @@ class Send:
         assert isinstance(named, list)
         return tuple(str(name) for name in named)
 
+    def at_once(self, history: JSON) -> Send:
+        """Return the same, asking for the task and not for its end. history: ``historyLength``, None for none."""
+        given = self.params.get("configuration")
+        asked: JSONObject = {**(given if isinstance(given, dict) else {}), "returnImmediately": True}
+        if history is not None:
+            asked["historyLength"] = history
+        return Send({**self.params, "configuration": asked})
+
     def kinds(self) -> list[JSON]:
         """Return the kind of every part, in order: text, raw, url or data."""
         parts = self.message["parts"]
@@ -206,6 +214,14 @@ def _ids(value: JSONObject, ours: Callable[[str, str], str]) -> JSONObject:
     if isinstance(references, list):
         out["referenceTaskIds"] = [ours("task", str(name)) for name in references]
     return out
+
+
+def as_task(event: Event, task_id: str, context_id: str) -> Event:
+    """Return a completed task that tells what an agent's message says; the message may name a context of its own."""
+    context = event.context_id or context_id
+    told: JSONObject = {**event.body, "taskId": task_id, "contextId": context}
+    status: JSONObject = {"state": "TASK_STATE_COMPLETED", "message": told}
+    return Event("task", {"id": task_id, "contextId": context, "status": status})
 
 
 def texts(event: Event) -> list[tuple[int, str]]:

@@ -2,77 +2,68 @@
 
 - What an agent shows is read strictly, checked to be in order and about what was asked, put under
   our ids, and cleared by the guard, one Action per object or stream event.
+- A message that waits for its caller to connect an account becomes a task of ours (`waiting`), and is sent
+  by `Relay.resume` when there is a credential: once, and decided anew.
 - A blocked or impossible event ends its stream with a JSON-RPC error, and the agent's task is
   cancelled before the caller is told (GW-40), so that nothing is left to do after the reply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
-from a2a_gateway import message, reply
+from a2a_gateway import message
 from a2a_gateway.action import STREAMED, error_action, event_action, request_action
+from a2a_gateway.call import Call, Outcome, clear_seen, refused, tell
 from a2a_gateway.chunks import Chunks
-from a2a_gateway.inventory import Agent
 from a2a_gateway.message import Event, Send, TaskQuery
-from a2a_gateway.tasks import Caller, Progress, TaskBook
+from a2a_gateway.parked import INTERRUPTED, Asked, Parked, Parking
+from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Answer, Upstream
-from a2a_gateway.versions import Method
+from a2a_gateway.waiting import Waiting
 from firewall.core.action import Action
-from firewall.core.errors import FAULTS, AuditUnavailable, BartizanError, Malformed, Unauthenticated, UpstreamFault
-from firewall.core.exchange import Exchange
-from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSONObject
-from firewall.core.permit import Cleared, FixedReply, Refusal
+from firewall.core.errors import (
+    BartizanError,
+    ConsentNeeded,
+    Malformed,
+    StateUnavailable,
+    Unauthenticated,
+    UpstreamFault,
+    fault_of,
+)
+from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.permit import Cleared, Refusal
 from firewall.core.points import Point
 from firewall.core.ports import ResourceServer
-from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
-from firewall.enforce.token_rules import cure
 from firewall.net import asgi
 from firewall.net.tenure import Tenure
 from firewall.wire import jsonrpc
 
-Outcome = tuple[Literal["ok", "refused", "upstream_fault", "cancelled", "internal"], str]
 # Faults of a call that never reached the agent: its message id may come again.
 NOT_SENT: Final = frozenset({"unreachable", "blocked_address", "credentials", "consent"})
 CALL_OFF_S: Final = 2.0
 
 
-@dataclass(slots=True)
-class Call:
-    """One JSON-RPC request. resource: the agent's URI here; allowed: extension URIs that may pass.
-
-    still: whether the caller's token is good now; a stream ends when it is not.
-
-    progress: the order of what came back, in the agent's ids; named: ids claimed for the caller so far.
-    """
-
-    agent: Agent
-    principal: Principal
-    exchange: Exchange
-    rpc_id: jsonrpc.ID
-    method: Method
-    caller: Caller
-    out: asgi.EventStream
-    send: asgi.Send
-    allowed: frozenset[str]
-    resource: str
-    still: Callable[[], bool]
-    progress: Progress = field(default_factory=Progress)
-    named: set[tuple[str, str]] = field(default_factory=set)
-
-
 class Relay:
     """Carries requests to agents and their answers back. One per worker."""
 
-    def __init__(self, guard: Guard, resource_server: ResourceServer, book: TaskBook, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        resource_server: ResourceServer,
+        book: TaskBook,
+        parking: Parking,
+        upstream: Upstream,
+        public_url: str,
+    ) -> None:
         self._guard = guard
         self._resource_server = resource_server
         self._book = book
+        self._parking = parking
         self._upstream = upstream
+        self._waiting = Waiting(guard, resource_server, parking, upstream, public_url, self.resume)
 
     async def forward(self, call: Call, read: Send | TaskQuery, headers: dict[bytes, bytes]) -> Outcome:
         """Send one request on and its answer back; raises BartizanError where the caller is told a fault.
@@ -82,33 +73,109 @@ class Relay:
         agent = call.agent
         if agent.problem == "unreachable":
             raise UpstreamFault("unreachable")
-        params = self._outgoing(call, read, agent.card.tenant if agent.card is not None else "")
         asked = headers.get(b"a2a-extensions", b"").decode("latin-1").split(",")
-        action = request_action(
-            call.method,
-            call.principal,
-            agent.resource,
-            read,
-            params,
-            trace=call.exchange.traceparent.encode(),
-            extensions=tuple(uri.strip() for uri in asked if uri.strip() in call.allowed),
-        )
-        verdict = await self._guard.clear(action, call.exchange)
+        extensions = tuple(uri.strip() for uri in asked if uri.strip() in call.allowed)
+        try:
+            params = self._outgoing(call, read)
+        except Malformed as error:
+            parked = self._waiting.named(call, read) if error.code == "task_unknown" else None
+            if parked is None:
+                raise
+            return await self._waiting.asked_about(call, read, parked)
+        verdict = await self._decide(call, read, params, extensions)
         if isinstance(verdict, Refusal):
             return await self._refuse(call, verdict)
         if agent.card is None:  # policy let a card without a pin pass: it still names no place to call
             raise Malformed("quarantined")
-        once = self._book.first(call.caller, read.message_id) if isinstance(read, Send) else ""
+        if not isinstance(read, Send):
+            return await self._carry(call, verdict)
         try:
-            return await (self._stream(call, verdict) if call.method == STREAMED else self._unary(call, verdict))
+            once = self._book.first(call.caller, read.message_id)
+        except Malformed:
+            parked = None if read.task_id else self._parking.holding(call.caller, read)
+            if parked is None:
+                raise
+            return await self._waiting.continued(call, parked)
+        try:
+            return await self._carry(call, verdict)
         except UpstreamFault as fault:
+            if isinstance(fault, ConsentNeeded) and not read.task_id:
+                parked = self._waiting.park(call, fault, Asked(read.params, extensions), read)
+                if parked is not None:
+                    return await self._waiting.say(call, parked, fault.link)
             if fault.code in NOT_SENT:
                 self._book.undo(call.caller, once)
             raise
 
-    def _outgoing(self, call: Call, read: Send | TaskQuery, tenant: str) -> JSONObject:
+    async def _decide(
+        self, call: Call, read: Send | TaskQuery, params: JSONObject, extensions: tuple[str, ...]
+    ) -> Cleared | Refusal:
+        trace = call.exchange.traceparent.encode()
+        action = request_action(
+            call.method, call.principal, call.agent.resource, read, params, trace=trace, extensions=extensions
+        )
+        return await self._guard.clear(action, call.exchange)
+
+    async def _carry(self, call: Call, cleared: Cleared) -> Outcome:
+        return await (self._stream(call, cleared) if call.method == STREAMED else self._unary(call, cleared))
+
+    async def resume(self, call: Call, started: Parked, history: JSON) -> Outcome:
+        """Send what waits in a task that this very call started, as if it had come now (DESIGN §6b-4).
+
+        Decided anew, for the caller as they are now: principal, label, policy, pin. history: of a GetTask.
+        Raises BartizanError; the task then waits on where nothing was sent, and has failed otherwise.
+        """
+        call.resumed = started
+        try:
+            asked = self._parking.asked(call.caller, started)
+            read = message.parse_send(asked.params, call.allowed)
+            if call.method == "GetTask":  # who asks how a task is doing does not wait for its end
+                read, call.method, call.bare = read.at_once(history), "SendMessage", True
+            params = self._outgoing(call, read)
+        except (Malformed, StateUnavailable) as error:  # an id it mentions is over, or it cannot be read
+            return await self._waiting.failed(call, started, fault_of(error).code, left=False)
+        extensions = tuple(uri for uri in asked.extensions if uri in call.allowed)
+        try:
+            verdict = await self._decide(call, read, params, extensions)
+        except BaseException:
+            self._parking.release(call.caller, started)
+            raise
+        if isinstance(verdict, Refusal):
+            if verdict.fault.code == "denied":
+                return await self._waiting.failed(call, started, verdict.fault.code, left=False)
+            self._parking.release(call.caller, started)  # another scope, another moment may cure it
+            return await self._refuse(call, verdict)
+        if call.agent.card is None:
+            self._parking.release(call.caller, started)
+            raise Malformed("quarantined")
+        try:
+            outcome = await self._carry(call, verdict)
+        except UpstreamFault as fault:
+            if fault.code in NOT_SENT and call.resumed is not None:
+                released = self._parking.release(call.caller, started)
+                if isinstance(fault, ConsentNeeded) and self._waiting.leads(call, fault):
+                    return await self._waiting.say(call, released, fault.link)
+                raise
+            self._lost(call, fault_of(fault).code)
+            raise
+        except Malformed as error:
+            self._lost(call, fault_of(error).code)
+            raise
+        except BaseException:
+            self._lost(call, INTERRUPTED)
+            raise
+        self._lost(call, "upstream_failed" if outcome[0] == "ok" else "agent_response")
+        return outcome
+
+    def _lost(self, call: Call, why: str) -> None:
+        """End a task of ours that no task of the agent's and no answer has taken the place of."""
+        if call.resumed is not None:
+            self._parking.fail(call.caller, call.resumed, why)
+
+    def _outgoing(self, call: Call, read: Send | TaskQuery) -> JSONObject:
         """Return the params with the agent's ids; raises Malformed("task_unknown") for ids not the caller's."""
         book, caller, progress = self._book, call.caller, call.progress
+        tenant = call.agent.card.tenant if call.agent.card is not None else ""
         if isinstance(read, TaskQuery):
             progress.task_id = book.theirs(caller, "task", read.task_id)
             return read.outgoing(task_id=progress.task_id, tenant=tenant)
@@ -129,6 +196,7 @@ class Relay:
         if isinstance(verdict, Refusal):
             return await self._refuse(call, verdict)
         call.exchange.bytes_out = len(verdict.payload)
+        self._answer(call, verdict)
         await asgi.write_cleared(call.send, verdict)
         return ("ok", "")
 
@@ -149,13 +217,43 @@ class Relay:
         except Malformed as error:
             raise Malformed("agent_response", error.detail) from None
         call.progress.feed(event)
+        resumed = call.resumed
+        if resumed is not None:
+            call.named |= self._parking.adopt(call.caller, resumed, event)
+            if event.kind == "task":
+                call.resumed = None
         for kind, theirs in (("task", event.task_id), ("context", event.context_id)):
             if theirs and (kind, theirs) not in call.named:
-                self._book.claim(call.caller, "task" if kind == "task" else "context", theirs)
-                call.named.add((kind, theirs))
-        return message.remapped(
-            event, lambda kind, theirs: self._book.ours(call.caller, "task" if kind == "task" else "context", theirs)
-        )
+                claimed = self._book.claim(call.caller, "task" if kind == "task" else "context", theirs)
+                call.named[kind, theirs] = claimed
+        shown = message.remapped(event, lambda kind, theirs: self._shown(call, kind, theirs))
+        if resumed is not None and event.kind == "message":
+            # Its caller has a task, and is answered with it.
+            shown = message.as_task(shown, resumed.task_id, resumed.context_id)
+            call.answered = True
+        return replace(shown, bare=True) if call.bare else shown
+
+    def _shown(self, call: Call, kind: str, theirs: str) -> str:
+        key = (kind, theirs)
+        if key in call.named:
+            return call.named[key]
+        if key not in call.known:
+            call.known[key] = self._book.shown(call.caller, "task" if kind == "task" else "context", theirs)
+        return call.known[key]
+
+    def _answer(self, call: Call, cleared: Cleared) -> None:
+        """Keep what an agent's message answers a task of ours with, as its caller is about to see it."""
+        if call.resumed is None or not call.answered:
+            return
+        body = cleared.body
+        result = body.get("result") if isinstance(body, dict) else None
+        task = result.get("task", result) if isinstance(result, dict) else None
+        told = task.get("status") if isinstance(task, dict) else None
+        said = told.get("message") if isinstance(told, dict) else None
+        context = task.get("contextId") if isinstance(task, dict) else None
+        kept = said if isinstance(said, dict) else None
+        self._parking.answer(call.caller, call.resumed, kept, str(context or call.resumed.context_id))
+        call.resumed = None
 
     # -- streams ----------------------------------------------------------------------------------------
 
@@ -172,6 +270,7 @@ class Relay:
                         if isinstance(verdict, Refusal):
                             refusal = verdict
                             break
+                        self._answer(call, verdict)
                         await call.out.open()
                         await call.out.event(verdict)
                         if call.progress.ended or isinstance(answer, jsonrpc.ErrorResponse):
@@ -224,35 +323,3 @@ class Relay:
     async def _refuse(self, call: Call, refusal: Refusal) -> Outcome:
         await tell(call.out, call.send, refused(self._resource_server, refusal, call.rpc_id, call.resource))
         return ("refused", refusal.fault.code)
-
-
-def refused(resource_server: ResourceServer, refusal: Refusal, rpc_id: jsonrpc.ID | None, resource: str) -> FixedReply:
-    """Return the reply for a refusal, with the challenge where a scope would cure it."""
-    return reply.refused(refusal, rpc_id, cure(resource_server, resource, refusal))
-
-
-async def tell(out: asgi.EventStream, send: asgi.Send, told: FixedReply) -> None:
-    """Say it where the caller reads: as the reply, or as the last event of an open stream.
-
-    A plain event that is a JSON-RPC error response, as the specification has it (§9.4.2): the
-    SDKs raise it; an ``error``-typed one is heard by one of them only.
-    """
-    if out.opened:
-        await out.fixed_event(told)
-        await out.close()
-    else:
-        await asgi.write_fixed(send, told)
-
-
-async def clear_seen(guard: Guard, action: Action, exchange: Exchange, seen: list[Finding]) -> Cleared | Refusal:
-    """As `Guard.clear`, with findings in place of a scan of the body."""
-    verdict = await guard.check_remote(action, exchange, seen)
-    if isinstance(verdict, Refusal):
-        return verdict
-    cleared = guard.commit_or_refuse(verdict, exchange)
-    if isinstance(cleared, Cleared):
-        try:
-            await guard.settle(cleared)  # at once, unless records must be on disk first
-        except AuditUnavailable:
-            return Refusal(FAULTS["audit_unavailable"], cleared.decision_id)
-    return cleared

@@ -32,6 +32,7 @@ INSIDE: Final = frozenset(
         "operation_unsupported",
         "push_unsupported",
         "task_unknown",
+        "task_not_cancelable",
         "message_replayed",
         "agent_response",
         "denied",

@@ -17,9 +17,11 @@ from typing import Final
 
 from a2a_gateway import message, reply
 from a2a_gateway.action import STREAMED, card_action
+from a2a_gateway.call import Call, Outcome, clear_seen, refused, tell
 from a2a_gateway.inventory import KEYS_PATH, WELL_KNOWN, Inventory, scope_of
 from a2a_gateway.message import Send, TaskQuery
-from a2a_gateway.relay import Call, Outcome, Relay, clear_seen, refused, tell
+from a2a_gateway.parked import Parking
+from a2a_gateway.relay import Relay
 from a2a_gateway.tasks import Caller, TaskBook
 from a2a_gateway.upstream import Upstream
 from a2a_gateway.versions import HEADER, check_method, check_version
@@ -59,6 +61,7 @@ class A2AGateway:
         resource_server: ResourceServer,
         inventory: Inventory,
         book: TaskBook,
+        parking: Parking,
         upstream: Upstream,
         tasks: Tasks,
         settings: ServeSettings | None = None,
@@ -66,7 +69,7 @@ class A2AGateway:
         self._guard = guard
         self._resource_server = resource_server
         self._inventory = inventory
-        self._relay = Relay(guard, resource_server, book, upstream)
+        self._relay = Relay(guard, resource_server, book, parking, upstream, inventory.settings.public_url)
         self._tasks = tasks
         self._settings = settings or ServeSettings()
         self._keys = reply.document(inventory.keys_document(), max_age_s=300)

@@ -8,6 +8,8 @@ The agent behind us sees one caller, us; so ownership is kept here (a2a referenc
   is checked by making it again, so that no second copy of the owner exists to disagree with.
 - The first caller to whom an agent shows an id owns it; an agent that shows it to a second one is
   in error (context and task smuggling, A2A-03).
+- A task that a caller was shown before any agent had one (`parked`) keeps its id: it is an alias of the
+  agent's, in both directions, under keys that hold a digest of its owner.
 - An unknown, a tampered and a foreign id are told apart by nobody: ``task_unknown``.
 
 `Progress` is the state order of one answer or stream (spec §3.1.2, §4.1.3). No I/O but the
@@ -75,30 +77,73 @@ class TaskBook:
         self._replay_us = replay_s * 1_000_000
 
     def ours(self, caller: Caller, kind: IdKind, theirs: str) -> str:
-        """Return the id that stands for an upstream id towards this caller; makes no row."""
+        """Return the id that stands for an upstream id towards this caller: its digest; makes and reads no row."""
         mac = self._mac((kind, caller.tenant, caller.subject, caller.client, caller.agent, theirs))
-        text, out = mac[:32], []
-        for length in _SHAPE:
-            out.append(text[:length])
-            text = text[length:]
-        return "-".join(out)
+        return shaped(mac)
+
+    def shown(self, caller: Caller, kind: IdKind, theirs: str) -> str:
+        """Return the id that an upstream id is shown under: the one it was `adopt`ed under, or else `ours`."""
+        ours = self.ours(caller, kind, theirs)
+        row = self._rows.get(caller.tenant, f"{caller.agent}/{kind}/by/{ours}")
+        return ours if row is None else row.value.decode()
 
     def claim(self, caller: Caller, kind: IdKind, theirs: str) -> str:
-        """Return our id and note that it leads back.
+        """Return the id that it is shown under and note that it leads back.
 
         Raises Malformed("agent_response") when the upstream id is another caller's.
         """
         ours = self.ours(caller, kind, theirs)
+        self._own(caller, kind, theirs, ours)
+        alias = self._rows.get(caller.tenant, f"{caller.agent}/{kind}/by/{ours}")
+        if alias is None:
+            return ours
+        self._alias(caller, kind, alias.value.decode(), theirs, ours)  # lives as long as what it stands for
+        return alias.value.decode()
+
+    def adopt(self, caller: Caller, kind: IdKind, own: str, theirs: str) -> str:
+        """Return the id that an upstream id is shown under from now on: ``own``, if nobody was shown it before.
+
+        own: an id that we gave the caller before there was an agent's. It leads to the upstream id in any case.
+        Raises Malformed("agent_response") as `claim`, and for a task that is not new: one task has one id.
+        """
+        ours = self.ours(caller, kind, theirs)
+        new = self._own(caller, kind, theirs, ours)
+        if kind == "task" and not new:
+            raise Malformed("agent_response", "an old task for a new message")
+        if new:
+            self._alias(caller, kind, own, theirs, ours)
+            return own
+        until = self._clock.now_us() + self._lifetime_us
+        self._rows.put(caller.tenant, self._as(caller, kind, own), theirs.encode(), expires_us=until)
+        return self.shown(caller, kind, theirs)
+
+    def _own(self, caller: Caller, kind: IdKind, theirs: str, ours: str) -> bool:
+        """Note whose an upstream id is; return whether it is new. Raises Malformed("agent_response")."""
         until = self._clock.now_us() + self._lifetime_us
         owner = f"{caller.agent}/{kind}/of/{self._mac((theirs,))[:32]}"
+        new = True
         try:
             self._rows.put(NODE, owner, ours.encode(), expires_us=until, if_version=0)
         except Conflict:
+            new = False
             known = self._rows.get(NODE, owner)
             if known is None or not hmac.compare_digest(known.value, ours.encode()):
                 raise Malformed("agent_response", "an id of another caller") from None
         self._rows.put(caller.tenant, f"{caller.agent}/{kind}/is/{ours}", theirs.encode(), expires_us=until)
-        return ours
+        return new
+
+    def _alias(self, caller: Caller, kind: IdKind, own: str, theirs: str, ours: str) -> None:
+        until = self._clock.now_us() + self._lifetime_us
+        self._rows.put(caller.tenant, self._as(caller, kind, own), theirs.encode(), expires_us=until)
+        self._rows.put(caller.tenant, f"{caller.agent}/{kind}/by/{ours}", own.encode(), expires_us=until)
+
+    def _as(self, caller: Caller, kind: IdKind, own: str) -> str:
+        """Return the key of an alias: whoever does not own it asks for another row."""
+        return f"{caller.agent}/{kind}/as/{self.owned(caller, (kind, own))}"
+
+    def owned(self, caller: Caller, parts: Iterable[str]) -> str:
+        """Return 32 hex characters that stand for something of one caller's and nobody else's."""
+        return self._mac(("owned", caller.tenant, caller.subject, caller.client, caller.agent, *parts))[:32]
 
     def theirs(self, caller: Caller, kind: IdKind, ours: str) -> str:
         """Return the upstream id behind one of the caller's own ids; raises Malformed("task_unknown")."""
@@ -106,7 +151,10 @@ class TaskBook:
             raise Malformed("task_unknown")
         row = self._rows.get(caller.tenant, f"{caller.agent}/{kind}/is/{ours}")
         if row is None:
-            raise Malformed("task_unknown")
+            alias = self._rows.get(caller.tenant, self._as(caller, kind, ours))
+            if alias is None:
+                raise Malformed("task_unknown")
+            return alias.value.decode()
         theirs = row.value.decode()
         if not hmac.compare_digest(self.ours(caller, kind, theirs), ours):
             raise Malformed("task_unknown")
@@ -123,8 +171,7 @@ class TaskBook:
         """
         if not self._replay_us:
             return ""
-        mac = self._mac((caller.subject, caller.client, message_id))[:32]
-        key = f"{caller.agent}/message/{mac}"
+        key = self._message(caller, message_id)
         try:
             self._rows.put(caller.tenant, key, b"1", expires_us=self._clock.now_us() + self._replay_us, if_version=0)
         except Conflict:
@@ -136,10 +183,38 @@ class TaskBook:
         if key:
             self._rows.delete(caller.tenant, key)
 
+    def keep(self, caller: Caller, message_id: str, task_id: str, until_us: int) -> None:
+        """Note in which task of ours a message waits. task_id: "" for one that has left, and may not come again."""
+        if self._replay_us:
+            until_us = until_us if task_id else self._clock.now_us() + self._replay_us
+            value = task_id.encode() or b"1"
+            self._rows.put(caller.tenant, self._message(caller, message_id), value, expires_us=until_us)
+
+    def forget(self, caller: Caller, message_id: str) -> None:
+        """Forget a message that waited and will not leave."""
+        self.undo(caller, self._message(caller, message_id))
+
+    def waits_in(self, caller: Caller, message_id: str) -> str:
+        """Return the task of ours in which a message waits (`keep`), or ""."""
+        row = self._rows.get(caller.tenant, self._message(caller, message_id))
+        return "" if row is None or row.value == b"1" else row.value.decode()
+
+    def _message(self, caller: Caller, message_id: str) -> str:
+        return f"{caller.agent}/message/{self._mac((caller.subject, caller.client, message_id))[:32]}"
+
     def _mac(self, parts: Iterable[str]) -> str:
         # Each part carries its length: no two lists of parts have one encoding.
         data = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
         return hmac.new(self._secret, b"a2a-id\x00" + data, hashlib.sha256).hexdigest()
+
+
+def shaped(digits: str) -> str:
+    """Return the first 32 hex digits in the shape of a UUID."""
+    text, out = digits[:32], []
+    for length in _SHAPE:
+        out.append(text[:length])
+        text = text[length:]
+    return "-".join(out)
 
 
 @dataclass(slots=True)

@@ -63,6 +63,13 @@ class Upstream:
         _check_status(reply.status)
         return _answer(reply.body, reply.status)
 
+    async def connected(self, agent: Agent, principal: Principal) -> None:
+        """Return if there is a credential to call an agent with for a caller now; nothing is sent to the agent.
+
+        Raises ConsentNeeded, UpstreamFault.
+        """
+        await self._headers(agent, principal, b"application/json")
+
     @asynccontextmanager
     async def stream(
         self, cleared: Cleared, agent: Agent, principal: Principal

@@ -22,6 +22,7 @@ from joserfc.jwk import ECKey
 
 from a2a_gateway.inventory import CardKey
 from a2a_gateway.inventory import Inventory as AgentInventory
+from a2a_gateway.parked import Parking
 from a2a_gateway.serve import A2AGateway
 from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
@@ -261,11 +262,14 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         signing=CardKey(ECKey.import_key(card_key), thumbprint(card_key)),
         settings=rooms.inventory_settings(config),
     )
+    task_rows = store.collection("a2a_tasks")
+    book = TaskBook(task_rows, keys.secret("a2a"), clock)
     a2a = A2AGateway(
         guard=guard,
         resource_server=identity.resource_server,
         inventory=inventory,
-        book=TaskBook(store.collection("a2a_tasks"), keys.secret("a2a"), clock),
+        book=book,
+        parking=Parking(task_rows, book, sealer, clock, os.urandom),
         upstream=AgentUpstream(client, credentials),
         tasks=tasks,
     )

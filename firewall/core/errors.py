@@ -149,6 +149,7 @@ FAULTS: dict[str, Fault] = _table(
     ("operation_unsupported", 400, -32004, "This operation is not supported here."),
     ("push_unsupported", 400, -32003, "Push notifications are not supported here."),
     ("task_unknown", 404, -32001, "Task not found."),
+    ("task_not_cancelable", 409, -32002, "Task cannot be canceled."),
     ("message_replayed", 409, -32600, "This message id was used before."),
     ("agent_response", 502, -32006, "The agent's answer was not acceptable."),
     # -- edge ------------------------------------------------------------------------------

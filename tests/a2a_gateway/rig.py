@@ -1,6 +1,7 @@
 """One firewall face for A2A in this process: the real guard, policy, scanner, stores and sockets."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,11 +12,13 @@ from joserfc.jwk import ECKey
 from uvicorn.server import ServerState
 
 from a2a_gateway.inventory import AgentSpec, CardKey, Inventory, InventorySettings
+from a2a_gateway.parked import Parking, ParkingSettings
 from a2a_gateway.serve import A2AGateway, ServeSettings
 from a2a_gateway.tasks import COLLECTION, TaskBook
 from a2a_gateway.upstream import Upstream, UpstreamSettings
 from firewall.core.action import Headers
 from firewall.core.errors import Unauthenticated
+from firewall.core.ports import Collection
 from firewall.core.principal import Principal
 from firewall.decide import bundle
 from firewall.decide.regorus import RegorusEngine
@@ -26,6 +29,7 @@ from firewall.enforce.registry import Registry
 from firewall.net.dial import Dialler
 from firewall.net.runtime import RandomIds, SystemClock, Tasks
 from firewall.net.upstream import PooledClient
+from firewall.state.vault import Sealer
 from tests.support.gate import TableGate
 from tests.support.kit import Kit, kit, principal
 
@@ -138,9 +142,11 @@ async def firewall(
     credential: OwnCredential | None = None,
     replay_s: int = 600,
     tasks_errors: list | None = None,
+    rows: Collection | None = None,
+    parking: ParkingSettings | None = None,
     **spec,
 ) -> AsyncIterator[Rig]:
-    """Start a firewall with one registered agent called ``echo``."""
+    """Start a firewall with one registered agent called ``echo``. rows: of another one, to share or to take over."""
     listener = free_socket()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     parts = kit(engine=engine or ENGINE, scanner=scanner)
@@ -164,7 +170,9 @@ async def firewall(
     if approve:
         registry.approve("default", "a2a", "echo", by="config")
     client = PooledClient(dialler)
-    book = TaskBook(parts.store.collection(COLLECTION), b"s" * 32, clock, replay_s=replay_s)
+    kept = rows if rows is not None else parts.store.collection(COLLECTION)
+    book = TaskBook(kept, b"s" * 32, clock, replay_s=replay_s)
+    sealer = Sealer(b"e" * 32, parts.clock)
     tokens = Tokens()
     errors = tasks_errors if tasks_errors is not None else []
     tasks = Tasks(lambda name, error: errors.append((name, error)))
@@ -173,6 +181,7 @@ async def firewall(
         resource_server=tokens,
         inventory=inventory,
         book=book,
+        parking=Parking(kept, book, sealer, parts.clock, os.urandom, parking),
         upstream=Upstream(client, credential or OwnCredential(), upstream),
         tasks=tasks,
         settings=serve,

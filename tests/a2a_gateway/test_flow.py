@@ -39,7 +39,7 @@ async def agent():
             nonlocal body
             message = await receive()
             body += message.get("body", b"")
-            if not message.get("more_body"):
+            if message["type"] == "http.request" and not message.get("more_body"):
                 demo.seen.append((dict(scope["headers"]), body))
             return message
 
