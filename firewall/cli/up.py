@@ -16,7 +16,7 @@ from firewall.cli import demo as demonstration
 from firewall.cli.arguments import Usage
 from firewall.cli.faults import say_fault
 from firewall.cli.output import safe
-from firewall.core.errors import BartizanError, Conflict
+from firewall.core.errors import BartizanError, ConfigFault, Conflict
 
 if TYPE_CHECKING:
     from firewall.config import Config
@@ -64,6 +64,7 @@ def run(given: argparse.Namespace) -> int:
         if given.workers:
             settings = settings.model_copy(update={"workers": given.workers})
         say("loading policy and patterns")
+        _say_test(settings, say)
         from firewall import parent
 
         # It is called in a worker's process: what belongs to this one (children, a directory) stays here.
@@ -76,6 +77,23 @@ def run(given: argparse.Namespace) -> int:
     finally:
         if demo is not None:
             demo.stop()
+
+
+def _say_test(config: Config, say: Callable[[str], None]) -> None:
+    """Say that a bundle of one's own is about to be tested, when it is: else the wait looks like a standstill."""
+    bundle = config.policy.bundle
+    if bundle is None:
+        return
+    from firewall.decide.bundle import awaits_test
+    from firewall.nucleus import Paths
+
+    try:
+        waits = awaits_test(bundle, state_dir=Paths(config.state).cache)
+    except ConfigFault:
+        return  # the start itself tells it, and ends
+    if waits:
+        say(f"testing the bundle {safe(str(bundle))} once, about two minutes: changed inputs at every rule")
+        say("  (`bartizan policy check --write` keeps the verdict beside the bundle, before a start)")
 
 
 def _say(started: float, text: str) -> None:

@@ -115,6 +115,16 @@ def load(
     return _with(bundle, *verdict)
 
 
+def awaits_test(path: Path | str, *, state_dir: Path | str) -> bool:
+    """Return whether `load` would have to run the self-test first: no verdict on this bundle is kept anywhere.
+
+    Raises ConfigFault: policy_files, policy_manifest, policy_profile.
+    """
+    bundle = read(path)
+    key = cache_key(bundle)
+    return _cached(state_dir, key) is None and not _shipped(bundle, key)
+
+
 def read(path: Path | str | None = None) -> Bundle:
     """Return the bundle in a directory, checked against the profile, for the interpreter."""
     root = Path(path) if path is not None else default_path()
