@@ -135,7 +135,7 @@ WORDS = {
     "identity.clients.NAME.scopes": "Patterns of the most it may ever have, such as `time:*`; none means all.",
     "identity.clients.NAME.jwks": "Its public keys, for `private_key_jwt`; none makes it a public client.",
     "identity.clients.NAME.resource": "Path of the resource that it stands behind, such as `/a2a/planner`: it may exchange tokens for that audience.",
-    "identity.clients.NAME.may_act": "Client that may exchange the tokens that people give to this one; its own id lets it do so itself.",
+    "identity.clients.NAME.may_act": "Client that may exchange the tokens that people give to this one; its own id lets it do so itself. One of `identity.clients`, or the address of a client's document.",
     "identity.clients.NAME.pushed_only": "Whether it must ask for authorization by pushed requests (RFC 9126) alone.",
     "identity.clients.NAME.orchestrator": "Whether it may begin runs (clean contexts for flow labels) by token exchange; needs keys or a secret.",
     "identity.clients.NAME.dpop": "It gets tokens that are bound to its key (DPoP) and no others. Without, it gets one whenever it sends a proof.",

@@ -28,7 +28,7 @@ from a2a_gateway.tasks import TaskBook
 from a2a_gateway.upstream import Upstream as AgentUpstream
 from firewall import admin, nucleus, rehearsal
 from firewall.adapters.authzen import build as authzen
-from firewall.config import Config, front_door, rooms
+from firewall.config import Config, front_door, named_clients, rooms
 from firewall.core.errors import CONFIG_EXIT, ConfigFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import PolicyEngine, RemotePolicyEngine
@@ -172,6 +172,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     )
     client = RenewingClient(PooledClient(dialler))
     specs = mcp_specs(config, registry)
+    named_clients.check(config)
     resources = front_door.protected_resources(config, specs, [(n, a.title) for n, a in config.a2a.items()])
 
     def record(event: str, facts: JSONObject) -> None:

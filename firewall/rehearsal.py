@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from firewall.config import Config, front_door, rooms
+from firewall.config import Config, front_door, named_clients, rooms
 from firewall.core.errors import ConfigFault
 from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
@@ -185,6 +185,8 @@ def _beside(config: Config, machine: bool) -> Iterator[tuple[Callable[[], object
         opa = config.policy.opa
         address = f"unix:{opa.unix_socket}" if opa.unix_socket else opa.url
         yield lambda: OpaServerEngine(address, ""), ()
+    for at, fault in named_clients.unknown(config):
+        yield lambda fault=fault: _refuse(fault), at  # type: ignore[misc]
     if not machine:
         return
     yield lambda: rooms.pin_rules(config), ()
@@ -194,6 +196,10 @@ def _beside(config: Config, machine: bool) -> Iterator[tuple[Callable[[], object
         place = ("identity", "issuers", name)
         alone = _with(config, {("identity", "issuers"): {name: given}})
         yield lambda alone=alone: prove(alone), place  # type: ignore[misc]
+
+
+def _refuse(fault: ConfigFault) -> None:
+    raise fault
 
 
 def prove(config: Config) -> None:

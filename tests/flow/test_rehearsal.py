@@ -19,7 +19,7 @@ import pytest
 from firewall import app, nucleus, rehearsal
 from firewall import config as configuration
 from firewall.cli import main as command
-from firewall.config import front_door
+from firewall.config import front_door, named_clients
 from firewall.core.errors import ConfigFault
 from firewall.decide import bundle as policy_bundle
 from firewall.identity.issuers.preflight import Preflights
@@ -121,6 +121,12 @@ CASES = (
     Case("client_method", client("grants: [client_credentials]")),
     Case("client_method", client("orchestrator: true")),
     Case("client_resource", client("resource: a2a/planner")),
+    Case(
+        "client_unknown",
+        client("may_act: ghost").replace(" #!", "").replace("{may_act: ghost}", "\n      may_act: ghost #!"),
+    ),
+    Case("client_unknown", "authzen:\n  enforcers:\n    ghost: {scopes: ['x:*']} #!\n"),
+    Case("client_unknown", "authzen:\n  enforcers:\n    'corp|gateway': {scopes: ['x:*']} #!\n"),
     Case("workload_keys", workload("kind: spiffe, issuer: prod.example, clients: {}")),
     Case("workload_keys", workload("kind: kubernetes, issuer: https://k8s.example, clients: {}, jwks: {keys: [{}]}")),
     Case("workload_issuer", workload("kind: spiffe, issuer: 'spiffe://x', clients: {}, jwks_uri: https://k.example")),
@@ -314,6 +320,21 @@ def test_a_file_without_a_fault_starts_and_passes(
     made = configuration.load(path, {})
     assert refused_at_start(made) == ""
     assert rehearsal.refusals(made) == []
+
+
+def test_a_client_that_is_there_may_be_named_elsewhere(tmp_path: Path) -> None:
+    """The twin of client_unknown: one's own id, another client, a client's document, a client of an issuer."""
+    text = (
+        "identity:\n  clients:\n"
+        "    gate: {grants: [client_credentials], secret_sha256: " + "ab" * 32 + ", may_act: gate}\n"
+        "    desk: {redirect_uris: ['https://a.example/cb'], may_act: gate}\n"
+        "    tool: {redirect_uris: ['https://a.example/cb'], may_act: 'https://a.example/client.json'}\n"
+        "  issuers:\n    corp: {issuer: https://idp.example, audiences: {/access: [x]}}\n"
+        "authzen:\n  enforcers: {gate: {}, 'corp|gateway': {}}\n"
+    )
+    made = configuration.load(written(tmp_path, Case("", text)), {})
+    assert rehearsal.refusals(made, machine=False) == []
+    named_clients.check(made)
 
 
 def test_every_fault_of_a_file_is_told_at_once_with_the_place_of_each(
