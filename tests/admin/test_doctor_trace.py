@@ -211,6 +211,23 @@ def test_a_call_that_was_refused_leads_to_the_sign_in_behind_its_token(log: Log)
     assert "By OAuth grant g_1" in explain_text(explain(log.config.audit_dir, "d_1"))
 
 
+def test_a_removed_person_is_followed_by_the_name_they_had(log: Log) -> None:
+    """State has forgotten the name; the act that removed the account says whose it was."""
+    log.write(
+        {"kind": "admin", "tenant": "acme", "by": "root", "verb": "user.add", "object": "dora"},
+        {"event": "identity.user.created", "tenant": "acme", "sub": "u_dora"},
+        {"event": "identity.login", "tenant": "acme", "sub": "u_dora"},
+        {"event": "identity.login", "tenant": "other", "sub": "u_dora"},  # a subject is of one tenant
+        {"event": "identity.login", "tenant": "acme", "sub": "u_ada"},
+        {"kind": "admin", "tenant": "acme", "by": "root", "verb": "user.remove", "object": "u_dora", "text": "dora"},
+        {"event": "identity.user.removed", "tenant": "acme", "sub": "u_dora"},
+        {"kind": "admin", "tenant": "acme", "by": "root", "verb": "user.link", "object": "u_ada", "text": "issuer"},
+    )
+    hers = ["user.created", "login", "user.removed"]
+    assert log.names("dora") == log.names(" Dora ") == hers
+    assert log.names("issuer") == []  # what another act says is no name
+
+
 def test_a_trace_is_told_by_time_with_what_came_before_and_after(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
     story: list[dict[str, Any]] = [
         {"event": "identity.idp.begun", "idp": "corp", "txn": "t_1"},

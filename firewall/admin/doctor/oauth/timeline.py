@@ -17,7 +17,7 @@ from firewall.identity.clients.stranger import digest_of
 from firewall.identity.people.users import subjects_called
 from firewall.record.face import client_of, effect_of, fault_of, resource_of, subject_of
 from firewall.record.index import Index
-from firewall.record.record import AUTH, DECISION, EDGE
+from firewall.record.record import ADMIN, AUTH, DECISION, EDGE
 from firewall.state.sqlite import SQLiteStore
 
 MOST: Final = 50_000  # events that are looked at, from the newest back
@@ -30,7 +30,7 @@ _OF_THE_LOG: Final = frozenset({"v", "kind", "seq", "log", "node", "ver", "time_
 def timeline(config: Config, about: str, *, since_us: int, clock: Clock) -> list[JSONObject]:
     """Return what happened at the front door around somebody or something, oldest first.
 
-    about: a person's name or subject, a client's id (also one that nobody knows here) or its host, an OAuth grant, a
+    about: a person's name (also of somebody who was removed) or subject, a client's id (also one that nobody knows here) or its host, an OAuth grant, a
     provider or upstream by name, a decision's id, a code of a refusal; "" for everything.
     since_us: from when on an event must name it, Unix microseconds; what belongs to such an event is told however old
     it is, among the newest 50,000 events. A decision is told with its own line, in front-door form (`_line_of`).
@@ -44,6 +44,7 @@ def timeline(config: Config, about: str, *, since_us: int, clock: Clock) -> list
         decisions = list(index.find(kind=DECISION, exchange=exchange)) if exchange else []
         if about and not decisions:  # a token that was refused at the edge has an id as decisions have
             decisions = list(index.find(kind=EDGE, decision_id=about, limit=1))
+        gone = _removed(index.find(kind=ADMIN, newest_first=True, limit=MOST), about) if about else frozenset()
     finally:
         index.close()
     recent = [event for event in events if _time(event) >= since_us]
@@ -52,7 +53,7 @@ def timeline(config: Config, about: str, *, since_us: int, clock: Clock) -> list
     if decisions:
         named = [event for event in events if any(_is_behind(event, decision) for decision in decisions)]
     else:
-        wanted = _Wanted(about, _subjects(config, about, clock))
+        wanted = _Wanted(about, _subjects(config, about, clock) | gone)
         named = [event for event in recent if wanted.names(event)]
     return sorted([*_joined(events, named), *map(_line_of, decisions)], key=_time)
 
@@ -129,6 +130,20 @@ def _line_of(decision: JSONObject) -> JSONObject:
         "detail": decision.get("detail", ""),
         "uid": decision.get("uid", ""),
     }
+
+
+def _removed(acts: Iterable[JSONObject], name: str) -> frozenset[tuple[str, str]]:
+    """Return the tenant and subject of everybody who went by a name until they were removed.
+
+    No state knows them any more; the act that removed them says both. Several people may have had the name, one
+    after the other.
+    """
+    spelt = name.strip().lower()
+    return frozenset(
+        (str(act.get("tenant", "")), str(act.get("object", "")))
+        for act in acts
+        if act.get("verb") == "user.remove" and act.get("text") == spelt and act.get("object")
+    )
 
 
 def _subjects(config: Config, name: str, clock: Clock) -> frozenset[tuple[str, str]]:
