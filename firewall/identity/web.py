@@ -154,6 +154,9 @@ def error_reply(error: str, status: int, *, why: str = "", headers: Headers = ()
 REASONS: Final = {
     "resource_missing": "Name the resource that the token is for: the parameter resource, once, as its own "
     "metadata has it (the URL that the client calls, such as …/mcp/NAME).",
+    # Which one it is, or which there are, is not said: whoever holds the grant was told what it is for (RFC 6749 §5.1).
+    "scope_widened": "A requested scope goes beyond what was granted. Ask for fewer scopes, or for none to have all "
+    "that was granted; for more, a new authorization is needed.",
 }
 # What a peer is told, by registered error code; nothing it sent is ever echoed.
 ERRORS: Final = {

@@ -172,6 +172,17 @@ async def test_as_11_another_client_gets_nothing_and_breaks_nothing() -> None:
         assert (await refresh(http, first["refresh"])).status_code == 200
 
 
+async def test_a_request_beyond_the_grant_reads_that_it_was_too_wide_and_not_that_nothing_can_be_given() -> None:
+    door = make_door()
+    await door.user()
+    first = await tokens(door)
+    async with door.http() as http:
+        answer = (await refresh(http, first["refresh"], scope="time:read time:write")).json()
+    assert answer["error"] == "invalid_scope"
+    assert "goes beyond what was granted" in answer["error_description"]
+    assert "time:" not in answer["error_description"]  # neither what is held nor what there is
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
