@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from firewall.core.errors import ConsentNeeded, UpstreamFault, fault, fault_of
+from firewall.core.errors import ConsentNeeded, UpstreamFault, consent_text, fault, fault_of
 from firewall.core.jsonvalue import JSONObject
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply
@@ -80,7 +80,7 @@ class Linking:
         elif opens and call.version == URL_VERSION:
             asked: JSONObject = {**_question(needed), "elicitationId": needed.elicitation_id}
             data: JSONObject = {"elicitations": [asked], "decision_id": turn.exchange.id}
-            await turn.out.final(reply.said(jsonrpc.build_error(call.id, URL_REQUIRED, told.text, data)))
+            await turn.out.final(reply.said(jsonrpc.build_error(call.id, URL_REQUIRED, consent_text(needed), data)))
         elif needed.link:
             data = {"url": needed.link, "decision_id": turn.exchange.id}
             await turn.out.final(reply.said(jsonrpc.build_error(call.id, told.rpc_code, fault_of(needed).text, data)))
@@ -106,6 +106,8 @@ def unopened(name: str) -> Opened:
 
 def _question(needed: ConsentNeeded) -> JSONObject:
     message = f'The server "{needed.upstream}" is used with an account of your own. Open this page to connect it.'
+    if needed.more:
+        message = f'The server "{needed.upstream}" asks for more than your account there was connected for. Open this page to connect again and allow more.'
     return {"mode": "url", "message": message, "url": needed.link}
 
 

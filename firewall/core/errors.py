@@ -71,10 +71,12 @@ class ConsentNeeded(UpstreamFault):
 
     link: an address on our own origin, the only one that a caller is ever told; "" where nobody can be
     asked (a service, an operator's token). elicitation_id: names this asking, in the link too.
+    more: an account is connected, and the upstream wants more than it was connected for.
     """
 
-    def __init__(self, upstream: str, link: str = "", elicitation_id: str = "") -> None:
-        super().__init__("consent", "nobody has connected an account")
+    def __init__(self, upstream: str, link: str = "", elicitation_id: str = "", *, more: bool = False) -> None:
+        super().__init__("consent", "the account allows too little" if more else "nobody has connected an account")
+        self.more = more
         self.upstream = upstream
         self.link = link
         self.elicitation_id = elicitation_id
@@ -114,6 +116,9 @@ RPC_CONSENT = -31407
 RPC_LIMIT = -31429
 RPC_UPSTREAM = -31502
 RPC_UNAVAILABLE = -31503
+
+# Of upstream_consent, where an account is connected and the upstream wants more of it.
+CONSENT_MORE = "The upstream asks for more than your account there was connected for. Connect again to allow more."
 
 FAULTS: dict[str, Fault] = _table(
     # -- strict parsing (wire) -------------------------------------------------------------
@@ -207,6 +212,11 @@ def fault(code: str) -> Fault:
     return FAULTS.get(code) or FAULTS["internal"]
 
 
+def consent_text(needed: ConsentNeeded) -> str:
+    """Return the sentence for a person who must connect an account, or connect it again; no link in it."""
+    return CONSENT_MORE if needed.more else fault("upstream_consent").text
+
+
 def fault_of(error: BartizanError) -> Fault:
     """Return the fixed answer for an exception (upstream codes are prefixed).
 
@@ -214,7 +224,7 @@ def fault_of(error: BartizanError) -> Fault:
     """
     if isinstance(error, ConsentNeeded) and error.link:
         known = fault("upstream_consent")
-        return replace(known, text=f"{known.text} Open {error.link} in a browser, then try again.")
+        return replace(known, text=f"{consent_text(error)} Open {error.link} in a browser, then try again.")
     if isinstance(error, UpstreamFault):
         return fault(f"upstream_{error.code.removeprefix('upstream_').replace('blocked_address', 'blocked')}")
     if isinstance(error, PolicyFault):

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from firewall.core.errors import FAULTS, ConsentNeeded, Unauthenticated, UpstreamFault
+from firewall.core.errors import FAULTS, ConsentNeeded, Unauthenticated, UpstreamFault, fault_of
 from firewall.core.principal import Principal
 from firewall.identity.upstream.credentials import CredentialSettings
 from firewall.net.dial import Fetched
@@ -436,3 +436,18 @@ async def test_only_people_whom_an_upstream_serves_can_connect_there():
             page = await ada.open(f"{OURS}/upstream/connect/files")
             assert page.status_code == 403
             assert "files" not in (await ada.open(f"{OURS}/account/upstreams")).text.partition("<h1>")[2]
+
+
+async def test_who_is_connected_and_needs_more_reads_that_and_not_that_nothing_is_connected():
+    async with connected() as (node, _upstream, _ada, caller):
+        (header,) = await node.broker.headers_for(caller, NAME)
+        with pytest.raises(ConsentNeeded) as needed:
+            await header.renew(403, 'Bearer error="insufficient_scope", scope="files:write"')
+        told = fault_of(needed.value)
+        assert (told.code, told.status) == ("upstream_consent", 403)
+        assert "Connect again to allow more." in told.text
+        assert needed.value.link in told.text
+        assert "files:write" not in told.text  # an upstream's words stay there
+    # The twin: whoever has connected nothing reads what they read before.
+    first = ConsentNeeded(NAME, f"{OURS}/upstream/connect/{NAME}")
+    assert fault_of(first).text.startswith("Connect your own account at the upstream first. Open ")

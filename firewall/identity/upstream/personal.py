@@ -94,11 +94,11 @@ class Personal:
         """Return what leads somebody without an account here to our page, where their first sign-in makes one."""
         return ConsentNeeded(upstream, f"{self._parts.public_url}{CONNECT}{upstream}", self._parts.asks.new_id())
 
-    def ask(self, caller: Caller, scopes: tuple[str, ...] = ()) -> ConsentNeeded:
-        """Return what leads the person to our page. scopes: that a call lacked."""
+    def ask(self, caller: Caller, scopes: tuple[str, ...] = (), *, more: bool = False) -> ConsentNeeded:
+        """Return what leads the person to our page. scopes: that a call lacked; more: of an account that is connected."""
         ask = self._parts.asks.begin(caller.principal, caller.upstream, scopes)
         link = f"{self._parts.public_url}{CONNECT}{caller.upstream}?ask={ask.ask_id}"
-        return ConsentNeeded(caller.upstream, link, ask.ask_id)
+        return ConsentNeeded(caller.upstream, link, ask.ask_id, more=more)
 
     def _present(self, caller: Caller, grant: UpstreamGrant, epoch: int) -> Presented:
         async def renew(status: int, challenge: str) -> LiveHeader | None:
@@ -175,7 +175,7 @@ class Personal:
         """The upstream refused a person's token: look for its server again, renew once, or ask the person."""
         parts = self._parts
         if status == 403:
-            raise self.ask(caller, more_scopes(grant.scopes, challenge))
+            raise self.ask(caller, more_scopes(grant.scopes, challenge), more=True)
         found = await parts.discovery.find(caller.upstream, caller.auth, challenge=challenge)
         client = parts.registrations.known(caller.upstream, caller.auth, found.server)
         same = client is not None and place_of(caller.principal, caller.upstream, found, client) == grant.place
