@@ -18,6 +18,7 @@ from firewall.core.errors import ConsentNeeded, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import UpstreamCredentials
 from firewall.core.principal import Principal
+from firewall.core.scopes import opened
 from firewall.net.runtime import Tasks
 from firewall.net.upstream import UpstreamClient
 from mcp_gateway import capabilities, joined, uris
@@ -123,7 +124,7 @@ class Catalog:
         if endpoint.name:
             return self._house.resource(principal.tenant, endpoint.specs[0])
         scopes = [f"{s.name}:read" for s in endpoint.specs]
-        scope = next((s for s in scopes if s in principal.scopes), scopes[0])
+        scope = next((s for s in scopes if s in opened(principal.scopes)), scopes[0])
         found = self._aggregates.get(scope)
         if found is None:
             tenants = sorted({t for s in endpoint.specs for t in s.tenants})

@@ -27,6 +27,7 @@ from firewall.core.jsonvalue import JSON, JSONObject, get
 from firewall.core.permit import Cleared
 from firewall.core.ports import Reachable
 from firewall.core.principal import Principal
+from firewall.core.scopes import opened
 from firewall.enforce.guard import Guard
 from firewall.wire import canonical
 from mcp_gateway import bridge, lists
@@ -168,7 +169,7 @@ class Views:
         """
         if self._reachable is None:
             return frozenset()
-        lacking = {e.scope for e in shelf.entries.values() if e.spec.lists == "grantable"} - principal.scopes
+        lacking = {e.scope for e in shelf.entries.values() if e.spec.lists == "grantable"} - opened(principal.scopes)
         return self._reachable.beyond(principal) & lacking if lacking else frozenset()
 
     def _item(self, principal: Principal, entry: Entry, exposed: str, beyond: frozenset[str]) -> JSONObject:

@@ -30,6 +30,7 @@ from firewall.core.jsonvalue import JSON, get, parse_pointer
 from firewall.core.label import MARKS, Label, names_of
 from firewall.core.points import INFO, Point
 from firewall.core.principal import Principal
+from firewall.core.scopes import opened
 
 RESOURCE_TYPES: Final = frozenset(
     {
@@ -323,7 +324,7 @@ def _remember(principal: Principal) -> tuple[Principal, bytes, bytes]:
             "properties": {
                 "tenant": principal.tenant,
                 "client": principal.client_id,
-                "scopes": sorted(principal.scopes),
+                "scopes": sorted(opened(principal.scopes)),
                 "roles": list(principal.roles),
                 "kind": principal.kind,
                 "auth": {

@@ -20,6 +20,7 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.permit import Refusal
 from firewall.core.points import INFO, Point
 from firewall.core.ports import ResourceServer
+from firewall.core.scopes import opened
 from firewall.core.step_up import FRESH, PREFIX, StepUp
 from firewall.core.tool_details import ToolDetail, is_name
 
@@ -73,7 +74,7 @@ def unmet(action: Action, rules: Mapping[str, StepUp], now_s: int) -> Unmet | No
     lacks = beyond_details(action)
     if not lacks:
         return None
-    missing = (scope,) if scope and scope not in action.principal.scopes else ()
+    missing = (scope,) if scope and scope not in opened(action.principal.scopes) else ()
     return Unmet("details_missing", "core.details", lacks, missing, detail=_wanted(action))
 
 

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 _WORDS = {
     "read": "Read from “{name}”: list what is there and look things up",
-    "write": "Act through “{name}”: change, create, delete or run things",
+    "write": "Act through “{name}”: read there, and change, create, delete or run things",
     "send": "Send messages to the agent “{name}”",
     "invoke": "Use the language models behind “{name}”",
 }
