@@ -14,9 +14,10 @@ from firewall.cli.output import emit, table, when
 from firewall.core.decision import EFFECTS
 from firewall.core.errors import ConfigFault
 
+PERSON = "u_"  # what a person's subject begins with
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 FILTERS: dict[str, str] = {
-    "kind": "decision, outcome, auth (the front door), edge (refused before anybody was known), admin, registry, pins or log.*",
+    "kind": "decision, outcome, auth (the front door), edge (refused before anybody was known), admin, registry, pins, or log.open and its like",
     "tenant": "",
     "exchange": "",
     "subject": "whose call, sign-in or token; a person's is the SUBJECT of `bartizan users list`",
@@ -71,10 +72,13 @@ def verify(given: argparse.Namespace) -> int:
 def show(given: argparse.Namespace) -> int:
     """List records, newest first; filters must all fit."""
     from firewall.record.face import face
+    from firewall.record.record import KINDS
     from firewall.record.show import show as find
 
     if given.effect and given.effect not in EFFECTS:
         raise Usage("audit_effect", f"there is no effect {given.effect}", fix=f"one of {', '.join(EFFECTS)}")
+    if given.kind and given.kind not in KINDS:
+        raise Usage("audit_kind", f"there is no kind {given.kind}", fix=f"one of {', '.join(sorted(KINDS))}")
     equals = {name: getattr(given, name) for name in FILTERS if getattr(given, name)}
     since_us = time.time_ns() // 1000 - age_us(given.since) if given.since else 0
     found = list(
@@ -83,8 +87,15 @@ def show(given: argparse.Namespace) -> int:
     faces = [face(record) for record in found]
     rows = [(when(f.time_us), f.kind, f.point, f.what, f.how, f.who, f.uid) for f in faces]
     heads = ("TIME", "KIND", "POINT", "WHAT", "HOW", "WHO", "RECORD")
-    emit(given, {"records": found}, table(heads, rows, empty="No record fits."))
+    emit(given, {"records": found}, table(heads, rows, empty=f"No record fits.{_hint(given.subject)}"))
     return 0
+
+
+def _hint(subject: str) -> str:
+    """Return what may be wrong with a subject that no record has; "" where it is written as people's are."""
+    if not subject or subject.startswith(PERSON):
+        return ""
+    return f" A person is found by the subject ({PERSON}…), which `bartizan users list` tells, not by name."
 
 
 def prove(given: argparse.Namespace) -> int:

@@ -268,7 +268,17 @@ def test_the_log_is_verified_shown_proven_and_explained_from_its_files(node: Nod
     assert "The log holds." in out
     shown = node.json("audit", "show", "--kind", "decision")["records"]
     assert [r["uid"] for r in shown] == [decided]
-    assert "No record fits." in node.run("audit", "show", "--subject", "nobody")[1]
+    empty = node.run("audit", "show", "--subject", "ada")[1]
+    assert empty.startswith("No record fits. A person is found by the subject (u_…)")
+    assert "bartizan users list" in empty
+    assert node.run("audit", "show", "--subject", "u_nobody")[1] == "No record fits.\n"
+    assert node.run("audit", "show", "--effect", "transform")[1] == "No record fits.\n"
+    code, _, err = node.run("audit", "show", "--kind", "nonsense")
+    assert (code, "audit_kind: there is no kind nonsense" in err, "admin, auth, decision, edge" in err) == (
+        2,
+        True,
+        True,
+    )
     assert node.run("audit", "show", "--client", "\x1b[31mt")[1].splitlines()[1].split()[3:] == [
         "identity.token.refused",
         "invalid_grant",
