@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import load_config
-from firewall.cli.output import emit, table, when
+from firewall.cli.output import emit, out, table, when
 from firewall.core.decision import EFFECTS
 from firewall.core.errors import ConfigFault
 
@@ -110,7 +109,7 @@ def prove(given: argparse.Namespace) -> int:
     if given.json:
         emit(given, {"record": given.record, "proof": text}, ())
     else:
-        sys.stdout.write(text)
+        out().write(text)
     return 0
 
 

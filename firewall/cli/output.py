@@ -6,19 +6,32 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
+from firewall.core.errors import BartizanError
+
 
 def emit(given: argparse.Namespace, value: object, text: str | Iterable[str]) -> None:
-    """Print ``value`` with --json, else ``text`` (lines)."""
+    """Print ``value`` with --json, else ``text`` (lines). Raises BartizanError("output_closed")."""
+    stream = out()
     if given.json:
         text_of = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-        sys.stdout.write("".join(map(_json_safe, text_of)) + "\n")
+        stream.write("".join(map(_json_safe, text_of)) + "\n")
         return
     for line in text.splitlines() if isinstance(text, str) else text:
-        sys.stdout.write(safe(line) + "\n")
+        stream.write(safe(line) + "\n")
+
+
+def out() -> TextIO:
+    """Return where answers go. Raises BartizanError("output_closed") where we were started without standard output."""
+    # Python has None in its place then. Asked after the act and not before: a stop must not fail for want of a screen.
+    if sys.stdout is None:
+        raise BartizanError(
+            "output_closed", "there is no standard output for the answer", fix="start it with one, or with >/dev/null"
+        )
+    return sys.stdout
 
 
 def told(given: argparse.Namespace, made: dict[str, Any], text: Callable[[], str]) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from firewall.cli.arguments import Usage, Verbs
 from firewall.cli.context import Node
-from firewall.cli.output import emit, note, table, told, when
+from firewall.cli.output import emit, note, out, table, told, when
 
 KINDS: Final = ("tool", "prompt", "resource", "template", "instructions", "set", "card")
 STDOUT: Final = "-"
@@ -114,7 +114,7 @@ def export(given: argparse.Namespace) -> int:
     text: str = Node(given).get("pins/lock")["lock"]
     entries = len(parse(text.encode()).entries)
     if given.output == STDOUT and not given.check:
-        sys.stdout.write(text)
+        out().write(text)
         return 0
     path = Path(given.output)
     differences = list(_differences(path, text))

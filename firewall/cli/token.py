@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 import time
 from pathlib import Path
 
 from firewall.cli.arguments import Usage
 from firewall.cli.context import Node
-from firewall.cli.output import emit, table
+from firewall.cli.output import emit, out, table
 
 RENEW_AT = 0.7  # of its life: what still holds the old token has time to read the new one
 
@@ -67,8 +66,9 @@ def run(given: argparse.Namespace) -> int:
         elif given.json:
             emit(given, made, ())
         else:
-            sys.stdout.write(made["access_token"] + "\n")
-        sys.stdout.flush()
+            out().write(made["access_token"] + "\n")
+        if given.file is None:
+            out().flush()
         if not given.watch:
             return 0
         time.sleep(made["expires_in"] * RENEW_AT)

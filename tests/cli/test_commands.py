@@ -481,3 +481,19 @@ def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
     code = "import sys, firewall.cli.main as m; m.parser(); print([x for x in ('fastapi', 'aiohttp', 'hyperscan', 'regorus', 'pydantic') if x in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_command_that_was_started_without_standard_output_says_so(tmp_path: Path) -> None:
+    import subprocess
+
+    def started(redirection: str) -> tuple[int, str]:
+        line = f'"{sys.executable}" -m firewall.cli.main version {redirection}'
+        done = subprocess.run(
+            line, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+        return done.returncode, done.stderr
+
+    code, err = started(">&-")
+    assert code == 1
+    assert err.startswith("bartizan: output_closed: there is no standard output for the answer")
+    assert started(">/dev/null") == (0, "")
