@@ -494,6 +494,7 @@ def errors() -> str:
         "is refused before a decision; its record says who sent it and which of these it was told. Before anybody is known, a foreign",
         "host or origin, framing that is not acceptable and a token that is not good here have a record and an id as well: in each",
         "minute and worker 60 in all and 10 for one network, so that nobody makes a flood of them. What is beyond is counted, and has no",
+        "id. What the front door refuses to strangers is bounded the same way (docs/audit.md); its answers name an OAuth error, and no",
         "id. Nor has a request without a token, which asks for the way in, a wrong path, or a wrong HTTP method.",
         "A denied `tools/call` is a tool result with `isError: true`, so that the model can adapt. Over MCP, denials by policy and",
         "faults of an upstream (-31502) are answers on HTTP 200; over A2A, all refusals but those of sign-in and scope.",

@@ -68,7 +68,7 @@ from firewall.nucleus import VERSION, NucleusSettings, OnFault, Paths
 from firewall.record.audit import Settings as AuditSettings
 from firewall.record.metrics import Metrics
 from firewall.record.note import Verifier
-from firewall.record.refused import RefusalLog
+from firewall.record.refused import RefusalLog, StrangerLog
 from firewall.record.segments import SegmentSettings
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
@@ -180,6 +180,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
 
     sealer = Sealer(keys.secret("seal"), clock)
     refusals = RefusalLog(audit, clock, ids, network_of)
+    strangers = StrangerLog(audit, clock, network_of)
     rotation = KeyRotation(keys, store, marks, clock, record)
     used = UsedOnce(paths.shared, worker=marks.worker, workers=config.workers)
     identity = build_identity(
@@ -200,6 +201,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         nonce_keys=tuple(keys.secrets("dpop-nonce")),
         upstreams=_upstreams(config, dialler, keys, guard),
         refusals=refusals,
+        noted=strangers.note,
     )
     identity.first_contact.file = config.state / FIRST_CONTACT_FILE
     assert identity.credentials is not None
@@ -214,6 +216,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         "rotation": rotation,
         "used": used,
         "refusals": refusals,
+        "strangers": strangers,
     }
     if config.identity.signals:
         parts["signals"] = ssf.build(
@@ -226,6 +229,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             fetcher=dialler,
             secret=secret_reader(os.environ),
             record=record,
+            noted=strangers.note,
             on_fault=on_fault,
         )
         identity.front_door.mount(parts["signals"].routes)

@@ -143,6 +143,7 @@ class Worker:
         await self.parts["dialler"].close()
         self.parts["telemetry"].close()
         self.parts["refusals"].settle()
+        self.parts["strangers"].settle()
         self.audit.close()
         self.store.close()
         self.parts["used"].close()

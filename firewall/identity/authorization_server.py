@@ -61,7 +61,7 @@ from firewall.identity.rfc9449.nonces import Nonces
 from firewall.identity.rfc9449.verifier import ProofVerifier, TokenRequestProofs
 from firewall.identity.run_tokens.runs import Runs
 from firewall.identity.serve import FrontDoor
-from firewall.identity.settings import IdentitySettings, Record, TokenBytes
+from firewall.identity.settings import IdentitySettings, Noted, Record, TokenBytes
 from firewall.identity.throttle import NODE, Throttle
 from firewall.identity.upstream.build import PeopleParts, Upstreams, UpstreamsGiven, build_upstreams
 from firewall.state.replays import UsedOnce
@@ -127,6 +127,7 @@ def build_identity(
     used: UsedProofs | None = None,
     nonce_keys: tuple[bytes, ...] = (),
     refusals: Refusals | None = None,
+    noted: Noted | None = None,
 ) -> Identity:
     """Return the front door with everything it needs; objects only, no I/O. idps: identity providers, where any.
 
@@ -135,7 +136,9 @@ def build_identity(
     labels: flow labels of callers; without them token exchange hands none on, so it is refused.
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
     upstreams: how we sign in to what stands behind us. refusals: records tokens that were refused; None does not.
+    noted: records what strangers are refused, within bounds; None gives each of these events to ``record``.
     """
+    noted = noted or (lambda event, _address, facts: record(event, facts))
     keys = signing_key if isinstance(signing_key, SigningKeys) else SigningKeys(signing_key, *other_keys)
     resources = Resources(settings.public_url, settings.resources)
     pages = Pages()
@@ -191,6 +194,7 @@ def build_identity(
             clock=clock,
             token_bytes=token_bytes,
             record=record,
+            noted=noted,
         )
     )
     pushed = PushedRequests(store, clock, token_bytes)
@@ -220,6 +224,7 @@ def build_identity(
             clock=clock,
             ids=ids,
             record=record,
+            noted=noted,
         )
     )
     used, nonce_keys = used or UsedOnce(None), nonce_keys or (token_bytes(32),)
@@ -252,6 +257,7 @@ def build_identity(
         clock=clock,
         ids=ids,
         record=record,
+        noted=noted,
         per_minute=settings.token_per_minute,
         proofs=TokenRequestProofs(at_token),
     )
@@ -276,7 +282,7 @@ def build_identity(
     front_door.mount(program_endpoints(token_parts, keys, pushed, authorization.checked))
     front_door.mount_below(LOGO_PATH, {"GET": logos.serve})
     if settings.registration:
-        registration = RegistrationEndpoint(registrations, throttle, record)
+        registration = RegistrationEndpoint(registrations, throttle, record, noted)
         front_door.mount({"/register": {"POST": registration.serve}})
     security = Security(settings, sign_in, sessions, transactions, users, factors, throttle, pages, clock)
     front_door.mount({"/account/security": {"GET": security.show, "POST": security.change}})

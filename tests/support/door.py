@@ -20,7 +20,7 @@ from firewall.identity.authorization_server import Identity, build_identity
 from firewall.identity.oidc.build import ProvidersGiven
 from firewall.identity.people.users import User
 from firewall.identity.rfc9068.tokens import SigningKeys
-from firewall.identity.settings import ClientSettings, IdentitySettings, ProtectedResource
+from firewall.identity.settings import ClientSettings, IdentitySettings, Noted, ProtectedResource
 from firewall.net.asgi import App
 from firewall.net.dial import Fetched, Purpose
 from firewall.net.runtime import FakeClock, RandomIds
@@ -150,7 +150,13 @@ class Door:
         return self.identity.resource_server.authenticate(headers, resource, default_scope="time:read")
 
 
-def make_door(*, idps: ProvidersGiven | None = None, keys: SigningKeys | None = None, **changes: object) -> Door:
+def make_door(
+    *,
+    idps: ProvidersGiven | None = None,
+    keys: SigningKeys | None = None,
+    noted: Noted | None = None,
+    **changes: object,
+) -> Door:
     values: dict[str, object] = {
         "public_url": ORIGIN,
         "resources": RESOURCES,
@@ -179,6 +185,7 @@ def make_door(*, idps: ProvidersGiven | None = None, keys: SigningKeys | None = 
         record=lambda event, facts: doors[0].record(event, facts),
         labels=labels,
         idps=idps,
+        noted=noted,
     )
     doors.append(Door(identity, clock, store, marks, fetcher, origin=settings.public_url, labels=labels))
     return doors[0]

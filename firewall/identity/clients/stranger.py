@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity.clients.registry import Client
 from firewall.wire.cimd import host_of
 from firewall.wire.oauth import Form
 
@@ -33,6 +34,11 @@ def caller(known_id: str, form: Form | None) -> JSONObject:
     known_id: "" before authentication. form: the request's parameters, None when they could not be read.
     """
     return {"client_id": known_id} if known_id else stranger(form.get("client_id") if form else "")
+
+
+def is_proved(client: Client | None) -> bool:
+    """Return whether a client proved who it is: a public one is a name that everybody can send (RFC 6749 §2.1)."""
+    return client is not None and client.auth_method != "none"
 
 
 def digest_of(client_id: str) -> str:

@@ -18,7 +18,7 @@ from firewall.identity.resources import Resources
 from firewall.identity.rfc8628.codes import DeviceCodes
 from firewall.identity.rfc8693.delegation import Delegation
 from firewall.identity.rfc9068.tokens import TokenIssuer
-from firewall.identity.settings import IdentitySettings, Record
+from firewall.identity.settings import IdentitySettings, Noted, Record
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest
 from firewall.wire.oauth import Form
@@ -98,6 +98,7 @@ class TokenParts:
     clock: Clock
     ids: Ids
     record: Record
+    noted: Noted
     per_minute: int
     devices: DeviceCodes
     delegation: Delegation

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from firewall.core.errors import Malformed
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
 from firewall.core.tool_details import ToolDetail
@@ -40,7 +41,7 @@ from firewall.identity.rfc9126.par import PushedRequests
 from firewall.identity.rfc9396.requested import details_json, details_text, read_details
 from firewall.identity.rfc9470 import levels
 from firewall.identity.run_tokens.runs import RUN_SCOPE, Runs, asks_for_run
-from firewall.identity.settings import IdentitySettings, Record
+from firewall.identity.settings import IdentitySettings, Noted, Record
 from firewall.identity.standing import Standing
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, redirect_reply
@@ -73,6 +74,7 @@ class AuthorizeParts:
     clock: Clock
     ids: Ids
     record: Record
+    noted: Noted
 
 
 class Authorization:
@@ -100,20 +102,22 @@ class Authorization:
         try:
             client = await parts.clients.find(client_id, address=request.client_ip)
         except Malformed as error:
-            parts.record("identity.client.refused", {"code": error.code, "detail": error.detail, **stranger(client_id)})
+            facts: JSONObject = {"code": error.code, "detail": error.detail, **stranger(client_id)}
+            parts.noted("identity.client.refused", request.client_ip, facts)
             return message(parts.pages, "client", 400)
         if client is None:
-            parts.record("identity.client.refused", {"code": "client_unknown", **stranger(client_id)})
+            facts = {"code": "client_unknown", **stranger(client_id)}
+            parts.noted("identity.client.refused", request.client_ip, facts)
             return message(parts.pages, "client", 400)
         if not oauth.redirect_matches(client.redirect_uris, redirect_uri):
-            self._refused(client.client_id, "invalid_request", "redirect_unknown")
+            self._refused(request, client.client_id, "invalid_request", "redirect_unknown")
             return message(parts.pages, "redirect", 400)
         try:
             if client.pushed_only and not pushed:
                 raise OAuthError("invalid_request", "pushed_missing")
             asked = self.checked(form, client)
         except OAuthError as error:
-            self._refused(client.client_id, error.error, error.code)
+            self._refused(request, client.client_id, error.error, error.code)
             if client.sends_astray(redirect_uri):
                 return message(parts.pages, "request", 400)
             return self._told(client, redirect_uri, _safe_state(form), error.error)
@@ -166,7 +170,7 @@ class Authorization:
         if form.get("decision") == "back":
             if not check_form_token(transaction.secret, _giving_up(transaction, session), form.get("csrf")):
                 return message(parts.pages, "ended", 403)
-            return self._end(transaction, session, client, "unmet_authentication_requirements")
+            return self._end(request, transaction, session, client, "unmet_authentication_requirements")
         if self._unfit(session, transaction):
             return message(parts.pages, "ended", 403)
         if not check_form_token(transaction.secret, _purpose(transaction, session, client), form.get("csrf")):
@@ -190,7 +194,7 @@ class Authorization:
         scopes, details = choice
         parts.consents.save(session.user, client, transaction.request, scopes, details)
         parts.record("identity.consent.given", events.decided(transaction, session, scopes))
-        return self._code_redirect(transaction, session, client, scopes, details)
+        return self._code_redirect(request, transaction, session, client, scopes, details)
 
     # -- one step further -------------------------------------------------------------------------------
 
@@ -219,23 +223,23 @@ class Authorization:
                 if way != "none":
                     csrf = parts.transactions.form_token(transaction.secret, _giving_up(transaction, session))
                     return raise_page(parts.pages, way, client=shown, txn=transaction.txn_id, csrf=csrf)
-                return self._end(transaction, session, client, "unmet_authentication_requirements")
+                return self._end(request, transaction, session, client, "unmet_authentication_requirements")
             if silent and session is None and client.sends_astray(asked.redirect_uri):
                 parts.transactions.take(transaction)
                 return message(parts.pages, "request", 400)
             if silent:
-                return self._end(transaction, session, client, "login_required")
+                return self._end(request, transaction, session, client, "login_required")
             return parts.sign_in.page(transaction, client=shown_identity(client), headers=headers)
         scopes = self._offered(session, transaction, client)
         if not scopes:
-            return self._end(transaction, session, client, "access_denied", "scope_empty")
+            return self._end(request, transaction, session, client, "access_denied", "scope_empty")
         details = _details(transaction)
         agreed = client.first_party or parts.consents.covers(session.user, client, asked, scopes, details)
         own = not transaction.cross_site and _is_own_doing(request)
         if agreed and own and "consent" not in asked.prompt and parts.transactions.take(transaction):
-            return self._code_redirect(transaction, session, client, scopes, details)
+            return self._code_redirect(request, transaction, session, client, scopes, details)
         if silent:
-            return self._end(transaction, session, client, "consent_required")
+            return self._end(request, transaction, session, client, "consent_required")
         view = ConsentView(
             client=client,
             user=session.user.shown,
@@ -286,6 +290,7 @@ class Authorization:
 
     def _code_redirect(
         self,
+        request: WebRequest,
         transaction: Transaction,
         session: LoginSession,
         client: Client,
@@ -297,7 +302,7 @@ class Authorization:
         try:
             begun = self._begun(transaction, session, client)
         except OAuthError as error:
-            self._refused(client.client_id, error.error, error.code, transaction, session)
+            self._refused(request, client.client_id, error.error, error.code, transaction, session)
             return self._told(client, asked.redirect_uri, asked.state, error.error, headers=(cookie,))
         scopes = (*scopes, *levels.attained(asked.scope, session.acr))
         standing = self._parts.standing.of(user.tenant, user.subject, asked.resource, scopes)
@@ -342,11 +347,17 @@ class Authorization:
         return self._parts.runs.begin(user.tenant, user.subject, client.client_id, by="person")
 
     def _end(
-        self, transaction: Transaction, session: LoginSession | None, client: Client, error: str, code: str = ""
+        self,
+        request: WebRequest,
+        transaction: Transaction,
+        session: LoginSession | None,
+        client: Client,
+        error: str,
+        code: str = "",
     ) -> FixedReply:
         self._parts.transactions.take(transaction)
         asked = transaction.request
-        self._refused(asked.client_id, error, code, transaction, session)
+        self._refused(request, asked.client_id, error, code, transaction, session)
         cookie = self._parts.transactions.expired_cookie(transaction)
         return self._told(client, asked.redirect_uri, asked.state, error, headers=(cookie,))
 
@@ -365,14 +376,22 @@ class Authorization:
 
     def _refused(
         self,
+        request: WebRequest,
         client_id: str,
         error: str,
         code: str,
         transaction: Transaction | None = None,
         session: LoginSession | None = None,
     ) -> None:
-        """Record what a known client was told: it shows its person a failure, and the reason stands here alone."""
-        self._parts.record("identity.authorize.refused", events.refused(client_id, error, code, transaction, session))
+        """Record what a known client was told: it shows its person a failure, and the reason stands here alone.
+
+        Before anybody has signed in, whoever knows the name of a client can be refused as often as they like.
+        """
+        facts = events.refused(client_id, error, code, transaction, session)
+        if session is not None:
+            self._parts.record("identity.authorize.refused", facts)
+        else:
+            self._parts.noted("identity.authorize.refused", request.client_ip, facts)
 
 
 def _is_own_doing(request: WebRequest) -> bool:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
-from firewall.identity.clients.stranger import caller
+from firewall.identity.clients.registry import Client
+from firewall.identity.clients.stranger import caller, is_proved
 from firewall.identity.engine import registered
 from firewall.identity.engine.parts import TokenParts, with_nonce
 from firewall.identity.web import WebRequest, error_reply
@@ -36,7 +37,8 @@ class TokenEndpoint:
         if not parts.throttle.allow("token", request.client_ip, per_minute=parts.per_minute):
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
-        grant_type = client_id = ""  # what a stranger calls itself is no fact
+        grant_type = ""
+        client: Client | None = None  # what a stranger calls itself is no fact
         form: Form | None = None
         try:
             form = request.form()
@@ -52,11 +54,14 @@ class TokenEndpoint:
                 else ""
             )
             client = await parts.clients.authenticate(form, authorization, address=request.client_ip)
-            client_id = client.client_id
             reply = await self._engine().answer(request, form, client, proof)
         except OAuthError as error:
             told: JSONObject = {**error.about, "error": error.error, "code": error.code, "grant_type": grant_type}
-            parts.record("identity.token.refused", told | caller(client_id, form))
+            told |= caller(client.client_id if client else "", form)
+            if error.about or is_proved(client):
+                parts.record("identity.token.refused", told)
+            else:
+                parts.noted("identity.token.refused", request.client_ip, told)
             reply = refusal(error, basic=authorization is not None)
         return with_nonce(reply, parts.proofs, request)
 

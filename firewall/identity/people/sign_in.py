@@ -25,7 +25,7 @@ from firewall.identity.people.sessions import LoginSessions
 from firewall.identity.people.transactions import Transaction, Transactions, check_form_token
 from firewall.identity.people.users import User, Users
 from firewall.identity.records import SECOND_US
-from firewall.identity.settings import IdentitySettings, Record, TokenBytes
+from firewall.identity.settings import IdentitySettings, Noted, Record, TokenBytes
 from firewall.identity.throttle import Throttle, wide_network_of
 from firewall.identity.web import WebRequest, page_reply, redirect_reply, set_cookie
 
@@ -88,6 +88,7 @@ class SignInParts:
     clock: Clock
     token_bytes: TokenBytes
     record: Record
+    noted: Noted
 
 
 class SignIn:
@@ -173,7 +174,11 @@ class SignIn:
             user, why = None, "elsewhere"  # their organisation signs in elsewhere: told like a wrong password
         if user is None:
             # The name itself is never recorded: people type passwords into that field.
-            parts.record("identity.login.failed", _failed(parts.users.named(name), why, transaction))
+            facts = _failed(parts.users.named(name), why, transaction)
+            if why == "elsewhere":  # the password was right: it is about somebody, and no stranger's doing
+                parts.record("identity.login.failed", facts)
+            else:
+                parts.noted("identity.login.failed", address, facts)
             return self.page(transaction, to=to, error=_WRONG, status=403)
         parts.throttle.succeeded(name, address)
         if parts.factors.enrolled(user):
@@ -284,7 +289,7 @@ class SignIn:
     def _later(self, address: str, wait_s: int) -> FixedReply:
         # Being told to wait costs a stranger nothing, and a full record stops everybody: once a minute says it all.
         if self._parts.throttle.allow("login.delayed", wide_network_of(address), per_minute=DELAYS):
-            self._parts.record("identity.login.delayed", {"wait_s": wait_s})
+            self._parts.noted("identity.login.delayed", address, {"wait_s": wait_s})
         retry = (b"retry-after", str(wait_s or 60).encode())
         return message(self._parts.pages, "busy", 429, headers=(retry,))
 

@@ -10,7 +10,7 @@ from firewall.core.jsonvalue import JSON
 from firewall.core.permit import FixedReply
 from firewall.identity.rfc7591.metadata import answer, parse_registration
 from firewall.identity.rfc7591.registrations import Registrations
-from firewall.identity.settings import Record
+from firewall.identity.settings import Noted, Record
 from firewall.identity.throttle import Throttle, network_of
 from firewall.identity.web import WebRequest, error_reply, json_reply
 from firewall.wire import strict_json
@@ -24,10 +24,11 @@ PER_HOUR: Final = 10
 class RegistrationEndpoint:
     """Answers registration requests, at most ten an hour from one address."""
 
-    def __init__(self, registrations: Registrations, throttle: Throttle, record: Record) -> None:
+    def __init__(self, registrations: Registrations, throttle: Throttle, record: Record, noted: Noted) -> None:
         self._registrations = registrations
         self._throttle = throttle
         self._record = record
+        self._noted = noted
 
     async def serve(self, request: WebRequest) -> FixedReply:
         """Return 201 with what was registered, or an error of RFC 7591 §3.2.2."""
@@ -37,7 +38,7 @@ class RegistrationEndpoint:
         try:
             made = parse_registration(_body(request))
         except OAuthError as error:
-            self._record("identity.client.refused", {"code": error.code, "detail": "registration"})
+            self._noted("identity.client.refused", request.client_ip, {"code": error.code, "detail": "registration"})
             return error_reply(error.error, 400)
         client_id, secret, issued_s = self._registrations.add(made)
         self._record("identity.client.registered", {"client_id": client_id, "method": made.auth_method})

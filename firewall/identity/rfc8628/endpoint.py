@@ -10,14 +10,15 @@ from typing import Final
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
-from firewall.identity.clients.stranger import caller
+from firewall.identity.clients.registry import Client
+from firewall.identity.clients.stranger import caller, is_proved
 from firewall.identity.engine.parts import ClientAuthentication
 from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.resources import Resources
 from firewall.identity.rfc8628.codes import INTERVAL_S, DeviceCodes, shown
 from firewall.identity.rfc9396.requested import details_text, read_details
 from firewall.identity.rfc9470 import levels
-from firewall.identity.settings import IdentitySettings, Record
+from firewall.identity.settings import IdentitySettings, Noted, Record
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, error_reply, json_reply
 from firewall.wire import oauth
@@ -37,6 +38,7 @@ class DeviceAuthorizationEndpoint:
         devices: DeviceCodes,
         throttle: Throttle,
         record: Record,
+        noted: Noted,
     ) -> None:
         self._settings = settings
         self._resources = resources
@@ -44,6 +46,7 @@ class DeviceAuthorizationEndpoint:
         self._devices = devices
         self._throttle = throttle
         self._record = record
+        self._noted = noted
 
     async def serve(self, request: WebRequest) -> FixedReply:
         """Return a device code and a user code, or what is wrong."""
@@ -52,12 +55,11 @@ class DeviceAuthorizationEndpoint:
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
         form: Form | None = None
-        known_id = ""
+        client: Client | None = None
         try:
             form = request.form()
             oauth.refuse_repeated(form)
             client = await self._clients.authenticate(form, authorization, address=request.client_ip)
-            known_id = client.client_id
             if GRANT_TYPE not in client.grant_types:
                 raise OAuthError("unauthorized_client", "grant_type")
             resource = oauth.check_resource(form.get("resource"), self._resources.by_uri)
@@ -73,7 +75,11 @@ class DeviceAuthorizationEndpoint:
             )
         except OAuthError as error:
             told: JSONObject = {"error": error.error, "code": error.code}
-            self._record("identity.device.refused", told | caller(known_id, form))
+            told |= caller(client.client_id if client else "", form)
+            if is_proved(client):
+                self._record("identity.device.refused", told)
+            else:
+                self._noted("identity.device.refused", request.client_ip, told)
             return refusal(error, basic=authorization is not None)
         facts = {"client_id": client.client_id, "resource": resource, "scope": " ".join(scopes)}
         self._record("identity.device.asked", {**facts})

@@ -15,12 +15,12 @@ from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque, records
 from firewall.identity.clients.registry import Client
-from firewall.identity.clients.stranger import caller
+from firewall.identity.clients.stranger import caller, is_proved
 from firewall.identity.engine.parts import ClientAuthentication, Proofs, with_nonce
 from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.places import Places
 from firewall.identity.records import SECOND_US
-from firewall.identity.settings import Record, TokenBytes
+from firewall.identity.settings import Noted, Record, TokenBytes
 from firewall.identity.throttle import NODE, Throttle
 from firewall.identity.web import WebRequest, error_reply, json_reply
 from firewall.wire import oauth
@@ -92,6 +92,7 @@ class PushedEndpoint:
         proofs: Proofs | None,
         throttle: Throttle,
         record: Record,
+        noted: Noted,
         *,
         per_minute: int,
     ) -> None:
@@ -101,6 +102,7 @@ class PushedEndpoint:
         self._proofs = proofs
         self._throttle = throttle
         self._record = record
+        self._noted = noted
         self._per_minute = per_minute
 
     async def serve(self, request: WebRequest) -> FixedReply:
@@ -109,7 +111,7 @@ class PushedEndpoint:
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
         form: Form | None = None
-        known_id = ""
+        client: Client | None = None
         try:
             form = request.form()
             oauth.refuse_repeated(form)
@@ -122,7 +124,6 @@ class PushedEndpoint:
                 else ""
             )
             client = await self._clients.authenticate(form, authorization, address=request.client_ip)
-            known_id = client.client_id
             asked = _request_of(form, client, proof)
             _, redirect_uri = oauth.parse_identity(asked)
             if not oauth.redirect_matches(client.redirect_uris, redirect_uri):
@@ -130,7 +131,11 @@ class PushedEndpoint:
             self._check(asked, client)
         except OAuthError as error:
             told: JSONObject = {"error": error.error, "code": error.code}
-            self._record("identity.pushed.refused", told | caller(known_id, form))
+            told |= caller(client.client_id if client else "", form)
+            if is_proved(client):
+                self._record("identity.pushed.refused", told)
+            else:
+                self._noted("identity.pushed.refused", request.client_ip, told)
             reply = refusal(error, basic=authorization is not None)
         else:
             name = self._pushed.push(asked, client.client_id, address=request.client_ip)

@@ -14,7 +14,7 @@ from typing import Final
 from firewall.core.action import Headers
 from firewall.core.errors import UpstreamFault
 from firewall.core.permit import FixedReply
-from firewall.identity.settings import Record
+from firewall.identity.settings import Noted
 from firewall.identity.ssf.event import InvalidSet, SetError, parse
 from firewall.identity.ssf.receiver import Receiver
 from firewall.identity.ssf.settings import LEAST_SECRET_CHARS, Transmitter
@@ -37,11 +37,11 @@ WORDS: Final[dict[SetError, str]] = {
 class PushEndpoint:
     """Serves the path. secret: reads ``env:`` and ``file:`` sources when they are used, so that a new one counts."""
 
-    def __init__(self, receiver: Receiver, secret: Callable[[str], str], throttle: Throttle, record: Record) -> None:
+    def __init__(self, receiver: Receiver, secret: Callable[[str], str], throttle: Throttle, noted: Noted) -> None:
         self._receiver = receiver
         self._secret = secret
         self._throttle = throttle
-        self._record = record
+        self._noted = noted
 
     async def serve(self, request: WebRequest) -> FixedReply:
         """Take one event. Raises StateUnavailable, AuditUnavailable: the transmitter tries again."""
@@ -49,7 +49,7 @@ class PushEndpoint:
         if not known:
             if not self._throttle.allow("ssf_push", request.client_ip, per_minute=FAILURES_PER_MINUTE):
                 return _refused("access_denied", 429)
-            self._record("identity.signal.stranger", {})
+            self._noted("identity.signal.stranger", request.client_ip, {})
             return _refused("authentication_failed", 401, ((b"www-authenticate", b'Bearer realm="ssf"'),))
         kind = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != MEDIA_TYPE:

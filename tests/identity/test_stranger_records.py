@@ -1,0 +1,162 @@
+"""What strangers are refused at the front door: bounded for the whole worker; who proved who they are has every record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx2
+import pytest
+
+from firewall.core.errors import AuditUnavailable
+from firewall.core.jsonvalue import JSONObject
+from firewall.identity.throttle import network_of
+from firewall.net.runtime import FakeClock
+from firewall.record import refused
+from firewall.record.record import validate_record
+from firewall.record.refused import PER_MINUTE, PER_NETWORK, StrangerLog
+from tests.support.door import (
+    CIMD_URL,
+    GIT,
+    ORIGIN,
+    Browser,
+    Door,
+    authorize_query,
+    callback_of,
+    make_door,
+    redeem,
+    refresh,
+)
+
+NETWORKS = 100  # of one /48
+PROVED = ("svc-basic", "a-long-random-secret")
+
+
+@dataclass
+class Kept:
+    """An audit log in a list."""
+
+    records: list[JSONObject] = field(default_factory=list)
+    full: bool = False
+
+    def append(self, record: JSONObject) -> None:
+        if self.full:
+            raise AuditUnavailable("audit_write")
+        validate_record(record)
+        self.records.append(record)
+
+    def named(self, event: str) -> list[JSONObject]:
+        return [record for record in self.records if record["event"] == event]
+
+
+@dataclass
+class Room:
+    """A door whose strangers' refusals go where a node's go."""
+
+    kept: Kept = field(default_factory=Kept)
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.log = StrangerLog(self.kept, self.clock, network_of)  # type: ignore[arg-type]
+        self.door: Door = make_door(noted=self.log.note, device_grant=True, registration=True)
+
+
+def from_network(door: Door, n: int) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app=door.identity.front_door, client=(f"2001:db8:0:{n:x}::7", 4000))
+    return httpx2.AsyncClient(transport=transport, base_url=ORIGIN)
+
+
+async def flood(door: Door) -> Counter[int]:
+    """Ask for nonsense in every way that costs nothing, as a public client that everybody can name, from one /48."""
+    answers: Counter[int] = Counter()
+    code = {"grant_type": "authorization_code", "client_id": CIMD_URL, "code": "made-up", "code_verifier": "v" * 43}
+    for n in range(NETWORKS):
+        async with from_network(door, n) as http:
+            for answer in (
+                await http.post("/token", data=code),
+                await http.post("/token", data={"grant_type": "client_credentials", "client_id": "nobody"}),
+                await http.post("/par", data={"client_id": CIMD_URL}),
+                await http.post("/device_authorization", data={"client_id": CIMD_URL, "resource": "x"}),
+                await http.post("/register", json={"redirect_uris": "nowhere"}),
+                await http.get("/authorize", params=authorize_query(client_id="https://nobody.example/client.json")),
+                await http.get("/authorize", params=authorize_query(scope="nothing:ever")),
+            ):
+                answers[answer.status_code] += 1
+    return answers
+
+
+async def test_a_flood_from_many_networks_has_so_many_records_and_the_rest_is_counted_by_event() -> None:
+    room = Room()
+    answers = await flood(room.door)
+    assert 500 not in answers
+    assert 503 not in answers
+    assert len(room.kept.records) == PER_MINUTE
+    assert not any(event.endswith("refused") for event, _ in room.door.events)
+    room.log.settle()
+    (rest,) = room.kept.named("identity.strangers.refused")
+    counts = rest["counts"]
+    assert isinstance(counts, dict)
+    assert set(counts) == {
+        "identity.token.refused",
+        "identity.pushed.refused",
+        "identity.device.refused",
+        "identity.client.refused",
+        "identity.authorize.refused",
+    }
+    assert sum(int(str(n)) for n in counts.values()) == 7 * NETWORKS - PER_MINUTE
+    assert "2001:db8" not in repr(room.kept.records)
+
+
+async def test_twin_without_the_bound_the_flood_is_a_flood_of_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused, "PER_MINUTE", 10**9)
+    unbound = Room()
+    await flood(unbound.door)
+    assert len(unbound.kept.records) == 7 * NETWORKS
+
+
+async def test_one_network_leaves_records_for_the_others() -> None:
+    room = Room()
+    for _ in range(3 * PER_NETWORK):
+        room.log.note("identity.token.refused", "2001:db8::1", {})
+    assert len(room.kept.records) == PER_NETWORK
+    async with from_network(room.door, 9) as http:
+        await http.post("/token", data={"grant_type": "client_credentials", "client_id": "nobody"})
+    assert room.kept.records[-1]["client_sha256"]
+
+
+async def test_what_is_about_somebody_who_is_known_and_what_is_granted_has_every_record_in_a_flood() -> None:
+    room = Room()
+    await room.door.user()
+    await flood(room.door)
+    before = len(room.kept.records)
+    async with room.door.http() as http:
+        browser = Browser(http)
+        sent = callback_of(await browser.approve(await browser.sign_in(await browser.open(authorize_query()))))
+        token = (await redeem(http, sent["code"])).json()["refresh_token"]
+        for _ in range(PER_NETWORK + 2):
+            await refresh(http, token, resource=GIT)  # it shows whose it is
+            await http.post("/token", data={"grant_type": "client_credentials", "resource": "x"}, auth=PROVED)
+    assert len(room.door.named("identity.login")) == 1
+    assert len(room.door.named("identity.token.issued")) == 1
+    told = room.door.named("identity.token.refused")
+    assert sum("sub" in one for one in told) == PER_NETWORK + 2
+    assert sum(one.get("client_id") == "svc-basic" for one in told) == PER_NETWORK + 2
+    assert len(room.kept.records) == before
+
+
+async def test_guesses_of_a_password_are_bounded_too() -> None:
+    room = Room()
+    await room.door.user()
+    async with room.door.http() as http:
+        browser = Browser(http)
+        await browser.sign_in(await browser.open(authorize_query()), password="wrong")
+    (failed,) = room.kept.named("identity.login.failed")
+    assert failed["sub"]
+    assert room.door.named("identity.login.failed") == []
+
+
+async def test_a_full_record_refuses_strangers_all_the_same() -> None:
+    room = Room(Kept(full=True))
+    async with room.door.http() as http:
+        answer = await http.post("/token", data={"grant_type": "client_credentials", "client_id": "nobody"})
+    assert answer.status_code == 401
