@@ -48,6 +48,7 @@ RETRY_S: Final = 1.0
 CLOCK_JUMP_US: Final = 1_000_000
 HMAC_CHARS: Final = 32
 _TENANTS_KEPT: Final = 4096
+_BEGIN_BYTES: Final = 4096  # what the first records of another log take, and its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class AuditWriter:
             clock,
             ids,
             lock=self._lock,
+            ready=self._can_switch,
             switch=self._switch,
             append=self.append,
             on_fault=self._on_fault,
@@ -402,6 +404,14 @@ class AuditWriter:
         log = place.log
         if log is not None and frontier.size > log.signed.size:
             log.sign(frontier)
+
+    def _can_switch(self, place: Place) -> bool:
+        """Return whether the place is written to, and has room for the first records of another log."""
+        with self._lock:
+            log = place.log
+            if place is not self._place or log is None or self._log is not log:
+                return False
+            return log.bytes + place.others + _BEGIN_BYTES <= self._settings.local_max
 
     def _switch(self, place: Place, log_id: str, log: Log) -> Ending | None:
         """Write the first record of the next log and go on there. None: everything is as it was."""

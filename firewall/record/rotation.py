@@ -35,6 +35,7 @@ class Switch(Protocol):
 class Rotation:
     """One writer's rotation. Not thread-safe: one thread calls `turn`.
 
+    ready: whether another log could be gone on in now; without that none is begun, which would stay behind empty.
     on_fault: told audit_rotate, audit_sync, audit_retire and the kind of error; the present log then goes on.
     """
 
@@ -45,12 +46,14 @@ class Rotation:
         ids: Ids,
         *,
         lock: threading.Lock,
+        ready: Callable[[Place], bool],
         switch: Switch,
         append: Callable[[JSONObject], Any],
         on_fault: Callable[[str, str], None],
     ) -> None:
         self._settings, self._clock, self._ids = settings, clock, ids
-        self._lock, self._switch, self._append, self._on_fault = lock, switch, append, on_fault
+        self._lock, self._ready, self._switch = lock, ready, switch
+        self._append, self._on_fault = append, on_fault
         self._rotate_at = self._retire_at = 0.0
         self._measure_at = time.monotonic() + MEASURE_EVERY_S
 
@@ -68,6 +71,9 @@ class Rotation:
             place.measure()
 
     def _rotate(self, place: Place) -> bool:
+        if not self._ready(place):
+            self._on_fault("audit_rotate", "not_ready")
+            return False
         try:
             log_id, log = place.begin(self._ids)
         except (OSError, BartizanError) as error:

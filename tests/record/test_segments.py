@@ -17,7 +17,7 @@ import pytest
 
 from firewall.core.errors import AuditUnavailable, Malformed
 from firewall.net.runtime import FakeClock, RandomIds, SystemClock
-from firewall.record import segments
+from firewall.record import rotation, segments
 from firewall.record.anchor import Anchor
 from firewall.record.audit import AuditWriter, Settings
 from firewall.record.index import Index
@@ -517,6 +517,46 @@ def test_the_ceiling_counts_every_segment_and_is_refused_at_by_all(make: Make, t
     assert sum(p.stat().st_size for p in (tmp_path / "audit").rglob("*") if p.is_file()) < 90_000
     writer.close()
     assert verify(tmp_path / "audit", [VKEY]).ok
+
+
+def empty_logs_after_retries(make: Make, directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return how many logs a node at its ceiling leaves behind with nothing in them, while a rotation is due."""
+    monkeypatch.setattr(rotation, "ROTATE_AGAIN_S", 0.0)
+    told: list[str] = []
+    writer = make(
+        segments=SegmentSettings(bytes=1, hours=0),
+        group_ms=1,
+        checkpoint_s=0.01,
+        local_max=30_000,
+        on_fault=lambda code, _detail: told.append(code),
+    )
+    monkeypatch.setattr(segments, "is_due", lambda *_: False)
+    with pytest.raises(AuditUnavailable):
+        collections.deque((writer.append(decision(n)) for n in range(2_000)), 0)
+    monkeypatch.setattr(segments, "is_due", lambda *_: True)
+    before, deadline = len(list(directory.glob("log_*"))), time.monotonic() + 20
+
+    def left() -> int:
+        return len(list(directory.glob("log_*"))) - before
+
+    while told.count("audit_rotate") < 3 and left() < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    writer.close()
+    assert told.count("audit_rotate") >= 3 or left() >= 2, "nothing was tried"
+    return left()
+
+
+def test_at_the_ceiling_a_rotation_that_is_due_leaves_no_empty_logs(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert empty_logs_after_retries(make, tmp_path / "audit", monkeypatch) == 0
+
+
+def test_twin_begun_without_looking_each_try_leaves_an_empty_log(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AuditWriter, "_can_switch", lambda _self, _place: True)
+    assert empty_logs_after_retries(make, tmp_path / "audit", monkeypatch) >= 2
 
 
 def test_a_segment_that_cannot_even_begin_its_last_sync_ends_no_flusher(
