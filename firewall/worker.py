@@ -166,7 +166,8 @@ class Worker:
         """Open the configured upstreams beside the first requests, so that nobody waits for a child to start."""
         for upstream, code in (await self.mcp.warm(self.config.tenant)).items():
             if code:
-                what, mend = upstream_words(code)
+                given = self.config.mcp.get(upstream)
+                what, mend = upstream_words(code, remote=given is not None and bool(given.url))
                 self.on_fault("upstream", f"{upstream}: {what} ({code}); mend: {mend}")
 
     async def _follow_registry(self) -> None:

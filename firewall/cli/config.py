@@ -66,7 +66,8 @@ def check(given: argparse.Namespace) -> int:
             lines += [f"    mend: {one.fault.fix}"] if one.fault.fix else []
         head = f"{given.config}: a node would not start with it."
     else:
-        what = f"{counts['mcp']} MCP servers, {counts['a2a']} agents, {counts['models']} models"
+        named = (("mcp", "MCP server"), ("a2a", "agent"), ("models", "model"))
+        what = ", ".join(f"{counts[key]} {word}{'' if counts[key] == 1 else 's'}" for key, word in named)
         head = f"{given.config} is well formed: {what}."
     emit(given, {"ok": not (lacks or refused), **counts, "faults": faults, "lacks": lacks}, [head, *lines])
     return CONFIG_EXIT if refused else 1 if lacks else 0

@@ -67,8 +67,11 @@ def _spec(given: argparse.Namespace) -> UpstreamSpec:
         url = given.target[0]
         network = given.network or _network(url)
         if network == "public" and url.startswith("http:"):
+            # Nothing is looked up and no network is guessed: which one a host stands in is for the operator to say.
             raise ConfigFault(
-                "plain_http", f"{url} goes over a public network in clear", fix="use https, or say --network private"
+                "plain_http",
+                f"{url} would go in clear over a network that nobody called private",
+                fix="use https; or say --network private, where it is",
             )
         return UpstreamSpec(url=url, network=network, **shared)
     program = find_program(given.target[0])

@@ -62,7 +62,7 @@ class Speaker:
             "state": str(settings.paths.state), "missing_walls": list(met.missing), "untrusted_stderr": list(met.said),
         }  # fmt: skip
         if met.code:
-            what, mend = upstream_words(met.code)
+            what, mend = upstream_words(met.code, remote=bool(spec.url))
             lines = [f"{name}: {what} ({met.code})", f"mend: {mend}", _closed_to(settings), *own_words(met.said[:SAID])]
             self.say("met", *(line for line in lines if line), **facts)
             return

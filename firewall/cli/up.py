@@ -227,14 +227,22 @@ def _tried(url: str, own: str, state: Path) -> list[str]:
     ]
 
 
+def _seen(client: str) -> str:
+    """Return whether anybody tried a client, as `bartizan connect --list` says it."""
+    from firewall.cli.clients import CLIENTS
+
+    version, colon, _ = CLIENTS[client].tried.partition(":")
+    return f"tried by hand with {version}" if colon else "not tried"
+
+
 def _untried(url: str, name: str, own: str) -> list[str]:
-    """Return configuration for clients that nobody has here."""
+    """Return configuration for clients that no command of ours drives."""
     return [
-        "  Claude Code    not tried here",
+        f"  Claude Code    {_seen('claude')}",
         f"                 claude mcp add --transport http {name} {url}/mcp/{name}",
-        "  Cursor         not tried here (~/.cursor/mcp.json)",
+        f"  Cursor         {_seen('cursor')} (~/.cursor/mcp.json)",
         f'                 {{"mcpServers": {{"{name}": {{"url": "{url}/mcp/{name}"}}}}}}',
-        "  VS Code        not tried here (.vscode/mcp.json)",
+        f"  VS Code        {_seen('vscode')} (.vscode/mcp.json)",
         f'                 {{"servers": {{"{name}": {{"type": "http", "url": "{url}/mcp/{name}"}}}}}}',
         f"  any of them    written for you, after a look: {own} connect CLIENT {url}/mcp/{name}",
     ]

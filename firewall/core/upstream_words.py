@@ -30,6 +30,17 @@ UPSTREAM_WORDS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def upstream_words(code: str) -> tuple[str, str]:
-    """Return what happened and what to do; for an unknown code, the code and where to look."""
+# The same of an upstream that is a URL, where a program's mend would be none.
+REMOTE_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "unreachable": ("it could not be reached", "see whether its address and port are right, and answer from here"),
+    "cut_stream": ("it ended before it answered", "see what its own log says of the request"),
+    "timeout": ("it did not answer in time", "see whether it answers from here; its own log may say what it waits for"),
+    "malformed": ("what it answered is not MCP", "check its URL: many serve MCP below a path, such as /mcp"),
+}
+
+
+def upstream_words(code: str, *, remote: bool = False) -> tuple[str, str]:
+    """Return what happened and what to do; for an unknown code, the code and where to look. remote: it is a URL."""
+    if remote and code in REMOTE_WORDS:
+        return REMOTE_WORDS[code]
     return UPSTREAM_WORDS.get(code, (f"it could not be used ({code})", "`bartizan audit show` says what was decided"))

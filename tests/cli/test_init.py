@@ -54,7 +54,7 @@ def test_the_file_is_well_formed_and_so_is_everything_that_it_shows_in_comments(
     path.write_text(uncommented(path.read_text()))
     code, out, err = run(capsys, "config", "check", "--config", path, "--shape-only")
     assert code == 0, err
-    assert "2 MCP servers, 1 agents, 1 models" in out
+    assert "2 MCP servers, 1 agent, 1 model." in out
     shown = configuration.load(path, {}).identity
     assert (list(shown.providers), list(shown.clients), shown.cimd.hosts) == (
         ["corp"],

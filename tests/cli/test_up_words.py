@@ -5,6 +5,7 @@ from pathlib import Path
 
 from firewall import config as configuration
 from firewall.cli import up
+from firewall.core.upstream_words import upstream_words
 from firewall.decide import bundle as bundles
 from firewall.nucleus import Paths
 
@@ -43,3 +44,16 @@ def test_nothing_is_said_of_a_bundle_whose_verdict_is_kept(tmp_path: Path) -> No
 
 def test_a_bundle_that_cannot_be_read_is_left_to_the_start_to_refuse(tmp_path: Path) -> None:
     assert said(tmp_path, tmp_path / "none") == ""
+
+
+def test_a_url_that_cannot_be_reached_is_not_told_as_a_caged_program() -> None:
+    assert "caged program" in " ".join(upstream_words("unreachable"))
+    for code in ("unreachable", "cut_stream", "timeout", "malformed"):
+        assert not any(word in " ".join(upstream_words(code, remote=True)) for word in ("program", "command", "start"))
+    assert upstream_words("denied", remote=True) == upstream_words("denied")
+
+
+def test_the_screen_says_of_each_client_what_the_list_of_clients_says() -> None:
+    lines = up._untried("http://127.0.0.1:8700", "time", "bartizan")
+    assert any(line.startswith("  Claude Code    tried by hand with ") for line in lines)
+    assert "  Cursor         not tried (~/.cursor/mcp.json)" in lines
