@@ -165,10 +165,17 @@ class Worker:
     async def _warm(self) -> None:
         """Open the configured upstreams beside the first requests, so that nobody waits for a child to start."""
         for upstream, code in (await self.mcp.warm(self.config.tenant)).items():
-            if code:
+            if code and self._tells(f"upstream_fault:{upstream}:{code}"):
                 given = self.config.mcp.get(upstream)
                 what, mend = upstream_words(code, remote=given is not None and bool(given.url))
                 self.on_fault("upstream", f"{upstream}: {what} ({code}); mend: {mend}")
+
+    def _tells(self, what: str) -> bool:
+        """Return whether this worker is the one to tell what all of them find: the first, for as long as it lives."""
+        try:
+            return self.near is None or self.near.leases.take(what)
+        except StateUnavailable:
+            return True  # better told by each than by none
 
     async def _follow_registry(self) -> None:
         """Serve what is registered while we run: look again whenever the node's epoch moved."""
