@@ -306,6 +306,7 @@ def build_identity(
             sealer=sealer,
             token_bytes=token_bytes,
             record=record,
+            noted=noted,
             users=users,
             links=links,
             resources=resources,

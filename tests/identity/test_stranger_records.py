@@ -27,6 +27,7 @@ from tests.support.door import (
     redeem,
     refresh,
 )
+from tests.support.idp import make_stage
 
 NETWORKS = 100  # of one /48
 PROVED = ("svc-basic", "a-long-random-secret")
@@ -160,3 +161,13 @@ async def test_a_full_record_refuses_strangers_all_the_same() -> None:
     async with room.door.http() as http:
         answer = await http.post("/token", data={"grant_type": "client_credentials", "client_id": "nobody"})
     assert answer.status_code == 401
+
+
+async def test_answers_of_a_provider_that_no_browser_asked_for_are_bounded() -> None:
+    room = Room()
+    door = make_stage(noted=room.log.note).door
+    async with from_network(door, 1) as http:
+        for _ in range(PER_NETWORK + 5):
+            assert (await http.get("/callback/corp", params={"state": "made-up", "code": "made-up"})).status_code == 403
+    assert [one["code"] for one in room.kept.named("identity.idp.failed")] == ["idp_leg"] * PER_NETWORK
+    assert door.named("identity.idp.failed") == []

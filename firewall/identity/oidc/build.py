@@ -24,7 +24,7 @@ from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transactions
 from firewall.identity.people.users import Users
 from firewall.identity.resources import Resources
-from firewall.identity.settings import IdentitySettings, Record, TokenBytes
+from firewall.identity.settings import IdentitySettings, Noted, Record, TokenBytes
 from firewall.identity.throttle import Throttle
 from firewall.state.vault import Sealer
 
@@ -63,6 +63,7 @@ def build_sign_in(
     sealer: Sealer,
     token_bytes: TokenBytes,
     record: Record,
+    noted: Noted,
     users: Users,
     links: Links,
     resources: Resources,
@@ -88,6 +89,7 @@ def build_sign_in(
         offers,
         clock,
         record,
+        noted,
         ProviderSessions(store, clock),
     )
     sign_outs = SignOuts(providers, store, clock, sealer, settings, token_bytes)

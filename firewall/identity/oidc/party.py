@@ -33,7 +33,7 @@ from firewall.identity.oidc.redemption import ProviderTokens, Redemption
 from firewall.identity.oidc.settings import ENTRA_TENANT, ProviderSettings
 from firewall.identity.people.users import User
 from firewall.identity.records import SECOND_US
-from firewall.identity.settings import Record
+from firewall.identity.settings import Noted, Record
 from firewall.identity.web import WebRequest
 from firewall.wire import jwt
 from firewall.wire.oauth import Form
@@ -86,6 +86,7 @@ class RelyingParty:
         offers: Offers,
         clock: Clock,
         record: Record,
+        noted: Noted,
         sessions: ProviderSessions,
     ) -> None:
         self.sessions = sessions
@@ -96,6 +97,7 @@ class RelyingParty:
         self._people = people
         self._clock = clock
         self._record = record
+        self._noted = noted
         self.kept: Kept | None = None
 
     async def begin(
@@ -118,7 +120,8 @@ class RelyingParty:
         """Return the leg of an answer, once, and only to the browser that began it; see `Legs.take`."""
         leg = self._legs.take(request, origin, provider.settings.name, state)
         if leg is None:
-            self.failed(provider.settings, "idp_leg", "")
+            facts: JSONObject = {"idp": provider.settings.name, "code": "idp_leg"}
+            self._noted("identity.idp.failed", request.client_ip, facts)
         return leg
 
     def expired_cookie(self, leg: Leg) -> tuple[bytes, bytes]:
