@@ -139,7 +139,9 @@ class Scene:
         return Browser(self.ours)
 
     def failures(self) -> list[str]:
-        return [f"{facts['code']} {facts.get('detail', '')}".strip() for facts in self.door.named("identity.idp.failed")]
+        return [
+            f"{facts['code']} {facts.get('detail', '')}".strip() for facts in self.door.named("identity.idp.failed")
+        ]
 
     async def begin(self, name: str, query: dict[str, str] | None = None) -> str:
         """Press the button and return where the browser is sent."""
