@@ -52,6 +52,11 @@ EXPLAINED: Final = frozenset({"host_foreign", "origin_foreign", "http_desync"})
 _FIELDS: Final = {"host_foreign": b"host", "origin_foreign": b"origin"}
 # A token in the query would stand in logs and histories: refused, not merely ignored (RS-12).
 _TOKEN_IN_QUERY: Final = b"access_token="
+# A form is the other place of RFC 6750 (§2.2) that we read no token from. Nothing behind a token takes a form, so that
+# one is refused by its media type: nobody reads a stranger's body to look for a token in it (RS-12).
+_JSON: Final = b"application/json"
+_FORM: Final = b"application/x-www-form-urlencoded"
+TOKEN_ROOMS: Final = ("/mcp", "/a2a", "/v1", "/access", "/api")  # the last is the operators', on their listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class EdgeSettings:
     origins: allowed Origin values, exactly as a browser writes them. No Origin is always allowed.
     open_to_all: beginnings of paths that any origin may read, because nothing there depends on a cookie.
     page_origins: further Origin values, of pages that are clients, at ``page_room`` and below it alone (`net.cors`).
+    token_rooms: where everything wants a token, there and below it.
     trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto count; nobody else's do.
     """
 
@@ -71,6 +77,7 @@ class EdgeSettings:
     trusted_proxies: tuple[str, ...] = ()
     page_origins: frozenset[str] = frozenset()
     page_room: str = "/mcp"
+    token_rooms: tuple[str, ...] = TOKEN_ROOMS
     methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -99,6 +106,8 @@ class Edge:
         self._origins = frozenset(origin.encode() for origin in settings.origins)
         self._pages = frozenset(origin.encode() for origin in settings.page_origins)
         self._room = settings.page_room
+        self._token_rooms = settings.token_rooms
+        self._below_token_rooms = tuple(room + "/" for room in settings.token_rooms)
         self._methods = settings.methods
         self._allow = (b"allow", ", ".join(sorted(settings.methods)).encode())
         try:
@@ -128,7 +137,7 @@ class Edge:
         """Return the code of a refusal, or "" after making the scope true."""
         hosts: list[bytes] = []
         origins: list[bytes] = []
-        dropped = False
+        dropped = form = False
         for name, value in scope["headers"]:
             if name == b"host":
                 hosts.append(value)
@@ -137,6 +146,8 @@ class Edge:
             elif name == b"authorization":
                 if not value.isascii():
                     return "http_desync"
+            elif name == b"content-type":
+                form = form or (value != _JSON and value.partition(b";")[0].strip().lower() == _FORM)
             elif name in _DROPPED or name.startswith(_DROPPED_PREFIXES):
                 dropped = True
         if len(hosts) != 1:
@@ -152,6 +163,8 @@ class Edge:
             return "path_unknown"
         query = scope["query_string"]
         if query and _TOKEN_IN_QUERY in (unquote_to_bytes(query) if b"%" in query else query):
+            return "http_desync"
+        if form and (scope["path"] in self._token_rooms or scope["path"].startswith(self._below_token_rooms)):
             return "http_desync"
         if dropped:
             return self._forwarded(scope)

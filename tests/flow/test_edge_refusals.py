@@ -13,6 +13,7 @@ import pytest
 from firewall.core.errors import FAULTS
 from firewall.record.show import explain, explain_text
 from tests.flow.test_story import config_with_client
+from tests.invariants.conftest import house_config
 from tests.support.composed import Composed, composed
 from tests.support.world import world
 
@@ -68,6 +69,24 @@ async def test_each_refusal_that_could_be_explained_has_an_id_that_explains_it(t
         kept = wall.records("edge")
     assert len(kept) == len(expected)
     assert "not.a.token" not in repr(kept)
+
+
+async def test_rs_12_no_resource_of_the_node_takes_a_form_and_its_body_is_not_waited_for(tmp_path: Path) -> None:
+    """Whatever is a protected resource, by its own catalogue, lies where the edge knows that tokens are wanted."""
+    async with world() as upstreams:
+        config = house_config(upstreams, tmp_path / "state", authzen={"enforcers": {"svc": {}}})
+        async with composed(config) as wall:
+            resources = sorted(one.path for one in wall.worker.identity.resources.by_uri.values())
+            assert resources == ["/a2a/agent", "/access", "/mcp", "/mcp/demo", "/v1"]
+            below = ["/access/v1/evaluation", "/v1/chat/completions", "/v1/messages", "/v1/models"]
+            for path in (*resources, *below):
+                head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{wall.port}\r\nContent-Length: 999\r\n"
+                kind = "Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\nConnection: close\r\n"
+                told = await raw(wall, f"{head}{kind}\r\naccess_token=a.stolen.one".encode())
+                assert told["error"]["message"] == FAULTS["http_desync"].text, path
+                assert told["error"]["data"]["decision_id"], path
+            assert await wall.sign_in("/mcp/demo", "demo:read")  # a form, where forms are taken
+        assert "a.stolen.one" not in repr(wall.records())
 
 
 async def test_a_token_whose_grant_is_over_is_recorded_with_whose_it_was(tmp_path: Path) -> None:

@@ -310,14 +310,27 @@ async def fine(asked: dict[str, Any], send: Any) -> None:
     await send(head("text/event-stream") + event(result(asked)))
 
 
-async def test_rs_12_two_authorization_fields_are_a_400_and_a_form_is_no_place_for_a_token() -> None:
+async def test_rs_12_two_authorization_fields_a_token_in_a_form_or_in_the_query_are_a_400() -> None:
+    """One answer for the three places, before anybody is known, and nothing of what was sent is in it (RFC 6750 §2)."""
     async with scripted(fine) as upstream, running(spec("demo", url=upstream.url), people=PEOPLE) as stack:
         twice = [("authorization", "Bearer alice"), ("authorization", "Bearer alice")]
         assert (await stack.post("/mcp/demo", {}, token="", headers=twice)).status_code == 400
         form = {"content-type": "application/x-www-form-urlencoded"}
         body = b"access_token=alice"
-        assert (await stack.post("/mcp/demo", body, token="", headers=form)).status_code == 401
-        assert (await stack.post("/mcp/demo?access_token=alice", {}, token="")).status_code == 400
+        answers = [await stack.post("/mcp/demo", body, token=token, headers=form) for token in ("", "alice", "nobody")]
+        answers.append(await stack.post("/mcp/demo?access_token=alice", {}, token=""))
+        assert {(answer.status_code, answer.content) for answer in answers} == {(400, answers[0].content)}
+        assert b"alice" not in answers[0].content
+        assert "www-authenticate" not in answers[0].headers
+        assert upstream.seen == []
+
+
+async def test_rs_12_a_member_of_the_body_is_no_token_either() -> None:
+    """A JSON body is no place for a token in any standard: it is not looked for there, so it opens nothing."""
+    async with scripted(fine) as upstream, running(spec("demo", url=upstream.url), people=PEOPLE) as stack:
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "access_token": "alice"}
+        assert (await stack.post("/mcp/demo", body, token="")).status_code == 401
+        assert upstream.seen == []
 
 
 @pytest.mark.parametrize("who", ["bob", "elsewhere", "machine", "corp"])

@@ -198,6 +198,16 @@ async def test_rs_12_a_second_authorization_field(control: str, monkeypatch: pyt
 
 
 @BOTH
+async def test_rs_12_a_token_in_a_form(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control is the edge's; off, a shell that would read the form is reached with it."""
+    if control == "off":
+        monkeypatch.setattr(edge, "_FORM", b"no/form")
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    status, seen, _ = await ask(SERVED, form, path=b"/mcp/files", method="POST")
+    assert ((status, seen is not None) == (200, True)) is (control == "off")
+
+
+@BOTH
 async def test_rs_14_a_session_of_somebody_else(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if control == "off":
         monkeypatch.setattr(sessions, "_owner", lambda *_: "everybody")

@@ -240,6 +240,35 @@ async def test_rs_12_a_token_in_the_query_or_one_that_is_no_ascii_is_a_400() -> 
     assert (status, seen) == (400, None)
 
 
+FORM = b"application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("kind", [FORM, FORM.upper(), FORM + b"; charset=utf-8", b" " + FORM + b" ;x"])
+@pytest.mark.parametrize("path", [b"/mcp", b"/mcp/files", b"/a2a/planner", b"/v1/messages", b"/access/v1/evaluation"])
+async def test_rs_12_a_form_where_tokens_are_wanted_is_a_400_whatever_is_in_it(path: bytes, kind: bytes) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        status, seen, _ = await ask(SERVED, (b"content-type", kind), path=path, method=method)
+        assert (status, seen) == (400, None)
+    both = ((b"content-type", b"application/json"), (b"content-type", kind))
+    for two in (both, both[::-1]):
+        status, seen, _ = await ask(SERVED, *two, path=path)
+        assert (status, seen) == (400, None)
+
+
+@pytest.mark.parametrize("path", [b"/token", b"/revoke", b"/login", b"/mcpx", b"/.well-known/x", b"/idp/mcp/files"])
+async def test_rs_12_a_form_passes_where_forms_are_taken(path: bytes) -> None:
+    status, seen, _ = await ask(SERVED, (b"content-type", FORM), path=path, method="POST")
+    assert (status, seen is not None) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "kind", [b"application/json", b"application/json; charset=utf-8", b"text/plain", b"", FORM + b"x"]
+)
+async def test_rs_12_other_media_types_are_left_to_whoever_reads_them(kind: bytes) -> None:
+    status, seen, _ = await ask(SERVED, (b"content-type", kind), path=b"/mcp/files", method="POST")
+    assert (status, seen is not None) == (200, True)
+
+
 async def test_rs_12_the_twin_of_it_passes() -> None:
     status, seen, _ = await ask(SERVED, (b"authorization", b"Bearer cafe"), query=b"a=1")
     assert status == 200
