@@ -82,15 +82,19 @@ async def end_bearer(caller: Annotated[Caller, Depends(Need("bearers.mint"))], d
     return reply({"ended": desk.end_bearer(caller, bearer_id)})
 
 
-@router.post("/keys")
-async def own_bearer(request: Request, caller: Annotated[Caller, Depends(Need("keys.own"))], desk: Verbs) -> Response:
+@router.post("/bearers/own")
+async def own_bearer(
+    request: Request, caller: Annotated[Caller, Depends(Need("bearers.own"))], desk: Verbs
+) -> Response:
     """Mint a bearer of one's own for scripts: at most what one is oneself, now and later."""
     wish = await body_of(request, BearerWish)
     return reply(desk.bearer(caller, wish.role, wish.ttl_s, user=caller.name), 201)
 
 
-@router.post("/keys/{bearer_id}/end")
-async def end_own_bearer(caller: Annotated[Caller, Depends(Need("keys.own"))], desk: Verbs, bearer_id: str) -> Response:
+@router.post("/bearers/own/{bearer_id}/end")
+async def end_own_bearer(
+    caller: Annotated[Caller, Depends(Need("bearers.own"))], desk: Verbs, bearer_id: str
+) -> Response:
     """End a bearer of one's own."""
     return reply({"ended": desk.end_bearer(caller, bearer_id)})
 

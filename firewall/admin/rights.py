@@ -62,7 +62,7 @@ MATRIX: Final[Mapping[str, Right]] = {
     # oneself
     "session.end": _right("vopa."),
     "session.confirm": _right("vopa."),
-    "keys.own": _right("vopa.", "fresh"),
+    "bearers.own": _right("vopa.", "fresh"),
     # running the house; a stop is pulled without delay, and released with care
     "registry.add": _right(".opaw"),
     "registry.move": _right(".opaw"),

@@ -1,4 +1,4 @@
-"""The keys that sign access tokens: ``/api/v1/keys``. Ids and times alone; no key ever passes here."""
+"""The keys that sign access tokens: ``/api/v1/signing-keys``. Ids and times alone; no key ever passes here."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Wish(_Body):
     compromised: bool = False
 
 
-@router.get("/keys")
+@router.get("/signing-keys")
 async def keys(caller: Reader, rotation: Rotation) -> Response:
     """Return what is published: the current key, the next one, and those that still verify."""
     return reply({"keys": _states(rotation)})
 
 
-@router.post("/keys/rotate")
+@router.post("/signing-keys/rotate")
 async def rotate(request: Request, caller: Keeper, rotation: Rotation) -> Response:
     """Let the next key sign from now on."""
     wish = await body_of(request, Wish)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show(given: argparse.Namespace) -> int:
     """List what is published: the current key, the next one, and those that still verify."""
-    found = Node(given).get("keys")
+    found = Node(given).get("signing-keys")
     rows = [(key["kid"], key["state"], _time(key["since_s"]), _time(key["until_s"])) for key in found["keys"]]
     emit(given, found, table(("KEY", "STATE", "SINCE", "UNTIL"), rows, empty="Nothing is signed here."))
     return 0
@@ -30,7 +30,7 @@ def show(given: argparse.Namespace) -> int:
 
 def rotate(given: argparse.Namespace) -> int:
     """Let the next key sign from now on; every worker follows within a second."""
-    made = Node(given).post("keys/rotate", {"compromised": given.compromised})
+    made = Node(given).post("signing-keys/rotate", {"compromised": given.compromised})
     emit(given, made, f"{made['kid']} signs now. " + (_ENDED if given.compromised else _GOES_ON))
     return 0
 

@@ -80,6 +80,18 @@ def test_every_act_of_the_matrix_has_a_route_or_a_deed(room: Room) -> None:
     assert MATRIX.keys() <= used
 
 
+def test_the_methods_of_a_path_are_about_one_thing(room: Room) -> None:
+    """Chosen by us: whoever may read a path's rows learns with it what its other methods make or move."""
+    about: dict[str, set[str]] = {}
+    for _, path, act in routes(room):
+        if path.startswith("/api/") and act:
+            about.setdefault(path, set()).add(act.partition(".")[0])
+    assert len(about) > 30
+    assert {path: things for path, things in about.items() if len(things) > 1} == {
+        "/api/v1/tokens": {"tokens", "resources"}  # what a token can be minted for
+    }
+
+
 def test_what_nobody_wrote_down_is_nobodys() -> None:
     for role in ROLES:
         assert not allowed("planet.destroy", [role])

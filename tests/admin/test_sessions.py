@@ -133,7 +133,7 @@ async def test_an_administrator_lists_and_ends_sessions(room: Room) -> None:
 
 async def test_a_persons_bearer_is_never_more_than_the_person_is_now(room: Room) -> None:
     bob = await room.person("operator", "bob")
-    made = (await bob.api("keys", {"role": "operator"})).json()
+    made = (await bob.api("bearers/own", {"role": "operator"})).json()
     async with room.http() as http:
         http.headers["authorization"] = f"Bearer {made['bearer']}"
         assert (await http.post("/api/v1/kill", json={"scope": "all"})).status_code == 201
@@ -149,7 +149,7 @@ async def test_a_persons_bearer_is_never_more_than_the_person_is_now(room: Room)
 
 async def test_a_changed_account_ends_its_bearers(room: Room) -> None:
     bob = await room.person("operator", "bob")
-    made = (await bob.api("keys", {"role": "viewer"})).json()
+    made = (await bob.api("bearers/own", {"role": "viewer"})).json()
     room.parts.identity.users.update(TENANT, user_of(room, "bob").subject, roles=("operator",), scopes=())
     async with room.http() as http:
         http.headers["authorization"] = f"Bearer {made['bearer']}"
@@ -159,28 +159,28 @@ async def test_a_changed_account_ends_its_bearers(room: Room) -> None:
 async def test_nobody_makes_a_bearer_beyond_themselves_or_for_another(room: Room) -> None:
     bob = await room.person("operator", "bob")
     await room.person("admin", "ann")
-    assert (await bob.api("keys", {"role": "admin"})).status_code == 422
-    assert (await bob.api("keys", {"role": "approver"})).status_code == 422
-    made = (await bob.api("keys", {"role": "viewer", "user": "ann"})).json()
+    assert (await bob.api("bearers/own", {"role": "admin"})).status_code == 422
+    assert (await bob.api("bearers/own", {"role": "approver"})).status_code == 422
+    made = (await bob.api("bearers/own", {"role": "viewer", "user": "ann"})).json()
     assert made["user"] == user_of(room, "bob").subject
     assert [b["bearer_id"] for b in (await bob.http.get("/api/v1/bearers")).json()["bearers"]] == [made["bearer_id"]]
-    assert (await bob.api(f"keys/{made['bearer_id']}/end", {})).json() == {"ended": True}
+    assert (await bob.api(f"bearers/own/{made['bearer_id']}/end", {})).json() == {"ended": True}
 
 
 async def test_nobody_ends_anothers_bearer_but_the_owner(room: Room) -> None:
     bob, eve = await room.person("operator", "bob"), await room.person("operator", "eve")
-    made = (await bob.api("keys", {"role": "viewer"})).json()
-    assert (await eve.api(f"keys/{made['bearer_id']}/end", {})).json() == {"ended": False}
+    made = (await bob.api("bearers/own", {"role": "viewer"})).json()
+    assert (await eve.api(f"bearers/own/{made['bearer_id']}/end", {})).json() == {"ended": False}
     async with room.owner() as owner:
         assert (await owner.post(f"/api/v1/bearers/{made['bearer_id']}/end")).json() == {"ended": True}
 
 
 async def test_a_bearer_makes_no_bearer(room: Room) -> None:
     bob = await room.person("operator", "bob")
-    made = (await bob.api("keys", {"role": "operator"})).json()
+    made = (await bob.api("bearers/own", {"role": "operator"})).json()
     async with room.http() as http:
         http.headers["authorization"] = f"Bearer {made['bearer']}"
-        assert (await http.post("/api/v1/keys", json={"role": "viewer"})).json()["error"] == "fresh"
+        assert (await http.post("/api/v1/bearers/own", json={"role": "viewer"})).json()["error"] == "fresh"
 
 
 async def test_the_sign_in_of_another_site_is_refused(room: Room) -> None:
