@@ -135,7 +135,8 @@ async def _away(request: Request, provider: Provider, wish: Wish, to: str) -> Re
 
 def _failed(request: Request, provider: Provider, error: BartizanError) -> Response:
     parts: AdminParts = request.app.state.parts
-    _party(parts).failed(provider.settings, error.code, error.detail, about=about(error))
+    address = request.client.host if request.client else ""
+    _party(parts).failed(provider.settings, error.code, error.detail, address=address, about=about(error))
     reason, status = refusal(error)
     text = words(reason, provider.settings, error)
     return _page(request, "message", status, title="You are not signed in", text=text)

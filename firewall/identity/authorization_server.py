@@ -136,7 +136,7 @@ def build_identity(
     labels: flow labels of callers; without them token exchange hands none on, so it is refused.
     sealer: keeps secrets at rest; without one they can be read by this process alone, and end with it.
     upstreams: how we sign in to what stands behind us. refusals: records tokens that were refused; None does not.
-    noted: records what strangers are refused, within bounds; None gives each of these events to ``record``.
+    noted: records what strangers are refused and begin, within bounds; None gives each of these events to ``record``.
     """
     noted = noted or (lambda event, _address, facts: record(event, facts))
     keys = signing_key if isinstance(signing_key, SigningKeys) else SigningKeys(signing_key, *other_keys)
@@ -282,7 +282,7 @@ def build_identity(
     front_door.mount(program_endpoints(token_parts, keys, pushed, authorization.checked))
     front_door.mount_below(LOGO_PATH, {"GET": logos.serve})
     if settings.registration:
-        registration = RegistrationEndpoint(registrations, throttle, record, noted)
+        registration = RegistrationEndpoint(registrations, throttle, noted)
         front_door.mount({"/register": {"POST": registration.serve}})
     security = Security(settings, sign_in, sessions, transactions, users, factors, throttle, pages, clock)
     front_door.mount({"/account/security": {"GET": security.show, "POST": security.change}})

@@ -16,7 +16,7 @@ from firewall.core.step_up import StepUp
 
 # record(event, facts): writes one identity event (OP-06). Facts hold ids, never secrets. May raise AuditUnavailable.
 Record = Callable[[str, JSONObject], None]
-# noted(event, address, facts): the same for what a stranger was refused; only so many a minute have a record.
+# noted(event, address, facts): the same for what a stranger was refused or began; only so many a minute have a record.
 Noted = Callable[[str, str, JSONObject], None]
 TokenBytes = Callable[[int], bytes]
 

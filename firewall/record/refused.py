@@ -91,22 +91,30 @@ class RefusalLog:
         self._bounded.settle()
 
 
+# What anybody may begin. Counted apart from refusals, so that a flood of the one hides nothing of the other.
+BEGINNINGS: Final = frozenset({"identity.device.asked", "identity.idp.begun", "identity.client.registered"})
+
+
 class StrangerLog:
     """Events of the front door that strangers cause, for one worker: bounded like refusals at the edge.
 
-    Not for those about a client or a person who proved who they are, nor for what was granted: these have records of
-    their own, every one. An event has no decision's id, so that nobody is told one.
+    What they were refused and what they began (`BEGINNINGS`) have bounds of their own. Not for events about a client
+    or a person who proved who they are, nor for what was granted: these have records of their own, every one. An event
+    has no decision's id, so that nobody is told one.
     """
 
     def __init__(self, audit: AuditLog, clock: Clock, network_of: Callable[[str], str]) -> None:
-        self._bounded = _Bounded(
+        self._refused = _Bounded(
             audit, clock, network_of, {"v": 1, "kind": AUTH, "event": "identity.strangers.refused"}
         )
+        self._begun = _Bounded(audit, clock, network_of, {"v": 1, "kind": AUTH, "event": "identity.strangers.begun"})
 
     def note(self, event: str, address: str, facts: JSONObject) -> None:
         """Record or count one event. address: of whoever asked; it is not recorded. Never raises."""
-        self._bounded.write(event, address, lambda: {"v": 1, "kind": AUTH, "event": event, **facts})
+        bounded = self._begun if event in BEGINNINGS else self._refused
+        bounded.write(event, address, lambda: {"v": 1, "kind": AUTH, "event": event, **facts})
 
     def settle(self) -> None:
         """Record how many events had no record of their own."""
-        self._bounded.settle()
+        self._refused.settle()
+        self._begun.settle()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
 
 from firewall.core.errors import AuditUnavailable
 from firewall.core.jsonvalue import JSONObject
+from firewall.identity.opaque import digest
+from firewall.identity.rfc8628.endpoint import GRANT_TYPE as DEVICE
+from firewall.identity.settings import ClientSettings
 from firewall.identity.throttle import network_of
 from firewall.net.runtime import FakeClock
 from firewall.record import refused
@@ -19,6 +23,7 @@ from tests.support.door import (
     CIMD_URL,
     GIT,
     ORIGIN,
+    TIME,
     Browser,
     Door,
     authorize_query,
@@ -26,8 +31,9 @@ from tests.support.door import (
     make_door,
     redeem,
     refresh,
+    registered_clients,
 )
-from tests.support.idp import make_stage
+from tests.support.idp import come_back, leave, make_stage
 
 NETWORKS = 100  # of one /48
 PROVED = ("svc-basic", "a-long-random-secret")
@@ -161,6 +167,81 @@ async def test_a_full_record_refuses_strangers_all_the_same() -> None:
     async with room.door.http() as http:
         answer = await http.post("/token", data={"grant_type": "client_credentials", "client_id": "nobody"})
     assert answer.status_code == 401
+
+
+TV = ClientSettings("tv", "Television", grant_types=(DEVICE, "refresh_token"), tenant="")
+REGISTERED = {"redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": "none"}
+
+
+def beginners(kept: Kept, clock: FakeClock) -> tuple[StrangerLog, Door]:
+    """Return a door where strangers may begin whatever there is to begin, and its log."""
+    log = StrangerLog(kept, clock, network_of)  # type: ignore[arg-type]
+    clients = (*registered_clients(), TV)
+    return log, make_stage(noted=log.note, device_grant=True, registration=True, clients=clients).door
+
+
+async def begin_everywhere(door: Door) -> Counter[str]:
+    """Begin, well-formed, all that costs nothing, from as many networks of one /48; return what was answered."""
+    told: Counter[str] = Counter()
+    for n in range(NETWORKS):
+        async with from_network(door, n) as http:
+            form = {"client_id": "tv", "resource": TIME, "scope": "time:read"}
+            told[f"device {(await http.post('/device_authorization', data=form)).status_code}"] += 1
+            told[f"register {(await http.post('/register', json=REGISTERED)).status_code}"] += 1
+            browser = Browser(http)
+            away = await leave(browser, await browser.open(authorize_query()))
+            told[f"idp {away.status_code}"] += 1
+            state = parse_qs(urlsplit(away.headers["location"]).query)["state"][0]
+            told[f"back {(await come_back(browser, f'error=access_denied&state={state}')).status_code}"] += 1
+    return told
+
+
+async def test_what_strangers_begin_has_so_many_records_in_all_and_the_rest_is_counted_by_event() -> None:
+    kept = Kept()
+    log, door = beginners(kept, FakeClock())
+    told = await begin_everywhere(door)
+    assert told == {"device 200": NETWORKS, "register 201": NETWORKS, "idp 303": NETWORKS, "back 403": NETWORKS}
+    events = Counter(str(record["event"]) for record in kept.records)
+    begun = {event: n for event, n in events.items() if event in refused.BEGINNINGS}
+    assert set(begun) == refused.BEGINNINGS
+    assert sum(begun.values()) == PER_MINUTE
+    assert events["identity.idp.failed"] == PER_MINUTE  # what they began hides nothing of what they were refused
+    assert door.events == []  # nothing else was written, by another way
+    log.settle()
+    (left,) = kept.named("identity.strangers.begun")
+    counts = left["counts"]
+    assert isinstance(counts, dict)
+    assert counts == {event: NETWORKS - begun[event] for event in sorted(refused.BEGINNINGS)}
+    (rest,) = kept.named("identity.strangers.refused")
+    assert rest["counts"] == {"identity.idp.failed": NETWORKS - PER_MINUTE}
+
+
+async def test_twin_without_the_bound_what_strangers_begin_grows_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused, "PER_MINUTE", 10**9)
+    kept = Kept()
+    await begin_everywhere(beginners(kept, FakeClock())[1])
+    assert len(kept.records) == 4 * NETWORKS
+
+
+async def test_a_client_that_proved_who_it_is_has_a_record_of_each_device_it_begins() -> None:
+    kept = Kept()
+    proved = ClientSettings(
+        "svc-tv",
+        "Wall",
+        auth_method="client_secret_basic",
+        grant_types=(DEVICE,),
+        tenant="",
+        secret_sha256=digest(PROVED[1]),
+    )
+    log = StrangerLog(kept, FakeClock(), network_of)  # type: ignore[arg-type]
+    door = make_door(noted=log.note, device_grant=True, clients=(proved, TV))
+    async with door.http() as http:
+        for _ in range(PER_NETWORK + 2):
+            form = {"resource": TIME, "scope": "time:read"}
+            answer = await http.post("/device_authorization", data=form, auth=("svc-tv", PROVED[1]))
+            assert answer.status_code == 200, answer.text
+    assert len(door.named("identity.device.asked")) == PER_NETWORK + 2
+    assert kept.records == []
 
 
 async def test_answers_of_a_provider_that_no_browser_asked_for_are_bounded() -> None:

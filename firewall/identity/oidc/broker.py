@@ -94,7 +94,7 @@ class Broker:
                 provider, self._origin, wish, address=request.client_ip, txn=txn, to=to
             )
         except UpstreamFault as error:
-            return self._failed(settings, error, txn=txn)
+            return self._failed(request, settings, error, txn=txn)
         return redirect_reply(location, headers=(cookie,))
 
     async def callback(self, request: WebRequest, provider: Provider) -> FixedReply:
@@ -117,7 +117,7 @@ class Broker:
         try:
             found = await parts.party.finish(provider, leg, form)
         except (UpstreamFault, Malformed, Conflict) as error:
-            return self._failed(settings, error, gone, txn=leg.txn)
+            return self._failed(request, settings, error, gone, txn=leg.txn)
         return parts.sign_in.complete(
             request,
             transaction,
@@ -145,9 +145,17 @@ class Broker:
         return Wish(asked.prompt, max_age, asked.login_hint, wanted)
 
     def _failed(
-        self, settings: ProviderSettings, error: BartizanError, headers: SetCookies = (), *, txn: str = ""
+        self,
+        request: WebRequest,
+        settings: ProviderSettings,
+        error: BartizanError,
+        headers: SetCookies = (),
+        *,
+        txn: str = "",
     ) -> FixedReply:
-        self._parts.party.failed(settings, error.code, error.detail, txn=txn, about=about(error))
+        self._parts.party.failed(
+            settings, error.code, error.detail, address=request.client_ip, txn=txn, about=about(error)
+        )
         reason, status = refusal(error)
         text = words(reason, settings, error)
         return self._page(text, status, (*headers, _LATER) if status == 429 else headers)

@@ -112,7 +112,7 @@ class RelyingParty:
         metadata = await provider.metadata()
         fresh_since = wish.fresh_since(self._clock.now_us() // SECOND_US)
         leg, cookie = self._legs.open(origin, settings.name, address=address, txn=txn, to=to, fresh_since=fresh_since)
-        self._record("identity.idp.begun", {"idp": settings.name, **_txn(txn)})
+        self._noted("identity.idp.begun", address, {"idp": settings.name, **_txn(txn)})
         mark = "&" if "?" in metadata.authorization_endpoint else "?"
         return f"{metadata.authorization_endpoint}{mark}{urlencode(_request(leg, settings, wish))}", cookie
 
@@ -169,15 +169,20 @@ class RelyingParty:
         code: str,
         detail: str,
         *,
+        address: str,
         txn: str = "",
         about: JSONObject | None = None,
     ) -> None:
         """Record a sign-in that came to nothing, in words of ours.
 
+        address: of the browser; where nobody was proved, only so many from it and in all have a record.
         txn: the transaction that it served, "" for none. about: whose it was, as far as that was proved.
         """
-        facts: JSONObject = {"idp": settings.name, "code": code, "detail": detail, **(about or {})}
-        self._record("identity.idp.failed", {**facts, **_txn(txn)})
+        facts: JSONObject = {"idp": settings.name, "code": code, "detail": detail, **(about or {}), **_txn(txn)}
+        if about:
+            self._record("identity.idp.failed", facts)
+        else:
+            self._noted("identity.idp.failed", address, facts)
 
     async def _claims(
         self, provider: Provider, metadata: ProviderMetadata, leg: Leg, tokens: ProviderTokens

@@ -6,11 +6,11 @@ from typing import Final
 
 from firewall.core.bounds import KIB
 from firewall.core.errors import Malformed
-from firewall.core.jsonvalue import JSON
+from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.permit import FixedReply
 from firewall.identity.rfc7591.metadata import answer, parse_registration
 from firewall.identity.rfc7591.registrations import Registrations
-from firewall.identity.settings import Noted, Record
+from firewall.identity.settings import Noted
 from firewall.identity.throttle import Throttle, network_of
 from firewall.identity.web import WebRequest, error_reply, json_reply
 from firewall.wire import strict_json
@@ -24,10 +24,9 @@ PER_HOUR: Final = 10
 class RegistrationEndpoint:
     """Answers registration requests, at most ten an hour from one address."""
 
-    def __init__(self, registrations: Registrations, throttle: Throttle, record: Record, noted: Noted) -> None:
+    def __init__(self, registrations: Registrations, throttle: Throttle, noted: Noted) -> None:
         self._registrations = registrations
         self._throttle = throttle
-        self._record = record
         self._noted = noted
 
     async def serve(self, request: WebRequest) -> FixedReply:
@@ -41,7 +40,8 @@ class RegistrationEndpoint:
             self._noted("identity.client.refused", request.client_ip, {"code": error.code, "detail": "registration"})
             return error_reply(error.error, 400)
         client_id, secret, issued_s = self._registrations.add(made)
-        self._record("identity.client.registered", {"client_id": client_id, "method": made.auth_method})
+        facts: JSONObject = {"client_id": client_id, "method": made.auth_method}
+        self._noted("identity.client.registered", request.client_ip, facts)
         return json_reply(answer(made, client_id, issued_s, secret), 201)
 
 

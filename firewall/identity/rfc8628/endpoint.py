@@ -81,8 +81,11 @@ class DeviceAuthorizationEndpoint:
             else:
                 self._noted("identity.device.refused", request.client_ip, told)
             return refusal(error, basic=authorization is not None)
-        facts = {"client_id": client.client_id, "resource": resource, "scope": " ".join(scopes)}
-        self._record("identity.device.asked", {**facts})
+        facts: JSONObject = {"client_id": client.client_id, "resource": resource, "scope": " ".join(scopes)}
+        if is_proved(client):
+            self._record("identity.device.asked", facts)
+        else:
+            self._noted("identity.device.asked", request.client_ip, facts)
         return json_reply(
             {
                 "device_code": issued.device_code,
