@@ -57,7 +57,7 @@ WORDS = {
     "public_url": "The bare origin that clients use, and the issuer of tokens. https, or http on loopback. Never derived from a request.",
     "state_dir": "Keys, store, shared memory, audit log and `admin.sock`. Only its owner may read it (0700).",
     "tenant": "The tenant of this installation's own people and upstreams.",
-    "node": "This node's name: in records, spans and the audit log's origin.",
+    "node": "This node's name: in records, spans and the audit log's origin. Letters, digits, `.`, `_` and `-`, at most 63.",
     "workers": "Processes that share the ports.",
     "trusted_proxies": "Addresses or networks whose `X-Forwarded-For` and `-Proto` count; nobody else's do.",
     "hosts": "Further Host values of the data listener, beside that of `public_url`.",

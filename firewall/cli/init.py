@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from firewall.cli.output import emit
 from firewall.core.errors import ConfigFault
 
 NAME: Final = "bartizan.yaml"
+STATE_DIR: Final = "~/.local/state/bartizan"
 
 TEMPLATE: Final = """\
 # Bartizan's configuration: what stands between your agents and what they can reach.
@@ -30,7 +32,7 @@ public_url: {public_url}
 
 # Keys, users, pins, flow labels and the audit log; made at the first start, readable by its owner alone.
 # Give it to no server below: a local program whose paths reach it is refused.
-state_dir: ~/.local/state/bartizan
+state_dir: {state_dir}
 
 # Where it listens.
 listeners:
@@ -146,6 +148,8 @@ def run(given: argparse.Namespace) -> int:
         public_url=given.public_url or f"http://127.0.0.1:{given.port}",
         port=given.port,
         admin_port=given.admin_port,
+        # JSON is YAML: a path with a space or a hash stays one word.
+        state_dir=json.dumps(str(given.state_dir.absolute())) if given.state_dir else STATE_DIR,
     )
     config.build(yaml.safe_load(text))
     kept = _keep(path) if given.force else None

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from firewall.config.identity import IdentityConfig
-from firewall.config.part import EffectClass, Name, Network, Part
+from firewall.config.part import EffectClass, Name, Network, NodeName, Part
 from firewall.core.errors import Malformed
 from firewall.enforce.pins import OnChange
 from firewall.enforce.registry import check_name
@@ -332,7 +332,7 @@ class Config(Part):
     public_url: str = "http://127.0.0.1:8700"
     state_dir: Path = Path("~/.local/state/bartizan")
     tenant: str = "default"
-    node: str = "node-1"
+    node: NodeName = "node-1"
     listeners: Listeners = Listeners()
     workers: int = Field(default=1, ge=1, le=64)
     trusted_proxies: tuple[str, ...] = ()

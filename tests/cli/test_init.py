@@ -1,14 +1,17 @@
 """`init`, `config check` and the words of `policy check`: a first file that is right, and faults told where they stand."""
 
+import json
 import shutil
 from pathlib import Path
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from firewall import config as configuration
 from firewall.cli import main as command
 from firewall.decide.bundle import default_path
+from firewall.record.note import Verifier
 
 COMMENTED = (
     "# files:",
@@ -98,6 +101,34 @@ def test_ports_and_origin_fit_each_other(tmp_path: Path, capsys: pytest.CaptureF
     run(capsys, "init", "--port", "9000", tmp_path / "b.yaml")
     found = configuration.load(tmp_path / "b.yaml", {})
     assert (found.public_url, found.listeners.data.port) == ("http://127.0.0.1:9000", 9000)
+
+
+def test_the_state_directory_that_is_named_stands_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "init", tmp_path / "plain")
+    odd = tmp_path / "a # place: with words"
+    run(capsys, "--state-dir", odd, "init", tmp_path / "named")
+    assert configuration.load(tmp_path / "plain" / "bartizan.yaml", {}).state_dir == Path("~/.local/state/bartizan")
+    assert configuration.load(tmp_path / "named" / "bartizan.yaml", {}).state_dir == odd
+
+
+@pytest.mark.parametrize("name", ["a b", "a+b", "", "a\tb", "...", "n" * 64, "n\u00f6de"])
+def test_a_node_name_that_could_not_sign_the_log_is_refused_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = tmp_path / "bartizan.yaml"
+    path.write_text(f"version: 1\nnode: {json.dumps(name)}\n")
+    code, _, err = run(capsys, "config", "check", "--shape-only", "--config", path)
+    assert code == 4
+    assert "node" in err
+    assert "letters, digits" in err
+
+
+@pytest.mark.parametrize("name", ["node-1", "fw.example", "A_1", "n" * 63])
+def test_a_node_name_that_can_sign_the_log_is_taken(name: str) -> None:
+    assert configuration.build({"version": 1, "node": name}).node == name
+    assert Verifier.of(f"{name}.bartizan/audit", Ed25519PrivateKey.generate().public_key()).name.startswith(name)
 
 
 def test_config_check_names_what_this_machine_lacks(
