@@ -26,7 +26,8 @@ class Caller:
     name: as records show it. subject: whose account it is, "" where there is none. roles: as the account has them
     now. csrf: the token that forms of this session carry; "" elsewhere. proved_us: when this person last proved
     who they are, Unix microseconds; 0 for a script. second: who agreed, while something is done that two wanted.
-    exchange: under which policy allowed what is being done, "" where nobody asked it.
+    exchange: under which policy allowed what is being done, "" where nobody asked it. label: what an identity provider
+    calls this person, for display alone.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Caller:
     proved_us: int = 0
     second: str = ""
     exchange: str = ""
+    label: str = ""
+
+    @property
+    def called(self) -> str:
+        """What pages call this person: the provider's word for them, or the name."""
+        return self.label or self.name
 
     @property
     def role(self) -> Role:

@@ -98,7 +98,9 @@ class AdminSessions:
         if touch and now_us - records.number(value, "seen_us") > TOUCH_US:
             how = records.text(value, "how")
             self._put(secret.tenant, secret.key, user.subject, how, opened_us, now_us, proved_us)
-        return Caller(user.name, user.tenant, roles, "session", user.subject, csrf_of(text), proved_us)
+        return Caller(
+            user.name, user.tenant, roles, "session", user.subject, csrf_of(text), proved_us, label=user.label
+        )
 
     def prove(self, text: str) -> str:
         """Return the secret that takes this session's place, now that its person proved anew who they are (AS-16).

@@ -80,10 +80,13 @@ def show(given: argparse.Namespace) -> int:
     """List the people of a tenant."""
     found = Node(given).get("users")
     rows = [
-        (u["name"], " ".join(u["roles"]), " ".join(u["scopes"]), "disabled" if u["disabled"] else "", u["subject"])
+        (
+            *(u["name"], u["label"], " ".join(u["roles"]), " ".join(u["scopes"])),
+            *("disabled" if u["disabled"] else "", u["subject"]),
+        )
         for u in found["users"]
     ]
-    emit(given, found, table(("NAME", "ROLES", "SCOPES", "", "SUBJECT"), rows, empty="There is nobody yet."))
+    emit(given, found, table(("NAME", "CALLED", "ROLES", "SCOPES", "", "SUBJECT"), rows, empty="There is nobody yet."))
     return 0
 
 

@@ -67,6 +67,12 @@ async def test_a_person_signs_in_at_the_provider_and_has_the_roles_of_the_groups
     assert told["idp"] == "corp"
 
 
+async def test_the_console_calls_a_person_what_the_provider_does_and_never_as_markup(console: Console) -> None:
+    console.stage.idp.person["name"] = "Ada <b>L.</b>"
+    page = (await (await console.sign_in()).http.get("/")).text
+    assert "<span>Ada &lt;b&gt;L.&lt;/b&gt; (Acme) · operator · acme</span>" in page
+
+
 async def test_the_way_goes_over_the_console_s_own_origin(console: Console) -> None:
     async with console.room.http() as http:
         away = await console.away(http)

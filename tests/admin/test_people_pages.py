@@ -156,6 +156,15 @@ async def test_what_a_provider_calls_somebody_is_shown_beside_the_name_and_never
     assert f"<td>admin ({ada.name})<br>" in (await admin.http.get("/")).text
 
 
+async def test_what_somebody_may_give_to_programs_stands_beside_their_roles(room: Room) -> None:
+    users = room.door.identity.users
+    await users.create("zoe", PASSWORD, tenant=TENANT, roles=("viewer",), scopes=("time:*", "git:read"))
+    await users.create("max", PASSWORD, tenant=TENANT, roles=(), scopes=())
+    text = (await (await room.person("admin")).http.get("/people")).text
+    assert "<td>viewer</td>\n<td>time:* git:read</td>" in text
+    assert "<td>none</td>\n<td>nothing</td>" in text
+
+
 async def test_a_long_list_is_cut_and_found_by_name(room: Room) -> None:
     users = room.door.identity.users
     for _ in range(501):

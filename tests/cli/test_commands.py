@@ -216,6 +216,16 @@ def test_stops_are_pulled_and_released(node: Node) -> None:
     assert stopped.value.code == 2
 
 
+def test_somebody_of_a_provider_is_listed_by_what_it_calls_them(node: Node) -> None:
+    users = node.room.door.identity.users
+    linked = users.create_linked(tenant=TENANT)
+    users.vouch(TENANT, linked.subject, label="Ada\x1b[2J L. (Acme)")
+    listed = node.run("users", "list")[1]
+    assert "CALLED" in listed
+    assert " L. (Acme)" in listed
+    assert "\x1b" not in listed
+
+
 def test_people_codes_and_bearers(node: Node) -> None:
     assert "There is nobody yet." in node.run("users", "list")[1]
     code, out, _ = node.run("users", "code")

@@ -492,6 +492,24 @@ async def test_groups_give_roles_and_scopes_and_losing_one_ends_what_was_given()
         assert (await refresh(other, first["refresh_token"])).status_code == 400
 
 
+async def test_the_record_of_a_sign_in_says_which_groups_counted_and_what_they_give() -> None:
+    """A group that the settings do not name stays out of it: it is a word of somebody else's."""
+    mapped = corp(
+        roles={"agents": ("dev",), "ops": ("operator",)}, scopes_of={"*": ("git:read",), "agents": ("time:*",)}
+    )
+    for settings, told in (
+        (mapped, {"groups": ["agents"], "roles": ["dev"], "scope": "git:read time:*"}),
+        (corp(roles={}, scopes_of={}, create="always"), {}),
+    ):
+        stage = make_stage(settings)
+        stage.idp.person["groups"] = ["agents", "<script>"]
+        async with stage.door.http() as http:
+            assert (await sign_in(Browser(http), stage)).status_code == 303
+        (record,) = stage.door.named("identity.idp.signed_in")
+        assert {name: record[name] for name in ("groups", "roles", "scope") if name in record} == told
+        assert "script" not in str(record)
+
+
 async def test_a_new_group_adds_without_ending_anything() -> None:
     stage = make_stage(corp(roles={"agents": ("dev",), "ops": ("operator",)}))
     async with stage.door.http() as http:

@@ -32,7 +32,7 @@ class Imported:
     """Who the provider says it is, in our terms.
 
     issuer, subject: the link. name: a claim about oneself, for display only. mapped: whether any group
-    of theirs means something here. acr: ours. amr: the provider's, known words only.
+    of theirs means something here. counted: those that do, in the words of the settings. acr: ours. amr: the provider's, known words only.
     """
 
     issuer: str
@@ -44,6 +44,7 @@ class Imported:
     mapped: bool
     acr: str
     amr: tuple[str, ...]
+    counted: tuple[str, ...] = ()
 
 
 def import_claims(claims: JSONObject, settings: ProviderSettings, *, default_acr: str) -> Imported:
@@ -58,6 +59,9 @@ def import_claims(claims: JSONObject, settings: ProviderSettings, *, default_acr
     groups = groups_of(claims, names.groups)
     roles = _given(settings.roles, groups)
     scopes = _given(settings.scopes_of, groups)
+    # INVARIANT: of the operator's own words only; what else a token calls a group goes nowhere.
+    known = dict.fromkeys((*settings.roles, *settings.scopes_of))
+    counted = tuple(g for g in known if g != EVERYBODY and g in groups)
     name = claim(claims, names.name)
     amr = claims.get("amr")
     methods = tuple(m for m in amr[:AMR] if isinstance(m, str) and m in AMR_WORDS) if isinstance(amr, list) else ()
@@ -71,9 +75,10 @@ def import_claims(claims: JSONObject, settings: ProviderSettings, *, default_acr
         name=name if isinstance(name, str) else "",
         roles=roles,
         scopes=scopes,
-        mapped=any(g != EVERYBODY and (g in settings.roles or g in settings.scopes_of) for g in groups),
+        mapped=bool(counted),
         acr=ours or (SECOND_FACTOR if _several(methods) else default_acr),
         amr=methods,
+        counted=counted,
     )
 
 

@@ -157,6 +157,8 @@ class RelyingParty:
         user = self._people.settle(who, settings)
         self.sessions.note(who.issuer, claims.get("sid"), user)
         facts: JSONObject = {"idp": settings.name, "tenant": user.tenant, "sub": user.subject}
+        if settings.roles or settings.scopes_of:
+            facts |= {"groups": list(who.counted), "roles": list(who.roles), "scope": " ".join(who.scopes)}
         self._record("identity.idp.signed_in", {**facts, **_txn(leg.txn)})
         if self.kept is not None:
             self.kept(user, claims, tokens.id_token)
