@@ -102,6 +102,7 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
             tenant=config.tenant,
             jwks=given.jwks,
             jwks_uri=given.jwks_uri,
+            network=given.network,
             secret_sha256=given.secret_sha256,
             resource=given.resource,
             may_act=given.may_act,
@@ -233,6 +234,7 @@ def _trusted_issuers(config: Config) -> tuple[TrustedIssuer, ...]:
             roles=given.roles,
             account_scopes=given.account_scopes,
             acr_of=given.acr_of,
+            network=given.network,
         )
         for issuer, given in config.identity.trusted_issuers.items()
     )

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from firewall.config.part import Name, Network, Part
+from firewall.config.part import Keyed, Name, Network, Part
 
 GrantName = Literal[
     "authorization_code", "refresh_token", "client_credentials", "token_exchange", "jwt_bearer", "device_code"
 ]
 
 
-class ClientConfig(Part):
+class ClientConfig(Keyed):
     """A pre-registered OAuth client. Give ``jwks`` or ``jwks_uri`` for private_key_jwt, ``secret_sha256`` for
 
     client_secret_basic, name it in ``workloads`` for a platform's credentials; none of these for a public client.
@@ -29,6 +29,7 @@ class ClientConfig(Part):
     scopes: tuple[str, ...] = ()
     jwks: dict[str, Any] | None = None
     jwks_uri: str = ""
+    network: Network = "public"
     secret_sha256: str = ""
     pushed_only: bool = False
     resource: str = ""
@@ -56,7 +57,7 @@ class IntrospectionConfig(Part):
 Names = str | tuple[str, ...]
 
 
-class IssuerConfig(Part):
+class IssuerConfig(Keyed):
     """An issuer whose access tokens are taken as they are (direct mode); see `identity.issuers.profile`."""
 
     issuer: str
@@ -78,7 +79,7 @@ class IssuerConfig(Part):
     network: Network = "public"
 
 
-class TrustedIssuerConfig(Part):
+class TrustedIssuerConfig(Keyed):
     """An identity provider whose identity assertions (ID-JAG) are accepted; see `identity.settings.TrustedIssuer`."""
 
     jwks: dict[str, Any] | None = None
@@ -93,6 +94,7 @@ class TrustedIssuerConfig(Part):
     roles: tuple[str, ...] = ()
     account_scopes: tuple[str, ...] = ()
     acr_of: dict[str, str] = {}
+    network: Network = "public"
 
 
 class RunsConfig(Part):
@@ -111,7 +113,7 @@ class CIMDConfig(Part):
     pinned: dict[str, dict[str, Any] | str] = {}
 
 
-class WorkloadConfig(Part):
+class WorkloadConfig(Keyed):
     """An issuer of workload credentials as client authentication; see `identity.settings.WorkloadSettings`."""
 
     kind: Literal["spiffe", "kubernetes"]
@@ -162,7 +164,7 @@ class ProviderConfig(Part):
     trusted_audiences: tuple[str, ...] = ()
 
 
-class TransmitterConfig(Part):
+class TransmitterConfig(Keyed):
     """Who sends us security events (Shared Signals); see `identity.ssf.settings.Transmitter`."""
 
     issuer: str

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from firewall.config.identity import IdentityConfig
-from firewall.config.part import EffectClass, Name, Network, NodeName, Part
+from firewall.config.part import EffectClass, Name, Network, NodeName, Part, not_in_clear
 from firewall.core.errors import Malformed
 from firewall.enforce.pins import OnChange
 from firewall.enforce.registry import check_name
@@ -157,11 +157,6 @@ class _Upstream(Part):
     title: str = ""
 
 
-def _not_in_clear(url: str, network: Network) -> None:
-    if network == "public" and url.startswith("http:"):
-        raise ValueError("plain http is for network private or loopback; a public server needs https")
-
-
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -207,7 +202,7 @@ class MCPUpstream(_Upstream):
             raise ValueError("sandbox: off needs unsandboxed: true beside it")
         if (self.transport == "sse") != self.legacy_sse or (self.legacy_sse and not self.url):
             raise ValueError("transport: sse needs a url and legacy_sse: true beside it")
-        _not_in_clear(self.url, self.network)
+        not_in_clear(self.url, self.network)
         return self
 
 
@@ -232,7 +227,7 @@ class Provider(_Upstream):
 
     @model_validator(mode="after")
     def _guarded_road(self) -> Provider:
-        _not_in_clear(self.base_url, self.network)
+        not_in_clear(self.base_url, self.network)
         return self
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 EffectClass = Literal["read", "write", "destroy", "send", "pay", "exec", "admin"]
 Network = Literal["public", "private", "loopback"]
@@ -30,3 +30,18 @@ class Part(BaseModel):
     """A part of the file: unknown keys are errors, and nothing changes after it was read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def not_in_clear(url: str, network: Network) -> None:
+    """Raise ValueError when a public server would be reached over plain http: our way out refuses that, at every use."""
+    if network == "public" and url.startswith("http:"):
+        raise ValueError("plain http is for network private or loopback; a public server needs https")
+
+
+class Keyed(Part):
+    """A part with ``jwks_uri`` and ``network``, the one class of address that the host of the keys may have."""
+
+    @model_validator(mode="after")
+    def _keys_not_in_clear(self) -> Self:
+        not_in_clear(getattr(self, "jwks_uri", ""), getattr(self, "network", "public"))
+        return self

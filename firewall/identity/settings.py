@@ -13,6 +13,7 @@ from firewall.core.bounds import CODE_LIFETIME_S, REFRESH_LIFETIME_S, RUN_LIFETI
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.step_up import StepUp
+from firewall.net.address import Network
 
 # record(event, facts): writes one identity event (OP-06). Facts hold ids, never secrets. May raise AuditUnavailable.
 Record = Callable[[str, JSONObject], None]
@@ -50,6 +51,7 @@ class ClientSettings:
     orchestrator: may begin runs by token exchange (DESIGN §6b-1); a confidential client only.
     dpop: gets tokens that are bound to its key and no others (``dpop_bound_access_tokens``, RFC 9449 §5.2).
     pushed_only: asks for authorization by pushed requests alone (RFC 9126 §6).
+    network: the one class of address that the host of ``jwks_uri`` may have.
     """
 
     client_id: str
@@ -68,6 +70,7 @@ class ClientSettings:
     orchestrator: bool = False
     dpop: bool = False
     pushed_only: bool = False
+    network: Network = "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class WorkloadSettings:
     jwks: JSON = None
     jwks_file: str = ""
     jwks_uri: str = ""
-    network: Literal["public", "private", "loopback"] = "public"
+    network: Network = "public"
     ca_file: str = ""
     max_age_s: int = 3900
     once: bool = False
@@ -107,6 +110,7 @@ class TrustedIssuer:
     max_lifetime_s: longest accepted ``exp − iat``. reusable: one assertion may be presented again until it expires.
     create: an unknown person gets an account at first contact, with ``roles`` and ``account_scopes``.
     acr_of: what its authentication contexts (``acr``) are called here; another one proves nothing (RFC 9470).
+    network: the one class of address that the host of ``jwks_uri`` may have.
     """
 
     issuer: str
@@ -123,6 +127,7 @@ class TrustedIssuer:
     roles: tuple[str, ...] = ()
     account_scopes: tuple[str, ...] = ()
     acr_of: Mapping[str, str] = field(default_factory=dict)
+    network: Network = "public"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,11 +55,12 @@ class OAuthError(Malformed):
 
     error: the registered error code that the peer sees (RFC 6749 §4.1.2.1, §5.2; RFC 8707 §2).
     code: ours, for operators, more exact; never told to the peer.
+    detail: which part of it, in fixed words of ours; for the record.
     about: whose request it was, as far as that was proved when it was refused: tenant, sub, gid; for the record.
     """
 
-    def __init__(self, error: str, code: str) -> None:
-        super().__init__(code)
+    def __init__(self, error: str, code: str, detail: str = "") -> None:
+        super().__init__(code, detail)
         self.error = error
         self.about: dict[str, str] = {}
 

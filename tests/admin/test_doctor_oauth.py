@@ -20,6 +20,7 @@ from firewall.admin.doctor import machine, node, oauth
 from firewall.admin.doctor.check import Check, Patient
 from firewall.admin.doctor.oauth import trace, upstreams
 from firewall.config import front_door
+from firewall.core.errors import ConfigFault
 from firewall.identity.issuers.preflight import Preflights
 from firewall.net.runtime import FakeClock, RandomIds
 from firewall.record.audit import AuditWriter
@@ -301,6 +302,62 @@ def test_oauth_14_a_provider_that_does_not_answer_as_it_must_is_named_with_the_r
         assert why in found.text
     assert seen("oauth-14", who).status == "fail"  # nobody answers at all
     assert "not asked" in seen("oauth-14", Patient(who.config, CLOCK)).text
+
+
+@pytest.mark.parametrize(
+    ("where", "given"),
+    [
+        ("client svc", {"clients": {"svc": {"grants": ["client_credentials"]}}}),
+        ("trusted issuer https://idp.example", {"trusted_issuers": {"https://idp.example": {}}}),
+        ("transmitter corp", {"signals": {"corp": {"issuer": "https://i.example", "push_secret": "env:IDP_SECRET"}}}),
+        (
+            "platform prod",
+            {
+                "workloads": {
+                    "prod": {"kind": "spiffe", "issuer": "prod.example", "clients": {"spiffe://prod.example/a": "b"}}
+                }
+            },
+        ),
+    ],
+    ids=["client", "trusted_issuer", "transmitter", "platform"],
+)
+def test_oauth_14_every_key_set_that_is_fetched_is_asked_for_on_its_own_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, given: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("IDP_SECRET", "a secret of some length")
+    port = free_port()
+    ((entry,),) = (table.values() for table in given.values())
+    entry |= {"jwks_uri": f"http://127.0.0.1:{port}/keys", "network": "loopback"}
+    given |= {"clients": {**given.get("clients", {}), "b": {"grants": ["client_credentials"]}}}
+    who = patient(tmp_path, reach=True, identity=given)
+    with site({"/keys": public_jwks(CLIENT_KEY)}, port):
+        assert seen("oauth-14", who).status == "ok"
+        assert "1 key set " in seen("oauth-14", who).text
+        entry["network"] = "private"
+        found = seen("oauth-14", patient(tmp_path, reach=True, identity=given))
+    assert found.status == "fail"
+    assert f"{where} cannot be used: blocked_address" in found.text
+
+
+@pytest.mark.parametrize("network", ["private", "loopback", "public"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"clients": {"svc": {"grants": ["client_credentials"], "jwks_uri": "http://127.0.0.1/k"}}},
+        {"trusted_issuers": {"https://idp.example": {"jwks_uri": "http://127.0.0.1/k"}}},
+    ],
+    ids=["client", "trusted_issuer"],
+)
+def test_keys_over_plain_http_are_refused_in_the_configuration_unless_they_are_near(network: str, given: Any) -> None:
+    ((kind, table),) = given.items()
+    ((name, entry),) = table.items()
+    text = {"version": 1, "identity": {kind: {name: {**entry, "network": network}}}}
+    if network == "public":
+        with pytest.raises(ConfigFault) as refused:
+            configuration.build(text)
+        assert "plain http is for network private or loopback" in refused.value.detail
+    else:
+        assert configuration.build(text)
 
 
 def test_oauth_14_a_missing_secret_is_told_before_anybody_tries(

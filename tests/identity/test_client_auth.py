@@ -17,11 +17,12 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Store
 from firewall.identity.cimd.documents import ClientDocuments
 from firewall.identity.clients.registry import Clients
+from firewall.identity.clients.stranger import caller, digest_of
 from firewall.identity.rfc7523.assertions import UsedOnce
 from firewall.identity.rfc7523.client_auth import ASSERTION_TYPE, ClientAuthenticator, ClientKeys
 from firewall.identity.settings import ClientSettings, IdentitySettings
 from firewall.identity.throttle import Throttle
-from firewall.net.dial import Fetched, Purpose
+from firewall.net.dial import Fetched, Network, Purpose
 from firewall.net.runtime import FakeClock
 from firewall.state.memory import MemoryStore
 from firewall.state.sqlite import SQLiteStore
@@ -531,5 +532,39 @@ async def test_keys_of_a_thousand_addresses_are_kept_and_no_more() -> None:
     keys_of = ClientKeys(NoNetwork(), FakeClock())
     for number in range(1010):
         with pytest.raises(Malformed, match="jwt_key"):
-            await keys_of._sets.get(f"https://h{number}.example/k", "x")
-    assert len(keys_of._sets._sets) == 1000
+            await keys_of._sets["public"].get(f"https://h{number}.example/k", "x")
+    assert len(keys_of._sets["public"]._sets) == 1000
+
+
+@pytest.mark.parametrize("network", ["public", "private", "loopback"])
+async def test_keys_are_fetched_on_the_one_network_that_the_operator_wrote_down(network: Network) -> None:
+    desk = Desk(service(jwks=None, jwks_uri=URI, network=network))
+    desk.network.answers[URI] = fetched(public(KEY, "c1"))
+    assert await desk.present(desk.sign()) == "svc"
+    assert desk.network.networks == [network]
+
+
+async def test_a_refusal_says_for_the_record_why_there_were_no_keys_and_which_claim_was_wrong() -> None:
+    desk = Desk(service(jwks=None, jwks_uri=URI))
+    form = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": desk.sign()}
+    with pytest.raises(OAuthError) as refused:
+        await desk.authenticator.authenticate(Form(form, frozenset()), None)
+    assert (refused.value.code, refused.value.detail) == ("jwt_key", "no keys: unreachable")
+    form["client_assertion"] = desk.sign(aud="https://elsewhere.example")
+    desk.clock.advance(31)
+    desk.network.answers[URI] = fetched(public(KEY, "c1"))
+    with pytest.raises(OAuthError) as refused:
+        await desk.authenticator.authenticate(Form(form, frozenset()), None)
+    assert (refused.value.code, refused.value.detail) == ("jwt_claims", "aud")
+
+
+async def test_the_record_of_a_refused_assertion_or_secret_finds_its_client_by_digest() -> None:
+    desk = Desk(service())
+    for form, header in (
+        ({"client_id": "svc"}, None),
+        ({"client_assertion_type": ASSERTION_TYPE, "client_assertion": desk.sign()}, None),
+        ({}, b"Basic " + base64.b64encode(b"svc:guess")),
+    ):
+        assert caller("", Form(form, frozenset()), header) == {"client_sha256": digest_of("svc")}
+    for form, header in (({}, None), ({"client_assertion": "x.y.z"}, None), ({}, b"Basic ???")):
+        assert caller("", Form(form, frozenset()), header) == {}

@@ -17,6 +17,7 @@ from firewall.identity.id_jag import assertion as assertion_rules
 from firewall.identity.people.links import Links
 from firewall.identity.people.users import User
 from firewall.identity.rfc7523.assertions import UsedOnce
+from firewall.identity.rfc7523.client_keys import NETWORKS
 from firewall.identity.settings import ClientSettings, TrustedIssuer
 from firewall.net.dial import Fetched
 from firewall.wire import jwt
@@ -307,6 +308,19 @@ async def test_rs_03_keys_of_an_issuer_are_fetched_guarded_and_seldom() -> None:
         assert (await present(http, id_jag(door, iss=OTHER, sub="x1"))).json()["error"] == "invalid_grant"
         assert why(door) == "jwt_alg"
         assert len(door.fetcher.asked) == 1
+
+
+async def test_keys_of_an_issuer_on_a_private_network_are_fetched_there_and_nowhere_else() -> None:
+    for network in NETWORKS:
+        trusted = TrustedIssuer(OTHER, "acme", jwks_uri=JWKS_URI, algorithms=("RS256",), network=network)
+        door = make_door(clients=CLIENTS, trusted_issuers=(trusted,))
+        door.identity.links.link("acme", OTHER, "x1", (await door.user("bob")).subject)
+        keys = {"keys": [{**OTHER_KEY.as_dict(private=False), "kid": "c1"}]}
+        door.fetcher.answers[JWKS_URI] = Fetched(200, {"content-type": "application/json"}, json.dumps(keys).encode())
+        async with door.http() as http:
+            text = id_jag(door, iss=OTHER, sub="x1", key=OTHER_KEY, alg="RS256")
+            assert (await present(http, text)).is_success
+        assert door.fetcher.networks == [network]
 
 
 async def test_an_unreachable_issuer_is_a_refusal_and_not_a_failure() -> None:

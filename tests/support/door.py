@@ -94,6 +94,7 @@ class NoNetwork:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Purpose, str]] = []
+        self.networks: list[str] = []  # of those, the class of address that was permitted
         self.answers: dict[str, Fetched] = {}
 
     async def fetch(
@@ -108,6 +109,7 @@ class NoNetwork:
         ca_file: str = "",
     ) -> Fetched:
         self.asked.append((purpose, url))
+        self.networks.append(network)
         if url not in self.answers:
             raise UpstreamFault("unreachable")
         if len(self.answers[url].body) > max_bytes:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from firewall.core.jsonvalue import JSON
 from firewall.identity.cimd.documents import ClientDocuments
 from firewall.identity.settings import AuthMethod, ClientSettings, IdentitySettings
+from firewall.net.address import Network
 from firewall.wire import canonical, oauth
 from firewall.wire.cimd import ClientDocument, is_client_url
 
@@ -26,6 +27,7 @@ class Client:
     tenant: "" for clients of every tenant. digest: changes when a person must be asked again (UI-01).
     claimed: it chose its name itself, and nobody vouches for that. logo_uri: never shown; see `cimd.logos`.
     dpop: gets bound tokens only (RFC 9449 §5.2). listed: an operator listed its host, or wrote its document down.
+    network: where its ``jwks_uri`` is; another class than public only where configuration says so.
     """
 
     client_id: str
@@ -49,6 +51,7 @@ class Client:
     dpop: bool = False
     pushed_only: bool = False
     listed: bool = False
+    network: Network = "public"
 
     @property
     def loopback_only(self) -> bool:
@@ -127,6 +130,7 @@ def from_settings(settings: ClientSettings) -> Client:
         orchestrator=settings.orchestrator,
         dpop=settings.dpop,
         pushed_only=settings.pushed_only,
+        network=settings.network,
     )
 
 

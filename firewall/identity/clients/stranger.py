@@ -11,8 +11,9 @@ import hashlib
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.clients.registry import Client
+from firewall.identity.rfc7523.client_auth import presented_id
 from firewall.wire.cimd import host_of
-from firewall.wire.oauth import Form
+from firewall.wire.oauth import Form, OAuthError
 
 DIGEST_CHARS = 16  # of SHA-256 in hex: 64 bits, enough to find and too few to be taken for a proof
 
@@ -28,12 +29,18 @@ def stranger(client_id: str) -> JSONObject:
     return {"client_sha256": digest_of(client_id), **({"client_host": host} if host else {})}
 
 
-def caller(known_id: str, form: Form | None) -> JSONObject:
+def caller(known_id: str, form: Form | None, authorization: bytes | None) -> JSONObject:
     """Return who a refused request came from: the client that authenticated, else what it called itself (`stranger`).
 
     known_id: "" before authentication. form: the request's parameters, None when they could not be read.
+    authorization: its field, in which an id may stand, as may one in an assertion.
     """
-    return {"client_id": known_id} if known_id else stranger(form.get("client_id") if form else "")
+    return {"client_id": known_id} if known_id else stranger(presented_id(form, authorization) if form else "")
+
+
+def detail_of(error: OAuthError) -> JSONObject:
+    """Return ``detail`` where our reason has one: fixed words, such as ``aud`` or ``no keys: blocked_address``."""
+    return {"detail": error.detail} if error.detail else {}
 
 
 def is_proved(client: Client | None) -> bool:

@@ -17,7 +17,7 @@ from firewall.identity.people.links import Admission, Links
 from firewall.identity.people.users import User
 from firewall.identity.records import SECOND_US
 from firewall.identity.rfc7523.assertions import UsedOnce
-from firewall.identity.rfc7523.client_keys import FetchedKeys, Keys, KeySets, verify_with
+from firewall.identity.rfc7523.client_keys import NETWORKS, FetchedKeys, Keys, KeySets, verify_with
 from firewall.identity.settings import IdentitySettings, TrustedIssuer
 from firewall.wire import jwt
 from firewall.wire.oauth import OAuthError
@@ -40,7 +40,7 @@ class AcceptedAssertions:
         self._our_issuer = settings.public_url
         self._trusted = {trusted.issuer: trusted for trusted in settings.trusted_issuers}
         self._given = {t.issuer: _given_keys(t) for t in settings.trusted_issuers if t.jwks is not None}
-        self._fetched = KeySets(FetchedKeys(fetcher), clock)
+        self._fetched = {network: KeySets(FetchedKeys(fetcher, network), clock) for network in NETWORKS}
         self._used = UsedOnce(store)
         self._clock = clock
         self._grants = grants
@@ -65,7 +65,7 @@ class AcceptedAssertions:
         except OAuthError:
             raise
         except Malformed as error:
-            raise OAuthError("invalid_grant", error.code) from None
+            raise OAuthError("invalid_grant", error.code, error.detail) from None
         issuer, subject = assertion.issuer, assertion.subject
         names = (standing.issuer(issuer), standing.person(issuer, subject), standing.client(client_id))
         if self._grants.standing.ended(trusted.tenant, names, assertion.issued_s):
@@ -95,7 +95,7 @@ class AcceptedAssertions:
     async def _verify(self, unchecked: jwt.UncheckedJWT, trusted: TrustedIssuer) -> None:
         keys: Keys | None = self._given.get(trusted.issuer)
         if keys is None:
-            keys = await self._fetched.get(trusted.jwks_uri, unchecked.kid)
+            keys = await self._fetched[trusted.network].get(trusted.jwks_uri, unchecked.kid)
         verify_with(keys, unchecked)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.identity.clients.registry import Client
-from firewall.identity.clients.stranger import caller, is_proved
+from firewall.identity.clients.stranger import caller, detail_of, is_proved
 from firewall.identity.engine import registered
 from firewall.identity.engine.parts import TokenParts, with_nonce
 from firewall.identity.web import WebRequest, error_reply
@@ -57,7 +57,8 @@ class TokenEndpoint:
             reply = await self._engine().answer(request, form, client, proof)
         except OAuthError as error:
             told: JSONObject = {**error.about, "error": error.error, "code": error.code, "grant_type": grant_type}
-            told |= caller(client.client_id if client else "", form)
+            told |= detail_of(error)
+            told |= caller(client.client_id if client else "", form, authorization)
             if error.about or is_proved(client):
                 parts.record("identity.token.refused", told)
             else:

@@ -51,11 +51,11 @@ class ClientAuthenticator:
         address: who asks, "" when that is not known. Raises OAuthError: invalid_client, invalid_request,
         slow_down.
         """
-        client_id, method, credential = self._presented(form, authorization)
+        client_id, method, credential = _presented(form, authorization)
         try:
             client = await self._clients.find(client_id, allow_stale=True, address=address)
         except Malformed as error:
-            raise OAuthError("invalid_client", error.code) from None
+            raise OAuthError("invalid_client", error.code, error.detail) from None
         if client is None:
             raise OAuthError("invalid_client", "client_unknown")
         if method != client.auth_method:
@@ -66,37 +66,8 @@ class ClientAuthenticator:
             try:
                 await self._check_assertion(client, credential.encode())
             except Malformed as error:
-                raise OAuthError("invalid_client", error.code) from None
+                raise OAuthError("invalid_client", error.code, error.detail) from None
         return client
-
-    def _presented(self, form: Form, authorization: bytes | None) -> tuple[str, str, str]:
-        """Return (client id, method, credential) as presented; nothing is verified yet."""
-        if form.get("client_secret"):
-            raise OAuthError("invalid_client", "client_method")
-        assertion = form.get("client_assertion")
-        if authorization is not None:
-            if assertion:
-                raise OAuthError("invalid_request", "client_methods")
-            client_id, secret = _basic(authorization)
-            if form.get("client_id") not in ("", client_id):
-                raise OAuthError("invalid_client", "client_mismatch")
-            return client_id, "client_secret_basic", secret
-        if assertion:
-            if form.get("client_assertion_type") != ASSERTION_TYPE:
-                raise OAuthError("invalid_client", "assertion_type")
-            # Read before it is verified, to know whose key verifies it, and for nothing else.
-            try:
-                subject = jwt.parse_compact(assertion.encode("utf-8", "surrogatepass")).claims.get("sub")
-            except Malformed as error:
-                raise OAuthError("invalid_client", error.code) from None
-            if not isinstance(subject, str) or form.get("client_id") not in ("", subject):
-                raise OAuthError("invalid_client", "client_mismatch")
-            return subject, "private_key_jwt", assertion
-        if form.get("client_assertion_type"):
-            raise OAuthError("invalid_client", "assertion_missing")
-        if not form.get("client_id"):
-            raise OAuthError("invalid_client", "client_missing")
-        return form.get("client_id"), "none", ""
 
     def _check_secret(self, client: Client, secret: str, address: str) -> None:
         throttle = self._throttle if address else None
@@ -117,6 +88,44 @@ class ClientAuthenticator:
         now_s = self._clock.now_us() // SECOND_US
         token_id, expires_s = check_client_claims(unchecked.claims, client.client_id, self._issuer, now_s)
         self._used.burn(client.client_id, token_id, expires_s)
+
+
+def _presented(form: Form, authorization: bytes | None) -> tuple[str, str, str]:
+    """Return (client id, method, credential) as presented; nothing is verified yet."""
+    if form.get("client_secret"):
+        raise OAuthError("invalid_client", "client_method")
+    assertion = form.get("client_assertion")
+    if authorization is not None:
+        if assertion:
+            raise OAuthError("invalid_request", "client_methods")
+        client_id, secret = _basic(authorization)
+        if form.get("client_id") not in ("", client_id):
+            raise OAuthError("invalid_client", "client_mismatch")
+        return client_id, "client_secret_basic", secret
+    if assertion:
+        if form.get("client_assertion_type") != ASSERTION_TYPE:
+            raise OAuthError("invalid_client", "assertion_type")
+        # Read before it is verified, to know whose key verifies it, and for nothing else.
+        try:
+            subject = jwt.parse_compact(assertion.encode("utf-8", "surrogatepass")).claims.get("sub")
+        except Malformed as error:
+            raise OAuthError("invalid_client", error.code) from None
+        if not isinstance(subject, str) or form.get("client_id") not in ("", subject):
+            raise OAuthError("invalid_client", "client_mismatch")
+        return subject, "private_key_jwt", assertion
+    if form.get("client_assertion_type"):
+        raise OAuthError("invalid_client", "assertion_missing")
+    if not form.get("client_id"):
+        raise OAuthError("invalid_client", "client_missing")
+    return form.get("client_id"), "none", ""
+
+
+def presented_id(form: Form, authorization: bytes | None) -> str:
+    """Return what a request calls its client, in whichever place; "" where it does not say. Nothing is verified."""
+    try:
+        return _presented(form, authorization)[0]
+    except OAuthError:
+        return form.get("client_id")
 
 
 def _basic(value: bytes) -> tuple[str, str]:

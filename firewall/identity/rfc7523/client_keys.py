@@ -19,7 +19,7 @@ from firewall.core.ports import Clock
 from firewall.identity.cimd.documents import DocumentFetcher
 from firewall.identity.clients.registry import Client
 from firewall.identity.records import SECOND_US
-from firewall.net.dial import Purpose
+from firewall.net.dial import Network, Purpose
 from firewall.wire import jwt, strict_json
 
 FETCH_S: Final = 5.0
@@ -29,6 +29,7 @@ FRESH_S: Final = 600
 KEPT_S: Final = 24 * 3600
 REFETCH_S: Final = 30
 UNNAMED_KEYS: Final = 4
+NETWORKS: Final[tuple[Network, ...]] = ("public", "private", "loopback")
 
 Keys = Mapping[str, jwt.Key]
 
@@ -41,14 +42,17 @@ class KeySource(Protocol):
 
 
 class FetchedKeys:
-    """Key sets of strangers and of public issuers: public addresses only."""
+    """Key sets at addresses: public ones, but where an operator wrote down that they are elsewhere."""
 
-    def __init__(self, fetcher: DocumentFetcher) -> None:
+    def __init__(self, fetcher: DocumentFetcher, network: Network = "public") -> None:
         self._fetcher = fetcher
+        self._network = network
 
     async def read(self, uri: str) -> bytes:
         """Return the document at a URL. Raises UpstreamFault, Malformed("jwks_invalid")."""
-        fetched = await self._fetcher.fetch(Purpose.JWKS, uri, max_bytes=jwt.JWKS_BYTES, timeout_s=FETCH_S)
+        fetched = await self._fetcher.fetch(
+            Purpose.JWKS, uri, network=self._network, max_bytes=jwt.JWKS_BYTES, timeout_s=FETCH_S
+        )
         if fetched.status != 200:
             raise Malformed("jwks_invalid", "status")
         return fetched.body
@@ -59,6 +63,7 @@ class _KeySet:
     keys: Keys = field(default_factory=dict)
     good_us: int = 0  # when they were last read well; 0 is never
     tried_us: int = 0
+    failed: str = ""  # why they could not be read the last time: a code of ours
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -74,7 +79,7 @@ class KeySets:
     async def get(self, uri: str, kid: str, *, spiffe: bool = False) -> Keys:
         """Return the keys of a set; a ``kid`` that is not among them has it read again if that may be.
 
-        spiffe: the set is a SPIFFE bundle (`wire.jwt` reads JWK Sets). Raises Malformed("jwt_key").
+        spiffe: the set is a SPIFFE bundle (`wire.jwt` reads JWK Sets). Raises Malformed("jwt_key"), with why there are none.
         """
         known = self._sets.get(uri)
         if known is None:
@@ -87,7 +92,7 @@ class KeySets:
                 if not self._suffices(known, kid):
                     await self._read(uri, known, spiffe=spiffe)
         if not known.good_us or self._clock.now_us() >= known.good_us + KEPT_S * SECOND_US:
-            raise Malformed("jwt_key", "no keys")
+            raise Malformed("jwt_key", f"no keys: {known.failed}")
         return known.keys
 
     def _suffices(self, known: _KeySet, kid: str) -> bool:
@@ -101,10 +106,10 @@ class KeySets:
         try:
             async with asyncio.timeout(FETCH_S), self._turn:
                 data = await self._source.read(uri)
-            known.keys = _parsed(data, spiffe=spiffe)
+            known.keys = parse_set(data, spiffe=spiffe)
             known.good_us = self._clock.now_us()
-        except (BartizanError, TimeoutError):
-            pass  # what was good stays good; nothing bad ever replaces it
+        except (BartizanError, TimeoutError) as error:  # what was good stays good; nothing bad ever replaces it
+            known.failed = error.code if isinstance(error, BartizanError) else "timeout"
         finally:
             # Not before: whoever comes while the answer is under way waits for it.
             known.tried_us = self._clock.now_us()
@@ -118,7 +123,7 @@ class ClientKeys:
     """
 
     def __init__(self, fetcher: DocumentFetcher, clock: Clock) -> None:
-        self._sets = KeySets(FetchedKeys(fetcher), clock)
+        self._sets = {network: KeySets(FetchedKeys(fetcher, network), clock) for network in NETWORKS}
         self._strangers = KeySets(FetchedKeys(fetcher), clock)
 
     async def verify(self, client: Client, unchecked: jwt.UncheckedJWT) -> None:
@@ -126,7 +131,7 @@ class ClientKeys:
         if client.jwks is not None:
             keys: Keys = jwt.keys_of(client.jwks)
         else:
-            sets = self._strangers if client.claimed else self._sets
+            sets = self._strangers if client.claimed else self._sets[client.network]
             keys = await sets.get(client.jwks_uri, unchecked.kid)
         verify_with(keys, unchecked)
 
@@ -172,7 +177,8 @@ def spiffe_keys(value: JSON) -> JSONObject:
     return {"keys": usable}
 
 
-def _parsed(data: bytes, *, spiffe: bool) -> Keys:
+def parse_set(data: bytes, *, spiffe: bool = False) -> Keys:
+    """Return the keys of a JWK Set, or of a SPIFFE bundle. Raises Malformed("jwks_invalid")."""
     if not spiffe:
         return jwt.parse_jwks(data)
     if len(data) > jwt.JWKS_BYTES:

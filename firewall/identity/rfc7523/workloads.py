@@ -91,7 +91,7 @@ class WorkloadAuthenticator:
         try:
             subject = await self._verified(workload, form.get("client_assertion").encode("utf-8", "surrogatepass"))
         except Malformed as error:
-            raise OAuthError("invalid_client", error.code) from None
+            raise OAuthError("invalid_client", error.code, error.detail) from None
         client_id = workload.clients.get(subject)
         if client_id is None:
             raise OAuthError("invalid_client", "workload_unknown")
@@ -100,7 +100,7 @@ class WorkloadAuthenticator:
         try:
             client = await self._clients.find(client_id, address=address)
         except Malformed as error:
-            raise OAuthError("invalid_client", error.code) from None
+            raise OAuthError("invalid_client", error.code, error.detail) from None
         if client is None or client.auth_method != "workload":
             raise OAuthError("invalid_client", "client_method")
         return client

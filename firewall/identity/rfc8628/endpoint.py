@@ -11,7 +11,7 @@ from typing import Final
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.identity.clients.registry import Client
-from firewall.identity.clients.stranger import caller, is_proved
+from firewall.identity.clients.stranger import caller, detail_of, is_proved
 from firewall.identity.engine.parts import ClientAuthentication
 from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.resources import Resources
@@ -74,8 +74,8 @@ class DeviceAuthorizationEndpoint:
                 client.client_id, resource, (*scopes, *levels.steps(asked)), details, address=request.client_ip
             )
         except OAuthError as error:
-            told: JSONObject = {"error": error.error, "code": error.code}
-            told |= caller(client.client_id if client else "", form)
+            told: JSONObject = {"error": error.error, "code": error.code, **detail_of(error)}
+            told |= caller(client.client_id if client else "", form, authorization)
             if is_proved(client):
                 self._record("identity.device.refused", told)
             else:

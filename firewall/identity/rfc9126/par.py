@@ -15,7 +15,7 @@ from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque, records
 from firewall.identity.clients.registry import Client
-from firewall.identity.clients.stranger import caller, is_proved
+from firewall.identity.clients.stranger import caller, detail_of, is_proved
 from firewall.identity.engine.parts import ClientAuthentication, Proofs, with_nonce
 from firewall.identity.oauth21.token_endpoint import refusal
 from firewall.identity.places import Places
@@ -130,8 +130,8 @@ class PushedEndpoint:
                 raise OAuthError("invalid_request", "redirect_unknown")
             self._check(asked, client)
         except OAuthError as error:
-            told: JSONObject = {"error": error.error, "code": error.code}
-            told |= caller(client.client_id if client else "", form)
+            told: JSONObject = {"error": error.error, "code": error.code, **detail_of(error)}
+            told |= caller(client.client_id if client else "", form, authorization)
             if is_proved(client):
                 self._record("identity.pushed.refused", told)
             else:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from firewall.admin.doctor.check import Check, Examination, Patient
 from firewall.admin.doctor.idp import shape_of
 from firewall.admin.doctor.oauth.face import resources
-from firewall.config import front_door
+from firewall.config import Config, front_door
 from firewall.core.errors import BartizanError, ConfigFault, Malformed
 from firewall.identity.issuers.preflight import Preflights
 from firewall.identity.oidc.metadata import METADATA_BYTES, parse_metadata
 from firewall.identity.oidc.secret import secret_reader
 from firewall.identity.oidc.settings import ProviderSettings, shaped
+from firewall.identity.rfc7523.client_keys import FETCH_S, parse_set
 from firewall.net.address import Network
 from firewall.net.dial import Dialler, Purpose
 from firewall.state.sqlite import SQLiteStore
@@ -113,17 +115,13 @@ def answers(patient: Patient) -> Iterator[Check]:
             text = f"provider {one.name}: nobody can sign in, our own secret is missing"
             yield Check("oauth-14", status, text, f"put it where {one.secret} says", error.detail)  # type: ignore[arg-type]
             return
-    keys = [(f"issuer {p.name}", p.jwks_uri, p.network) for p in front_door.issuers(patient.config) if p.jwks_uri]
-    keys += [
-        (f"trusted issuer {i}", g.jwks_uri, "public")
-        for i, g in patient.config.identity.trusted_issuers.items()
-        if g.jwks_uri
-    ]
+    keys = _key_sets(patient.config)
+    told = f"{_count(len(settings), 'provider')} and {_count(len(keys), 'key set')}"
     if not settings and not keys:
         yield Check("oauth-14", "ok", "no provider or issuer is needed to sign in")
         return
     if not patient.reach:
-        yield Check("oauth-14", "ok", f"{len(settings)} providers and {len(keys)} key sets (not asked; --reach does)")
+        yield Check("oauth-14", "ok", f"{told} (not asked; --reach does)")
         return
     faults = asyncio.run(_ask(patient, settings, keys))
     if faults:
@@ -133,7 +131,7 @@ def answers(patient: Patient) -> Iterator[Check]:
             "oauth-14", "fail", f"{where} cannot be used: {why}", fix, "; ".join(f"{w}: {y}" for w, y in faults)
         )
     else:
-        yield Check("oauth-14", "ok", f"{len(settings)} providers and {len(keys)} key sets answer as they must")
+        yield Check("oauth-14", "ok", f"{told} answer as they must")
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------
@@ -145,6 +143,36 @@ _HARM: Final = {
     "keycloak": "names may be missing",
     "google": "tokens that name it without a scheme are refused",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _KeySet:
+    """A key set that configuration names, and whose it is. spiffe: it is a SPIFFE bundle."""
+
+    whose: str
+    uri: str
+    network: Network
+    ca_file: str = ""
+    spiffe: bool = False
+
+
+def _key_sets(config: Config) -> list[_KeySet]:
+    given = config.identity
+    found = [_KeySet(f"issuer {one.name}", one.jwks_uri, one.network) for one in front_door.issuers(config)]
+    found += [
+        _KeySet(f"trusted issuer {name}", one.jwks_uri, one.network) for name, one in given.trusted_issuers.items()
+    ]
+    found += [_KeySet(f"client {name}", one.jwks_uri, one.network) for name, one in given.clients.items()]
+    found += [
+        _KeySet(f"platform {name}", one.jwks_uri, one.network, one.ca_file, one.kind == "spiffe")
+        for name, one in given.workloads.items()
+    ]
+    found += [_KeySet(f"transmitter {name}", one.jwks_uri, one.network) for name, one in given.signals.items()]
+    return [one for one in found if one.uri]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _unproved(patient: Patient, name: str) -> ConfigFault | None:
@@ -162,9 +190,7 @@ def _unproved(patient: Patient, name: str) -> ConfigFault | None:
     return None
 
 
-async def _ask(
-    patient: Patient, settings: list[ProviderSettings], keys: list[tuple[str, str, Network]]
-) -> list[tuple[str, str]]:
+async def _ask(patient: Patient, settings: list[ProviderSettings], keys: list[_KeySet]) -> list[tuple[str, str]]:
     """Return what does not answer as it must: what it is, and why."""
     dialler = Dialler(patient.clock)
     faults: list[tuple[str, str]] = []
@@ -181,17 +207,24 @@ async def _ask(
                 if found.status != 200:
                     raise Malformed("idp_metadata", f"status {found.status}")
                 metadata = parse_metadata(found.body, one)
-                keys = [*keys, (f"provider {one.name}", metadata.jwks_uri, one.network)]
+                keys = [*keys, _KeySet(f"provider {one.name}", metadata.jwks_uri, one.network)]
             except BartizanError as error:
                 faults.append((f"provider {one.name}", f"{error.code} {error.detail}".strip()))
-        for where, url, network in keys:
+        for known in keys:
             try:
-                found = await dialler.fetch(Purpose.JWKS, url, network=network, max_bytes=jwt.JWKS_BYTES, timeout_s=5.0)
+                found = await dialler.fetch(
+                    Purpose.JWKS,
+                    known.uri,
+                    network=known.network,
+                    max_bytes=jwt.JWKS_BYTES,
+                    timeout_s=FETCH_S,
+                    ca_file=known.ca_file,
+                )
                 if found.status != 200:
                     raise Malformed("jwks_invalid", f"status {found.status}")
-                jwt.parse_jwks(found.body)
+                parse_set(found.body, spiffe=known.spiffe)
             except BartizanError as error:
-                faults.append((where, f"{error.code} {error.detail}".strip()))
+                faults.append((known.whose, f"{error.code} {error.detail}".strip()))
     finally:
         await dialler.close()
     return faults
