@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 pytest.importorskip("selenium", reason="not installed: requirements/install.sh conformance")
 
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.front_door.accessible import PROBLEMS
@@ -221,7 +222,7 @@ def test_every_page_is_labelled_ordered_and_readable(ada: Person, scheme: str) -
             ("grants", "/account/grants"),
             ("second factor", "/account/security"),
             ("device", "/device"),
-            ("message", "/consent?txn=nothing"),
+            ("message", "/consent"),
         ):
             ada.chrome.get(f"{ada.home.url}{path}")
             problems[name] = ada.script(PROBLEMS)
@@ -274,7 +275,7 @@ def test_a_person_without_a_second_factor_is_led_to_one_and_on_to_the_program(ad
     ada.ask(acr_values="mfa")
     wait(lambda: "A second factor is needed" in ada.chrome.title, "what is missing is said")
     assert ada.script(PROBLEMS) == []
-    ada.find("a.button").click()
+    ada.find("button[value=show]").click()
     wait(lambda: ada.has("code.code"), "the key is shown")
     assert ada.script(PROBLEMS) == []
     generator = HOTP(base64.b32decode(ada.text("code.code").replace(" ", "")), 6, SHA1())
@@ -286,6 +287,23 @@ def test_a_person_without_a_second_factor_is_led_to_one_and_on_to_the_program(ad
     ada.find("#code").send_keys(generator.generate(clock.now_us() // 30_000_000).decode(), Keys.ENTER)
     wait(lambda: ada.has(ALLOW), "the consent page")
     ada.allow()
+
+
+def test_as_24_of_several_requests_under_way_the_person_says_which_one_a_bare_address_means(ada: Person) -> None:
+    ada.ask(state="one")
+    wait(lambda: ada.has(ALLOW), "the consent page")
+    ada.chrome.get(f"{ada.home.url}/consent")  # as a reload: the way through the pages left no id in any address
+    wait(lambda: ada.has(ALLOW), "the same request")
+    ada.chrome.get(ada.home.authorize(CIMD_URL, state="two"))
+    wait(lambda: ada.has(ALLOW), "another one")
+    ada.chrome.get(f"{ada.home.url}/consent")
+    wait(lambda: len(ada.chrome.find_elements(By.CSS_SELECTOR, "button[value=show]")) == 2, "both are there")
+    assert ada.script(PROBLEMS) == []
+    ada.find("button[value=show]").click()
+    wait(lambda: ada.has(ALLOW), "the consent page")
+    assert ada.chrome.current_url == f"{ada.home.url}/consent"
+    ada.allow()
+    assert ada.answer()["state"] == "one"
 
 
 def test_a_person_adds_a_second_factor_and_is_asked_for_it(ada: Person) -> None:

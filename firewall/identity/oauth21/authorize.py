@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSONObject
@@ -32,6 +33,7 @@ from firewall.identity.people.pages import Pages, clean_name
 from firewall.identity.people.raising import AGAIN, raise_page, way_up
 from firewall.identity.people.second_factor import SecondFactors
 from firewall.identity.people.sessions import LoginSession, LoginSessions
+from firewall.identity.people.several import choosing, several_page
 from firewall.identity.people.sign_in import SignIn
 from firewall.identity.people.transactions import Transaction, Transactions, check_form_token
 from firewall.identity.people.users import Users
@@ -145,15 +147,34 @@ class Authorization:
     # -- GET and POST /consent ---------------------------------------------------------------------------
 
     async def consent(self, request: WebRequest) -> FixedReply:
-        """Show what is asked, or go on where the person agreed before."""
-        try:
-            transaction = self._parts.transactions.read(request, oauth.parse_form(request.query).get("txn"))
-        except OAuthError:
-            transaction = None
+        """Show what is asked, or go on where the person agreed before.
+
+        Which request it is about stands in a cookie, not in the address (AS-24). A page that is loaded again has none:
+        it shows the one request that this browser has under way, or lets the person say which of several.
+        """
+        transactions = self._parts.transactions
+        txn_id, gone = transactions.arrived(request)
+        found = [transactions.read(request, txn_id)] if txn_id else transactions.under_way(request)
+        if len(found) > 1:
+            return await self._several([each for each in found if each is not None])
+        transaction = found[0] if found else None
         client = await self._client_of(transaction)
         if transaction is None or client is None:
-            return message(self._parts.pages, "ended", 403)
-        return await self._step(request, transaction, client)
+            return message(self._parts.pages, "ended", 403, headers=gone)
+        reply = await self._step(request, transaction, client)
+        return FixedReply(reply.status, (*reply.headers, *gone), reply.body)
+
+    async def _several(self, found: list[Transaction]) -> FixedReply:
+        parts, rows = self._parts, []
+        for each in found:
+            asked = each.request
+            # Whoever describes itself is told by its host: nothing is fetched for a list.
+            host = urlsplit(asked.client_id).hostname if asked.client_id.startswith("https://") else ""
+            client = None if host else await self._client_of(each)
+            known = parts.resources.by_uri.get(asked.resource)
+            shown = host or (shown_identity(client) if client else "")
+            rows.append((each, shown, known.title if known else ""))
+        return several_page(parts.pages, parts.transactions, rows)
 
     async def decide(self, request: WebRequest) -> FixedReply:
         """Take the person's decision, once."""
@@ -162,6 +183,10 @@ class Authorization:
         if isinstance(form, FixedReply):
             return form
         transaction = parts.transactions.read(request, form.get("txn"))
+        if transaction is not None and form.get("decision") == "show":
+            if not check_form_token(transaction.secret, choosing(transaction), form.get("csrf")):
+                return message(parts.pages, "ended", 403)
+            return redirect_reply("/consent", headers=(parts.transactions.onward(transaction),))
         client = await self._client_of(transaction)
         # Read after the wait, which a client's host may draw out: who was ended meanwhile decides nothing.
         session = parts.sessions.read(request)

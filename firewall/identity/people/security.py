@@ -22,8 +22,6 @@ from firewall.identity.records import SECOND_US
 from firewall.identity.settings import IdentitySettings
 from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, page_reply, redirect_reply
-from firewall.wire import oauth
-from firewall.wire.oauth import OAuthError
 
 PATH: Final = "/account/security"
 FRESH_S: Final = 600
@@ -59,25 +57,22 @@ class Security:
         self._clock = clock
 
     async def show(self, request: WebRequest) -> FixedReply:
-        """Show what there is, and the secret of a new one to a person who signed in a moment ago.
-
-        ``txn``: the request that asked for one, to go on with afterwards.
-        """
+        """Show what there is, and the secret of a new one to a person who signed in a moment ago."""
         session = self._fresh(request)
-        if session is None:
-            return self._sign_in.page(None, to="security")
-        try:
-            txn = oauth.parse_form(request.query).get("txn")
-        except OAuthError:
-            txn = ""
-        return self._page(session, txn)
+        return self._sign_in.page(None, to="security") if session is None else self._page(session)
 
     async def change(self, request: WebRequest) -> FixedReply:
-        """Add with the password, remove; each with a code of now."""
+        """Add with the password, remove; each with a code of now.
+
+        ``txn``: the request that asked for one, to go on with afterwards. Its page (`raising`) leads here by a form, so
+        that no address carries it (AS-24).
+        """
         form = read_post(request, self._settings.public_url, self._pages)
         if isinstance(form, FixedReply):
             return form
         session = self._fresh(request)
+        if form.get("do") == "show":  # changes nothing, and shows what anybody who opens this page is shown
+            return self._sign_in.page(None, to="security") if session is None else self._page(session, form.get("txn"))
         if session is None or not check_form_token(session.form_secret, "security", form.get("csrf")):
             return message(self._pages, "signed_out", 403)
         user, address = session.user, request.client_ip
@@ -101,7 +96,9 @@ class Security:
             return self._page(session, form.get("txn"), _WRONG if form.get("do") == "remove" else _WRONG_ONE, 403)
         self._throttle.succeeded(account, address)
         txn = self._tokens.read(request, form.get("txn")) if form.get("txn") else None
-        return redirect_reply(f"/consent?txn={txn.txn_id}" if txn is not None else PATH)
+        if txn is None:
+            return redirect_reply(PATH)
+        return redirect_reply("/consent", headers=(self._tokens.onward(txn),))
 
     def _fresh(self, request: WebRequest) -> LoginSession | None:
         session = self._sessions.read(request)

@@ -204,8 +204,9 @@ class SignIn:
             parts.transactions.note_sign_in(transaction, session.session_id)
         facts: JSONObject = {"tenant": user.tenant, "sub": user.subject, "acr": acr, "sid": session.session_id}
         parts.record("identity.login", {**facts, **_txn(transaction)})
-        location = f"/consent?txn={transaction.txn_id}" if transaction else DESTINATIONS[to]
-        return redirect_reply(location, headers=(cookie, *headers))
+        if transaction is None:
+            return redirect_reply(DESTINATIONS[to], headers=(cookie, *headers))
+        return redirect_reply("/consent", headers=(cookie, parts.transactions.onward(transaction), *headers))
 
     # -- /login/code -------------------------------------------------------------------------------------
 

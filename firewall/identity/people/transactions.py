@@ -3,6 +3,9 @@
 The browser holds a secret in a cookie of its own per transaction; the forms carry a token made from
 it. Reloading a page makes another token, and all of them stay good until the transaction is taken.
 How many may wait is bounded (`places`): anybody can begin one.
+
+No address carries a transaction's id (AS-24): it stands in its cookie and in the forms. A redirect to the consent page
+says in a cookie of a minute which one it is about (`onward`); without it, a reload finds what this browser has under way.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from firewall.identity.web import WebRequest, set_cookie
 from firewall.wire.oauth import AuthorizationRequest
 
 COOKIE = "bz_txn_"
+ONWARD = "bz_onward"
+ONWARD_S = 60
 COOKIES = 24  # of one browser; `web.parse_cookies` reads 64 of all kinds, and the newest are the last
 
 
@@ -94,7 +99,8 @@ class Transactions:
         kept, expires_us = records.encode(value), now_us + lifetime_s * SECOND_US
         self._places.take(address, txn_id, size=len(kept), expires_us=expires_us)
         self._transactions.put(NODE, txn_id, kept, expires_us=expires_us)
-        cookie = set_cookie(self._cookie(txn_id), secret, secure=self._settings.secure, max_age_s=lifetime_s)
+        name, held = self._cookie(txn_id), f"{txn_id}.{secret}"
+        cookie = set_cookie(name, held, secure=self._settings.secure, max_age_s=lifetime_s)
         return Transaction(txn_id, request, now_us // SECOND_US, cross_site, "", secret), cookie
 
     def read(self, request: WebRequest, txn_id: str) -> Transaction | None:
@@ -103,7 +109,7 @@ class Transactions:
         if entry is None:
             return None
         value = records.decode(entry.value)
-        secret = request.cookies.get(self._cookie(txn_id), "")
+        secret = request.cookies.get(self._cookie(txn_id), "").rpartition(".")[2]
         if not hmac.compare_digest(opaque.digest(secret), records.text(value, "secret_sha256")):
             return None
         request_kept = AuthorizationRequest(
@@ -123,6 +129,27 @@ class Transactions:
         cross_site = value.get("cross_site") is not False
         signed_in = records.text(value, "signed_in")
         return Transaction(txn_id, request_kept, records.number(value, "created_s"), cross_site, signed_in, secret)
+
+    def under_way(self, request: WebRequest) -> list[Transaction]:
+        """Return the living transactions that this browser began, the oldest first: `COOKIES` at most."""
+        prefix = self._settings.cookie(COOKIE)
+        held = [value.rpartition(".")[0] for name, value in request.cookies.items() if name.startswith(prefix)]
+        found = (self.read(request, txn_id) for txn_id in held[-COOKIES:])
+        return [transaction for transaction in found if transaction is not None]
+
+    def onward(self, transaction: Transaction) -> tuple[bytes, bytes]:
+        """Return the header that says which transaction the next page of this browser is about.
+
+        Good for nobody but the browser that holds the transaction's own cookie.
+        """
+        name, secure = self._settings.cookie(ONWARD), self._settings.secure
+        return set_cookie(name, transaction.txn_id, secure=secure, max_age_s=ONWARD_S)
+
+    def arrived(self, request: WebRequest) -> tuple[str, tuple[tuple[bytes, bytes], ...]]:
+        """Return the id that `onward` left, "" for none, and the headers that remove it: it is meant once."""
+        name = self._settings.cookie(ONWARD)
+        txn_id = request.cookies.get(name, "")
+        return txn_id, (set_cookie(name, "", secure=self._settings.secure, max_age_s=0),) if txn_id else ()
 
     def note_sign_in(self, transaction: Transaction, session_id: str) -> None:
         """Remember which session a sign-in within this transaction began."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from firewall.core.errors import UpstreamFault
 from firewall.core.permit import FixedReply
@@ -13,7 +13,7 @@ from firewall.identity.serve import Handler
 from firewall.identity.upstream.grants import UpstreamGrant
 from firewall.identity.upstream.pages import ACCOUNT, COOKIE, ConnectParts
 from firewall.identity.upstream.personal import CONNECT
-from firewall.identity.web import WebRequest, page_reply, redirect_reply, set_cookie
+from firewall.identity.web import WebRequest, page_reply, redirect_reply
 
 
 class AccountPage:
@@ -36,11 +36,9 @@ class AccountPage:
         session = parts.sessions.read(request)
         if session is None:
             return parts.sign_in.page(None, to="upstreams")
-        name, _, ask_id = request.cookies.get(self._cookie, "").partition(".")
+        name = request.cookies.get(self._cookie, "").partition(".")[0]
         if name in self._auths:
-            query = f"?{urlencode({'ask': ask_id})}" if ask_id else ""
-            gone = set_cookie(self._cookie, "", secure=parts.settings.secure, max_age_s=0)
-            return redirect_reply(f"{CONNECT}{name}{query}", headers=(gone,))
+            return redirect_reply(f"{CONNECT}{name}")  # which asking it was about stays in the cookie (AS-24)
         user = session.user
         linked = {grant.place.upstream: grant for grant in parts.grants.of_person(user.tenant, user.subject)}
         rows = [

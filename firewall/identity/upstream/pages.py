@@ -113,7 +113,11 @@ class ConnectPages:
     # -- GET and POST /upstream/connect/<name> -----------------------------------------------------------
 
     async def ask(self, name: str, request: WebRequest) -> FixedReply:
-        """Show what is about to be connected, to whom it is about; sign in first."""
+        """Show what is about to be connected, to whom it is about; sign in first.
+
+        The link that a program got names the asking, since nothing but an address goes from a program to a browser. From
+        here on the forms carry it, and over a sign-in a cookie of this browser (AS-24).
+        """
         try:
             ask_id = oauth.parse_form(request.query).get("ask")
         except OAuthError:
@@ -126,15 +130,19 @@ class ConnectPages:
             secure = self._parts.settings.secure
             header = set_cookie(self._cookie, f"{name}.{ask_id}", secure=secure, max_age_s=SIGN_IN_S)
             return self._parts.sign_in.page(None, to="upstreams", headers=(header,))
+        remembered, _, kept = request.cookies.get(self._cookie, "").partition(".")
+        if not ask_id and remembered == name:
+            ask_id = kept
+        gone = (set_cookie(self._cookie, "", secure=self._parts.settings.secure, max_age_s=0),) if remembered else ()
         ask = self._parts.asks.find(ask_id)
         problem = self._problem(name, session, ask_id, ask)
         if problem:
-            return self._say(problem, 403)
+            return self._say(problem, 403, gone)
         try:
             found = await self._parts.discovery.find(name, self._auths[name])
         except UpstreamFault as error:
-            return self._unavailable(name, error)
-        return self._page(name, session, ask, found)
+            return self._unavailable(name, error, gone)
+        return self._page(name, session, ask, found, gone)
 
     async def begin(self, name: str, request: WebRequest) -> FixedReply:
         """Send a person who agreed to the upstream's authorization server."""
@@ -277,7 +285,14 @@ class ConnectPages:
             return {}
         return {"dpop_jkt": self._parts.signer.thumbprint(session.user.tenant, name)}
 
-    def _page(self, name: str, session: LoginSession, ask: Ask | None, found: Found) -> FixedReply:
+    def _page(
+        self,
+        name: str,
+        session: LoginSession,
+        ask: Ask | None,
+        found: Found,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> FixedReply:
         auth = self._auths[name]
         ask_id = ask.ask_id if ask else ""
         client = urlsplit(ask.client_id).hostname or clean_name(ask.client_id) if ask else ""
@@ -293,7 +308,7 @@ class ConnectPages:
             ask=ask_id,
             csrf=self._parts.transactions.form_token(session.form_secret, _purpose(name, ask_id)),
         )
-        return page_reply(html, scripted=True)  # ours, which arms the button
+        return page_reply(html, headers=headers, scripted=True)  # ours, which arms the button
 
     def _say(self, reason: str, status: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> FixedReply:
         title, text = _WORDS[reason]
