@@ -28,7 +28,7 @@ from firewall.net import asgi
 from firewall.net.upstream import Target
 from firewall.wire import strict_json
 from firewall.worker import Worker
-from mcp_gateway import message
+from mcp_gateway import incoming, message
 
 Row = tuple[str, float, str]
 Pairs = list[tuple[bytes, bytes]]
@@ -149,7 +149,7 @@ async def table(worker: Worker, requests: Mapping[str, Request], target: Target,
 def _front(worker: Worker, request: Request, principal: Principal, size: str) -> list[Row]:
     """What happens before the guard is asked."""
     value = strict_json.loads(request.body)
-    scope, headers = request.scope(), asgi.header_map({"headers": request.headers})
+    headers, routing = incoming.split(request.headers)
     server = worker.identity.resource_server
 
     def exchange() -> None:
@@ -159,13 +159,13 @@ def _front(worker: Worker, request: Request, principal: Principal, size: str) ->
 
     return [
         (f"stage.parse.{size}", cost_us(lambda: strict_json.loads(request.body)), "strict JSON"),
-        (f"stage.headers.{size}", cost_us(lambda: asgi.header_map(scope)), "header map"),
+        (f"stage.headers.{size}", cost_us(lambda: incoming.split(request.headers)), "header maps"),
         (
             f"stage.authenticate.{size}",
             cost_us(lambda: server.authenticate(headers, principal.audience, default_scope="")),
             "verified token found in the cache",
         ),
-        (f"stage.message.{size}", cost_us(lambda: message.parse(value, request.headers)), "MCP message and headers"),
+        (f"stage.message.{size}", cost_us(lambda: message.parse(value, routing)), "MCP message and headers"),
         (f"stage.exchange.{size}", cost_us(exchange), "open, count and close an exchange"),
     ]
 

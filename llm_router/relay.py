@@ -68,25 +68,20 @@ class Chunks:
         Raises UpstreamFault: malformed, too_large, cut_stream, timeout; each after what came before it.
         """
         arriving = self._stream.chunks()
-        try:
-            async for data in arriving:
-                values: list[JSON] = []
-                done, wrong = False, None
-                try:
-                    done = self._read(data, values)
-                except Malformed as error:
-                    wrong = _fault(error)
-                for first in range(0, len(values), TOGETHER):
-                    yield values[first : first + TOGETHER]
-                if wrong is not None:
-                    raise wrong
-                if done:
-                    await _drain(arriving)
-                    return
-        finally:
-            # A generator that is left behind would be closed by the loop in a task of nobody.
-            if isinstance(arriving, AsyncGenerator):
-                await arriving.aclose()
+        async for data in arriving:
+            values: list[JSON] = []
+            done, wrong = False, None
+            try:
+                done = self._read(data, values)
+            except Malformed as error:
+                wrong = _fault(error)
+            for first in range(0, len(values), TOGETHER):
+                yield values[first : first + TOGETHER]
+            if wrong is not None:
+                raise wrong
+            if done:
+                await _drain(arriving)
+                return
         if self._parser.close() is not None:
             raise UpstreamFault("cut_stream", "the stream ended inside an event")
 

@@ -31,7 +31,7 @@ class Elsewhere:
     async def session(self, request: Request) -> bool:
         """Hand a legacy request over whose session another worker holds; return whether it did."""
         near = self._near
-        if near is None or HANDED in request.scope or not says_legacy(request.raw):
+        if near is None or HANDED in request.scope or not says_legacy(request.routing):
             return False
         try:
             owner = self._sessions.owner_of(request.session_id, request.principal, request.endpoint.url)
@@ -55,8 +55,10 @@ class Elsewhere:
 
     def parked_at(self, call: Call, request: Request) -> int | None:
         """Return which other worker holds the exchange that a retry's ``requestState`` names, None without one."""
+        if self._near is None or HANDED in request.scope or call.era == LEGACY:
+            return None
         state = call.params.get("requestState")
-        if self._near is None or HANDED in request.scope or call.era == LEGACY or not isinstance(state, str):
+        if not isinstance(state, str):
             return None
         owner = self._seal.worker(request.principal, request.endpoint.url, state)
         return None if owner == self._near.worker else owner

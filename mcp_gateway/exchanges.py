@@ -80,6 +80,9 @@ class Exchange(Protocol):
     def more(self) -> JSONObject | None:
         """Return the next message if it is a notification that is here already, else None. Never waits, never raises."""
 
+    async def aclose(self) -> None:
+        """Leave: stop listening. Idempotent."""
+
     async def __aenter__(self) -> Messages: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
@@ -151,10 +154,6 @@ class HTTPExchange:
         """Stop listening; in the modern era this cancels. Idempotent."""
         context, self._context = self._context, None
         if context is not None:
-            if self._sse:
-                close = getattr(self._chunks, "aclose", None)
-                if close is not None:
-                    await close()
             await context.__aexit__(None, None, None)
 
     def __aiter__(self) -> HTTPExchange:
@@ -184,7 +183,7 @@ class HTTPExchange:
             assert stream is not None
             kind = kind_of(stream)
             if kind == "application/json":
-                value = await whole(stream)
+                value = parsed(await stream.whole(UPSTREAM_BODY_BYTES))
                 if not answers(value, self._rpc_id, stream.status):
                     raise UpstreamFault("malformed", "the answer is not the answer to the request")
                 self._done = True
@@ -452,18 +451,6 @@ def answers(value: JSON, rpc_id: int, status: int) -> bool:
     if "result" in value:
         return value.get("id") == rpc_id and "error" not in value and status == 200
     return "error" in value and (value.get("id") == rpc_id or (status >= 400 and value.get("id") is None))
-
-
-async def whole(stream: UpstreamStream) -> JSONObject:
-    """Return the one message of a JSON answer. Raises UpstreamFault: too_large, malformed, cut_stream, timeout."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in stream.chunks():
-        parts.append(chunk)
-        size += len(chunk)
-        if size > UPSTREAM_BODY_BYTES:
-            raise UpstreamFault("too_large")
-    return parsed(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def parsed(data: bytes) -> JSONObject:

@@ -15,6 +15,7 @@ from firewall.core.action import Headers
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 
+PREFIX: Final = b"mcp-"
 VERSION: Final = b"mcp-protocol-version"
 METHOD: Final = b"mcp-method"
 NAME: Final = b"mcp-name"
@@ -73,20 +74,11 @@ def decode(raw: bytes) -> str | None:
         return None
 
 
-def collect(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the ``mcp-*`` headers of a request by lower-case name, values trimmed.
-
-    Raises Malformed("header_mismatch") when one is repeated: a first-copy and a last-copy reader
-    would route differently.
-    """
-    found: dict[bytes, bytes] = {}
-    for name, value in raw:
-        name = name.lower()
-        if name.startswith(b"mcp-"):
-            if name in found:
-                raise Malformed("header_mismatch", "an mcp header is repeated")
-            found[name] = value.strip(b" \t")
-    return found
+def says(raw: bytes, text: str) -> bool:
+    """Return whether a header value, trimmed, is a text in its one spelling."""
+    if text.isascii() and raw == text.encode("ascii") and raw[:2] != b"=?":
+        return True  # nearly always: visible ASCII, as it is
+    return decode(raw) == text
 
 
 def param_map(schema: JSON) -> dict[tuple[str, ...], tuple[str, str]]:

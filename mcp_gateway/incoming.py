@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,19 +17,22 @@ from mcp_gateway.endpoints import Endpoint
 from mcp_gateway.out import Out
 from mcp_gateway.versions import HANDSHAKE_VERSIONS
 
-_JSON_TYPES: Final = frozenset({b"application/json", b"application/*", b"*/*"})
-_STREAM_TYPES: Final = frozenset({b"text/event-stream", b"text/*", b"*/*"})
+_JSON: Final = b"application/json"
+_STREAM: Final = b"text/event-stream"
+_JSON_TYPES: Final = frozenset({_JSON, b"application/*", b"*/*"})
+_STREAM_TYPES: Final = frozenset({_STREAM, b"text/*", b"*/*"})
+_USUAL: Final = b"application/json, text/event-stream"  # MCP transports: what clients send; every other value is read
 
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request whose caller is known. exchange, out: of a POST."""
+    """One HTTP request whose caller is known. exchange, out: of a POST. headers, routing: as `split` returns them."""
 
     scope: asgi.Scope
     receive: asgi.Receive
     send: asgi.Send
-    raw: list[tuple[bytes, bytes]]
     headers: Mapping[bytes, bytes]
+    routing: Mapping[bytes, bytes] | None
     endpoint: Endpoint
     principal: Principal
     client_ip: str
@@ -39,7 +42,9 @@ class Request:
     @property
     def session_id(self) -> bytes:
         """The id of the legacy session that it names. Raises Malformed: session_missing, header_mismatch."""
-        token = h.collect(self.raw).get(h.SESSION, b"")
+        if self.routing is None:
+            raise Malformed("header_mismatch")
+        token = self.routing.get(h.SESSION, b"")
         if not token:
             raise Malformed("session_missing")
         return token
@@ -47,40 +52,59 @@ class Request:
     @property
     def takes_stream(self) -> bool:
         """Whether its client can read an event stream."""
-        return bool(_accepted(self.headers) & _STREAM_TYPES)
+        return not _accepted(self.headers.get(b"accept", b"")).isdisjoint(_STREAM_TYPES)
 
     @property
     def prefers_stream(self) -> bool:
         """Whether its client named the event stream before plain JSON."""
-        accepted = self.headers.get(b"accept", b"").lower()
-        return accepted.partition(b"text/event-stream")[2].find(b"application/json") >= 0
+        accepted = self.headers.get(b"accept", b"")
+        return accepted != _USUAL and accepted.lower().partition(_STREAM)[2].find(_JSON) >= 0
 
 
 def check_media(headers: Mapping[bytes, bytes]) -> None:
     """Raise Malformed: not_acceptable, media_type. A wildcard accepts both forms of answer."""
-    accepted = _accepted(headers)
-    if not accepted & _JSON_TYPES or not accepted & _STREAM_TYPES:
-        raise Malformed("not_acceptable")
-    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+    told = headers.get(b"accept", b"")
+    if told != _USUAL:
+        accepted = _accepted(told)
+        if accepted.isdisjoint(_JSON_TYPES) or accepted.isdisjoint(_STREAM_TYPES):
+            raise Malformed("not_acceptable")
+    kind = headers.get(b"content-type", b"")
+    if kind != _JSON and kind.partition(b";")[0].strip().lower() != _JSON:
         raise Malformed("media_type")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
         raise Malformed("media_type")  # whoever unpacks it on the way would read another message
 
 
-def _accepted(headers: Mapping[bytes, bytes]) -> set[bytes]:
-    return {part.partition(b";")[0].strip().lower() for part in headers.get(b"accept", b"").split(b",")}
+def split(raw: Sequence[tuple[bytes, bytes]]) -> tuple[Mapping[bytes, bytes], Mapping[bytes, bytes] | None]:
+    """Return a request's header fields without those of MCP (`asgi.header_map`), and the ``mcp-*`` fields apart.
+
+    raw: names in lower case (ASGI). The second is None where one of MCP's is repeated: a first-copy and a
+    last-copy reader would route differently. Raises Malformed("http_desync").
+    """
+    plain: dict[bytes, bytes] = {}
+    routing: dict[bytes, bytes] = {}
+    for name, value in raw:
+        (routing if name[:4] == h.PREFIX else plain)[name] = value.strip(b" \t")
+    if len(plain) + len(routing) == len(raw):
+        return plain, routing
+    ours = [pair for pair in raw if pair[0][:4] == h.PREFIX]
+    others = [pair for pair in raw if pair[0][:4] != h.PREFIX]
+    return asgi.header_map({"headers": others}), routing if len(routing) == len(ours) else None
 
 
-def says_legacy(raw: list[tuple[bytes, bytes]]) -> bool:
+def _accepted(told: bytes) -> set[bytes]:
+    return {part.partition(b";")[0].strip().lower() for part in told.split(b",")}
+
+
+def says_legacy(routing: Mapping[bytes, bytes] | None) -> bool:
     """Return whether a GET or DELETE is of the era that has them: no revision named, or a legacy one."""
-    try:
-        told = h.collect(raw).get(h.VERSION, b"").decode("latin-1")
-    except Malformed:
+    if routing is None:
         return False
+    told = routing.get(h.VERSION, b"").decode("latin-1")
     return not told or told in HANDSHAKE_VERSIONS
 
 
-def not_allowed(raw: list[tuple[bytes, bytes]]) -> FixedReply:
+def not_allowed(routing: Mapping[bytes, bytes] | None) -> FixedReply:
     """Return the 405 that names the methods of the request's era."""
-    allow = reply.ALLOW_LEGACY if says_legacy(raw) else reply.ALLOW_MODERN
+    allow = reply.ALLOW_LEGACY if says_legacy(routing) else reply.ALLOW_MODERN
     return reply.failed("method_not_allowed", None, "", headers=(allow,))

@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class Leash:
-    """A block that can be ended from outside, without a task of its own: ``async with leash``, ``leash.pull()``.
+    """A block that can be ended from outside, without a task of its own: ``with leash``, ``leash.pull()``.
 
     What `asyncio.timeout` does with a deadline, at the price of a request that never needs it: the task
     is cancelled and the cancellation is taken back at the block's end. One from elsewhere goes through.
@@ -22,7 +22,7 @@ class Leash:
         self._soon: asyncio.Handle | None = None
         self.pulled = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = self._task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a leash is held by a task")
@@ -30,7 +30,7 @@ class Leash:
         if self.pulled:
             self.pull()
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> bool:
         task, self._task = self._task, None

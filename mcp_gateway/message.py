@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeGuard
 
 from firewall.core.bounds import JSON_INTEGER, KIB, RPC_ID_CHARS
 from firewall.core.errors import Malformed
@@ -46,6 +46,8 @@ SUBSCRIPTION_ID: Final = PREFIX + "subscriptionId"
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")  # by severity
 # `_meta` keys that we own although they carry no prefix (SEP-414, progress).
 OWNED: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
+# Every member of `_meta` that is read here: none of them is a vendor's.
+_READ: Final = OWNED | {PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL}
 # Method → the parameter that `Mcp-Name` mirrors (SEP-2243; of the tasks extension, SEP-2663).
 NAMED: Final[Mapping[str, str]] = {
     "tools/call": "name",
@@ -133,10 +135,11 @@ class Notice:
     params: JSONObject
 
 
-def parse(value: JSON, raw_headers: list[tuple[bytes, bytes]]) -> Call | Notice | Answer:
+def parse(value: JSON, received: Mapping[bytes, bytes] | None) -> Call | Notice | Answer:
     """Return the checked message of one POST.
 
-    value: strictly parsed body. raw_headers: the request's header pairs, repeated ones included.
+    value: strictly parsed body. received: the request's ``mcp-*`` header fields, None where one of them is
+    repeated (`incoming.split`).
     Raises Rejected: rpc_batch, rpc_shape, rpc_id, params_invalid (no ``_meta`` envelope, wrong
     types), header_mismatch, era_mixed, version_unsupported (data ``supported`` and ``requested``).
     """
@@ -145,17 +148,17 @@ def parse(value: JSON, raw_headers: list[tuple[bytes, bytes]]) -> Call | Notice 
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
         raise Rejected("rpc_shape", rpc_id=_readable_id(value))
     if "method" not in value:
-        return _answer(value, raw_headers)
+        return _answer(value, received)
     method = value["method"]
     if not isinstance(method, str) or not 0 < len(method) <= METHOD_CHARS or "result" in value or "error" in value:
         raise Rejected("rpc_shape", rpc_id=_readable_id(value))
     if "id" not in value:
-        return _notice(value, method, raw_headers)
-    rpc_id = _readable_id(value)
-    if rpc_id is None:
+        return _notice(value, method, received)
+    rpc_id = value["id"]
+    if not _is_id(rpc_id):
         raise Rejected("rpc_id")
     try:
-        return _call(value, method, rpc_id, raw_headers)
+        return _call(value, method, rpc_id, received)
     except Rejected as error:
         error.rpc_id = rpc_id
         raise
@@ -163,48 +166,71 @@ def parse(value: JSON, raw_headers: list[tuple[bytes, bytes]]) -> Call | Notice 
         raise Rejected(error.code, error.detail, rpc_id=rpc_id) from None
 
 
-def _call(value: JSONObject, method: str, rpc_id: RpcId, raw_headers: list[tuple[bytes, bytes]]) -> Call:
+def _call(value: JSONObject, method: str, rpc_id: RpcId, received: Mapping[bytes, bytes] | None) -> Call:
     params = value.get("params", {})
-    if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
+    if not isinstance(params, dict):
         raise Rejected("params_invalid")
-    received = h.collect(raw_headers)
     meta = params.get("_meta", {})
-    assert isinstance(meta, dict)
-    told = received.get(h.VERSION, b"").decode("latin-1")
+    if not isinstance(meta, dict):
+        raise Rejected("params_invalid")
+    received, told = _told(received)
     era = _era(told, meta)
-    version = _modern(received, told, meta, method, params) if era == MODERN else _legacy(told)
-    name = _name(method, params)
+    key = NAMED.get(method)
+    kept = dict(params)
+    kept.pop("_meta", None)
+    capabilities: JSON
+    level: JSON = ""
+    task = None
+    if era == MODERN:
+        version = _modern(received, told, meta, method, params, key)
+        level = meta.get(LOG_LEVEL, "")
+        if level and (not isinstance(level, str) or level not in LOG_LEVELS):
+            raise Rejected("params_invalid")
+        capabilities = meta[CLIENT_CAPABILITIES]
+        bring = method in ANSWERING
+        if bring:
+            _check_again(params)
+    else:
+        version = told or ASSUMED_VERSION
+        capabilities = _opening(method, params)
+        bring = False
+        if method == "tools/call":
+            task = _task(params)
+    if not bring:
+        for member in _AGAIN:
+            kept.pop(member, None)
     token = meta.get("progressToken")
     if token is not None and not _is_id(token):
         raise Rejected("params_invalid")
-    level = meta.get(LOG_LEVEL, "") if era == MODERN else ""
-    if level and (not isinstance(level, str) or level not in LOG_LEVELS):
-        raise Rejected("params_invalid")
-    capabilities = meta.get(CLIENT_CAPABILITIES, {}) if era == MODERN else _opening(method, params)
-    again = _again(params) if era == MODERN and method in ANSWERING else ()
-    task = _task(params) if era == LEGACY and method == "tools/call" else None
     trace = meta.get("traceparent", "")
     return Call(
-        era=era,
-        version=version,
-        id=rpc_id,
-        method=method,
-        params={k: v for k, v in params.items() if k != "_meta" and (k not in _AGAIN or k in again)},
-        meta={k: v for k, v in meta.items() if k not in OWNED and not is_reserved(k)},
-        name=name,
-        capabilities=capabilities if isinstance(capabilities, dict) else {},
-        log_level=level if isinstance(level, str) else "",
-        progress_token=token if isinstance(token, (str, int)) else None,
-        traceparent=trace if isinstance(trace, str) else "",
-        headers=received,
-        task=task,
+        era,
+        version,
+        rpc_id,
+        method,
+        kept,
+        {k: v for k, v in meta.items() if k not in _READ and not is_reserved(k)},
+        _name(params, key) if key is not None else "",
+        capabilities if isinstance(capabilities, dict) else {},
+        level if isinstance(level, str) else "",
+        token,
+        trace if isinstance(trace, str) else "",
+        received,
+        task,
     )
 
 
-def _answer(value: JSONObject, raw_headers: list[tuple[bytes, bytes]]) -> Answer:
+def _told(received: Mapping[bytes, bytes] | None) -> tuple[Mapping[bytes, bytes], str]:
+    """Return the header fields and the revision that they name. Raises Malformed("header_mismatch")."""
+    if received is None:
+        raise Malformed("header_mismatch", "an mcp header is repeated")
+    return received, received.get(h.VERSION, b"").decode("latin-1")
+
+
+def _answer(value: JSONObject, received: Mapping[bytes, bytes] | None) -> Answer:
     """Return a posted response. Its era is the header's alone: it has no params that could say more."""
     try:
-        told = h.collect(raw_headers).get(h.VERSION, b"").decode("latin-1")
+        _, told = _told(received)
         message = jsonrpc.parse(value)
     except Malformed as error:
         raise Rejected(error.code) from None
@@ -239,17 +265,17 @@ def _opening(method: str, params: JSONObject) -> JSONObject:
     return found
 
 
-def _again(params: JSONObject) -> tuple[str, ...]:
-    """Return which members of a request bring answers (2026-07-28, multi round-trip requests), all within bounds."""
-    found: JSONObject = {k: params[k] for k in _AGAIN if k in params}
-    answers, state = found.get("inputResponses", {}), found.get("requestState", "")
+def _check_again(params: JSONObject) -> None:
+    """Raise Rejected unless the members that bring answers (2026-07-28, multi round-trip requests) are within bounds."""
+    if "inputResponses" not in params and "requestState" not in params:
+        return
+    answers, state = params.get("inputResponses", {}), params.get("requestState", "")
     if not isinstance(answers, dict) or not isinstance(state, str):
         raise Rejected("params_invalid")
     if len(answers) > ANSWERS or len(state) > STATE_CHARS:
         raise Rejected("params_invalid")
     if not all(len(key) <= NAME_CHARS and isinstance(given, dict) for key, given in answers.items()):
         raise Rejected("params_invalid")
-    return tuple(found)
 
 
 def _task(params: JSONObject) -> JSONObject | None:
@@ -278,31 +304,27 @@ def _era(told: str, meta: JSONObject) -> Era:
     return LEGACY if not told or told in HANDSHAKE_VERSIONS else MODERN
 
 
-def _modern(received: Mapping[bytes, bytes], told: str, meta: JSONObject, method: str, params: JSONObject) -> str:
+def _modern(
+    received: Mapping[bytes, bytes], told: str, meta: JSONObject, method: str, params: JSONObject, key: str | None
+) -> str:
     version = meta.get(PROTOCOL_VERSION)
     if PROTOCOL_VERSION not in meta and told not in MODERN_VERSIONS:
         raise _unsupported(told)
     if not isinstance(version, str) or not isinstance(meta.get(CLIENT_CAPABILITIES), dict):
         raise Rejected("params_invalid")
-    if told != version or h.decode(received.get(h.METHOD, b"")) != method:
+    if told != version or not h.says(received.get(h.METHOD, b""), method):
         raise Rejected("header_mismatch")
+    named = params.get(key) if key is not None else None
     # A method that this era does not have is refused as unknown, whatever its headers say.
-    key = NAMED.get(method) if point_of(method, MODERN, "request") is not None else None
-    if key is not None and params.get(key) is not None and h.decode(received.get(h.NAME, b"")) != params[key]:
-        raise Rejected("header_mismatch")
+    if named is not None and point_of(method, MODERN, "request") is not None:
+        if not isinstance(named, str) or not h.says(received.get(h.NAME, b""), named):
+            raise Rejected("header_mismatch")
     if version not in MODERN_VERSIONS:
         raise _unsupported(version)
     return version
 
 
-def _legacy(told: str) -> str:
-    return told or ASSUMED_VERSION
-
-
-def _name(method: str, params: JSONObject) -> str:
-    key = NAMED.get(method)
-    if key is None:
-        return ""
+def _name(params: JSONObject, key: str) -> str:
     name = params.get(key)
     if not isinstance(name, str) or not 0 < len(name) <= (URI_CHARS if key == "uri" else NAME_CHARS):
         raise Rejected("params_invalid")
@@ -311,12 +333,12 @@ def _name(method: str, params: JSONObject) -> str:
     return name
 
 
-def _notice(value: JSONObject, method: str, raw_headers: list[tuple[bytes, bytes]]) -> Notice:
+def _notice(value: JSONObject, method: str, received: Mapping[bytes, bytes] | None) -> Notice:
     params = value.get("params", {})
     if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
         raise Rejected("params_invalid")
     try:
-        told = h.collect(raw_headers).get(h.VERSION, b"").decode("latin-1")
+        _, told = _told(received)
     except Malformed as error:
         raise Rejected(error.code) from None
     meta = params.get("_meta", {})
@@ -339,14 +361,12 @@ def is_reserved(key: str) -> bool:
     return bool(slash) and len(labels) >= 2 and labels[1] in ("modelcontextprotocol", "mcp")
 
 
-def _is_id(value: JSON) -> bool:
+def _is_id(value: JSON) -> TypeGuard[RpcId]:
     if isinstance(value, str):
         return len(value) <= RPC_ID_CHARS
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= JSON_INTEGER
 
 
 def _readable_id(value: JSON) -> RpcId | None:
-    if not isinstance(value, dict):
-        return None
-    rpc_id = value.get("id")
-    return rpc_id if _is_id(rpc_id) and isinstance(rpc_id, (str, int)) else None
+    rpc_id = value.get("id") if isinstance(value, dict) else None
+    return rpc_id if _is_id(rpc_id) else None

@@ -69,7 +69,10 @@ class Out:
             self._stream = asgi.EventStream(self._send)
             await self._stream.open(extra)
         if self._stream is None:
-            await self._plain(answer, status, extra)
+            if isinstance(answer, Cleared):
+                await asgi.write_cleared(self._send, answer, status=status, extra=extra)
+            else:
+                await asgi.write_fixed(self._send, answer)
             return
         if isinstance(answer, Cleared):
             await self._stream.event(answer, event="message")
@@ -89,12 +92,6 @@ class Out:
         """Stop the keep-alive; nobody reads any more."""
         if self._beat is not None:
             self._beat.cancel()
-
-    async def _plain(self, answer: Cleared | FixedReply, status: int, extra: Headers) -> None:
-        if isinstance(answer, Cleared):
-            await asgi.write_cleared(self._send, answer, status=status, extra=extra)
-        else:
-            await asgi.write_fixed(self._send, answer)
 
     @staticmethod
     async def _keep_alive(stream: asgi.EventStream) -> None:
@@ -145,7 +142,7 @@ class LegacyOut(Out):
         if self._line is None and self._streams and isinstance(answer, Cleared) and status == 200:
             self._open(extra)
         if self._line is None:
-            await self._plain(answer, status, extra)
+            await super().final(answer, status=status, extra=extra)
             return
         self._line.emit(answer)
         await self._close(self._line)

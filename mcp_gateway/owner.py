@@ -219,8 +219,9 @@ class Owners:
         channel.lost.add_done_callback(leave)
         try:
             if op == "listen":
-                async with leash, share.listen(()) as messages:
-                    await _pass_on(channel, messages)
+                with leash:
+                    async with share.listen(()) as messages:
+                        await _pass_on(channel, messages)
                 return
             cleared = self._admit(share, await channel.expect(Kind.DATA), given)
             if op == "notify":
@@ -229,8 +230,9 @@ class Owners:
             rpc_id = cleared.body.get("id") if isinstance(cleared.body, dict) else None
             if not isinstance(rpc_id, int) or rpc_id // LANE != lane:
                 raise Malformed("rpc_id")
-            async with leash, share.exchange(rpc_id, cleared, ()) as messages:
-                await _pass_on(channel, messages)
+            with leash:
+                async with share.exchange(rpc_id, cleared, ()) as messages:
+                    await _pass_on(channel, messages)
         finally:
             channel.lost.remove_done_callback(leave)
 

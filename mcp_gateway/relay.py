@@ -37,6 +37,7 @@ from mcp_gateway.face import Face
 from mcp_gateway.house import House, Refused
 from mcp_gateway.inventory import Inventory
 from mcp_gateway.leash import Leash
+from mcp_gateway.leaving import Leaving
 from mcp_gateway.message import Call
 from mcp_gateway.out import Out
 from mcp_gateway.session import Session
@@ -46,7 +47,6 @@ from mcp_gateway.targets import Target
 from mcp_gateway.upstream import Credentials, Link
 from mcp_gateway.versions import ERROR, MODERN, point_of
 
-WATCH_AFTER_S: Final = 0.05  # most calls are over by then and need no task that watches for the client
 CAPABILITY_MISSING: Final = -32021
 TOGETHER: Final = 64  # notifications that are there already and are decided in one go
 _RELAYED: Final = ("notifications/progress", "notifications/message")
@@ -98,7 +98,7 @@ class Relay:
         self._guard = guard
         self._house = house
         self._inventory = inventory
-        self._tasks = tasks
+        self._leaving = Leaving(tasks)
         self._asking = asking
         self.heard: Callable[[str, UpstreamSpec, str, JSONObject], None] | None = None  # what belongs to no call
         self.insists: Callable[[Turn, Target, Link, JSON], Awaitable[str | None]] | None = None  # see `tasks_wait`
@@ -191,9 +191,9 @@ class Relay:
         """Read what answers a request until it is answered, parked, or nobody waits. fresh: not entered yet."""
         outcome: str | Retry = "cancelled"
         ours = True
-        watch = _Watch(turn, self._tasks) if turn.call.era == MODERN else None
+        watch = self._leaving.watch(turn.receive, turn.leash) if turn.call.era == MODERN else None
         try:
-            async with turn.leash:
+            with turn.leash:
                 try:
                     messages = await exchange.__aenter__() if fresh else exchange.messages
                     async for value in messages:
@@ -218,7 +218,7 @@ class Relay:
                             break
                 finally:
                     if ours:
-                        await exchange.__aexit__(None, None, None)
+                        await exchange.aclose()
         finally:
             if watch is not None:
                 watch.stop()
@@ -310,8 +310,21 @@ class Relay:
         call = turn.call
         status = 200
         try:
-            message = jsonrpc.parse(value)
-            if isinstance(message, jsonrpc.ErrorResponse):
+            if "result" in value:
+                result = jsonrpc.result_of(value)
+                if isinstance(result, dict) and result.get("resultType") == "input_required":
+                    if link.opened.era != MODERN:
+                        raise Malformed("result_shape")
+                    if turn.face is not None:
+                        return await self._asking.collect(turn, target, link, result, rounds)
+                    return await self._asking.wrap(turn, target, result, rounds)
+                said = self._inventory.words(turn.principal.tenant, target.spec, link.opened)
+                body, resource = target.result(call, result, said)
+                point, method = target.answered, target.method
+            else:
+                message = jsonrpc.parse(value)
+                if not isinstance(message, jsonrpc.ErrorResponse):
+                    raise Malformed("rpc_shape")
                 if message.code == URL_REQUIRED:
                     told = await self._asking.required(turn, target, link, message.data, rounds)
                     if told is not None:
@@ -322,32 +335,15 @@ class Relay:
                         return outcome
                 body = bridge.error(call.id, call.era, message.code, message.data)
                 status = bridge.error_status(body, call.era)
-                cleared = await self._clear(turn, Point.MCP_ERROR, ERROR, self._server(turn, target), body, "http")
-            elif isinstance(message, jsonrpc.Response):
-                result = message.result
-                if isinstance(result, dict) and result.get("resultType") == "input_required":
-                    if link.opened.era != MODERN:
-                        raise Malformed("result_shape")
-                    if turn.face is not None:
-                        return await self._asking.collect(turn, target, link, result, rounds)
-                    return await self._asking.wrap(turn, target, result, rounds)
-                said = self._inventory.words(turn.principal.tenant, target.spec, link.opened)
-                body, resource = target.result(call, message.result, said)
-                cleared = await self._clear(turn, target.answered, target.method, resource, body, "http")
-            else:
-                raise Malformed("rpc_shape")
+                resource, point, method = self._server(turn, target), Point.MCP_ERROR, ERROR
         except Malformed:
             raise UpstreamFault("malformed", "the result has no known shape") from None
+        action = response(point, turn.principal, method, resource, body, version=call.version)
+        cleared = await self._guard.clear(action, turn.exchange)
         if isinstance(cleared, Refusal):
             return await turn.refuse(cleared, tool_call=target.method == "tools/call")
         await turn.out.final(cleared, status=status)
         return "ok"
-
-    async def _clear(
-        self, turn: Turn, point: Point, method: str, resource: Resource, body: JSONObject, transport: str
-    ) -> Cleared | Refusal:
-        action = response(point, turn.principal, method, resource, body, version=turn.call.version, transport=transport)
-        return await self._guard.clear(action, turn.exchange)
 
     def _server(self, turn: Turn, target: Target) -> Resource:
         return self._house.resource(turn.principal.tenant, target.spec)
@@ -369,31 +365,6 @@ class Relay:
                 point=Point.MCP_NOTIFY_CLIENT,
             )
             await link.notify(cleared, await credentials())
-
-
-class _Watch:
-    """Pulls a leash when a modern client leaves. Starts its task only for calls that take a while."""
-
-    __slots__ = ("_task", "_tasks", "_timer", "_turn")
-
-    def __init__(self, turn: Turn, tasks: Tasks) -> None:
-        self._turn = turn
-        self._tasks = tasks
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
-
-    def stop(self) -> None:
-        """The call is over."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _start(self) -> None:
-        self._task = self._tasks.spawn(self._watch(), "mcp.watch")
-
-    async def _watch(self) -> None:
-        await asgi.disconnected(self._turn.receive)
-        self._turn.leash.pull()
 
 
 def _method(body: JSONObject) -> str:

@@ -42,7 +42,7 @@ from mcp_gateway.endpoints import Endpoint
 from mcp_gateway.face import LegacyFace
 from mcp_gateway.hearsay import Hearsay
 from mcp_gateway.house import House, States
-from mcp_gateway.incoming import Request, check_media, not_allowed, says_legacy
+from mcp_gateway.incoming import Request, check_media, not_allowed, says_legacy, split
 from mcp_gateway.inventory import Inventory, PinBook, Review
 from mcp_gateway.leash import Leash
 from mcp_gateway.linking import Linking
@@ -195,19 +195,19 @@ class MCPGateway:
         """Serve one HTTP request."""
         path = scope["path"]
         endpoint = self._catalog.endpoints.get(path)
-        if endpoint is None or scope.get("raw_path", path.encode()).partition(b"?")[0] != path.encode():
+        if endpoint is None or ("raw_path" in scope and scope["raw_path"].partition(b"?")[0] != path.encode()):
             await asgi.write_fixed(send, reply.failed("path_unknown", None, ""))
             return
         try:
-            raw: list[tuple[bytes, bytes]] = list(scope["headers"])
-            headers = asgi.header_map({"headers": [pair for pair in raw if not pair[0].startswith(b"mcp-")]})
+            headers, routing = split(scope["headers"])
         except Malformed as error:
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
         method = scope["method"]
-        if method != "POST" and (method not in ("GET", "DELETE") or not says_legacy(raw)):
-            await asgi.write_fixed(send, not_allowed(raw))
+        if method != "POST" and (method not in ("GET", "DELETE") or not says_legacy(routing)):
+            await asgi.write_fixed(send, not_allowed(routing))
             return
+        address = asgi.client_ip(scope)
         try:
             principal = await self._auth.admit(
                 headers,
@@ -216,19 +216,19 @@ class MCPGateway:
                 method=method,
                 path=path,
                 handed=HANDED in scope,
-                address=asgi.client_ip(scope),
+                address=address,
             )
         except Unauthenticated as error:
             told = "token_missing" if error.code == "token_missing" else "token_invalid"
             challenges = self._auth.challenges(endpoint.url, error, endpoint.scope)
-            noted = self._auth.note_refused(error, endpoint.url, asgi.client_ip(scope))
+            noted = self._auth.note_refused(error, endpoint.url, address)
             await asgi.write_fixed(send, reply.challenged(told, challenges, noted))
             return
         except BartizanError as error:  # state that does not answer: nobody is let in
             await asgi.write_fixed(send, reply.failed(error.code, None, ""))
             return
-        request = Request(scope, receive, send, raw, headers, endpoint, principal, asgi.client_ip(scope))
-        if await self._elsewhere.session(request):
+        request = Request(scope, receive, send, headers, routing, endpoint, principal, address)
+        if self._near is not None and await self._elsewhere.session(request):
             return
         if method == "DELETE":
             await asgi.write_fixed(send, self._end_session(request))
@@ -269,7 +269,7 @@ class MCPGateway:
             exchange.bytes_in = len(data)
             if not data:
                 raise Malformed("body_missing")
-            message = parse(strict_json.loads(data), request.raw)
+            message = parse(strict_json.loads(data), request.routing)
             exchange.verb = message.method
             if isinstance(message, Notice):
                 return await self._notice(message, request)
@@ -290,7 +290,7 @@ class MCPGateway:
 
     async def _call(self, call: Call, request: Request) -> str:
         exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
-        if is_notification(call.method) or point_of(call.method, call.era, "request") is None:
+        if point_of(call.method, call.era, "request") is None or is_notification(call.method):
             exchange.verb, exchange.outcome = "unknown", "method_unknown"
             await request.out.final(reply.unknown_method(call.id, call.era, exchange.id))
             return "refused"
@@ -301,23 +301,33 @@ class MCPGateway:
         def challenge(refusal: Refusal) -> bytes:
             return cure(self._auth, endpoint.url, refusal)
 
-        leash = Leash()
-        turn = Turn(principal, exchange, call, request.out, request.receive, leash, endpoint.url, challenge)
-        turn.still = still = partial(self._standing.still, request.headers, endpoint, principal)
-        watch = TokenWatch(lambda: not turn.out.streaming or still(), partial(self._standing.over, turn))
-        on_open = (
-            None if call.method == "subscriptions/listen" else watch.start
-        )  # a listen ends by itself, with a result
+        def still() -> bool:
+            return self._standing.still(request.headers, endpoint, principal)
+
+        turn = Turn(principal, exchange, call, request.out, request.receive, Leash(), endpoint.url, challenge)
+        turn.still = still
+        watch: TokenWatch | None = None
+
+        def opened() -> None:
+            nonlocal watch
+            if watch is None:  # most answers open no stream, and need none
+                watch = TokenWatch(lambda: not turn.out.streaming or still(), partial(self._standing.over, turn))
+                watch.start()
+
+        on_open = None if call.method == "subscriptions/listen" else opened  # a listen ends by itself, with a result
         request.out.on_open = on_open
         try:
-            return await self._serve(call, request, turn, on_open)
+            if call.era != LEGACY or call.method == "initialize":
+                return await self._dispatch.serve(turn, endpoint)
+            return await self._in_session(call, request, turn, on_open)
         finally:
-            watch.stop()
+            request.out.on_open = None  # what it holds holds it: without this every request would leave a ring
+            if watch is not None:
+                watch.stop()
 
-    async def _serve(self, call: Call, request: Request, turn: Turn, on_open: Callable[[], None] | None) -> str:
+    async def _in_session(self, call: Call, request: Request, turn: Turn, on_open: Callable[[], None] | None) -> str:
+        """Serve a legacy client's request, which belongs to a session."""
         exchange, endpoint = request.exchange, request.endpoint
-        if call.era != LEGACY or call.method == "initialize":
-            return await self._dispatch.serve(turn, endpoint)
         try:
             session = self._session(request)
             ended = session.begin(call.id, turn.leash)

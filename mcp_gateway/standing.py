@@ -76,8 +76,9 @@ class Standing:
                 await self._resume(request, session, pipe, *found)
             if session.listening:
                 self._attach(session, request.principal, request.endpoint)
-            async with Tenure(still) as tenure, leash:
-                await asgi.disconnected(request.receive)
+            async with Tenure(still) as tenure:
+                with leash:
+                    await asgi.disconnected(request.receive)
             if tenure.over:
                 pipe.end()
                 with suppress(TimeoutError):

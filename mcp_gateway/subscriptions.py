@@ -170,8 +170,11 @@ class Subscriptions:
         told = self._tasks.spawn(self._tell(turn, one), "mcp.listen.tell")
         stop = self._tasks.spawn(_waited(end), "mcp.listen.stop")
         try:
-            async with Tenure(turn.still or _always), turn.leash:
-                await asyncio.wait({told, stop}, timeout=self._left_s(turn.principal), return_when="FIRST_COMPLETED")
+            async with Tenure(turn.still or _always):
+                with turn.leash:
+                    await asyncio.wait(
+                        {told, stop}, timeout=self._left_s(turn.principal), return_when="FIRST_COMPLETED"
+                    )
         finally:
             for task in (watch, told, stop):
                 task.cancel()

@@ -102,6 +102,11 @@ class Connection(asyncio.Protocol):
             and transport.get_write_buffer_size() == 0
         )
 
+    @property
+    def read(self) -> bool:
+        """Whether the answer was whole and nothing of it is left: `body` would return b"" at once."""
+        return self.done and not (self._code or self._chunks)
+
     def send(self, request: bytes) -> None:
         """Write one whole request. Raises UpstreamFault cut_stream when the connection is gone."""
         transport = self._transport

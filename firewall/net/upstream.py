@@ -62,6 +62,9 @@ class UpstreamStream(Protocol):
     def chunks(self) -> AsyncIterator[bytes]:
         """Yield bytes as they come; raises UpstreamFault timeout, cut_stream, malformed. Read it once."""
 
+    async def whole(self, max_bytes: int) -> bytes:
+        """Return the rest in one piece; raises as `chunks`, and UpstreamFault too_large."""
+
 
 class UpstreamClient(Protocol):
     """The port: two methods. Raises UpstreamFault: unreachable, timeout, malformed, too_large, cut_stream, blocked_address."""
@@ -213,11 +216,32 @@ class _Stream:
         # An answer that was not read to its end closes: the upstream sees that nobody reads on (MCP: cancelled).
         self._pool.give(self._connection)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """See UpstreamStream.chunks."""
-        body, loop = self._connection.body, self._loop
-        while data := await body(min(self._ends_at, loop.time() + self._idle_s)):
-            yield data
+        return self
+
+    def __aiter__(self) -> _Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._connection.body(min(self._ends_at, self._loop.time() + self._idle_s))
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def whole(self, max_bytes: int) -> bytes:
+        """See UpstreamStream.whole."""
+        connection, loop = self._connection, self._loop
+        parts: list[bytes] = []
+        total = 0
+        while data := await connection.body(min(self._ends_at, loop.time() + self._idle_s)):
+            total += len(data)
+            if total > max_bytes:
+                raise UpstreamFault("too_large")
+            parts.append(data)
+            if connection.read:
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _written(cleared: Cleared, extra: Headers, method: Method, place: bytes) -> bytes:

@@ -78,6 +78,19 @@ def parse(value: JSON) -> Message:
     return _error(value)
 
 
+def result_of(value: JSONObject) -> JSON:
+    """Return the result of a message that has one, judged as `parse` judges a Response, without making one.
+
+    Raises Malformed: rpc_shape, rpc_id.
+    """
+    if value.get("jsonrpc") != "2.0" or "id" not in value or "result" not in value:
+        raise Malformed("rpc_shape")
+    if "error" in value or "method" in value or "params" in value:
+        raise Malformed("rpc_shape")
+    _id(value["id"])
+    return value["result"]
+
+
 def _call(value: JSONObject) -> Request | Notification:
     method = value["method"]
     if not isinstance(method, str) or not 0 < len(method) <= METHOD_CHARS or "result" in value or "error" in value:

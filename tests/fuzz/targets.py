@@ -22,7 +22,7 @@ from firewall.identity.rfc7591 import metadata as registration
 from firewall.identity.rfc8628 import codes as device_codes
 from firewall.wire import canonical, cimd, http, jsonrpc, jwt, oauth, sse, strict_json
 from llm_router import answer, chat, message_answer, message_events, messages, shape
-from mcp_gateway import bridge, headers, lists
+from mcp_gateway import bridge, headers, incoming, lists
 from mcp_gateway import message as mcp_message
 from tests.support.composed import META, VERSION
 
@@ -82,7 +82,7 @@ def mcp(data: bytes) -> None:
     value = strict_json.loads(data)
     for raw in (ROUTING, [], [*ROUTING, (b"mcp-name", b"other")]):
         try:
-            mcp_message.parse(value, list(raw))
+            mcp_message.parse(value, incoming.split(raw)[1])
         except BartizanError:
             continue
 
@@ -105,7 +105,8 @@ def mcp_answer(data: bytes) -> None:
 def routing_headers(data: bytes) -> None:
     """Header values in every spelling."""
     pairs = [(b"mcp-name", data), (b"mcp-method", data[::-1])]
-    headers.collect(pairs)
+    incoming.split(pairs)
+    headers.says(data, data.decode("latin-1"))
     told = headers.decode(data)
     if told is not None:
         assert headers.decode(headers.encode(told)) == told

@@ -25,6 +25,9 @@ class Held:
         raise AssertionError("it was entered before")
 
     async def __aexit__(self, *_):
+        await self.aclose()
+
+    async def aclose(self):
         self.left.set()
 
     async def cancel(self) -> None:

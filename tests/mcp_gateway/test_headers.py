@@ -7,6 +7,8 @@ from mcp.shared import inbound as sdk
 
 from firewall.core.errors import Malformed
 from mcp_gateway import headers as h
+from mcp_gateway.incoming import split
+from mcp_gateway.message import Rejected, parse
 
 REGION = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
 
@@ -35,8 +37,46 @@ def test_a_short_sentinel_is_plain_text():
 
 
 def test_any_repeated_mcp_header_is_a_mismatch():
-    with pytest.raises(Malformed, match="header_mismatch"):
-        h.collect([(b"Mcp-Param-Region", b"a"), (b"mcp-param-region", b"a")])
+    twice = [(b"mcp-param-region", b"a"), (b"accept", b"*/*"), (b"mcp-param-region", b"a")]
+    assert split(twice)[1] is None
+    with pytest.raises(Rejected, match="header_mismatch"):
+        parse({"jsonrpc": "2.0", "id": 1, "method": "ping"}, split(twice)[1])
+
+
+def test_mcp_headers_stand_apart_from_all_others_and_values_are_trimmed():
+    plain, routing = split([(b"authorization", b"Bearer x"), (b"mcp-name", b" echo\t"), (b"accept", b" a")])
+    assert plain == {b"authorization": b"Bearer x", b"accept": b"a"}
+    assert routing == {b"mcp-name": b"echo"}
+
+
+def test_a_repeated_list_is_joined_and_a_repeated_credential_is_refused():
+    plain, routing = split([(b"accept", b"a"), (b"mcp-name", b"echo"), (b"accept", b"b")])
+    assert plain == {b"accept": b"a, b"}
+    assert routing == {b"mcp-name": b"echo"}
+    with pytest.raises(Malformed, match="http_desync"):
+        split([(b"authorization", b"Bearer x"), (b"authorization", b"Bearer y")])
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [(b"echo", "echo"), (b"=?base64?ZWNobw==?=", "echo"), (b"=?base64?w6k=?=", "é"), (b"=?base64?=", "=?base64?=")],
+)
+def test_a_header_says_a_text_in_its_one_spelling(raw, text):
+    assert h.says(raw, text)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"\xc3\xa9", "é"),
+        (b"=?base64?ZWNobw==?=", "=?base64?ZWNobw==?="),
+        (b"=?base64?ZWNobx==?=", "echo"),
+        (b"Echo", "echo"),
+        (b"", "echo"),
+    ],
+)
+def test_a_header_in_another_spelling_says_something_else(raw, text):
+    assert not h.says(raw, text)
 
 
 @pytest.mark.parametrize(

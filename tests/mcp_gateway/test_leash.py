@@ -11,10 +11,10 @@ from mcp_gateway.leash import Leash
 
 async def test_a_block_that_is_not_pulled_knows_nothing_of_its_leash() -> None:
     leash = Leash()
-    async with leash:
+    with leash:
         await asyncio.sleep(0)
     with pytest.raises(ValueError, match="mine"):
-        async with leash:
+        with leash:
             raise ValueError("mine")
     leash.pull()  # late: there is nothing to end
     await asyncio.sleep(0)
@@ -23,7 +23,7 @@ async def test_a_block_that_is_not_pulled_knows_nothing_of_its_leash() -> None:
 async def test_pulling_ends_the_block_at_its_wait_and_the_task_goes_on() -> None:
     leash = Leash()
     asyncio.get_running_loop().call_soon(leash.pull)
-    async with leash:
+    with leash:
         await asyncio.sleep(5)
         pytest.fail("the block went on")
     assert leash.pulled
@@ -36,14 +36,14 @@ async def test_pulling_ends_the_block_at_its_wait_and_the_task_goes_on() -> None
 async def test_a_leash_that_was_pulled_before_ends_the_block_at_once() -> None:
     leash = Leash()
     leash.pull()
-    async with leash:
+    with leash:
         await asyncio.sleep(5)
         pytest.fail("the block went on")
 
 
 async def test_pulling_twice_or_from_within_is_pulling_once() -> None:
     leash = Leash()
-    async with leash:
+    with leash:
         leash.pull()
         leash.pull()
         await asyncio.sleep(5)
@@ -54,7 +54,7 @@ async def test_pulling_twice_or_from_within_is_pulling_once() -> None:
 
 async def test_a_block_that_waits_for_nothing_more_leaves_no_cancellation_behind() -> None:
     leash = Leash()
-    async with leash:
+    with leash:
         leash.pull()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -66,7 +66,7 @@ async def test_a_cancellation_from_elsewhere_goes_through_and_so_does_one_beside
         started = asyncio.Event()
 
         async def held(leash: Leash = leash, started: asyncio.Event = started) -> None:
-            async with leash:
+            with leash:
                 started.set()
                 await asyncio.sleep(5)
 

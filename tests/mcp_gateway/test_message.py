@@ -3,12 +3,18 @@
 import pytest
 
 from firewall.core.errors import FAULTS
-from mcp_gateway.message import Answer, Call, Notice, Rejected, is_reserved, parse
+from mcp_gateway import message
+from mcp_gateway.incoming import split
+from mcp_gateway.message import Answer, Call, Notice, Rejected, is_reserved
 from tests.support.mcp import MODERN_META
 
 V = (b"mcp-protocol-version", b"2026-07-28")
 CALL = (b"mcp-method", b"tools/call")
 NAME = (b"mcp-name", b"echo")
+
+
+def parse(body, pairs):
+    return message.parse(body, split(pairs)[1])
 
 
 def modern(**changes):
