@@ -13,6 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cores import tree
+
 TICK = os.sysconf("SC_CLK_TCK")
 
 SCRIPT = """
@@ -48,20 +50,6 @@ class Run:
     p50_us: float
     p99_us: float
     errors: int
-
-
-def tree(pid: int) -> list[int]:
-    """Return a process and all its descendants."""
-    found, queue = [], [pid]
-    while queue:
-        at = queue.pop()
-        found.append(at)
-        for task in Path(f"/proc/{at}/task").glob("*"):
-            try:
-                queue += [int(c) for c in (task / "children").read_text().split()]
-            except OSError:
-                continue
-    return found
 
 
 def cpu_us(pid: int) -> float:

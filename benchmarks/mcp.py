@@ -28,6 +28,7 @@ from urllib.parse import urlencode
 import orjson
 from joserfc import jwt
 
+from benchmarks import cores
 from benchmarks.load import cpu_us, rss_mb
 
 if TYPE_CHECKING:
@@ -302,6 +303,7 @@ def measure(
     wall = Firewall(setting)
     firewalls.append(wall)
     wait_port(setting.port, wall.process)
+    cores.keep(wall.process.pid, cores.MEASURED)
     times = 200 if given.quick else 4000
 
     async def run() -> None:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.run [--seconds S] [--rounds N] [--quick] [--out FILE]
 
-Targets are driven in turn (A, B, C, A, B, C …); a figure is the median over rounds. The load, the
-upstream and the proxy share the machine's cores, so CPU µs per request of the proxy's process tree
+Targets are driven in turn (A, B, C, A, B, C …); a figure is the median over rounds. The load and the
+upstream have a core of their own (`benchmarks.cores`); CPU µs per request of the proxy's process tree
 is what to compare. The load average is written beside the figures; a noisy run is marked.
 Writes ``benchmarks/results/latest.json``.
 """
@@ -38,7 +38,7 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from benchmarks import auth, mcp, stages
+from benchmarks import auth, cores, mcp, stages
 from benchmarks.load import Run, rss_mb, wrk
 from firewall import app
 from firewall import config as configuration
@@ -274,12 +274,19 @@ def main() -> int:
             figures.put(
                 "rss_mb", rss_mb(wall.process.pid), "MB", "parent and one worker at rest, shared pages in parts (PSS)"
             )
+            cores.keep(os.getpid(), cores.LOAD)  # and all that it started, but for these
+            cores.keep(wall.process.pid, cores.MEASURED)
+            if nginx:
+                cores.keep(nginx[1], cores.MEASURED)
             if "wrk" not in missing:
                 measure(figures, given, wall, upstream, children[0].pid, nginx)
                 figures.put("rss_mb.after_load", rss_mb(wall.process.pid), "MB", "the same processes after the load")
             wall.stop()  # what follows has the machine for itself
+            cores.keep(os.getpid(), cores.MEASURED)
+            cores.keep(children[0].pid, cores.LOAD)
             stage_costs(figures, directory, upstream, setting)
             auth_costs(figures, directory)
+            cores.keep(os.getpid(), cores.LOAD)
             mcp.measure(figures, given, directory, children, firewalls, setting)
             if "wrk" not in missing:
                 growth(figures, given, directory, children, firewalls, setting)
@@ -290,16 +297,16 @@ def main() -> int:
                 child.terminate()
                 child.wait(timeout=10)
     load_after = os.getloadavg()[0]
-    cores = os.cpu_count() or 1
+    count = os.cpu_count() or 1
     report = {
         "machine": {
             "cpu": cpu_model(),
-            "cores": cores,
+            "cores": count,
             "python": platform.python_version(),
             "python_build": " ".join((*platform.python_build(), platform.python_compiler())),
             "load_before": round(load_before, 2),
             "load_after": round(load_after, 2),
-            "noisy": load_before > 0.5 * cores,
+            "noisy": load_before > 0.5 * count,
         },
         "versions": {
             name: importlib.metadata.version(name)
@@ -405,6 +412,7 @@ def growth(
         wall = Firewall(Setting(place, upstream, cache=first.state / "cache"))
         firewalls.append(wall)
         wall.first_answer_ms(call_body(1024))
+        cores.keep(wall.process.pid, cores.MEASURED)
         walls.append((wall, headers(wall.token()), []))
     body = call_body(1024)
     for _ in range(1 if given.quick else max(5, given.rounds)):
