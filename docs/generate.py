@@ -99,6 +99,8 @@ WORDS = {
     "limits.tokens_per_day": "Model tokens per caller and UTC day.",
     "limits.usd_per_day": "US dollars per caller and UTC day.",
     "identity.access_token_s": "Seconds that an access token lives.",
+    "identity.client_per_minute": "Requests at `/token`, `/par` and `/device_authorization` that one client which proves who it is may "
+    "make in a minute, from everywhere together. Beyond that it is told 429, and the record says so (`identity.client.busy`).",
     "identity.device_grant": "Programs without a browser may ask by a code that a person types at `/device` (RFC 8628). The client needs `device_code` among its `grants`.",
     "identity.passwords": "Whether people may sign in with a password of this node. `off` leaves the providers; the first user then needs one of them, or the operator's socket.",
     "identity.providers": "Identity providers (OpenID Connect) that people sign in at; our own tokens are issued afterwards.",

@@ -132,6 +132,7 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
         token_lifetime_s=config.identity.access_token_s,
         dpop_nonce_required=config.identity.dpop.nonces,
         device_grant=config.identity.device_grant,
+        client_per_minute=config.identity.client_per_minute,
     )
 
 

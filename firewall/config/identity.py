@@ -199,6 +199,7 @@ class IdentityConfig(Part):
     """The embedded authorization server."""
 
     access_token_s: int = Field(default=300, ge=30, le=3600)
+    client_per_minute: int = Field(default=600, ge=1, le=1_000_000)
     device_grant: bool = False
     passwords: Literal["on", "off"] = "on"
     providers: dict[Name, ProviderConfig] = {}

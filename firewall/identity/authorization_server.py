@@ -17,6 +17,7 @@ from firewall.identity import standing
 from firewall.identity.cimd.documents import ClientDocuments, DocumentFetcher
 from firewall.identity.cimd.logos import PATH as LOGO_PATH
 from firewall.identity.cimd.logos import Logos
+from firewall.identity.client_limits import ClientLimits
 from firewall.identity.clients.registered import RegisteredClients
 from firewall.identity.clients.registry import Clients, ClientSource
 from firewall.identity.engine.endpoints import program_endpoints
@@ -143,6 +144,7 @@ def build_identity(
     resources = Resources(settings.public_url, settings.resources)
     pages = Pages()
     throttle = Throttle(store, clock)
+    limits = ClientLimits(throttle, settings.client_per_minute, record)
     passwords = Passwords(token_bytes, n=settings.scrypt_n, least_chars=settings.min_password_chars)
     users = Users(store, clock, ids, passwords, record)
     grants = OAuthGrants(store, marks, clock, record, lifetime_s=settings.refresh_lifetime_s)
@@ -217,7 +219,7 @@ def build_identity(
             codes=codes,
             pushed=pushed,
             standing=grants.standing,
-            throttle=throttle,
+            limits=limits,
             pages=pages,
             users=users,
             factors=factors,
@@ -254,6 +256,7 @@ def build_identity(
         grants=grants,
         tokens=tokens,
         throttle=throttle,
+        limits=limits,
         clock=clock,
         ids=ids,
         record=record,

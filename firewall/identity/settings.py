@@ -197,6 +197,7 @@ class IdentitySettings:
     authorize_per_minute: int = 60
     token_per_minute: int = 300
     login_per_minute: int = 20
+    client_per_minute: int = 600
     # Work factor of password hashes: 2**14 is about 30 ms; OWASP's floor for scrypt is 2**17 with r=8 or
     # 2**14 with p=5. Tests lower it.
     scrypt_n: int = 2**15

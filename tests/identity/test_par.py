@@ -77,7 +77,7 @@ async def test_as_24_the_name_of_a_request_has_256_random_bits_and_is_kept_as_a_
 
 
 async def test_a_name_works_once_even_for_fifty_at_once() -> None:
-    door = make_door()
+    door = make_door(authorize_per_minute=100)
     async with door.http() as http:
         name = (await push(http)).json()["request_uri"]
         replies = await asyncio.gather(*(open_pushed(http, name) for _ in range(50)))

@@ -29,7 +29,7 @@ def program_endpoints(
         clients, parts.resources, parts.refresh, parts.grants, keys, throttle, clock, per_minute=per_minute
     )
     par = PushedEndpoint(
-        clients, pushed, check, parts.proofs, throttle, parts.record, parts.noted, per_minute=per_minute
+        clients, pushed, check, parts.proofs, throttle, parts.limits, parts.record, parts.noted, per_minute=per_minute
     )
     routes = {
         "/token": {"POST": TokenEndpoint(parts).serve},
@@ -39,7 +39,7 @@ def program_endpoints(
     }
     if parts.settings.device_grant:
         device = DeviceAuthorizationEndpoint(
-            parts.settings, parts.resources, clients, parts.devices, throttle, parts.record, parts.noted
+            parts.settings, parts.resources, clients, parts.devices, throttle, parts.limits, parts.record, parts.noted
         )
         routes["/device_authorization"] = {"POST": device.serve}
     return routes

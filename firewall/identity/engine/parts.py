@@ -8,6 +8,7 @@ from typing import Protocol
 
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
+from firewall.identity.client_limits import ClientLimits
 from firewall.identity.clients.registry import Client
 from firewall.identity.grants import OAuthGrants
 from firewall.identity.id_jag.accepting import AcceptedAssertions
@@ -95,6 +96,7 @@ class TokenParts:
     grants: OAuthGrants
     tokens: TokenIssuer
     throttle: Throttle
+    limits: ClientLimits
     clock: Clock
     ids: Ids
     record: Record

@@ -21,6 +21,7 @@ from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Ids
 from firewall.core.tool_details import ToolDetail
 from firewall.identity.cimd.logos import Logos
+from firewall.identity.client_limits import ClientLimits
 from firewall.identity.clients.registry import Client, Clients
 from firewall.identity.clients.stranger import stranger
 from firewall.identity.oauth21 import events
@@ -45,7 +46,6 @@ from firewall.identity.rfc9470 import levels
 from firewall.identity.run_tokens.runs import RUN_SCOPE, Runs, asks_for_run
 from firewall.identity.settings import IdentitySettings, Noted, Record
 from firewall.identity.standing import Standing
-from firewall.identity.throttle import Throttle
 from firewall.identity.web import WebRequest, redirect_reply
 from firewall.wire import oauth
 from firewall.wire.oauth import AuthorizationRequest, Form, OAuthError
@@ -69,7 +69,7 @@ class AuthorizeParts:
     pushed: PushedRequests
     logos: Logos
     standing: Standing
-    throttle: Throttle
+    limits: ClientLimits
     pages: Pages
     users: Users
     factors: SecondFactors
@@ -91,10 +91,16 @@ class Authorization:
     async def authorize(self, request: WebRequest) -> FixedReply:
         """Judge a new request and show the first page it needs."""
         parts = self._parts
-        if not parts.throttle.allow("authorize", request.client_ip, per_minute=parts.settings.authorize_per_minute):
-            return message(parts.pages, "busy", 429)
         try:
-            form = oauth.parse_form(request.query)
+            form: Form | None = oauth.parse_form(request.query)
+        except OAuthError:
+            form = None
+        per_minute = parts.settings.authorize_per_minute
+        if not parts.limits.admits("authorize", form, request.client_ip, per_minute=per_minute):
+            return message(parts.pages, "busy", 429)
+        if form is None:
+            return message(parts.pages, "request", 400)
+        try:
             pushed = form.get("request_uri")
             if pushed:
                 form = parts.pushed.take(pushed, form.get("client_id"))

@@ -34,14 +34,17 @@ class TokenEndpoint:
     async def serve(self, request: WebRequest) -> FixedReply:
         """Return the reply to one token request."""
         parts = self._parts
-        if not parts.throttle.allow("token", request.client_ip, per_minute=parts.per_minute):
+        read = _read(request)
+        form = read if isinstance(read, Form) else None
+        if not parts.limits.admits("token", form, request.client_ip, per_minute=parts.per_minute):
             return error_reply("slow_down", 429, headers=((b"retry-after", b"60"),))
         authorization = request.headers.get(b"authorization")
         grant_type = ""
         client: Client | None = None  # what a stranger calls itself is no fact
-        form: Form | None = None
         try:
-            form = request.form()
+            if isinstance(read, OAuthError):
+                raise read
+            form = read
             oauth.refuse_repeated(form)
             if form.get("grant_type") not in self._grant_types:
                 error = "unsupported_grant_type" if form.get("grant_type") else "invalid_request"
@@ -53,7 +56,9 @@ class TokenEndpoint:
                 if parts.proofs
                 else ""
             )
-            client = await parts.clients.authenticate(form, authorization, address=request.client_ip)
+            client = parts.limits.checked(
+                await parts.clients.authenticate(form, authorization, address=request.client_ip)
+            )
             reply = await self._engine().answer(request, form, client, proof)
         except OAuthError as error:
             told: JSONObject = {**error.about, "error": error.error, "code": error.code, "grant_type": grant_type}
@@ -75,6 +80,13 @@ class TokenEndpoint:
         return self._server
 
 
+def _read(request: WebRequest) -> Form | OAuthError:
+    try:
+        return request.form()
+    except OAuthError as error:
+        return error
+
+
 def refusal(error: OAuthError, *, basic: bool) -> FixedReply:
     """Return the JSON form of an OAuth error (RFC 6749 §5.2)."""
     if error.error == "invalid_client":
@@ -82,6 +94,6 @@ def refusal(error: OAuthError, *, basic: bool) -> FixedReply:
         return error_reply("invalid_client", 401, headers=challenge)
     if error.error == "temporarily_unavailable":
         return error_reply(error.error, 503, headers=((b"retry-after", b"1"),))
-    if error.code == "client_delayed":
+    if error.code in ("client_delayed", "client_busy"):
         return error_reply(error.error, 429, headers=((b"retry-after", b"60"),))
     return error_reply(error.error, 400, why=error.code)

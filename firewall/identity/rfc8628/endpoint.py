@@ -10,6 +10,7 @@ from typing import Final
 
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
+from firewall.identity.client_limits import ClientLimits
 from firewall.identity.clients.registry import Client
 from firewall.identity.clients.stranger import caller, detail_of, is_proved
 from firewall.identity.engine.parts import ClientAuthentication
@@ -37,6 +38,7 @@ class DeviceAuthorizationEndpoint:
         clients: ClientAuthentication,
         devices: DeviceCodes,
         throttle: Throttle,
+        limits: ClientLimits,
         record: Record,
         noted: Noted,
     ) -> None:
@@ -45,6 +47,7 @@ class DeviceAuthorizationEndpoint:
         self._clients = clients
         self._devices = devices
         self._throttle = throttle
+        self._limits = limits
         self._record = record
         self._noted = noted
 
@@ -59,7 +62,9 @@ class DeviceAuthorizationEndpoint:
         try:
             form = request.form()
             oauth.refuse_repeated(form)
-            client = await self._clients.authenticate(form, authorization, address=request.client_ip)
+            client = self._limits.checked(
+                await self._clients.authenticate(form, authorization, address=request.client_ip)
+            )
             if GRANT_TYPE not in client.grant_types:
                 raise OAuthError("unauthorized_client", "grant_type")
             resource = oauth.check_resource(form.get("resource"), self._resources.by_uri)

@@ -14,6 +14,7 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Clock, Store
 from firewall.identity import opaque, records
+from firewall.identity.client_limits import ClientLimits
 from firewall.identity.clients.registry import Client
 from firewall.identity.clients.stranger import caller, detail_of, is_proved
 from firewall.identity.engine.parts import ClientAuthentication, Proofs, with_nonce
@@ -91,6 +92,7 @@ class PushedEndpoint:
         check: Callable[[Form, Client], object],
         proofs: Proofs | None,
         throttle: Throttle,
+        limits: ClientLimits,
         record: Record,
         noted: Noted,
         *,
@@ -101,6 +103,7 @@ class PushedEndpoint:
         self._check = check
         self._proofs = proofs
         self._throttle = throttle
+        self._limits = limits
         self._record = record
         self._noted = noted
         self._per_minute = per_minute
@@ -123,7 +126,9 @@ class PushedEndpoint:
                 if self._proofs
                 else ""
             )
-            client = await self._clients.authenticate(form, authorization, address=request.client_ip)
+            client = self._limits.checked(
+                await self._clients.authenticate(form, authorization, address=request.client_ip)
+            )
             asked = _request_of(form, client, proof)
             _, redirect_uri = oauth.parse_identity(asked)
             if not oauth.redirect_matches(client.redirect_uris, redirect_uri):
