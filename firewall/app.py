@@ -52,7 +52,7 @@ from firewall.identity.oidc.secret import secret_reader
 from firewall.identity.rfc9068.rotation import KeyRotation
 from firewall.identity.ssf import build as ssf
 from firewall.identity.throttle import network_of
-from firewall.identity.upstream.build import UpstreamsGiven
+from firewall.identity.upstream.build import SEALED, UpstreamsGiven
 from firewall.net import server as net_server
 from firewall.net.asgi import App
 from firewall.net.channel import Peers, Seat
@@ -72,6 +72,8 @@ from firewall.record.refused import RefusalLog, StrangerLog
 from firewall.record.segments import SegmentSettings
 from firewall.record.telemetry import METRICS, GuardTelemetry
 from firewall.record.tracing import Tracer
+from firewall.state import resealing
+from firewall.state.envelope import Envelopes
 from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.lease import Leases
 from firewall.state.replays import UsedOnce
@@ -182,6 +184,9 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     refusals = RefusalLog(audit, clock, ids, network_of)
     strangers = StrangerLog(audit, clock, network_of)
     rotation = KeyRotation(keys, store, marks, clock, record)
+    envelope = resealing.EnvelopeRotation(
+        keys, store, Envelopes(store, lambda: keys.secrets(resealing.NAME), SEALED), clock, record
+    )
     used = UsedOnce(paths.shared, worker=marks.worker, workers=config.workers)
     identity = build_identity(
         front_door.identity(config, resources),
@@ -214,6 +219,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         "telemetry": telemetry,
         "keys": keys,
         "rotation": rotation,
+        "envelope": envelope,
         "used": used,
         "refusals": refusals,
         "strangers": strangers,
@@ -309,6 +315,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             metrics=telemetry.prometheus,
             definitions=definitions,
             rotation=rotation,
+            envelope=envelope,
             walls_missing=lambda: mcp.sandbox_missing,
             on_fault=on_fault,
             settings=admin_settings(config),
@@ -399,7 +406,7 @@ def _upstreams(config: Config, dialler: Dialler, keys: KeyRing, guard: Guard) ->
         front_door.credentials(config),
         dialler,
         key,
-        keys.secrets("envelope"),
+        lambda: keys.secrets(resealing.NAME),
         keys.secret("upstream-dpop"),
         guard.kill_switch.stopped,
         tuple(older),

@@ -157,7 +157,7 @@ def _together(config: Config, machine: bool) -> None:
             front_door.credentials(config),
             dialler,
             key,
-            (secret,),
+            lambda: (secret,),
             secret,
             lambda _principal, _upstream: False,
             environment={},

@@ -36,6 +36,7 @@ from mcp_gateway.settings import UpstreamSpec
 
 STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
 KEYS_EVERY_S: Final = 3600.0  # between two looks at the age of the signing key
+ENVELOPE_EVERY_S: Final = 30.0  # between two looks whether a rotation of the envelope secret waits to go on
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
 
@@ -123,6 +124,7 @@ class Worker:
         self.tasks.spawn(self._follow_registry(), "app.registry")
         self.tasks.spawn(self._warm(), "app.warm")
         self.tasks.spawn(self._keep_keys(), "app.keys")
+        self.tasks.spawn(self._keep_envelope(), "app.envelope")
         if "signals" in self.parts:
             for run in self.parts["signals"].background:
                 self.tasks.spawn(run(), "app.signals")
@@ -199,6 +201,20 @@ class Worker:
                 self.parts["rotation"].keep()
             except BartizanError as error:
                 self.on_fault("keys", error.code)
+
+    async def _keep_envelope(self) -> None:
+        """Go on with a rotation of the envelope secret that was left, at once where one was cut by our end."""
+        envelope, told = self.parts["envelope"], ""
+        while True:
+            try:
+                if await asyncio.to_thread(envelope.is_under_way):
+                    await asyncio.to_thread(envelope.step)
+                told = ""
+            except BartizanError as error:
+                if told != error.code:  # once, however long it lasts
+                    self.on_fault("keys", f"{error.code} {error.detail}".strip())
+                    told = error.code
+            await asyncio.sleep(ENVELOPE_EVERY_S)
 
     def refresh(self) -> None:
         """Bring the resources and gateways in line with the registry."""

@@ -21,6 +21,7 @@ from firewall.admin import (
     approving,
     doctor,
     elsewhere,
+    envelope_keys,
     oauth_clients,
     people_pages,
     signing_keys,
@@ -61,6 +62,7 @@ ROUTERS: Final = (
     account_links.router,
     oauth_clients.router,
     signing_keys.router,
+    envelope_keys.router,
 )
 
 

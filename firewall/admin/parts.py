@@ -16,6 +16,7 @@ from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity
 from firewall.identity.rfc9068.rotation import KeyRotation
+from firewall.state.resealing import EnvelopeRotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class AdminParts:
     gate: asks policy about acts of people, with the engine of the guard.
     metrics: renders the Prometheus text; called in a thread. audit_stats: `AuditWriter.stats`.
     vkeys: verifier keys of the audit log, newest first. walls_missing: upstream → what its cage lacks.
-    rotation: of the keys that sign tokens, None where nothing is signed.
+    rotation: of the keys that sign tokens, None where nothing is signed. envelope: of those that seal upstream
+        credentials, None where there are none.
     on_fault: told a code and an exception's type when a handler of ours fails.
     """
 
@@ -64,6 +66,7 @@ class AdminParts:
     metrics: Callable[[], bytes]
     definitions: Definitions
     rotation: KeyRotation | None = None
+    envelope: EnvelopeRotation | None = None
     walls_missing: Callable[[], Mapping[str, tuple[str, ...]]] = dict
     on_fault: Callable[[str, str], None] = lambda _code, _detail: None
     token_bytes: Callable[[int], bytes] = os.urandom

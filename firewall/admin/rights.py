@@ -84,6 +84,8 @@ MATRIX: Final[Mapping[str, Right]] = {
     "tokens.mint": _right("....w"),
     "signing.read": _right("...aw"),
     "signing.rotate": _right("....w"),
+    "envelope.read": _right("...aw"),
+    "envelope.rotate": _right("....w"),
     "bearers.mint": _right("....w"),
     "first_contact.open": _right("....w"),
 }

@@ -192,8 +192,18 @@ class Collection(Protocol):
     def delete(self, tenant: str, key: str) -> bool:
         """Remove; return whether something was there."""
 
+    def swap(self, tenant: str, key: str, before: bytes, after: bytes) -> bool:
+        """Replace the bytes of a live entry where they are still ``before``; return whether they were.
+
+        Version and expiry stay: for a change of how an entry is kept, not of what it says, so that whoever
+        read it to write it back still can.
+        """
+
     def scan(self, tenant: str, prefix: str = "") -> Iterator[Entry]:
         """Yield live entries by key order."""
+
+    def tenants(self) -> Iterator[str]:
+        """Yield each tenant that has a live entry, in order. For work over all of them, never for a request."""
 
     def add(self, tenant: str, key: str, delta: int, *, ceiling: int, expires_us: int = 0) -> int:
         """Add up to ``delta`` to a counter without passing ``ceiling``; return how much was granted.

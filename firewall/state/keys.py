@@ -167,7 +167,10 @@ class KeyRing:
                 if generation == max(present):
                     raise ConfigFault("key_in_use", f"{kind}-{name}.{generation}", fix="rotate first")
                 os.unlink(f"{kind}-{name}.{generation}", dir_fd=directory)
+                os.fsync(directory)
                 self._loaded.pop((kind, name, generation), None)
+            except OSError as error:
+                raise ConfigFault("key_unavailable", f"{kind}-{name}: {type(error).__name__}") from error
             finally:
                 os.close(directory)
 
@@ -184,9 +187,14 @@ class KeyRing:
                 found = []
                 for generation in sorted(generations, reverse=True):
                     slot = (kind, name, generation)
-                    if slot not in self._loaded:
-                        self._loaded[slot] = self._content(directory, f"{kind}-{name}.{generation}")
+                    try:
+                        if slot not in self._loaded:
+                            self._loaded[slot] = self._content(directory, f"{kind}-{name}.{generation}")
+                    except FileNotFoundError:
+                        continue  # retired since we looked: as if we had looked a moment later
                     found.append((generation, self._loaded[slot]))
+                if not found:
+                    raise FileNotFoundError
                 return found
             except OSError as error:
                 raise ConfigFault("key_unavailable", f"{kind}-{name}: {type(error).__name__}") from error

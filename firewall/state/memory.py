@@ -62,6 +62,28 @@ class MemoryCollection:
         """Remove; return whether something live was there."""
         return self.take(tenant, key) is not None
 
+    def swap(self, tenant: str, key: str, before: bytes, after: bytes) -> bool:
+        """Replace the bytes of a live entry where they are still ``before``; return whether they were."""
+        check_key(tenant, key)
+        check_value(after)
+        with self._lock:
+            entry = self._live(tenant, key)
+            if entry is None or entry.value != before:
+                return False
+            self._tenants[tenant][key] = Entry(key, bytes(after), entry.version, entry.expires_us)
+            return True
+
+    def tenants(self) -> Iterator[str]:
+        """Yield each tenant that has a live entry, in order (code points)."""
+        with self._lock:
+            now = self._clock.now_us()
+            found = [
+                tenant
+                for tenant, entries in sorted(self._tenants.items())
+                if any(is_live(entry.expires_us, now) for entry in entries.values())
+            ]
+        yield from found
+
     def scan(self, tenant: str, prefix: str = "") -> Iterator[Entry]:
         """Yield live entries by key order (code points), as they stood at the first step."""
         check_key(tenant, prefix)

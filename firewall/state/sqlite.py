@@ -61,6 +61,14 @@ _SCAN: Final = (
     " WHERE namespace=? AND tenant=? AND key>=? AND (expires_us=0 OR expires_us>?) ORDER BY key LIMIT ?"
 )
 _SCAN_ON: Final = _SCAN.replace("key>=?", "key>?")
+_SWAP: Final = (
+    "UPDATE entries SET value=:after WHERE namespace=:ns AND tenant=:tenant AND key=:key AND value=:before"
+    " AND (expires_us=0 OR expires_us>:now) RETURNING version"
+)
+# One step along the primary key for each tenant, however many rows it has.
+_TENANT: Final = "SELECT tenant FROM entries WHERE namespace=? AND tenant>=? ORDER BY tenant LIMIT 1"
+_TENANT_ON: Final = _TENANT.replace("tenant>=?", "tenant>?")
+_LIVES: Final = "SELECT 1 FROM entries WHERE namespace=? AND tenant=? AND (expires_us=0 OR expires_us>?) LIMIT 1"
 _SWEEP: Final = (
     "DELETE FROM entries WHERE (namespace, tenant, key) IN (SELECT namespace, tenant, key FROM entries"
     " WHERE expires_us>0 AND expires_us<=? ORDER BY expires_us LIMIT ?)"
@@ -113,6 +121,21 @@ class SQLiteCollection:
     def delete(self, tenant: str, key: str) -> bool:
         """Remove; return whether something live was there."""
         return self.take(tenant, key) is not None
+
+    def swap(self, tenant: str, key: str, before: bytes, after: bytes) -> bool:
+        """Replace the bytes of a live entry where they are still ``before``; return whether they were."""
+        check_key(tenant, key)
+        check_value(after)
+        place = {"ns": self._name, "tenant": tenant, "key": key, "now": self._store.now_us()}
+        return self._store.one(_SWAP, {**place, "before": before, "after": after}, write=True) is not None
+
+    def tenants(self) -> Iterator[str]:
+        """Yield each tenant that has a live entry, in order (code points)."""
+        sql, after = _TENANT, ""
+        while (row := self._store.one(sql, (self._name, after))) is not None:
+            sql, after = _TENANT_ON, row[0]
+            if self._store.one(_LIVES, (self._name, after, self._store.now_us())) is not None:
+                yield after
 
     def scan(self, tenant: str, prefix: str = "") -> Iterator[Entry]:
         """Yield live entries by key order (code points), read in pages: no transaction stays open."""

@@ -23,10 +23,13 @@ from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.rfc9068.rotation import KeyRotation
+from firewall.identity.upstream.build import SEALED
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.runtime import RandomIds
 from firewall.record.audit import AuditWriter
+from firewall.state.envelope import Envelopes
 from firewall.state.keys import KeyRing
+from firewall.state.resealing import EnvelopeRotation
 from tests.support.door import PASSWORD, Door, inputs_of, make_door
 from tests.support.kit import QuietTelemetry
 
@@ -196,5 +199,9 @@ def make_room(directory: Path, door: Door | None = None, **changes: Any) -> Room
     values.setdefault(
         "rotation", KeyRotation(KeyRing(directory / "signing"), door.store, door.marks, door.clock, door.record)
     )
+    if "envelope" not in changes:
+        keys = KeyRing(directory / "signing")
+        envelopes = Envelopes(door.store, lambda: keys.secrets("envelope"), SEALED)
+        values["envelope"] = EnvelopeRotation(keys, door.store, envelopes, door.clock, door.record)
     parts = AdminParts(**values)
     return Room(build(parts), parts, door, log, faults)

@@ -13,10 +13,16 @@ import orjson
 import pytest
 
 from firewall.admin import OperatorSocket
+from firewall.cli import keys as cli_keys
 from firewall.cli import main as command
 from firewall.cli import output, token
 from firewall.decide.bundle import read as read_bundle
+from firewall.identity.upstream.build import SEALED
 from firewall.net.runtime import Tasks
+from firewall.state import resealing
+from firewall.state.envelope import Envelopes
+from firewall.state.keys import KeyRing
+from firewall.state.resealing import SETTLES_S
 from firewall.wire import canonical
 from tests.admin.rig import TENANT, Room, make_room
 
@@ -459,6 +465,49 @@ def test_signing_keys_are_listed_and_rotated(node: Node) -> None:
     assert not {key["kid"] for key in ended} & {key["kid"] for key in after}
     rotations = node.room.door.named("identity.key.rotated")
     assert [facts["compromised"] for facts in rotations] == [False, True]
+
+
+def test_the_keys_that_seal_credentials_are_rotated_to_the_end_and_listed(node: Node) -> None:
+    door, parts = node.room.door, node.room.parts
+    keys = KeyRing(node.state / "signing")
+    envelopes = Envelopes(door.store, lambda: keys.secrets("envelope"), SEALED)
+    grants = door.store.collection("upstream_grants")
+    for n in range(20):
+        grants.put("acme", f"{n}", envelopes.seal("acme", f"upstream_grants/{n}", n))
+    told = node.json("keys", "list", "--envelope")
+    assert (told["state"], told["generation"], told["rows"], told["left"]) == ("idle", 1, 20, 0)
+    done = node.json("keys", "rotate", "--envelope")
+    assert (done["state"], done["generation"], done["left"], done["generations"]) == ("settling", 2, 0, [1, 2])
+    code, out, err = node.run("keys", "list", "--envelope")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "Secret 2 seals; 20 of 20 credentials are under it."
+    assert "Older keys are removed at " in out
+    door.clock.advance(SETTLES_S)
+    assert parts.envelope is not None
+    parts.envelope.step()
+    assert node.json("keys", "list", "--envelope")["generations"] == [2]
+    assert [envelopes.open("acme", f"upstream_grants/{e.key}", e.value) for e in grants.scan("acme", "19")] == [19]
+    (rotated,) = door.named("identity.envelope.rotated")
+    assert rotated["generation"] == 2
+    assert rotated["by"]
+    with pytest.raises(SystemExit):
+        node.run("keys", "rotate", "--envelope", "--compromised")
+
+
+def test_a_rotation_that_takes_several_steps_is_asked_for_until_it_is_done(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = KeyRing(node.state / "signing")
+    store = node.room.door.store
+    envelopes = Envelopes(store, lambda: keys.secrets("envelope"), SEALED)
+    for n in range(5):
+        store.collection("upstream_clients").put("_node", f"{n}", envelopes.seal("_node", f"upstream_clients/{n}", n))
+    assert node.room.parts.envelope is not None
+    monkeypatch.setattr(resealing, "STEP_S", 0)  # one row each
+    monkeypatch.setattr(cli_keys, "PAUSE_S", 0)
+    code, out, err = node.run("keys", "rotate", "--envelope")
+    assert (code, out.splitlines()[0]) == (0, "Secret 2 seals; 5 of 5 credentials are under it.")
+    assert [line for line in err.splitlines() if "of 5" in line] == [f"{n} of 5 credentials" for n in range(1, 5)]
 
 
 def test_names_cannot_move_the_cursor() -> None:

@@ -111,6 +111,52 @@ def test_take_gives_the_entry_once(store: Store) -> None:
     assert things.get("t", "k") is None
 
 
+def test_swap_changes_the_bytes_alone_and_only_those_that_were_seen(store: Store, clock: Hand) -> None:
+    things = store.collection("w")
+    things.put("t", "k", b"1", expires_us=clock.now + 10)
+    things.put("t", "k", b"2", expires_us=clock.now + 10)
+    assert not things.swap("t", "k", b"1", b"x")
+    assert not things.swap("t", "absent", b"2", b"x")
+    assert not things.swap("other", "k", b"2", b"x")
+    assert not store.collection("v").swap("t", "k", b"2", b"x")
+    assert things.swap("t", "k", b"2", b"two")
+    entry = things.get("t", "k")
+    assert entry is not None
+    assert (entry.value, entry.version, entry.expires_us) == (b"two", 2, clock.now + 10)
+    assert things.put("t", "k", b"3", if_version=2, expires_us=clock.now + 10) == 3
+    clock.now += 10
+    assert not things.swap("t", "k", b"3", b"x")
+    assert things.get("t", "k") is None
+
+
+def test_swap_of_what_is_gone_or_began_anew_does_nothing(store: Store) -> None:
+    things = store.collection("w")
+    things.put("t", "k", b"old")
+    things.take("t", "k")
+    assert not things.swap("t", "k", b"old", b"x")
+    things.put("t", "k", b"new")  # version 1 again: what counts is the bytes
+    assert not things.swap("t", "k", b"old", b"x")
+    entry = things.get("t", "k")
+    assert entry is not None
+    assert entry.value == b"new"
+
+
+def test_the_tenants_of_a_collection_are_those_with_live_entries(store: Store, clock: Hand) -> None:
+    things = store.collection("n")
+    assert list(things.tenants()) == []
+    for tenant in ("b", "", "ä", "a"):
+        for key in ("1", "2"):
+            things.put(tenant, key, b"v", expires_us=clock.now + 10 if tenant == "b" else 0)
+    store.collection("o").put("elsewhere", "k", b"v")
+    assert list(things.tenants()) == ["", "a", "b", "ä"]
+    clock.now += 10
+    assert list(things.tenants()) == ["", "a", "ä"]
+    things.take("a", "1")
+    assert list(things.tenants()) == ["", "a", "ä"]
+    things.take("a", "2")
+    assert list(things.tenants()) == ["", "ä"]
+
+
 def test_scan_is_in_code_point_order_and_stops_at_the_prefix(store: Store) -> None:
     things = store.collection("s")
     keys = ["a/\U0010ffff", "a/\uffff", "a/1", "a/10", "a/2", "b/1", "a", "%", "a/_", "a/é"]

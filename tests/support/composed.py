@@ -272,6 +272,7 @@ class Composed(Face):
     url: str
     audit: Path
     faults: list[tuple[str, str]] = field(default_factory=list)
+    everyone: tuple[Worker, ...] = ()
 
     def mint(self, resource: str, *scopes: str, **claims: Any) -> str:
         """Sign a token with the firewall's own key. A claim given as None is left out.
@@ -330,7 +331,7 @@ async def composed(config: dict[str, Any], *, workers: int = 0) -> AsyncIterator
             everyone.append(worker)
     try:
         ports = [await worker.start() for worker in everyone]
-        yield Composed(everyone[0], ports[0]["data"], made.public_url, made.audit_dir, faults)
+        yield Composed(everyone[0], ports[0]["data"], made.public_url, made.audit_dir, faults, tuple(everyone))
     finally:
         for worker in everyone:
             await worker.stop()

@@ -339,7 +339,7 @@ def make_node(
             {name: CredentialSettings() for name in auths} | (static or {}),
             fetcher or dialler,
             key or OUR_KEY,
-            (b"m" * 32,),
+            lambda: (b"m" * 32,),
             b"p" * 32,
             lambda who, _upstream: who.subject in nodes[0].stopped,
             environment=environment if environment is not None else {"CLIENT_SECRET": SECRET},

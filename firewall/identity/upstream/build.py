@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -44,7 +44,7 @@ from firewall.identity.upstream.subjects import SubjectTokens
 from firewall.identity.upstream.token_client import TokenClient
 from firewall.identity.upstream.verify import TokenVerifier
 from firewall.identity.web import WebRequest, json_reply
-from firewall.state.envelope import Envelopes
+from firewall.state.envelope import Envelopes, Masters
 from firewall.wire import strict_json
 
 DOCUMENT_CACHE_S: Final = 3600
@@ -52,12 +52,16 @@ DOCUMENT_CACHE_S: Final = 3600
 _ENDS: Final = frozenset({"user_disabled"})
 
 
+# Every collection of this room whose rows are sealed: whoever replaces keys goes over them all.
+SEALED: Final = ("upstream_grants", "upstream_subjects", "upstream_clients", "upstream_legs")
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamsGiven:
     """What configuration and the composition root give.
 
     auths: upstreams with a sign-in. static: what is presented to each upstream otherwise, secrets or nothing.
-    fetcher: our way out. key, older_keys: of our clients, for nothing else. masters: wrap the tenants' keys.
+    fetcher: our way out. key, older_keys: of our clients, for nothing else. masters: wrap the tenants' keys (`Envelopes`).
     proof_secret: what our DPoP keys towards upstreams are derived from. stopped: see `BrokerParts`.
     """
 
@@ -65,7 +69,7 @@ class UpstreamsGiven:
     static: Mapping[str, CredentialSettings]
     fetcher: Fetcher
     key: ECKey
-    masters: Sequence[bytes]
+    masters: Masters
     proof_secret: bytes
     stopped: Callable[[Principal, str], bool]
     older_keys: tuple[ECKey, ...] = ()
@@ -116,7 +120,7 @@ def build_upstreams(
     record: Record,
 ) -> Upstreams:
     """Return the broker and its pages. Raises ConfigFault: upstream_auth, upstream_documents, credential_*."""
-    envelopes = Envelopes(store, given.masters, token_bytes=token_bytes)
+    envelopes = Envelopes(store, given.masters, SEALED, token_bytes=token_bytes)
     identity = ClientIdentity(settings.public_url, SigningKeys(given.key, *given.older_keys), given.auths, clock, ids)
     grants = UpstreamGrants(store, envelopes, marks, clock)
     subjects = SubjectTokens(store, envelopes, clock)
