@@ -278,7 +278,14 @@ def check_client(client: ClientSettings) -> None:
 def _check_issuer(trusted: TrustedIssuer) -> None:
     where = f"trusted issuer {trusted.issuer!r}"
     parts = urlsplit(trusted.issuer)
-    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
+    here = trusted.network == "loopback" and parts.scheme == "http" and parts.hostname in LOOPBACK
+    if (
+        not (parts.scheme == "https" or here)
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+    ):
         raise ConfigFault("issuer_url", where, fix="give the issuer as its assertions name it, an https URL")
     if (trusted.jwks is None) == (not trusted.jwks_uri):
         raise ConfigFault("issuer_keys", where, fix="give exactly one of jwks and jwks_uri")

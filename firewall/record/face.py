@@ -97,7 +97,8 @@ def fault_of(record: JSONObject) -> str:
 
 def _how(record: JSONObject) -> str:
     if not event_of(record):
-        return effect_of(record) or _text(record, "verb") or _text(record, "fault")
+        told = " ".join(filter(None, (_text(record, "fault"), _text(record, "detail"))))
+        return effect_of(record) or _text(record, "verb") or told
     why = " ".join(dict.fromkeys(_text(record, name) for name in _WHY if _text(record, name)))
     return why or next((str(record[name]) for name in _ABOUT if record.get(name)), "")
 

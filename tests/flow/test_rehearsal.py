@@ -98,6 +98,8 @@ CASES = (
     Case("idp_none", "identity:\n  passwords: off #!\n"),
     Case("issuer_url", issuer(issuer="http://idp.example")),
     Case("issuer_url", trusted("jwks_uri: https://k.example/jwks", "http://idp.example")),
+    Case("issuer_url", trusted("jwks_uri: http://127.0.0.1/jwks, network: loopback", "http://idp.example")),
+    Case("issuer_url", trusted("jwks_uri: https://k.example/jwks", "http://127.0.0.1:9")),
     Case("issuer_name", issuer().replace("corp:", "'a|b':")),
     Case("issuer_algorithms", issuer(algorithms="[]")),
     Case("issuer_algorithms", trusted("jwks_uri: https://k.example/jwks, algorithms: []")),

@@ -323,6 +323,22 @@ async def test_keys_of_an_issuer_on_a_private_network_are_fetched_there_and_nowh
         assert door.fetcher.networks == [network]
 
 
+def test_an_issuer_over_plain_http_is_one_of_this_machine_and_says_so() -> None:
+    for issuer, network, fine in (
+        ("http://127.0.0.1:9", "loopback", True),
+        ("http://127.0.0.1:9", "public", False),
+        ("http://127.0.0.1:9", "private", False),
+        ("http://idp.example", "loopback", False),
+        ("https://idp.example", "public", True),
+    ):
+        trusted = TrustedIssuer(issuer, "acme", jwks=public_jwks(IDP_KEY), network=network)  # type: ignore[arg-type]
+        if fine:
+            assert make_door(clients=CLIENTS, trusted_issuers=(trusted,))
+        else:
+            with pytest.raises(ConfigFault, match="issuer_url"):
+                make_door(clients=CLIENTS, trusted_issuers=(trusted,))
+
+
 async def test_an_unreachable_issuer_is_a_refusal_and_not_a_failure() -> None:
     door = id_jag_door()
     async with door.http() as http:

@@ -12,6 +12,7 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.identity.throttle import network_of
 from firewall.net.runtime import FakeClock, RandomIds
 from firewall.record import refused as room
+from firewall.record.face import face
 from firewall.record.record import validate_record
 from firewall.record.refused import PER_MINUTE, PER_NETWORK, RefusalLog
 from firewall.record.show import explain, explain_text, show
@@ -107,5 +108,6 @@ def test_it_is_shown_and_explained_by_its_id(make: Make, tmp_path: Path) -> None
     (kept,) = show(tmp_path / "audit", kind="edge", fault="token_invalid")
     assert kept["decision_id"] == told
     text = explain_text(explain(tmp_path / "audit", told))
+    assert face(kept).how == "token_invalid jwt_claims exp"
     for word in (FAULTS["token_invalid"].text, "jwt_claims exp", "https://fw.example/mcp/git", str(kept["uid"])):
         assert word in text
