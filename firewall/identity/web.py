@@ -149,9 +149,13 @@ def error_reply(error: str, status: int, *, why: str = "", headers: Headers = ()
     return json_reply({"error": error, "error_description": told}, status, headers=headers)
 
 
+SUBJECT_REFUSED: Final = "subject_refused"
 # What says more than the registered code where it can give nothing away: not which resources there are, and for
 # whom, but where each of them says so itself (RFC 8707 §2: the resource is missing, unknown or malformed).
 REASONS: Final = {
+    SUBJECT_REFUSED: "The subject token is not valid here, or this client may not exchange it: it is for another resource "
+    "than the client's own, and its may_act does not name the client.",
+    "chain_long": "The token was handed on as often as it may be.",
     "resource_missing": "Name the resource that the token is for: the parameter resource, once, as its own "
     "metadata has it (the URL that the client calls, such as …/mcp/NAME).",
     # Which one it is, or which there are, is not said: whoever holds the grant was told what it is for (RFC 6749 §5.1).

@@ -55,6 +55,7 @@ class OAuthError(Malformed):
 
     error: the registered error code that the peer sees (RFC 6749 §4.1.2.1, §5.2; RFC 8707 §2).
     code: ours, for operators, more exact; never told to the peer.
+    why: which sentence of ours the peer reads, where neither ``error`` nor ``code`` says it (`identity.web.REASONS`).
     detail: which part of it, in fixed words of ours; for the record.
     about: whose request it was, as far as that was proved when it was refused: tenant, sub, gid; for the record.
     """
@@ -62,6 +63,7 @@ class OAuthError(Malformed):
     def __init__(self, error: str, code: str, detail: str = "") -> None:
         super().__init__(code, detail)
         self.error = error
+        self.why = ""
         self.about: dict[str, str] = {}
 
 

@@ -144,7 +144,12 @@ CASES = (
     ),
     Case("signals_issuer", signals("issuer: '', jwks_uri: https://k.example")),
     Case("signals_keys", signals("issuer: https://i.example, jwks: {keys: 1}")),
-    Case("signals_url", signals("issuer: https://i.example, jwks_uri: http://k.example")),
+    Case(
+        "signals_url",
+        signals(
+            "issuer: https://i.example, jwks_uri: https://k.example, poll_url: http://k.example, poll_secret: env:X"
+        ),
+    ),
     Case("cimd_pinned", "identity:\n  cimd:\n    pinned:\n      https://a.example/c: {client_id: other} #!\n"),
     Case("cimd_pinned", "identity:\n  cimd:\n    pinned:\n      https://a.example/c: /no/such #!\n", machine=True),
     Case("upstream_asks", mcp(f"{URL}, roots: [relative]")),

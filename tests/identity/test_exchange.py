@@ -120,6 +120,22 @@ async def test_tx_01_a_token_for_another_resource_is_not_exchanged(client: str) 
     assert why(door) == "exchange_not_allowed"
 
 
+async def test_tx_01_who_may_not_exchange_a_token_is_told_that_and_nothing_about_the_token() -> None:
+    """The twin is a request that is not well formed: it is told something else."""
+    door = chain_door()
+    ada = await people(door)
+    live = token_of(door, ada)
+    async with door.http() as http:
+        told = [
+            (await exchange(http, token, client="stranger")).json()["error_description"]
+            for token in (live, token_of(door, ada, sub="u_gone"), live[:-4] + "AAAA", "no token")
+        ]
+        shape = (await exchange(http, live, subject_token_type="x")).json()["error_description"]
+    assert len(set(told)) == 1
+    assert "may not exchange it" in told[0]
+    assert "may not exchange it" not in shape
+
+
 async def test_tx_01_the_client_a_token_was_given_to_may_not_exchange_it_either() -> None:
     door = chain_door()
     ada = await people(door)

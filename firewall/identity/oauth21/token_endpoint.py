@@ -96,4 +96,4 @@ def refusal(error: OAuthError, *, basic: bool) -> FixedReply:
         return error_reply(error.error, 503, headers=((b"retry-after", b"1"),))
     if error.code in ("client_delayed", "client_busy"):
         return error_reply(error.error, 429, headers=((b"retry-after", b"60"),))
-    return error_reply(error.error, 400, why=error.code)
+    return error_reply(error.error, 400, why=error.why or error.code)

@@ -22,6 +22,7 @@ from firewall.identity.rfc8693.request import ACCESS_TOKEN, GRANT_TYPE, Exchange
 from firewall.identity.rfc9068.tokens import Kind, TokenFacts
 from firewall.identity.rfc9396.requested import requested_details
 from firewall.identity.settings import ProtectedResource
+from firewall.identity.web import SUBJECT_REFUSED
 from firewall.wire.oauth import OAuthError
 
 _KINDS: dict[str, Kind] = {"user": "user", "service": "service"}
@@ -39,8 +40,16 @@ class ExchangeGrant(TokenGrant):
 
     async def prepare(self) -> None:
         """Check what was presented, and find every client of its chain. Raises OAuthError."""
-        delegation, client = self.parts.delegation, self.client
         self.asked = parse_request(self.form)
+        try:
+            await self._read_subject()
+        except OAuthError as error:
+            # One sentence for whatever is the matter: who may not exchange a token learns nothing about it.
+            error.why = SUBJECT_REFUSED if error.error == "invalid_request" else ""
+            raise
+
+    async def _read_subject(self) -> None:
+        delegation, client = self.parts.delegation, self.client
         self.given = delegation.presented.read(self.asked.subject_token)
         who = self.given.principal
         self.concerns(who.tenant, who.subject, who.grant_id)
