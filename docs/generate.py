@@ -267,7 +267,7 @@ WORDS = {
     "mcp.NAME.asks": "Questions that it may put to its callers: `sampling`, `elicitation`, `roots`. None are declared to it otherwise.",
     "mcp.NAME.answer_s": "Seconds that such a question waits for its answer.",
     "mcp.NAME.roots": "Absolute paths; of a client's roots, only those at or below one of them are told to the server.",
-    "mcp.NAME.app_domains": "Origins that its MCP Apps may load from and talk to, such as `https://api.example`; what else they ask for is taken out.",
+    "mcp.NAME.app_domains": "Origins that its MCP Apps may load from and talk to, such as `https://api.example`, and that its icons may come from beside its own host; what else is asked for is taken out.",
     "mcp.NAME.app_permissions": "Devices that its MCP Apps may use.",
     "mcp.NAME.pins": "`tofu` trusts clean definitions at first contact, `strict` waits for a person.",
     "mcp.NAME.step_up": "The sign-in that callers must have had (RFC 9470); without it they are told how to get one. Services, which never sign in, are refused.",

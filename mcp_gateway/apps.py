@@ -30,10 +30,11 @@ _READ: Final = frozenset({*_ADDRESSES, "ui", _OTHER_CSP})
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """domains: CSP sources (``https://host``); permissions: of `PERMISSIONS`."""
+    """domains: CSP sources (``https://host``); permissions: of `PERMISSIONS`. home: the server's own address, "" for a program's."""
 
     domains: frozenset[str] = frozenset()
     permissions: frozenset[str] = frozenset()
+    home: str = ""
 
 
 NONE: Final = Rights()

@@ -25,6 +25,7 @@ from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
 from mcp_gateway import questions
 from mcp_gateway.action import response
+from mcp_gateway.brought import added, brought_by
 from mcp_gateway.conversation import Conversations, Parked, end
 from mcp_gateway.exchanges import Exchange
 from mcp_gateway.face import Declined, Gone
@@ -131,7 +132,7 @@ class Asking:
             if isinstance(cleared, Refusal):
                 return await turn.refuse(cleared, tool_call=target.method == "tools/call")
             responses[key] = cleared.body
-        return Retry(_added(responses, state), rounds + 1)
+        return Retry(added(responses, state), rounds + 1)
 
     async def _ask(self, turn: Turn, target: Target, question: Question) -> Answer | int:
         """Return a legacy client's answer, or the JSON-RPC code for the server that asked."""
@@ -204,9 +205,17 @@ class Asking:
             if not kept:
                 await end(parked)
 
-    async def wrap(self, turn: Turn, target: Target, result: JSONObject, rounds: int) -> str:
-        """Pass a modern upstream's questions to a modern client, its state sealed. Raises UpstreamFault."""
+    async def wrap(
+        self, turn: Turn, target: Target, link: Link, result: JSONObject, rounds: int
+    ) -> str | Retry | Refusal:
+        """Pass a modern upstream's questions to a modern client, its state sealed. Raises UpstreamFault.
+
+        Returns what a retry adds instead, where the request brought the answers before it was asked; a Refusal of one.
+        """
         asked, state = self._required(turn, target, result, rounds)
+        brought = brought_by(turn.call.params, asked, target.spec.roots) if rounds == 1 and state is None else {}
+        if brought:
+            return await self._take(turn, target, link, asked, brought, rounds)
         sealed = Sealed(
             target.spec.name,
             {key: question.sealed() for key, question in asked.items()},
@@ -217,6 +226,35 @@ class Asking:
             return await self._tell(turn, target, asked, sealed)
         except Malformed:
             raise UpstreamFault("too_large", "the upstream's state is too large to be sealed") from None
+
+    async def _take(
+        self,
+        turn: Turn,
+        target: Target,
+        link: Link,
+        asked: dict[str, Question],
+        brought: dict[str, Answer],
+        rounds: int,
+    ) -> Retry | Refusal:
+        """Answer a modern upstream with what the request brought along.
+
+        The upstream asked in this very exchange, so there is all that an answer is judged by: every question is decided
+        as if it were told, and every answer as if it came back. A client that skips its person could do so afterwards too.
+        """
+        resource = self._house.resource(turn.principal.tenant, target.spec)
+        responses: JSONObject = {}
+        for key, question in asked.items():
+            body: JSONObject = {"method": question.method, "params": question.params}
+            version = turn.call.version
+            ask = questions.ask_action(question, turn.principal, resource, body, version=version, transport="http")
+            verdict = await self._guard.clear(ask, turn.exchange)
+            if isinstance(verdict, Cleared):
+                told = brought[key]
+                verdict = await self._clear_answer(turn, target, link, question, told, told.result)
+            if isinstance(verdict, Refusal):
+                return verdict
+            responses[key] = verdict.body
+        return Retry(added(responses, None), rounds + 1)
 
     async def required(self, turn: Turn, target: Target, link: Link, data: JSON, rounds: int) -> str | None:
         """Pass the addresses of a legacy upstream's -32042 on; None when this client cannot be sent to one.
@@ -278,7 +316,7 @@ class Asking:
                 raise UpstreamFault("unanswered")
         if link.opened.era == LEGACY:
             return Retry({}, sealed.rounds)
-        return Retry(_added(responses, sealed.state), sealed.rounds)
+        return Retry(added(responses, sealed.state), sealed.rounds)
 
     async def deliver(
         self, turn: Turn, target: Target, parked: Parked, sealed: Sealed, credentials: Credentials
@@ -460,10 +498,3 @@ def _request(value: JSONObject) -> jsonrpc.Request | None:
     except Malformed:
         return None
     return message if isinstance(message, jsonrpc.Request) else None
-
-
-def _added(responses: JSONObject, state: str | None) -> JSONObject:
-    added: JSONObject = {"inputResponses": responses} if responses else {}
-    if state is not None:
-        added["requestState"] = state
-    return added

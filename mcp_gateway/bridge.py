@@ -20,7 +20,7 @@ from firewall.core.bounds import RPC_ID_CHARS
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import jsonrpc
-from mcp_gateway import capabilities
+from mcp_gateway import capabilities, pictures
 from mcp_gateway.message import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
@@ -149,6 +149,8 @@ def opened(result: JSON, era: Era) -> Opened:
     if not isinstance(version, str) or era_of(version) != era:
         raise Malformed("result_shape")
     info = {k: told[k] for k in _SERVER_INFO if isinstance(told.get(k), str)} if isinstance(told, dict) else {}
+    if not pictures.web_address(info.get("websiteUrl")):
+        info.pop("websiteUrl", None)
     instructions = result.get("instructions")
     text = instructions if isinstance(instructions, str) else ""
     if len(text) > INSTRUCTIONS_CHARS:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from firewall.core.bounds import JSON_INTEGER
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import jsonrpc
-from mcp_gateway import apps
+from mcp_gateway import apps, pictures
 from mcp_gateway.bridge import kept_meta
-from mcp_gateway.message import SERVER_INFO, RpcId
+from mcp_gateway.message import SERVER_INFO, RpcId, is_reserved
 from mcp_gateway.versions import MODERN, Era
 
 Outward = Callable[[str], str] | None
@@ -129,14 +129,25 @@ def _addressed(value: JSON, outward: Outward, rights: apps.Rights) -> JSON:
     """Return a block with its URI told; the same object when nothing changes."""
     if not isinstance(value, dict):
         return value
+    if any(is_reserved(key) for key in _keys(value.get("_meta"))):  # ours to say, whoever says it
+        meta = kept_meta(value["_meta"])
+        value = {key: member for key, member in value.items() if key != "_meta"} | ({"_meta": meta} if meta else {})
     if value.get("type") == "resource_link":
         uri = value.get("uri")
         if not isinstance(uri, str):
             raise Malformed("result_shape")
+        if "icons" in value:
+            icons = pictures.icons(value["icons"], rights)
+            value = {key: member for key, member in value.items() if key != "icons"}
+            value |= {"icons": icons} if icons else {}
         return value if outward is None else {**value, "uri": outward(uri)}
     if value.get("type") == "resource":
         return {**value, "resource": _content(value.get("resource"), outward, rights)}
     return value
+
+
+def _keys(value: JSON) -> Iterable[str]:
+    return value if isinstance(value, dict) else ()
 
 
 def _content(value: JSON, outward: Outward, rights: apps.Rights) -> JSONObject:

@@ -18,7 +18,7 @@ from firewall.core.bounds import JSON_INTEGER, KIB
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.wire import canonical
-from mcp_gateway import apps, templates, uris
+from mcp_gateway import apps, pictures, templates, uris
 from mcp_gateway import headers as h
 from mcp_gateway.bridge import kept_meta
 from mcp_gateway.kinds import KINDS, Kind
@@ -140,8 +140,9 @@ def shown(
     if era == LEGACY and isinstance(output, dict) and output.get("type") != "object":
         del out["outputSchema"]
     if "icons" in out:
-        icons = [i for i in out["icons"] if _is_icon(i)] if isinstance(out["icons"], list) else []
-        out["icons"] = list(icons)
+        icons = pictures.icons(out.pop("icons"), rights)
+        if icons:
+            out["icons"] = icons
     if "size" in one.passing:
         out["size"] = one.passing["size"]
     if "lastModified" in one.passing:
@@ -223,8 +224,3 @@ def skeleton(name: str, kind: Kind = "tool") -> str:
     Addresses are opened by machines and have one spelling each: they are confusable only when equal.
     """
     return name.translate(_FOLD).casefold() if kind in ("tool", "prompt") else name
-
-
-def _is_icon(icon: JSON) -> bool:
-    src = icon.get("src") if isinstance(icon, dict) else None
-    return isinstance(src, str) and src.startswith(("https://", "data:image/png", "data:image/jpeg", "data:image/webp"))

@@ -26,6 +26,8 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.core.principal import Principal
 from firewall.detect.egress import address_class, read_url
+from mcp_gateway import apps
+from mcp_gateway import content as content_of
 from mcp_gateway.action import protocol, upstream_headers
 from mcp_gateway.schema import Schema
 from mcp_gateway.versions import LEGACY, Era
@@ -431,7 +433,8 @@ def _tool_result(value: JSONObject) -> JSONObject:
     for block in content:
         kind = block.get("type") if isinstance(block, dict) else None
         if isinstance(block, dict) and kind in ("resource", "resource_link"):
-            blocks.append({key: member for key, member in block.items() if key not in ("_meta", "annotations")})
+            plain = content_of.block(block, None, apps.NONE)  # what says that it is text is inspected as text
+            blocks.append({key: member for key, member in plain.items() if key not in ("_meta", "annotations")})
         elif isinstance(kind, str) and kind in _BLOCKS:
             blocks.append(_block(block))
         else:

@@ -317,7 +317,10 @@ class Relay:
                         raise Malformed("result_shape")
                     if turn.face is not None:
                         return await self._asking.collect(turn, target, link, result, rounds)
-                    return await self._asking.wrap(turn, target, result, rounds)
+                    asked = await self._asking.wrap(turn, target, link, result, rounds)
+                    if isinstance(asked, Refusal):
+                        return await turn.refuse(asked, tool_call=target.method == "tools/call")
+                    return asked
                 said = self._inventory.words(turn.principal.tenant, target.spec, link.opened)
                 body, resource = target.result(call, result, said)
                 point, method = target.answered, target.method

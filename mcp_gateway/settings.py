@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from firewall.core.bounds import LIST_CHUNK, UPSTREAM_IDLE_S, UPSTREAM_TOTAL_S
@@ -33,7 +33,7 @@ class UpstreamSpec:
     asks: which questions a server may put to its callers (`ASKS`); none are declared to it otherwise, and
     one that it puts all the same is answered with method-not-found. answer_s: how long one waits.
     roots: absolute paths; of a client's roots only what lies at or below one of them is told to the server.
-    apps: the origins and devices that its MCP Apps may use (`apps.Rights`); none by default.
+    apps: the origins and devices that its MCP Apps may use (`apps.Rights`); none by default, and its own host for icons.
     lists: ``granted`` shows what the caller's token opens; ``grantable`` also what its person could add to it.
     transport ``sse`` is HTTP+SSE of 2024-11-05, deprecated: it needs ``legacy_sse=True`` written down.
     """
@@ -90,6 +90,8 @@ class UpstreamSpec:
                 raise ConfigFault(
                     "upstream_effect", f"{name}: tool {tool}", fix="one of " + ", ".join(sorted(EFFECT_CLASSES))
                 )
+        if self.url and not self.apps.home:
+            object.__setattr__(self, "apps", replace(self.apps, home=self.url))
         if self.transport == "stdio" and self.sandbox == "off" and not self.unsandboxed:
             raise ConfigFault(
                 "upstream_unsandboxed", f"mcp upstream {name}", fix="write unsandboxed: true beside sandbox: off"

@@ -160,8 +160,8 @@ def digest(call: Call) -> str:
 def carried(call: Call) -> bool:
     """Return whether a request is a retry: whatever we ask, a state of ours goes with it.
 
-    Answers without one answer nothing that was asked here. They are left out, and the request is a first one, so that
-    its server asks what it needs (MCP 2026-07-28, multi round-trip requests: it SHOULD ask again).
+    Answers without one answer nothing that was asked here. The request is a first one and is sent without them, so that
+    its server asks what it needs; only then they may be looked at (`asking`).
     """
     return "requestState" in call.params
 

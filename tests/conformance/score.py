@@ -3,14 +3,6 @@
 A suite writes ``server-<scenario>-<time>/checks.json`` per scenario: a list of checks, each with an id
 (which may stand there several times) and a status. Only SUCCESS and FAILURE count; a suite skips what a
 server does not offer.
-
-One check is excused. `input-required-result-ignore-extra-params` sends, as its first request, the answer to a question
-that it was never asked, and wants the call to end with a result. The server that it was written for gives no
-``requestState`` with its question, so it takes an answer from anybody. Through us every question carries a state of
-ours, by which its answer is judged: the kind of the question, its fields, who was asked, and that it was asked at all
-and answered once (DESIGN §6b-4). An answer without it has nothing to be judged by, so that no gateway which decides
-about answers can pass this check. It is left out, the server asks, and the result is ``input_required``. What the check
-is about, unknown keys beside known ones, holds in a retry with its state (`tests/mcp_gateway/test_retries.py`).
 """
 
 from __future__ import annotations
@@ -25,14 +17,6 @@ from typing import Any
 FOLDER = re.compile(r"^server-(.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
 UNSCORED = re.compile(r"^  [✓✗] ([a-z0-9-]+) \(", re.MULTILINE)
 Checks = dict[str, tuple[int, int]]
-
-# Checks that pass less often through us for a reason that is no loss, by (target, scenario/check). Only a check that
-# does not fail is excused: a suite tells these as a remark.
-EXCUSED = {
-    ("every", "input-required-result-ignore-extra-params/sep-2322-ignore-unexpected-params"): (
-        "answers without the state that came with their question are left out: nobody asked this caller"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -110,8 +94,7 @@ def worse(direct: Score, through: Score) -> list[str]:
         for check in sorted(checks.keys() | ours.keys()):
             passed, failed = checks.get(check, (0, 0))
             ours_passed, ours_failed = ours.get(check, (0, 0))
-            excused = (through.target, f"{name}/{check}") in EXCUSED and ours_failed == 0
-            if (ours_passed < passed and not excused) or ours_failed > failed:
+            if ours_passed < passed or ours_failed > failed:
                 why = through.messages.get(f"{name}/{check}", "")
                 out.append(f"{name}/{check}: direct {passed}/{failed}, through us {ours_passed}/{ours_failed} {why}")
     return out
@@ -125,17 +108,3 @@ def better(direct: Score, through: Score) -> list[str]:
         for check in checks
         if through.scenarios.get(name, {}).get(check, (0, 1))[1] == 0
     ]
-
-
-def excused(direct: Score, through: Score) -> dict[str, str]:
-    """Return every check that passes less often through us and is excused, with the reason."""
-    return {
-        name: why
-        for (target, name), why in EXCUSED.items()
-        if target == through.target and _passed(through, name) < _passed(direct, name)
-    }
-
-
-def _passed(score: Score, name: str) -> int:
-    scenario, _, check = name.partition("/")
-    return score.scenarios.get(scenario, {}).get(check, (0, 0))[0]

@@ -331,6 +331,75 @@ class TestTheDecisionAboutARetry:
             assert told["isError"] is True
 
 
+class TestAnswersThatComeAlong:
+    """A first request with answers, before a server that gives no state with its question (SEP-2322)."""
+
+    @contextlib.asynccontextmanager
+    async def asked_once(self, *, state=None, asks=("q",), rounds=1, **guard):
+        heard = []
+
+        async def call(asked, send):
+            heard.append(asked["params"])
+            if len([p for p in heard if "inputResponses" in p]) >= rounds:
+                await send(as_json(result(asked, content=[{"type": "text", "text": "done"}])))
+                return
+            more = {"inputRequests": dict.fromkeys(asks, QUESTION)} | ({} if state is None else {"requestState": state})
+            await send(as_json(result(asked, resultType="input_required", **more)))
+
+        async with scripted(call) as upstream:
+            one = spec("demo", url=upstream.url, asks=ALL)
+            async with running(one, people=PEOPLE, **guard) as stack:
+                yield stack, heard
+
+    async def test_they_are_judged_by_the_question_of_this_exchange_and_go_on(self):
+        engine = ScriptedEngine()
+        async with self.asked_once(engine=engine) as (stack, heard):
+            told = (await ask(stack, "echo", inputResponses={"q": WHO, "more": {"x": 1}})).json()["result"]
+            assert told["content"][0]["text"] == "done"
+            assert "inputResponses" not in heard[0]
+            assert heard[1]["inputResponses"] == {"q": WHO}
+            points = [asked["point"] for asked in engine.inputs]
+            assert points.count("mcp.elicitation.ask") == points.count("mcp.elicitation.answer") == 1
+            assert points.count("mcp.tool.call") == 2
+
+    @pytest.mark.parametrize(
+        ("given", "server"),
+        [
+            ({"other": WHO}, {}),
+            ({"q": WHO}, {"asks": ("q", "r")}),
+            ({"q": {"action": "approve"}}, {}),
+            ({"q": {"action": "accept", "content": {"x": 1}}}, {}),
+            ({"q": WHO}, {"state": "s"}),
+            ({}, {}),
+        ],
+    )
+    async def test_what_does_not_fit_is_left_out_and_the_client_is_asked(self, given, server):
+        async with self.asked_once(**server) as (stack, heard):
+            told = (await ask(stack, "echo", inputResponses=given)).json()["result"]
+            assert told["resultType"] == "input_required"
+            assert len(heard) == 1
+
+    async def test_a_second_question_is_put_to_the_client(self):
+        async with self.asked_once(rounds=3) as (stack, heard):
+            told = (await ask(stack, "echo", inputResponses={"q": WHO})).json()["result"]
+            assert told["resultType"] == "input_required"
+            assert len(heard) == 2
+
+    @pytest.mark.parametrize("denied", ["mcp.elicitation.ask", "mcp.elicitation.answer", ""])
+    async def test_the_question_and_the_answer_are_decided_each(self, denied):
+        reason = {"rule": "t.no", "effect": "deny", "code": "because", "owasp": [], "severity": 40}
+
+        def script(asked):
+            if asked["point"] == denied:
+                return {**ALLOW, "decision": False, "effect": "deny", "risk": 40, "reasons": [reason]}
+            return ALLOW
+
+        async with self.asked_once(engine=ScriptedEngine(script)) as (stack, heard):
+            told = (await ask(stack, "echo", inputResponses={"q": WHO})).json()["result"]
+            assert told.get("isError", False) is bool(denied)
+            assert len(heard) == (1 if denied else 2)
+
+
 LINK = {"mode": "url", "url": "https://sign-in.example/a", "message": "Sign in", "elicitationId": "e1", "x": 1}
 
 

@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
+from tests.sim.corners import PROMPT, PROMPTED, QUESTION, READ, RESOURCE, RESULT, SERVER, TEMPLATE, TOOL, corner
 
 Era = Literal["legacy", "modern"]
 ERAS: tuple[Era, ...] = ("legacy", "modern")
 META = "io.modelcontextprotocol/"
 TASKS = META + "tasks"
+AT = "at-"  # before the name of a place: a tool, resource or prompt whose answer or question has its words there
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 
 
@@ -59,59 +61,43 @@ class Planted:
     # -- what there is -----------------------------------------------------------------------------------
 
     def tools(self) -> list[dict[str, Any]]:
-        """One tool with a word in every corner of its definition, and plain ones that do things."""
+        """One tool for each corner of a definition, and plain ones that do things."""
         free: dict[str, Any] = {"type": "object"}
-        corner = {
-            "name": "corner",
-            "title": self.say("tool.title"),
-            "description": self.say("tool.description"),
-            "inputSchema": {
-                "type": "object",
-                "description": self.say("tool.schema.description"),
-                "properties": {
-                    "a": {
-                        "type": "string",
-                        "title": self.say("tool.schema.title"),
-                        "description": self.say("tool.field.description"),
-                        "enum": ["one", self.say("tool.field.enum")],
-                        "default": self.say("tool.field.default"),
-                        "examples": [self.say("tool.field.example")],
-                        "$comment": self.say("tool.field.comment"),
-                    }
-                },
-            },
-            "outputSchema": {"type": "object", "description": self.say("tool.output.description")},
-            "annotations": {"title": self.say("tool.annotations.title")},
-            "_meta": {"com.example/note": self.say("tool.meta")},
-        }
+        plain = {"description": "Does its work.", "inputSchema": free}
+        corners = [{"name": corner(place), **plain, **made(self.say(place))} for place, made in TOOL.items()]
         names = ["text", "structured", "embedded", "link", "block-meta", "result-meta", "fails", "error", "progress"]
-        names += ["log", "ask-form", "ask-schema", "ask-url", "ask-sampling", "ask-roots", "url-required", "task"]
-        plain = [{"name": n, "description": "Does its work.", "inputSchema": free} for n in names]
+        names += ["log", "ask-form", "ask-schema", "ask-url", "ask-sampling", "ask-roots", "url-required", "updates"]
+        names += [AT + place for place in (*RESULT, *QUESTION)] + ["task"]
+        doing = [{"name": n, **plain} for n in names]
         if self.era == "legacy":
-            plain[-1]["execution"] = {"taskSupport": "optional"}
-        return [corner, *plain]
+            doing[-1]["execution"] = {"taskSupport": "optional"}
+        return [*corners, *doing]
 
     def listed(self, method: str) -> dict[str, Any]:
-        """Answer a list."""
+        """Answer a list: one plain definition, and one for each corner."""
         if method == "tools/list":
             return {"tools": self.tools()}
         if method == "resources/list":
-            one = {"uri": "test://one", "name": self.say("resource.name"), "title": self.say("resource.title")}
-            return {"resources": [{**one, "description": self.say("resource.description"), "mimeType": "text/plain"}]}
+            one = {"uri": "test://one", "name": "one", "mimeType": "text/plain"}
+            held = [{**one, "uri": f"test://{corner(at)}", **made(self.say(at))} for at, made in RESOURCE.items()]
+            return {"resources": [one, *held, *({**one, "uri": f"test://{AT}{at}"} for at in READ)]}
         if method == "resources/templates/list":
-            one = {"uriTemplate": "test://of/{id}", "name": self.say("template.name")}
-            return {"resourceTemplates": [{**one, "description": self.say("template.description")}]}
-        argument = {"name": "who", "description": self.say("prompt.argument.description"), "required": False}
-        return {
-            "prompts": [
-                {"name": "greet", "title": self.say("prompt.title"), "description": self.say("prompt.description")}
-                | {"arguments": [argument]}
+            one = {"uriTemplate": "test://of/{id}", "name": "of"}
+            held = [
+                {**one, "uriTemplate": f"test://{corner(at)}/{{id}}", **made(self.say(at))}
+                for at, made in TEMPLATE.items()
             ]
-        }
+            return {"resourceTemplates": [one, *held]}
+        greet = {"name": "greet", "arguments": [{"name": "who", "required": False}]}
+        held = [{"name": corner(at), **made(self.say(at))} for at, made in PROMPT.items()]
+        return {"prompts": [greet, *held, *({"name": AT + at} for at in PROMPTED)]}
 
     def content(self, name: str) -> dict[str, Any]:
         """Answer a call of a tool that only returns."""
         block: dict[str, Any] = {"type": "text", "text": "fine"}
+        place = name.removeprefix(AT)
+        if name.startswith(AT) and place in RESULT:
+            return RESULT[place](self.say(place))
         if name == "text":
             block["text"] = self.say("result.text")
         if name == "structured":
@@ -137,6 +123,9 @@ class Planted:
     def question(self, name: str) -> dict[str, Any] | None:
         """Return what a tool asks before it answers."""
         form: dict[str, Any] = {"type": "object", "properties": {"colour": {"type": "string"}}}
+        place = name.removeprefix(AT)
+        if name.startswith(AT) and place in QUESTION:
+            return QUESTION[place](self.say(place))
         match name:
             case "ask-form":
                 given = {"message": self.say("ask.form.message"), "requestedSchema": form}
@@ -243,11 +232,15 @@ class Planted:
         elif method == "tools/call":
             await self._call(body, params, reply)
         elif method == "resources/read":
+            place = params["uri"].removeprefix(f"test://{AT}")
             held = {"uri": params["uri"], "mimeType": "text/plain", "text": self.say("resource.text")}
             held["_meta"] = {"com.example/note": self.say("resource.meta")}
+            held = READ[place](self.say(place)) if place in READ else held
             await reply.json(self._result(body, {"contents": [held]}, cache=True))
         elif method == "prompts/get":
-            said = {"role": "user", "content": {"type": "text", "text": self.say("prompt.message")}}
+            place = params["name"].removeprefix(AT)
+            block = {"type": "text", "text": self.say("prompt.message")}
+            said = {"role": "user", "content": PROMPTED[place](self.say(place)) if place in PROMPTED else block}
             told = {"description": self.say("prompt.result.description"), "messages": [said]}
             await reply.json(self._result(body, told))
         elif method == "completion/complete":
@@ -259,8 +252,7 @@ class Planted:
             await reply.json(self._result(body, {}))
 
     def _opening(self) -> dict[str, Any]:
-        info = {"name": "planted", "version": "1", "title": self.say("server.title")}
-        info["description"] = self.say("server.description")
+        info = {"name": "planted", "version": "1"} | {member: self.say(place) for place, member in SERVER.items()}
         able: dict[str, Any] = {"tools": {"listChanged": True}, "prompts": {"listChanged": True}, "completions": {}}
         able |= {"resources": {"subscribe": True, "listChanged": True}, "logging": {}}
         words = self.say("server.instructions")
@@ -280,6 +272,7 @@ class Planted:
         elif name == "url-required" and self.era == "legacy":
             one = {"mode": "url", "elicitationId": "e2", "url": "https://sign-in.example/y"}
             one["message"] = self.say("url.required.message")
+            one["note"] = self.say("url.required.other")
             error = {"code": -32042, "message": self.say("url.required.error"), "data": {"elicitations": [one]}}
             await reply.json({"jsonrpc": "2.0", "id": body["id"], "error": error})
         elif name == "progress":
@@ -288,13 +281,25 @@ class Planted:
                     "progressToken": meta.get("progressToken"),
                     "progress": step,
                     "message": self.say("progress.message"),
+                    "_meta": {"com.example/note": self.say("progress.meta")},
+                    "note": self.say("progress.other"),
                 }
                 await reply.event(message("notifications/progress", note))
             await reply.event(self._result(body, self.content("fine")), last=True)
         elif name == "log":
             for data in (self.say("log.data"), {"deep": [self.say("log.data.deep")]}):
                 note = {"level": "error", "logger": self.say("log.logger"), "data": data}
+                note |= {"_meta": {"com.example/note": self.say("log.meta")}, "note": self.say("log.other")}
                 await reply.event(message("notifications/message", note))
+            await reply.event(self._result(body, self.content("fine")), last=True)
+        elif name == "updates":
+            told = {"uri": "test://one/" + self.say("updated.uri"), "_meta": {"a": self.say("updated.meta")}}
+            await reply.event(message("notifications/resources/updated", told))
+            for kind in ("tools", "prompts", "resources"):
+                note = {"_meta": {"a": self.say("changed.meta")}, "note": self.say("changed.other")}
+                await reply.event(message(f"notifications/{kind}/list_changed", note))
+            await reply.event(message("notifications/cancelled", {"requestId": 1, "reason": self.say("cancelled")}))
+            await reply.event(message("notifications/x-other", {"note": self.say("unknown.note")}))
             await reply.event(self._result(body, self.content("fine")), last=True)
         elif name == "task" and (params.get("task") or TASKS in json.dumps(meta)):
             await reply.json(self._result(body, self._created()))
