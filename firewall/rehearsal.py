@@ -20,6 +20,7 @@ from firewall.core.errors import ConfigFault
 from firewall.decide import bundle as policy_bundle
 from firewall.decide.opa_server import OpaServerEngine
 from firewall.identity.authorization_server import build_identity
+from firewall.identity.clients.registered import registered_tenant
 from firewall.identity.issuers.preflight import Preflights
 from firewall.identity.issuers.tokens import ForeignTokens
 from firewall.identity.oidc.build import ProvidersGiven
@@ -219,6 +220,23 @@ def prove(config: Config) -> None:
             Preflights(store, clock).require(profile)
     finally:
         if isinstance(store, SQLiteStore):
+            store.close()
+
+
+def unregistered(config: Config) -> Iterator[tuple[Path, str]]:
+    """Yield each place that names a client which neither the file nor this node has, and the name: it has nothing by that.
+
+    Of another tenant counts as not there, as it does when it asks.
+    """
+    named = list(named_clients.elsewhere(config))
+    path = Paths(config.state).store
+    store = SQLiteStore(path, clock=SystemClock()) if named and path.is_file() else None
+    try:
+        for place, name in named:
+            if store is None or registered_tenant(store, name) not in ("", config.tenant):
+                yield place, name
+    finally:
+        if store is not None:
             store.close()
 
 

@@ -75,6 +75,7 @@ def check(given: argparse.Namespace) -> int:
 
 def _lacks(config: Config) -> Iterator[str]:
     """Yield what the file names and this machine has not: programs, paths, policy, certificates, secrets."""
+    from firewall import rehearsal
     from firewall.admin.doctor.node import program_fault
 
     for name, server in config.mcp.items():
@@ -106,6 +107,8 @@ def _lacks(config: Config) -> Iterator[str]:
             yield f"{name}: its credential's variable {own.env} is not set here"
         if own is not None and own.file is not None and not own.file.expanduser().is_file():
             yield f"{name}: its credential's file {own.file} is not there"
+    for keys, name in rehearsal.unregistered(config):
+        yield f"{'.'.join(keys)}: there is no client {name!r}, in this file or by command: see `bartizan clients add`"
     for key, kind, source in _named_secrets(config):
         if kind == "env" and not os.environ.get(source):
             yield f"{key}: the variable {source} is not set here"

@@ -75,9 +75,16 @@ class Point:
         transport = httpx2.ASGITransport(app=self.app, client=("192.0.2.7", 4000))
         return httpx2.AsyncClient(transport=transport, base_url=ORIGIN)
 
-    async def token(self, client: str = "svc-basic", *, resource: str = ACCESS, scope: str = "access:evaluate") -> str:
+    async def token(
+        self,
+        client: str = "svc-basic",
+        *,
+        resource: str = ACCESS,
+        scope: str = "access:evaluate",
+        secret: str = SECRET,
+    ) -> str:
         """Return a token as an enforcer gets one."""
-        basic = base64.b64encode(f"{client}:{SECRET}".encode()).decode()
+        basic = base64.b64encode(f"{client}:{secret}".encode()).decode()
         form = {"grant_type": "client_credentials", "resource": resource, "scope": scope}
         async with self.door.http() as http:
             answer = await http.post("/token", data=form, headers={"Authorization": f"Basic {basic}"})

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from firewall.adapters.authzen.settings import Enforcer, settings_of
+from firewall.config.model import AuthZENConfig, Config, EnforcerConfig
 from firewall.core.errors import AuditUnavailable
 from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.identity.settings import ClientSettings
 from firewall.wire import canonical
 from mcp_gateway import lists
 from tests.adapters.rig import DIRECT, EVALUATION, EVALUATIONS, TENANT, TOOL, Point, asked, make_point
@@ -385,6 +388,34 @@ async def test_another_tenants_enforcer_finds_no_account_of_ours() -> None:
     found = (await point.ask(body, token=token)).json()
     assert not yes(found)
     assert point.engine.inputs == []
+
+
+@pytest.mark.parametrize(("tenant", "allowed"), [("acme", True), ("beta", False)])
+async def test_a_name_of_the_file_is_no_enforcer_when_another_tenants_operator_registered_it(
+    tenant: str, allowed: bool
+) -> None:
+    """Ids are given out once in a node: whoever of another tenant comes first has the name, and nothing by it."""
+    point = await make_point()
+    clients = point.door.identity.registered
+    wanted = ClientSettings(
+        "gate",
+        "Gate",
+        auth_method="client_secret_basic",
+        grant_types=("client_credentials",),
+        scopes=("*",),
+        tenant=tenant,
+    )
+    point.app._settings.enforcers["gate"] = Enforcer("gate", scopes=("files:*",), tenant="acme")  # type: ignore[index]
+    secret = clients.add(wanted, by="somebody").secret
+    token = await point.token("gate", secret=secret)
+    assert ((await point.ask(asked(), token=token)).status_code == 200) is allowed
+
+
+def test_a_name_of_the_file_must_be_of_the_nodes_tenant_and_an_issuers_client_of_whatever_the_issuer_says() -> None:
+    enforcers = {"gate": EnforcerConfig(), "corp|gateway": EnforcerConfig()}
+    config = Config.model_construct(public_url=ORIGIN, tenant="acme", authzen=AuthZENConfig(enforcers=enforcers))
+    found = settings_of(config).enforcers
+    assert (found["gate"].tenant, found["corp|gateway"].tenant) == ("acme", "")
 
 
 async def test_the_chain_of_callers_is_the_person_the_agent_the_enforcer() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from firewall.cli import main as command
 from firewall.config import front_door, named_clients
 from firewall.core.errors import ConfigFault
 from firewall.decide import bundle as policy_bundle
+from firewall.identity.clients.registered import RegisteredClients
 from firewall.identity.issuers.preflight import Preflights
+from firewall.identity.settings import ClientSettings
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.nucleus import Paths
 from firewall.state.sqlite import SQLiteStore
@@ -125,9 +128,11 @@ CASES = (
     Case("client_resource", client("resource: a2a/planner")),
     Case(
         "client_unknown",
-        client("may_act: ghost").replace(" #!", "").replace("{may_act: ghost}", "\n      may_act: ghost #!"),
+        client("may_act: dcr_ghost")
+        .replace(" #!", "")
+        .replace("{may_act: dcr_ghost}", "\n      may_act: dcr_ghost #!"),
     ),
-    Case("client_unknown", "authzen:\n  enforcers:\n    ghost: {scopes: ['x:*']} #!\n"),
+    Case("client_unknown", "authzen:\n  enforcers:\n    'a ghost': {scopes: ['x:*']} #!\n"),
     Case("client_unknown", "authzen:\n  enforcers:\n    'corp|gateway': {scopes: ['x:*']} #!\n"),
     Case("workload_keys", workload("kind: spiffe, issuer: prod.example, clients: {}")),
     Case("workload_keys", workload("kind: kubernetes, issuer: https://k8s.example, clients: {}, jwks: {keys: [{}]}")),
@@ -440,3 +445,50 @@ def test_a_log_that_has_no_place_stops_the_start_and_one_place_is_enough(tmp_pat
         app.check(configuration.build({**state, "audit": nowhere}))
     assert (told.value.code, str(taken / "audit") in told.value.detail) == ("audit_directory", True)
     app.check(configuration.build({**state, "audit": {**nowhere, "spool": str(tmp_path / "spool")}}))
+
+
+NAMING = (
+    "identity:\n  clients:\n"
+    "    desk: {redirect_uris: ['https://a.example/cb'], may_act: nightly}\n"
+    "authzen:\n  enforcers: {gate: {}}\n"
+)
+
+
+def test_a_name_that_may_still_be_registered_by_command_starts_a_node_and_is_told_to_whoever_checks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, Case("", NAMING))
+    made = configuration.load(path, {})
+    named_clients.check(made)
+    assert rehearsal.refusals(made, machine=False) == []
+    assert command.main(["config", "check", "--config", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "identity.clients.desk.may_act: there is no client 'nightly'" in out
+    assert "authzen.enforcers.gate: there is no client 'gate'" in out
+    assert not (tmp_path / "state").exists()  # looking makes no state
+
+
+@pytest.mark.parametrize(("tenant", "told"), [("default", []), ("beta", ["nightly", "gate"])])
+def test_a_client_that_was_registered_by_command_is_there_for_its_own_tenant_alone(
+    tmp_path: Path, tenant: str, told: list[str]
+) -> None:
+    made = configuration.load(written(tmp_path, Case("", NAMING)), {})
+    place = Paths(made.state).store
+    place.parent.mkdir(parents=True, mode=0o700)
+    with closing(SQLiteStore(place, clock=SystemClock())) as store:
+        clients = RegisteredClients(
+            store, SystemClock(), os.urandom, lambda *_: None, taken=("desk",), end=lambda _id: None
+        )
+        for name in ("nightly", "gate"):
+            clients.add(
+                ClientSettings(
+                    name,
+                    name,
+                    auth_method="client_secret_basic",
+                    grant_types=("client_credentials",),
+                    scopes=("*",),
+                    tenant=tenant,
+                ),
+                by="me",
+            )
+    assert [name for _, name in rehearsal.unregistered(made)] == told

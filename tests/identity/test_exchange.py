@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from firewall.core.errors import Unauthenticated
 from firewall.core.label import label_of
 from firewall.identity.rfc8693 import grant as exchange_grant
 from firewall.identity.rfc8693 import narrowing
+from firewall.identity.rfc8693.delegation import Delegation
+from firewall.identity.settings import ClientSettings
 from firewall.wire import oauth
 from tests.support.chain import (
     ACCESS_TOKEN,
@@ -26,7 +30,7 @@ from tests.support.chain import (
     token_of,
     why,
 )
-from tests.support.door import CALLBACK, GIT, TIME, VERIFIER, Browser, authorize_query, refresh
+from tests.support.door import CALLBACK, GIT, TIME, VERIFIER, Browser, Door, authorize_query, redeem, refresh
 from tests.support.dpop import Holder
 
 UNTRUSTED = label_of(["untrusted"])
@@ -177,6 +181,53 @@ async def test_tx_01_the_operator_says_who_may_act_and_the_token_says_it_on() ->
         assert (await exchange(http, first["access_token"], client="stranger")).is_error
         renewed = (await refresh(http, first["refresh_token"], client_id="lent")).json()
         assert claims_in(renewed["access_token"])["may_act"] == {"sub": "conductor"}
+
+
+def nightly(tenant: str = "acme") -> ClientSettings:
+    """A client that an operator registers by command under the name that the file lends to."""
+    return replace(confidential("nightly"), tenant=tenant, secret_sha256="")
+
+
+LENDING = ClientSettings(
+    "lent", "A desk that lets go", redirect_uris=("http://127.0.0.1/callback",), tenant="acme", may_act="nightly"
+)
+
+
+async def lent(door: Door, http: httpx2.AsyncClient) -> str:
+    """Return a token of a person for the client that lets the nightly one act."""
+    code = (await Browser(http).code(authorize_query(client_id="lent")))["code"]
+    return str((await redeem(http, code, client_id="lent")).json()["access_token"])
+
+
+async def exchanged(http: httpx2.AsyncClient, token: str, secret: str) -> httpx2.Response:
+    form = {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": ACCESS_TOKEN, "scope": "time:read"}
+    return await http.post("/token", data={**form, "resource": TIME}, auth=("nightly", secret))
+
+
+async def test_tx_01_a_client_that_is_registered_by_command_may_act_from_then_on() -> None:
+    door = chain_door(clients=(LENDING,))
+    await people(door)
+    async with door.http() as http:
+        early = await lent(door, http)
+        assert "may_act" not in claims_in(early)  # nobody has the name yet: no token is for whoever takes it
+        made = door.identity.registered.add(nightly(), by="me")
+        assert (await exchanged(http, early, made.secret)).is_error
+        token = await lent(door, http)
+        assert claims_in(token)["may_act"] == {"sub": "nightly"}
+        assert (await exchanged(http, token, made.secret)).is_success
+        door.identity.registered.remove("acme", "nightly", by="me")
+        assert "may_act" not in claims_in(await lent(door, http))
+
+
+@pytest.mark.parametrize("control", ["on", "off"])
+async def test_tx_01_another_tenants_client_of_that_name_may_not(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if control == "off":
+        monkeypatch.setattr(Delegation, "is_there", lambda *_: True)
+    door = chain_door(clients=(LENDING,))
+    await people(door)
+    door.identity.registered.add(nightly("beta"), by="eve")
+    async with door.http() as http:
+        assert ("may_act" in claims_in(await lent(door, http))) is (control == "off")
 
 
 async def test_tx_01_twin_without_the_check_a_stranger_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,12 @@ class AuthZENApp:
             headers, self._resource, default_scope=SCOPE, method=method, path=path, address=asgi.client_ip(scope)
         )
         enforcer = self._settings.enforcers.get(caller.client_id)
-        if enforcer is None or caller.kind != "service" or caller.subject != caller.client_id:
+        if (
+            enforcer is None
+            or enforcer.tenant not in ("", caller.tenant)
+            or caller.kind != "service"
+            or caller.subject != caller.client_id
+        ):
             return _error(403, "This client is not registered as an enforcer.")
         if SCOPE not in caller.scopes:
             challenge = self._auth.challenge(self._resource, "scope_missing", SCOPE)

@@ -20,7 +20,8 @@ class Enforcer:
 
     obligations: types of duty that it registered for; a decision with any other is a no (DESIGN §6b-10).
     scopes: patterns of the scopes that it may vouch for (`wire.oauth.scope_allowed`). roles: what it may vouch
-    for of people whom we do not know. strangers: whether it may ask about those at all.
+    for of people whom we do not know. strangers: whether it may ask about those at all. tenant: what it must be of, "" for
+    any: ids are given out once in a node, and another tenant's operator may register one that the file names before ours does.
     """
 
     client_id: str
@@ -28,6 +29,7 @@ class Enforcer:
     scopes: tuple[str, ...] = ()
     roles: frozenset[str] = frozenset()
     strangers: bool = False
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,12 @@ def settings_of(config: Config) -> AuthZENSettings:
     """Return what configuration says."""
     enforcers = {
         client_id: Enforcer(
-            client_id, frozenset(given.obligations), given.scopes, frozenset(given.roles), given.strangers
+            client_id,
+            frozenset(given.obligations),
+            given.scopes,
+            frozenset(given.roles),
+            given.strangers,
+            "" if "|" in client_id else config.tenant,  # an issuer's settings say whose its clients are
         )
         for client_id, given in config.authzen.enforcers.items()
     }

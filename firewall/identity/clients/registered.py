@@ -27,6 +27,7 @@ from firewall.wire import jwt
 ID_CHARS = 128
 DYNAMIC = "dcr_"
 CLIENTS = 10_000
+COLLECTION = "oauth_clients"
 GRANTS = (
     "authorization_code",
     "refresh_token",
@@ -62,7 +63,7 @@ class RegisteredClients:
         end: Callable[[str], None],
     ) -> None:
         """taken: ids of the configuration. end: ends what was issued to a client, in every worker."""
-        self._clients = store.collection("oauth_clients")
+        self._clients = store.collection(COLLECTION)
         self._clock = clock
         self._token_bytes = token_bytes
         self._record = record
@@ -85,7 +86,7 @@ class RegisteredClients:
         Raises Malformed: client_id, client_exists, client_settings, clients_full, jwks_invalid, redirect_….
         """
         client_id = wanted.client_id
-        if not 0 < len(client_id) <= ID_CHARS or not _ID_SET.issuperset(client_id) or client_id.startswith(DYNAMIC):
+        if not may_be_registered(client_id):
             raise Malformed("client_id", fix=f"use letters, digits, - _ and . (at most {ID_CHARS}), not {DYNAMIC}…")
         if client_id in self._taken:
             raise Malformed("client_exists", "it stands in the configuration file")
@@ -142,6 +143,18 @@ class RegisteredClients:
         self._record(
             event, {"tenant": client.tenant, "client_id": client.client_id, "method": client.auth_method, "by": by}
         )
+
+
+def may_be_registered(client_id: str) -> bool:
+    """Return whether an operator may register a client of this id; self-registered ones have a prefix of their own."""
+    fits = 0 < len(client_id) <= ID_CHARS and _ID_SET.issuperset(client_id)
+    return fits and not client_id.startswith(DYNAMIC)
+
+
+def registered_tenant(store: Store, client_id: str) -> str | None:
+    """Return the tenant of a client that was registered by command, None where there is none. For who only reads."""
+    entry = store.collection(COLLECTION).get(NODE, client_id) if may_be_registered(client_id) else None
+    return _decoded(client_id, entry.value).settings.tenant if entry else None
 
 
 def _check(client: ClientSettings) -> None:

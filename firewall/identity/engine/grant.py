@@ -118,7 +118,7 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
         Who may exchange it is the operator's word on the client (RFC 8693 §4.4).
         lifetime_s, until_s: see `TokenIssuer.issue`. told: further facts of the record.
         """
-        if self.client.may_act:
+        if self.client.may_act and self.parts.delegation.is_there(self.client.may_act, self.client.tenant):
             facts = replace(facts, may_act={"sub": self.client.may_act})
         issued = self.parts.tokens.issue(facts, lifetime_s=lifetime_s, until_s=until_s)
         self.parts.record(

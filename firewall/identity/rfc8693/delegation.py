@@ -11,6 +11,7 @@ from firewall.core.principal import Principal
 from firewall.identity.clients.registry import Client, Clients
 from firewall.identity.rfc8693.presented import PresentedTokens
 from firewall.identity.run_tokens.runs import Runs
+from firewall.wire.cimd import is_client_url
 from firewall.wire.oauth import OAuthError
 
 
@@ -34,6 +35,17 @@ class Delegation:
     presented: PresentedTokens
     labels: Labels
     runs: Runs
+
+    def is_there(self, name: str, tenant: str) -> bool:
+        """Return whether a client that ``may_act`` names exists, for a tenant's client that names it.
+
+        One that is registered by command may not be there yet. A token that named it all the same would be for whoever
+        is registered under that name next; and in another tenant, that is another operator. A document is not fetched for it.
+        """
+        if is_client_url(name):
+            return True
+        named = self.clients.known(name)
+        return named is not None and named.tenant in ("", tenant)
 
     async def client(self, client_id: str, tenant: str) -> Client:
         """Return a client of the chain as it stands now. Raises OAuthError invalid_request: chain_gone.
