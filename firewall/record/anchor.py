@@ -31,7 +31,8 @@ SIZED: Final = frozenset({LOG_OPEN, LOG_CHECKPOINT, LOG_CLOSE, LOG_SEALED, LOG_R
 class Anchored:
     """One entry about a log: its kind, the log's size and root (b"" when unknown), and when (µs since the epoch).
 
-    then: of a sealed segment, the id of the log that goes on. signed: whoever wrote the entry signed it as well.
+    then: of a sealed segment, the id of the log that goes on; after: of that log, the id of the segment. signed:
+    whoever wrote the entry signed it as well.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Anchored:
     root: bytes
     time_us: int = 0
     then: str = ""
+    after: str = ""
     signed: bool = True
 
 
@@ -47,13 +49,14 @@ class Anchored:
 class Known:
     """What the anchor log says of one log: its largest size, when it was begun, how it ended.
 
-    sealed, retired: the entry that said so, None while nothing did.
+    sealed, retired: the entry that said so, None while nothing did. after: the id of the segment that it goes on from.
     """
 
     size: int = 0
     begun_us: int = 0
     sealed: Anchored | None = None
     retired: Anchored | None = None
+    after: str = ""
 
 
 class Anchor:
@@ -102,6 +105,8 @@ class Anchor:
             if one.kind in SIZED:
                 log.size = max(one.size, log.size)
                 log.begun_us = log.begun_us or one.time_us
+            if one.kind == LOG_OPEN and one.signed:
+                log.after = one.after or log.after
             if one.kind == LOG_SEALED and one.signed:
                 log.sealed = one
             elif one.kind == LOG_RETIRED and one.signed:
@@ -127,6 +132,7 @@ def anchored(directory: Path, verifiers: Sequence[Verifier]) -> list[Anchored]:
                     base64.b64decode(record["root"]),
                     int(record["time_us"]),
                     str(record.get("next", "")),
+                    str(record.get("after", "")),
                     place < signed,
                 )
             except (ValueError, KeyError, TypeError):

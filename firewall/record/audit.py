@@ -37,6 +37,7 @@ from firewall.record.record import (
     LOG_CLOSE,
     LOG_OPEN,
     LOG_RECOVERED,
+    LOG_SEALED,
 )
 from firewall.record.rotation import Rotation
 from firewall.record.segments import SegmentSettings
@@ -345,6 +346,9 @@ class AuditWriter:
         if log.dropped:
             self._write(log, {**note, "kind": LOG_RECOVERED, "dropped_bytes": log.dropped})
         self._write(log, {**note, "kind": LOG_OPEN})
+        while place.sealed:
+            self._write(log, segments.ended(LOG_SEALED, *place.sealed[0]))
+            del place.sealed[0]
 
     # -- the flusher thread ----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from firewall.core.ports import Clock, Ids
 from firewall.record.anchor import Anchor, Known
 from firewall.record.log import Log, LogBusy, LogDamaged, write_whole
 from firewall.record.note import Checkpoint, Signer, Verifier
-from firewall.record.record import LOG_DAMAGED, LOG_OPEN
+from firewall.record.record import LOG_DAMAGED, LOG_OPEN, LOG_SEALED
 from firewall.record.sizes import Sizes
 
 Waiter = tuple[int, asyncio.AbstractEventLoop, "asyncio.Future[None]"]
@@ -43,7 +43,8 @@ class Place:
 
     failed_at: monotonic seconds of the last failure. others: bytes of the directory's other files.
     synced: entries known to be on disk. anchored: size in the last entry of the anchor log.
-    begun_us: when the log was begun. ending: the segment before it, if this process wrote that.
+    begun_us: when the log was begun. ending: the segment before it, if this process wrote that. sealed: segments of
+    others that `open` sealed, which the log has to say.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Place:
         self.failed_at = -1e9
         self.others = self.synced = self.anchored = self.begun_us = 0
         self.ending: Ending | None = None
+        self.sealed: list[tuple[str, Checkpoint]] = []
+        self._written: set[str] = set()  # segments of ours; one whose sync failed is not for us to vouch for
         self._sizes = Sizes(directory)
         self.checkpoint_at = self.anchor_at = 0.0
         self.waiters: list[Waiter] = []
@@ -73,6 +76,7 @@ class Place:
         Raises LogDamaged when the anchor log itself is damaged; OSError.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.sealed += self.seal_cut()
         known = self.anchor.known()
         log_id, log = self._resume(known)
         if log is None:
@@ -84,6 +88,46 @@ class Place:
         self.measure()
         self.anchor_at = time.monotonic()
         return log
+
+    def seal_cut(self) -> list[tuple[str, Checkpoint]]:
+        """Seal the segments whose writer ended between going on in another log and saying so; return them.
+
+        That is what a log with records says, by the anchor log's word that it goes on from a segment which nobody
+        sealed. One that is being written is left alone: its writer is at it, or goes on there. Raises LogDamaged, OSError.
+        """
+        done = []
+        known = self.anchor.known()
+        for origin, after in known.items():
+            segment = known.get(self._origin(after.after)) if after.after else None
+            then = origin.rpartition("/")[2]
+            if segment is None or segment.sealed is not None or after.after in self._written:
+                continue
+            if not _has_records(self.directory / then):
+                continue  # nothing went on yet: it may be continued
+            checkpoint = self._seal(after.after, then)
+            if checkpoint is not None:
+                done.append((after.after, checkpoint))
+        return done
+
+    def _seal(self, log_id: str, then: str) -> Checkpoint | None:
+        folder = self.directory / log_id
+        if (folder / "damaged").exists() or not (folder / "live").exists():
+            return None
+        try:
+            log = Log(folder, self._origin(log_id), self._signer, self._known)
+        except (LogBusy, LogDamaged):
+            return None  # of a damaged one `_resume` says so
+        try:
+            # Looked at again while nobody else can write it: another worker may have sealed it a moment ago.
+            before = self.anchor.known().get(log.origin, Known())
+            if before.sealed is not None or log.size < before.size:
+                return None
+            log.sync()
+            log.sign(log.edge())
+            self.anchor.append(LOG_SEALED, log.signed, next=then)
+            return log.signed
+        finally:
+            log.close()
 
     def measure(self) -> int:
         """Look how much the directory's other files take; return that. It may take milliseconds: hold no lock."""
@@ -102,6 +146,7 @@ class Place:
         assert self.log is not None
         self.ending, self.waiters = Ending(self.log_id, self.log, self.begun_us, self.waiters), []
         self.others += self.log.bytes
+        self._written.add(self.log_id)
         self.log, self.log_id, self.synced, self.anchored = log, log_id, log.size, log.size
         self.begun_us = self._clock.now_us()
 
@@ -174,6 +219,9 @@ class Place:
                 log.close()
                 self._set_aside(folder, "log_rolled_back")
                 continue
+            if self.anchor.known().get(origin, before).sealed is not None:
+                log.close()  # sealed since we looked, by the worker that held it
+                continue
             return folder.name, log
         return "", None
 
@@ -184,6 +232,11 @@ class Place:
 
     def _origin(self, log_id: str) -> str:
         return f"{self._signer.verifier.name}/{log_id}"
+
+
+def _has_records(folder: Path) -> bool:
+    live = folder / "live"
+    return (folder / "tile").exists() or (live.exists() and live.stat().st_size > 0)
 
 
 def wake_up(waiters: list[Waiter], error: BartizanError | None) -> None:

@@ -64,6 +64,7 @@ class Rotation:
             self._rotate_at = now if self._rotate(place) else now + ROTATE_AGAIN_S
         if now >= self._retire_at:
             self._retire_at = now + RETIRE_EVERY_S
+            self._seal_cut(place)
             if self._retire(place):
                 self._measure_at = now
         if now >= self._measure_at:
@@ -108,6 +109,14 @@ class Rotation:
             old.sign(frontier)
             place.anchor.append(LOG_SEALED, old.signed, next=place.log_id)
             self._append(segments.ended(LOG_SEALED, ending.log_id, old.signed))
+        except (OSError, BartizanError) as error:
+            self._on_fault("audit_rotate", type(error).__name__)
+
+    def _seal_cut(self, place: Place) -> None:
+        """Finish what another worker began, that was ended in the middle and did not come back."""
+        try:
+            for log_id, checkpoint in place.seal_cut():
+                self._append(segments.ended(LOG_SEALED, log_id, checkpoint))
         except (OSError, BartizanError) as error:
             self._on_fault("audit_rotate", type(error).__name__)
 

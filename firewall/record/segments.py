@@ -10,8 +10,9 @@ at which size and root, and which log goes on (``next``); the next log says the 
 4. the anchor log says that it is sealed: it is never continued;
 5. the new log says so too.
 
-A crash before 4 leaves a log that may be continued later, as after any crash. Everything but step 2 happens outside
-the writer's lock.
+A crash before 2 leaves a log that may be continued later, as after any crash. One between 2 and 4 leaves a segment
+that nobody sealed, with another log going on from it: whoever opens a log in the directory next, or looks for what to
+retire, takes steps 3 to 5 (`Place.seal_cut`). Everything but step 2 happens outside the writer's lock.
 
 Sealed segments can be let go of, when that is configured (`retire`). What stays of one is its signed checkpoint, and
 the anchor log's word for its size, its root and the time; without that word, missing records are a contradiction.

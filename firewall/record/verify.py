@@ -182,6 +182,7 @@ def verify(directory: str | os.PathLike[str], vkeys: Sequence[str], *, known: Se
         if name in names and not (root / log).is_dir():  # one that was begun since we looked is none
             report.problems.append(Problem(log, "log_missing"))
     _compare_links(root, links, report)
+    _note_cut(marks, report)
     report.open_intents = list(intents.values())[-OPEN_LISTED:]
     return report
 
@@ -199,6 +200,20 @@ def _compare_links(root: Path, links: list[Link], report: Report) -> None:
         if there != said and _now(root / segment) != said:
             detail = f"{teller} says {size} records, here are {there[0]}"
             report.problems.append(Problem(segment, "segment_differs", detail))
+
+
+def _note_cut(marks: dict[str, list[Anchored]], report: Report) -> None:
+    """Tell of segments that nobody sealed although another log goes on from them: the next start does (`segments`)."""
+    begun = {log.origin for log in report.logs if log.size}
+    for origin in sorted(marks.keys() & begun):
+        name, _, then = origin.rpartition("/")
+        for after in {mark.after for mark in marks[origin] if mark.after and mark.signed}:
+            before = marks.get(f"{name}/{after}", ())
+            if before and not any(mark.signed and mark.kind in (LOG_SEALED, LOG_RETIRED) for mark in before):
+                detail = (
+                    f"{then} goes on from it, and its writer was ended before it could seal it: the next start does"
+                )
+                report.notes.append(Problem(after, "rotation_cut", detail))
 
 
 def _now(folder: Path) -> tuple[int, str]:

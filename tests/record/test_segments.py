@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import collections
 import multiprocessing
 import os
@@ -458,6 +459,8 @@ def test_kill_9_in_the_middle_of_a_rotation_loses_no_record_and_leaves_files_tha
     assert child.exitcode == -signal.SIGKILL, "it ended at that step"
     assert len(list(directory.glob("log_*"))) == 2
     assert not codes(directory), verify(directory, [VKEY]).text()
+    cut = [note.log for note in verify(directory, [VKEY]).notes if note.code == "rotation_cut"]
+    assert len(cut) == (step in ("switched", "synced", "signed"))
     writer = make(segments=SegmentSettings(), clock=SystemClock())  # and a node that starts again goes on
     writer.append(decision(1))
     writer.close()
@@ -465,7 +468,17 @@ def test_kill_9_in_the_middle_of_a_rotation_loses_no_record_and_leaves_files_tha
     assert report.ok, report.text()
     stored = {r["uid"] for folder in directory.glob("log_*") for r in entries(folder)}
     assert set(seen.decode().split("\n")[:-1]) <= stored
-    assert ("sealed" in states(report).values()) == (step == "sealed")
+    # The next start has sealed what was left, and said so in a record of its own; before the switch nothing had ended.
+    assert ("sealed" in states(report).values()) == (step != "made")
+    if step not in ("made", "sealed"):
+        (segment,) = [log for log in report.logs if log.state == "sealed"]
+        (said,) = [r for folder in directory.glob("log_*") for r in entries(folder) if r["kind"] == LOG_SEALED]
+        assert [said["segment"]] == [segment.log] == cut
+        assert said["size"] == segment.size
+        assert not [note for note in report.notes if note.code == "rotation_cut"]
+        assert base64.b64decode(said["root"]).hex() == segment.root
+        assert segment.signed == segment.size
+        assert list(directory.glob(f"{segment.next}/live")), "the log that goes on is named"
 
 
 def _rotate_often(directory: str, worker: int, start: Any) -> None:
