@@ -99,6 +99,7 @@ class Relay:
         try:
             return await self._carry(call, verdict)
         except UpstreamFault as fault:
+            # In a task of the agent's own nothing waits: what is said there belongs to the moment (docs/a2a.md).
             if isinstance(fault, ConsentNeeded) and not read.task_id:
                 parked = self._waiting.park(call, fault, Asked(read.params, extensions), read)
                 if parked is not None:

@@ -616,3 +616,34 @@ async def test_a_blocked_event_of_a_resumed_stream_cancels_the_agents_task_and_t
         assert left == ["cancelled"]
         cancelled = (await rpc(rig, web, "CancelTask", {"id": task["id"]})).json()["result"]
         assert cancelled["id"] == task["id"]
+
+
+@pytest.mark.parametrize("method", SENDS)
+async def test_a_message_to_a_task_of_the_agents_own_is_not_parked_and_may_be_sent_again_as_it_is(
+    rig,
+    agent,  # noqa: F811
+    asks,
+    method,
+):
+    """An answer to a question that the agent asked then is for the person to send now: they see the task as it stands first."""
+    async with http(rig.token()) as web:
+        asks.connected.add("u_alice")
+        task = (await rpc(rig, web, "SendMessage", hi("ask", "m-0"))).json()["result"]["task"]
+        assert task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+        asks.connected.clear()  # the account was disconnected, or its grant ended there
+        on = {"taskId": task["id"], "contextId": task["contextId"]}
+        for _ in range(2):
+            (told,) = answers(await rpc(rig, web, method, hi("this one", "m-1", **on)))
+            assert told["error"]["code"] == -31407
+            assert asks.link in json.dumps(told["error"])
+        looked = (await rpc(rig, web, "GetTask", {"id": task["id"]})).json()
+        assert looked["error"]["code"] == -31407  # no state is made up for a task that nobody can look at
+        assert sent(agent) == ["ask"]
+        asks.connected.add("u_alice")
+        looked = (await rpc(rig, web, "GetTask", {"id": task["id"]})).json()["result"]
+        assert looked["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+        assert sent(agent) == ["ask"]  # looking sent nothing
+        answers(await rpc(rig, web, method, hi("this one", "m-1", **on)))
+        again = (await rpc(rig, web, "SendMessage", hi("this one", "m-1", **on))).json()
+        assert again["error"]["code"] == -32600
+    assert sent(agent) == ["ask", "this one"]
