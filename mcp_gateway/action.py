@@ -25,6 +25,7 @@ READ: Final = "read"
 EFFECT_CLASSES: Final = frozenset({"read", "write", "destroy", "send", "pay", "exec", "admin"})
 _JSON: Final = (b"content-type", b"application/json")
 _ACCEPT: Final = (b"accept", b"application/json, text/event-stream")
+_BOTH: Final = (("result", "content"), ("result", "structuredContent"))  # they say the same: changed together or not
 _PROTOCOLS: dict[tuple[str, str], Protocol] = {}
 
 
@@ -148,29 +149,42 @@ def protocol(version: str, transport: str) -> Protocol:
     return found
 
 
-def upstream_headers(method: str, version: str, params: h.ParamMap | None = None) -> Callable[[JSON], Headers]:
-    """Return the function that makes a request's HTTP headers from its final body.
+class UpstreamHeaders:
+    """Makes a request's HTTP headers from its final body.
 
     Modern: revision, method, name and ``Mcp-Param-*`` are mirrored from the body; legacy: the revision
-    only, and none on ``initialize`` (it negotiates one).
+    only, and none on ``initialize`` (it negotiates one). Whoever keeps one pays for a name's spelling once.
     """
 
-    def make(body: JSON) -> Headers:
-        if method == "initialize":
-            return (_JSON, _ACCEPT)
-        out: list[tuple[bytes, bytes]] = [_JSON, _ACCEPT, (h.VERSION, version.encode())]
-        if era_of(version) == MODERN:
-            out.append((h.METHOD, method.encode()))
-            given = body.get("params") if isinstance(body, dict) else None
-            key = NAMED.get(method)
-            if key is not None and isinstance(given, dict):
-                name, arguments = given.get(key), given.get("arguments")
-                out.append((h.NAME, h.encode(name if isinstance(name, str) else "")))
-                if params and isinstance(arguments, dict):
-                    out.extend(h.param_headers(params, arguments))
-        return tuple(out)
+    __slots__ = ("_fixed", "_key", "_last", "params")
 
-    return make
+    def __init__(self, method: str, version: str, params: h.ParamMap | None = None) -> None:
+        modern = method != "initialize" and era_of(version) == MODERN
+        self._fixed: Headers = (_JSON, _ACCEPT)
+        if method != "initialize":
+            self._fixed += ((h.VERSION, version.encode()),)
+        if modern:
+            self._fixed += ((h.METHOD, method.encode()),)
+        self._key = NAMED.get(method) if modern else None
+        self._last: tuple[str | None, Headers] = (None, ())
+        self.params = params
+
+    def __call__(self, body: JSON) -> Headers:
+        """Return the headers of a body."""
+        key = self._key
+        given = body.get("params") if key is not None and isinstance(body, dict) else None
+        if key is None or not isinstance(given, dict):
+            return self._fixed
+        name = given.get(key)
+        named, made = self._last
+        if name != named or not isinstance(name, str):
+            name = name if isinstance(name, str) else ""
+            made = (*self._fixed, (h.NAME, h.encode(name)))
+            self._last = (name, made)
+        arguments = given.get("arguments") if self.params else None
+        if self.params and isinstance(arguments, dict):
+            return made + h.param_headers(self.params, arguments)
+        return made
 
 
 def request(
@@ -182,22 +196,27 @@ def request(
     *,
     version: str,
     transport: str,
-    params: h.ParamMap | None = None,
+    headers: Callable[[JSON], Headers] | None = None,
     arguments: JSONObject | None = None,
 ) -> Action:
     """Return the Action of a message on its way to an upstream.
 
+    headers: the `UpstreamHeaders` of this method and version where they are kept or mirror arguments; over HTTP only.
     arguments: what rules read; where it stands for content, the same object as a part of ``body``.
     """
+    if transport != "http":
+        headers = no_headers
+    elif headers is None:
+        headers = UpstreamHeaders(method, version)
     return Action(
-        point=point,
-        principal=principal,
-        verb=method,
-        resource=resource,
-        protocol=protocol(version, transport),
-        body=body,
-        arguments=arguments or {},
-        headers=upstream_headers(method, version, params) if transport == "http" else no_headers,
+        point,
+        principal,
+        method,
+        resource,
+        protocol(version, transport),
+        body,
+        arguments if arguments is not None else {},
+        headers,
         side_effect=point is Point.MCP_TOOL_CALL and resource.properties.get("effect_class") != READ,
     )
 
@@ -214,24 +233,37 @@ def response(
     arguments: JSONObject | None = None,
 ) -> Action:
     """Return the Action of a message on its way to the client."""
-    result = body.get("result")
-    coupled: tuple[tuple[str | int, ...], ...] = ()
-    if point is Point.MCP_TOOL_RESULT and isinstance(result, dict):
-        arguments = {"is_error": result.get("isError") is True, "structured": "structuredContent" in result}
-        if "structuredContent" in result and "content" in result:
-            coupled = (("result", "content"), ("result", "structuredContent"))
+    told = protocol(version, transport)
+    if point is Point.MCP_TOOL_RESULT:
+        result = body.get("result")
+        coupled: tuple[tuple[str | int, ...], ...] = ()
+        if isinstance(result, dict):
+            structured = "structuredContent" in result
+            arguments = {"is_error": result.get("isError") is True, "structured": structured}
+            if structured and "content" in result:
+                coupled = _BOTH
+        return Action(
+            point,
+            principal,
+            method,
+            resource,
+            told,
+            body,
+            arguments if arguments is not None else {},
+            coupled=coupled,
+            side_effect=False,
+        )
     kind = BY_METHOD.get(method)
     listed = KINDS[kind] if kind is not None and point is KINDS[kind].listed else None
     return Action(
-        point=point,
-        principal=principal,
-        verb=method,
-        resource=resource,
-        protocol=protocol(version, transport),
-        body=body,
-        arguments=arguments or {},
+        point,
+        principal,
+        method,
+        resource,
+        told,
+        body,
+        arguments if arguments is not None else {},
         items_at=("result", listed.member) if listed is not None else (),
         item_key=listed.key if listed is not None else "name",
-        coupled=coupled,
         side_effect=False,
     )

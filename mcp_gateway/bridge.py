@@ -76,10 +76,9 @@ def request(
 
     version: the revision spoken with the upstream. rpc_id: our own id there, which is also the
     progress token when the client asked for progress. params: the target's closed list of members
-    (`targets`), to which ``_meta`` is added. method: of the upstream's request, where it is not the
+    (`targets`), made for this request: ``_meta`` is added to it. method: of the upstream's request, where it is not the
     client's own.
     """
-    params = dict(params)
     token = rpc_id if call.progress_token is not None else None
     meta = envelope(version, vendor=call.meta, token=token, level=call.log_level, trace=trace, declared=declared)
     if meta:
@@ -101,7 +100,7 @@ def envelope(
     declared: client capabilities for this request, the client's own ∩ what the operator lets this
     upstream ask (`questions.declared`); a server must not ask for anything else.
     """
-    meta: JSONObject = dict(vendor or {})
+    meta: JSONObject = dict(vendor) if vendor else {}
     if token is not None:
         meta["progressToken"] = token
     if trace:
@@ -220,10 +219,11 @@ def tool_result(rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject) 
     if not isinstance(result, dict) or result.get("resultType", "complete") != "complete" or "task" in result:
         raise Malformed("result_shape")
     content = result.get("content")
-    if not isinstance(content, list) or not all(
-        isinstance(b, dict) and isinstance(b.get("type"), str) for b in content
-    ):
+    if not isinstance(content, list):
         raise Malformed("result_shape")
+    for block in content:
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            raise Malformed("result_shape")
     if not isinstance(result.get("isError", False), bool):
         raise Malformed("result_shape")
     out: JSONObject = {k: v for k, v in result.items() if k not in _RESULT_OWNED}

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar, cast
 
-from firewall.core.action import Headers, Resource
+from firewall.core.action import Resource
 from firewall.core.errors import ConsentNeeded, UpstreamFault
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import UpstreamCredentials
@@ -192,6 +192,10 @@ class Catalog:
             return None
         return (await self.catalogue(principal, spec, spec.ttl_s, kind)).entries.get(name)
 
+    def at_hand(self, principal: Principal, spec: UpstreamSpec, key: str) -> Catalogue | None:
+        """Return an upstream's tools, fresh enough for a call, if nobody has to be asked for them. key: `key` now."""
+        return self._known.fresh((principal.tenant, spec.name, key, "tool"), spec, spec.ttl_s)
+
     async def index(self, principal: Principal, endpoint: Endpoint, named: str = "") -> Index:
         """Return who answers which URI, fresh enough for a read. Raises UpstreamFault, Refused.
 
@@ -250,7 +254,11 @@ class Catalog:
         declared: client capabilities for an upstream that may ask (`questions.declared`); where a session
         carries them, the link is this caller's own. era: the client's (`Pool.session`).
         """
-        key, credentials = self.key(principal, spec), self.credentials(principal, spec)
+        key = self.key(principal, spec)
+        link = self.pool.ready(principal.tenant, spec.name, key) if not declared else None
+        if link is not None:
+            return link
+        credentials = self.credentials(principal, spec)
         if not declared:
             return await self.pool.get(principal.tenant, spec, key, credentials)
         caller = "\0".join((principal.issuer, *principal.key))
@@ -262,11 +270,7 @@ class Catalog:
 
     def credentials(self, principal: Principal, spec: UpstreamSpec) -> Credentials:
         """Return where the upstream's credential headers come from; never the inbound token (AUTH-02)."""
-
-        async def headers() -> Headers:
-            return await self._credentials.headers_for(principal, spec.name)
-
-        return headers
+        return partial(self._credentials.headers_for, principal, spec.name)
 
     async def catalogue(
         self, principal: Principal, spec: UpstreamSpec, max_age_s: float, kind: Kind = "tool"

@@ -31,6 +31,7 @@ TTL_MS: Final = 24 * 3600 * 1000  # the longest that an upstream's ttlMs is beli
 MESSAGES: Final = 1_000
 COMPLETIONS: Final = 100  # MCP, completion: at most 100 values
 ROLES: Final = frozenset({"user", "assistant"})
+_ADDRESSED: Final = ("resource_link", "resource")  # blocks that hold a URI
 _TEXTUAL: Final = ("text/", "application/json", "application/xml", "application/javascript", "application/xhtml")
 
 
@@ -99,10 +100,12 @@ def tool_content(message: JSONObject, outward: Outward, rights: apps.Rights) -> 
     blocks = result.get("content") if isinstance(result, dict) else None
     if not isinstance(result, dict) or not isinstance(blocks, list):
         return message
-    told = [_addressed(one, outward, rights) for one in blocks]
-    return message if all(a is b for a, b in zip(told, blocks, strict=True)) else {
-        **message, "result": {**result, "content": told}
-    }  # fmt: skip
+    told: list[JSON] | None = None
+    for n, one in enumerate(blocks):
+        if isinstance(one, dict) and one.get("type") in _ADDRESSED:
+            told = list(blocks) if told is None else told
+            told[n] = _addressed(one, outward, rights)
+    return message if told is None else {**message, "result": {**result, "content": told}}
 
 
 def block(value: JSON, outward: Outward, rights: apps.Rights) -> JSONObject:

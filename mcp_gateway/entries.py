@@ -9,7 +9,15 @@ from typing import Literal
 from firewall.core.action import Resource
 from firewall.core.jsonvalue import JSON
 from mcp_gateway import lists, uris
-from mcp_gateway.action import READ, address_resource, effect_class, prompt_resource, scope_of, tool_resource
+from mcp_gateway.action import (
+    READ,
+    UpstreamHeaders,
+    address_resource,
+    effect_class,
+    prompt_resource,
+    scope_of,
+    tool_resource,
+)
 from mcp_gateway.bridge import Opened
 from mcp_gateway.kinds import Kind
 from mcp_gateway.lists import Definition
@@ -63,6 +71,14 @@ class Tool(Entry):
 
     _input: Schema | None = None
     _output: Schema | None = None
+    _headers: dict[str, UpstreamHeaders] = field(default_factory=dict, compare=False, repr=False)
+
+    def headers(self, version: str) -> UpstreamHeaders:
+        """Return what makes the HTTP headers of a call in a revision; made once per definition."""
+        made, params = self._headers.get(version), self.definition.params
+        if made is None or made.params is not params:
+            made = self._headers[version] = UpstreamHeaders("tools/call", version, params)
+        return made
 
     def check_arguments(self, arguments: JSON) -> Verdict:
         """Return how arguments fit the definition's input schema."""

@@ -129,12 +129,22 @@ class Inventory:
         An upstream's ``ttlMs`` counts for ``ttl_s`` at most. Raises UpstreamFault, Refused.
         """
         slot = (tenant, spec.name, key, kind)
-        found = self._fresh(slot, spec, max_age_s)
+        found = self.fresh(slot, spec, max_age_s)
         if found is not None:
             return found
         async with self._locks.setdefault(slot, asyncio.Lock()):
-            found = self._fresh(slot, spec, max_age_s)
+            found = self.fresh(slot, spec, max_age_s)
             return found if found is not None else await self._read(slot, spec, credentials)
+
+    def fresh(self, slot: Slot, spec: UpstreamSpec, max_age_s: float) -> Catalogue | None:
+        """Return what `get` would return, if nobody has to be asked for it."""
+        found = self._catalogues.get(slot)
+        if found is None or found.stale:
+            return None
+        age_s = (self._clock.monotonic_ns() - found.fetched_ns) / 1e9
+        if age_s <= max_age_s or age_s <= min(found.ttl_ms / 1000, spec.ttl_s):
+            return found
+        return None
 
     def peek(self, tenant: str, name: str, key: str, kind: Kind) -> Catalogue | None:
         """Return what is known of a kind without asking anybody, however old it is."""
@@ -189,7 +199,8 @@ class Inventory:
 
     def resource(self, tenant: str, entry: Entry, schema: Verdict) -> Resource:
         """Return the Resource of a request or result, with present facts. Raises StateUnavailable."""
-        return entry.resource(self.state(tenant, entry.spec), self.pin(tenant, entry), schema)
+        state = self._registry.state(tenant, "mcp", entry.spec.name)
+        return entry.resource(state, self.pin(tenant, entry), schema)
 
     def state(self, tenant: str, spec: UpstreamSpec) -> str:
         """Return an upstream's registry state now. Raises StateUnavailable."""
@@ -206,13 +217,6 @@ class Inventory:
         }
 
     # -- reading ----------------------------------------------------------------------------------------
-
-    def _fresh(self, slot: Slot, spec: UpstreamSpec, max_age_s: float) -> Catalogue | None:
-        found = self._catalogues.get(slot)
-        if found is None or found.stale:
-            return None
-        allowed_s = max(max_age_s, min(found.ttl_ms / 1000, spec.ttl_s))
-        return found if self._clock.monotonic_ns() - found.fetched_ns <= allowed_s * 1e9 else None
 
     async def _read(self, slot: Slot, spec: UpstreamSpec, credentials: Credentials) -> Catalogue:
         """Read one kind; at first contact all kinds, since what a server shows later is new.

@@ -15,7 +15,7 @@ from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Cleared
 from firewall.core.points import Point
-from mcp_gateway import asking, capabilities, lists, uris
+from mcp_gateway import asking, capabilities, lists, tasks, uris
 from mcp_gateway import headers as h
 from mcp_gateway.action import address_resource, prompt_resource
 from mcp_gateway.catalog import Catalog, Endpoint
@@ -24,12 +24,14 @@ from mcp_gateway.decider import Decider
 from mcp_gateway.entries import Entry, Tool
 from mcp_gateway.inventory import Inventory
 from mcp_gateway.kinds import BY_METHOD, KINDS
+from mcp_gateway.message import Call
 from mcp_gateway.relay import Relay, Turn
 from mcp_gateway.schema import Verdict
 from mcp_gateway.search import OWN, Search
 from mcp_gateway.sessions import Sessions
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.targets import CompletionTarget, Ours, PromptTarget, ResourceTarget, ToolTarget, uri_arguments
+from mcp_gateway.upstream import Link
 from mcp_gateway.versions import MODERN
 from mcp_gateway.views import Views, names_in
 
@@ -102,12 +104,12 @@ class Objects:
 
     # -- tools -------------------------------------------------------------------------------------------------
 
-    async def _tools_call(self, turn: Turn, endpoint: Endpoint) -> str:
+    def _tools_call(self, turn: Turn, endpoint: Endpoint) -> Awaitable[str]:
         given = turn.call.params.get("arguments")
         arguments = given if isinstance(given, dict) else None
         if turn.call.name in OWN and self._catalog.searched(endpoint):
-            return await self._search.call(turn, endpoint, turn.call.name, arguments or {})
-        return await self.call_tool(turn, endpoint, turn.call.name, arguments, mirrored=turn.call.era == MODERN)
+            return self._search.call(turn, endpoint, turn.call.name, arguments or {})
+        return self.call_tool(turn, endpoint, turn.call.name, arguments, mirrored=turn.call.era == MODERN)
 
     async def call_tool(
         self, turn: Turn, endpoint: Endpoint, name: str, arguments: JSONObject | None, *, mirrored: bool
@@ -117,19 +119,33 @@ class Objects:
         mirrored: the client mirrors declared arguments as headers, which must agree.
         Raises Malformed (params_invalid, header_mismatch), UpstreamFault, Refused.
         """
-        principal = turn.principal
-        tool = await self._catalog.find(principal, endpoint, name)
+        principal, call = turn.principal, turn.call
+        spec, own = endpoint.route(name)
+        if spec is None:
+            return await self._unknown_tool(turn, endpoint, name)
+        # Nearly always the list and the link are there: then nobody is waited for until the call is decided, and
+        # one look at the credential serves both. Whatever had to be waited for, the credential is looked at again.
+        key = self._catalog.key(principal, spec)
+        known = self._catalog.at_hand(principal, spec, key)
+        waited = known is None
+        if known is None:
+            known = await self._catalog.catalogue(principal, spec, spec.ttl_s)
+        tool = known.entries.get(own)
         if not isinstance(tool, Tool):
             return await self._unknown_tool(turn, endpoint, name)
-        if mirrored:
-            h.check_params(tool.definition.params, arguments or {}, turn.call.headers)
-        outward = self._outward(turn, endpoint, tool.spec)
-        target = ToolTarget(tool, arguments, self._facts(turn, tool), outward)
-        if self.begin is not None:
+        if mirrored and tool.definition.params:
+            h.check_params(tool.definition.params, arguments or {}, call.headers)
+        target = ToolTarget(tool, arguments, self._facts(turn, tool), self._outward(turn, endpoint, spec))
+        if self.begin is not None and tasks.concerned(call, tool.definition.value):
+            waited = True
             outcome = await self.begin(turn, target)
             if outcome is not None:
                 return outcome
-        return await self._carry(turn, target)
+        link = None if waited or spec.asks else self._catalog.pool.ready(principal.tenant, spec.name, key)
+        if link is None:
+            return await self._carry(turn, target)
+        self._extend(call, target, link)
+        return await self._relay.carry(turn, target, link, self._catalog.credentials(principal, spec), key)
 
     async def _unknown_tool(self, turn: Turn, endpoint: Endpoint, name: str) -> str:
         resource = self._catalog.unknown(turn.principal, endpoint, name)
@@ -237,12 +253,17 @@ class Objects:
 
         return tell
 
+    @staticmethod
+    def _extend(call: Call, target: Ours, link: Link) -> None:
+        """Tell a target which extensions its request declares upstream."""
+        opened = link.opened
+        if opened.extensions and call.era == MODERN and opened.era == MODERN:
+            target.extensions = capabilities.extended(opened.extensions, capabilities.extensions(call.capabilities))
+
     async def _carry(self, turn: Turn, target: Ours) -> str:
         """Take a request to its upstream over the pooled link of the caller's credential."""
         principal, spec = turn.principal, target.spec
         link = await self._catalog.link(principal, spec, asking.declared(turn, spec), turn.call.era)
-        if turn.call.era == MODERN and link.opened.era == MODERN:
-            client = capabilities.extensions(turn.call.capabilities)
-            target.extensions = capabilities.extended(link.opened.extensions, client)
+        self._extend(turn.call, target, link)
         credentials = self._catalog.credentials(principal, spec)
         return await self._relay.carry(turn, target, link, credentials, self._catalog.key(principal, spec))

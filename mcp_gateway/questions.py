@@ -28,7 +28,7 @@ from firewall.core.principal import Principal
 from firewall.detect.egress import address_class, read_url
 from mcp_gateway import apps
 from mcp_gateway import content as content_of
-from mcp_gateway.action import protocol, upstream_headers
+from mcp_gateway.action import UpstreamHeaders, protocol
 from mcp_gateway.schema import Schema
 from mcp_gateway.versions import LEGACY, Era
 
@@ -570,7 +570,7 @@ def answer_action(
         protocol=protocol(version, transport),
         body=body,
         arguments=told.facts,
-        headers=no_headers if transport == "stdio" else upstream_headers("response", version),
+        headers=no_headers if transport == "stdio" else UpstreamHeaders("response", version),
         side_effect=False,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -103,14 +103,19 @@ class Relay:
         self.heard: Callable[[str, UpstreamSpec, str, JSONObject], None] | None = None  # what belongs to no call
         self.insists: Callable[[Turn, Target, Link, JSON], Awaitable[str | None]] | None = None  # see `tasks_wait`
 
-    async def carry(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str:
+    def carry(
+        self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str
+    ) -> Coroutine[None, None, str]:
         """Decide, send, relay and answer one call; return the exchange's outcome.
 
         Raises UpstreamFault, Refused; Malformed (request_state, answer_invalid) for a retry.
         """
-        step: str | Retry | None = None
         if carried(turn.call):
-            step = await self.resume(turn, target, link, credentials, key)
+            return self._go_on(turn, target, link, credentials, key)
+        return self.send(turn, target, link, credentials, key)
+
+    async def _go_on(self, turn: Turn, target: Target, link: Link, credentials: Credentials, key: str) -> str:
+        step = await self.resume(turn, target, link, credentials, key)
         return step if isinstance(step, str) else await self.send(turn, target, link, credentials, key, step)
 
     async def send(
@@ -146,7 +151,7 @@ class Relay:
         exchange = link.exchange(rpc_id, cleared, await credentials())
         turn.out.about = target.asking
         turn.out.begin()
-        if isinstance(exchange, (HTTPExchange, PumpedExchange)):
+        if turn.face is not None and isinstance(exchange, (HTTPExchange, PumpedExchange)):
             exchange.pausing(turn.out.let_go)
         rounds = retry.rounds if retry is not None else 1
         return await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
@@ -171,7 +176,7 @@ class Relay:
             body,
             version=version,
             transport=link.transport,
-            params=target.mirrors,
+            headers=target.headers(version),
             arguments=target.arguments(),
         )
 

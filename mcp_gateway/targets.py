@@ -14,10 +14,10 @@ from firewall.core.action import Resource
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from mcp_gateway import bridge, content, lists, uris
+from mcp_gateway.action import UpstreamHeaders
 from mcp_gateway.bridge import Opened
 from mcp_gateway.content import TTL_MS, Outward
 from mcp_gateway.entries import Entry, Tool
-from mcp_gateway.headers import ParamMap
 from mcp_gateway.message import Call
 from mcp_gateway.schema import Verdict
 from mcp_gateway.settings import UpstreamSpec
@@ -44,12 +44,11 @@ class Target(Protocol):
     def answered(self) -> Point:
         """The point of its result."""
 
-    @property
-    def mirrors(self) -> ParamMap | None:
-        """Which arguments travel as ``Mcp-Param-*`` headers; None for all but tools."""
+    def headers(self, version: str) -> UpstreamHeaders:
+        """Return what makes the request's HTTP headers in a revision; of tools, arguments travel as such too."""
 
     def upstream_params(self, call: Call) -> JSONObject:
-        """Return the parameters for the upstream: a closed list, names and URIs translated to its own."""
+        """Return the parameters for the upstream: a closed list, names and URIs translated to its own; a new object."""
 
     def arguments(self) -> JSONObject:
         """Return what rules read of the request: the same object that stands in the body."""
@@ -68,7 +67,7 @@ class ToolTarget:
     upstream's URIs; None: as they are. extensions: those that this request declares upstream.
     """
 
-    __slots__ = ("_arguments", "_facts", "extensions", "outward", "tool")
+    __slots__ = ("_arguments", "_facts", "extensions", "outward", "spec", "tool")
 
     method: Final = "tools/call"
     asked: Final = Point.MCP_TOOL_CALL
@@ -78,20 +77,15 @@ class ToolTarget:
         self, tool: Tool, arguments: JSONObject | None, facts: Callable[[Verdict], Resource], outward: Outward = None
     ) -> None:
         self.tool = tool
+        self.spec = tool.spec
         self._arguments = arguments
         self._facts = facts
         self.outward = outward
         self.extensions: JSONObject = {}
 
-    @property
-    def spec(self) -> UpstreamSpec:
-        """See Target.spec."""
-        return self.tool.spec
-
-    @property
-    def mirrors(self) -> ParamMap | None:
-        """See Target.mirrors."""
-        return self.tool.definition.params
+    def headers(self, version: str) -> UpstreamHeaders:
+        """See Target.headers."""
+        return self.tool.headers(version)
 
     def upstream_params(self, call: Call) -> JSONObject:
         """See Target.upstream_params."""
@@ -107,7 +101,7 @@ class ToolTarget:
 
     def asking(self) -> Resource:
         """See Target.asking."""
-        return self._facts(self.tool.check_arguments(self.arguments()))
+        return self._facts(self.tool.check_arguments(self._arguments if self._arguments is not None else {}))
 
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
@@ -122,22 +116,17 @@ class _Reading:
     extensions: those that this request declares upstream (`capabilities.extended`).
     """
 
-    __slots__ = ("_facts", "entry", "extensions")
+    __slots__ = ("_facts", "entry", "extensions", "spec")
 
     def __init__(self, entry: Entry, facts: Callable[[Verdict], Resource]) -> None:
         self.entry = entry
+        self.spec = entry.spec
         self._facts = facts
         self.extensions: JSONObject = {}
 
-    @property
-    def spec(self) -> UpstreamSpec:
-        """See Target.spec."""
-        return self.entry.spec
-
-    @property
-    def mirrors(self) -> ParamMap | None:
-        """See Target.mirrors."""
-        return None
+    def headers(self: Target, version: str) -> UpstreamHeaders:
+        """See Target.headers."""
+        return UpstreamHeaders(self.method, version)
 
 
 class PromptTarget(_Reading):

@@ -22,7 +22,7 @@ from typing import Final, Literal
 from firewall.core.bounds import JSON_INTEGER
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
-from mcp_gateway.message import PREFIX
+from mcp_gateway.message import PREFIX, Call
 
 Shape = Literal["core", "extension"]
 Support = Literal["forbidden", "optional", "required"]
@@ -204,6 +204,14 @@ def support(definition: JSONObject) -> Support:
     if told == "optional":
         return "optional"
     return "required" if told == "required" else "forbidden"
+
+
+def concerned(call: Call, definition: Mapping[str, JSON]) -> bool:
+    """Return whether a ``tools/call`` may become a task at all: False is said at a glance, and mostly.
+
+    Without one of these neither `support` nor `offers` nor the call's parameters can say anything but no.
+    """
+    return "execution" in definition or "task" in call.params or "extensions" in call.capabilities
 
 
 def offers(capabilities: Mapping[str, JSON], shape: Shape) -> bool:

@@ -142,7 +142,7 @@ class TaskCalls:
             body,
             version=version,
             transport=link.transport,
-            params=target.mirrors,
+            headers=target.headers(version),
             arguments=target.arguments(),
         )
         credentials = self._catalog.credentials(principal, target.spec)

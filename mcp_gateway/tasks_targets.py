@@ -15,10 +15,10 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, content, tasks
+from mcp_gateway.action import UpstreamHeaders
 from mcp_gateway.bridge import Opened
 from mcp_gateway.content import Outward
 from mcp_gateway.entries import Tool
-from mcp_gateway.headers import ParamMap
 from mcp_gateway.message import Call
 from mcp_gateway.schema import Verdict
 from mcp_gateway.settings import UpstreamSpec
@@ -54,10 +54,9 @@ class TaskableTarget:
         """See Target.spec."""
         return self._inner.spec
 
-    @property
-    def mirrors(self) -> ParamMap | None:
-        """See Target.mirrors."""
-        return self._inner.mirrors
+    def headers(self, version: str) -> UpstreamHeaders:
+        """See Target.headers."""
+        return self._inner.headers(version)
 
     @property
     def extensions(self) -> JSONObject:
@@ -102,7 +101,6 @@ class ResultTarget:
     method: Final = "tasks/result"
     asked: Final = Point.MCP_TASK_GET
     answered: Final = Point.MCP_TOOL_RESULT
-    mirrors: Final = None
 
     def __init__(
         self,
@@ -124,6 +122,10 @@ class ResultTarget:
     def related(self) -> JSONObject:
         """The ``_meta`` of every message that belongs to the task (a MUST of 2025-11-25)."""
         return {tasks.RELATED: {"taskId": self._ours}} if self._ours else {}
+
+    def headers(self, version: str) -> UpstreamHeaders:
+        """See Target.headers."""
+        return UpstreamHeaders(self.method, version)
 
     def upstream_params(self, call: Call) -> JSONObject:
         """See Target.upstream_params."""

@@ -147,7 +147,7 @@ class TaskWait:
             body,
             version=version,
             transport=link.transport,
-            params=target.mirrors if first else None,
+            headers=target.headers(version) if first else None,
             arguments=target.arguments() if first else {},
         )
         return await self._errand.run(

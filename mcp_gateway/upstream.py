@@ -129,6 +129,15 @@ class Pool:
         """Return the link that callers of a credential share. Raises UpstreamFault, Refused."""
         return await self._get((tenant, spec.name, key, "", ""), spec, credentials, {})
 
+    def ready(self, tenant: str, name: str, key: str) -> Link | None:
+        """Return the link that callers of a credential share, if it is open."""
+        slot = (tenant, name, key, "", "")
+        link = self._links.get(slot)
+        if link is None or not link.alive:
+            return None
+        self._links.move_to_end(slot)
+        return link
+
     async def session(
         self,
         tenant: str,

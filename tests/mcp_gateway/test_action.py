@@ -4,7 +4,8 @@ import pytest
 
 from firewall.core.points import Point
 from firewall.decide.contract import encode_input
-from mcp_gateway import action
+from mcp_gateway import action, entries, lists
+from mcp_gateway.settings import UpstreamSpec
 from tests.support.kit import kit, principal
 
 FACTS = action.ServerFacts("demo", tenants=("default",), effects={"r": "read", "p": "pay"})
@@ -82,7 +83,7 @@ def test_content_and_structured_content_are_coupled():
 
 def test_headers_are_made_from_the_final_body():
     params = {("region",): ("Region", "string")}
-    make = action.upstream_headers("tools/call", "2026-07-28", params)
+    make = action.UpstreamHeaders("tools/call", "2026-07-28", params)
     body = {"params": {"name": "wörk", "arguments": {"region": "eu"}}}
     made = dict(make(body))
     assert made[b"mcp-method"] == b"tools/call"
@@ -90,7 +91,32 @@ def test_headers_are_made_from_the_final_body():
     assert made[b"mcp-param-region"] == b"eu"
     body["params"]["arguments"]["region"] = "changed by an obligation"
     assert dict(make(body))[b"mcp-param-region"] == b"changed by an obligation"
-    legacy = dict(action.upstream_headers("tools/call", "2025-11-25")(body))
+    legacy = dict(action.UpstreamHeaders("tools/call", "2025-11-25")(body))
     assert legacy[b"mcp-protocol-version"] == b"2025-11-25"
     assert b"mcp-name" not in legacy
-    assert b"mcp-protocol-version" not in dict(action.upstream_headers("initialize", "2025-11-25")({}))
+    assert b"mcp-protocol-version" not in dict(action.UpstreamHeaders("initialize", "2025-11-25")({}))
+
+
+def test_a_kept_maker_of_headers_follows_the_name_in_the_body():
+    make = action.UpstreamHeaders("tools/call", "2026-07-28")
+    named = [dict(make({"params": {"name": name}}))[b"mcp-name"] for name in ("a", "a", "b", "", "a")]
+    assert named == [b"a", b"a", b"b", b"", b"a"]
+    assert dict(make({"params": {"name": 5}}))[b"mcp-name"] == b""
+    assert b"mcp-name" not in dict(make({}))
+
+
+def test_a_tool_keeps_one_maker_per_revision_and_makes_another_for_other_mirrored_arguments():
+    def definition(header):
+        region = {"type": "string", "x-mcp-header": header}
+        return lists.definition({"name": "t", "inputSchema": {"type": "object", "properties": {"region": region}}})
+
+    one = entries.entry(UpstreamSpec("s", url="https://s.example/mcp"), definition("Region"), (), "approved", 1)
+    modern, legacy = one.headers("2026-07-28"), one.headers("2025-11-25")
+    body = {"params": {"name": "t", "arguments": {"region": "eu"}}}
+    assert one.headers("2026-07-28") is modern
+    assert dict(modern(body))[b"mcp-param-region"] == b"eu"
+    assert b"mcp-param-region" not in dict(legacy(body))
+    one.definition = definition("Place")
+    made = dict(one.headers("2026-07-28")(body))
+    assert made[b"mcp-param-place"] == b"eu"
+    assert b"mcp-param-region" not in made

@@ -7,6 +7,7 @@ from mcp_types import _v2025_11_25 as v2025
 
 from firewall.core.errors import Malformed
 from mcp_gateway import tasks
+from mcp_gateway.message import Call
 from mcp_gateway.tasks import CORE, EXTENSION
 
 TIMES = {"createdAt": "2025-11-25T10:30:00Z", "lastUpdatedAt": "2025-11-25T10:40:00.123+02:00"}
@@ -177,3 +178,19 @@ def test_whatever_an_upstream_sends_becomes_a_task_of_known_members_or_one_fixed
             continue  # any other error fails the test
         members = set(tasks.shown(task, "t", shape))
         assert members <= {*(CORE_TASK if shape == CORE else EXT_TASK), "statusMessage"}
+
+
+@pytest.mark.parametrize(
+    ("definition", "params", "capabilities", "expected"),
+    [
+        ({}, {"name": "t"}, {}, False),
+        ({"execution": {"taskSupport": "optional"}}, {"name": "t"}, {}, True),
+        ({}, {"name": "t", "task": {}}, {}, True),
+        ({}, {"name": "t"}, {"extensions": {tasks.EXTENSION_ID: {}}}, True),
+    ],
+)
+def test_a_call_that_may_become_a_task_is_told_from_all_others(definition, params, capabilities, expected):
+    call = Call("modern", "2026-07-28", 1, "tools/call", params, {}, "t", capabilities)
+    assert tasks.concerned(call, definition) is expected
+    could = tasks.support(definition) != "forbidden" or "task" in params or tasks.offers(capabilities, tasks.EXTENSION)
+    assert could is expected

@@ -8,6 +8,8 @@ import pytest
 
 from firewall.core.finding import Finding
 from firewall.core.principal import Principal
+from mcp_gateway.settings import UpstreamSpec
+from mcp_gateway.upstream import Pool
 from tests.mcp_gateway.legacy import opened
 from tests.mcp_gateway.scripted import as_json, event, fine, head, result, scripted
 from tests.support.kit import ALLOW, NoScanner, ScriptedEngine
@@ -591,3 +593,26 @@ async def test_a_server_that_does_not_answer_the_end_is_not_waited_for():
             upstream.answer = stuck
             async with asyncio.timeout(2):
                 await stack.gateway.close()
+
+
+async def test_a_pool_gives_an_open_link_at_once_and_only_to_its_own_tenant_upstream_and_credential():
+    class Open:
+        alive = True
+
+        async def close(self) -> None:
+            self.alive = False
+
+    async def begin(*_):
+        return Open()
+
+    async def none():
+        return ()
+
+    pool = Pool(begin, bound=4)
+    spec = UpstreamSpec("s", url="https://s.example/mcp")
+    assert pool.ready("t", "s", "k") is None
+    link = await pool.get("t", spec, "k", none)
+    assert pool.ready("t", "s", "k") is link
+    assert [pool.ready(*slot) for slot in (("u", "s", "k"), ("t", "r", "k"), ("t", "s", "l"))] == [None] * 3
+    await link.close()
+    assert pool.ready("t", "s", "k") is None

@@ -66,3 +66,44 @@ def test_the_bounds_of_an_id_are_inclusive() -> None:
 
 def test_unknown_members_do_not_survive() -> None:
     assert rpc.parse({"jsonrpc": "2.0", "id": 1, "method": "ping", "x-extra": "evil"}) == rpc.Request(1, "ping")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"result": None},
+        {"id": "a"},
+        {"id": True},
+        {"id": None},
+        {"id": 1.0},
+        {"id": 2**60},
+        {"jsonrpc": "1.0"},
+        {"error": {"code": 1, "message": ""}},
+        {"method": "ping"},
+        {"params": {}},
+    ],
+)
+def test_a_result_is_judged_as_the_response_that_holds_it(changes: dict[str, JSON]) -> None:
+    value: dict[str, JSON] = {"jsonrpc": "2.0", "id": 1, "result": {"x": 1}, **changes}
+    told: list[JSON] = []
+    for read in (lambda: rpc.result_of(value), lambda: _result(rpc.parse(value))):
+        try:
+            told.append(read())
+        except Malformed as error:
+            told.append(error.code)
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("lacking", ["jsonrpc", "id", "result"])
+def test_what_lacks_a_member_of_a_response_has_no_result(lacking: str) -> None:
+    value: dict[str, JSON] = {"jsonrpc": "2.0", "id": 1, "result": {}}
+    del value[lacking]
+    with pytest.raises(Malformed, match="rpc_shape"):
+        rpc.result_of(value)
+
+
+def _result(message: rpc.Message) -> JSON:
+    if not isinstance(message, rpc.Response):
+        raise Malformed("rpc_shape")
+    return message.result
