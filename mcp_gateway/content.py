@@ -31,7 +31,6 @@ TTL_MS: Final = 24 * 3600 * 1000  # the longest that an upstream's ttlMs is beli
 MESSAGES: Final = 1_000
 COMPLETIONS: Final = 100  # MCP, completion: at most 100 values
 ROLES: Final = frozenset({"user", "assistant"})
-_ADDRESSED: Final = ("resource_link", "resource")  # blocks that hold a URI
 _TEXTUAL: Final = ("text/", "application/json", "application/xml", "application/javascript", "application/xhtml")
 
 
@@ -102,9 +101,10 @@ def tool_content(message: JSONObject, outward: Outward, rights: apps.Rights) -> 
         return message
     told: list[JSON] | None = None
     for n, one in enumerate(blocks):
-        if isinstance(one, dict) and one.get("type") in _ADDRESSED:
+        new = _addressed(one, outward, rights)
+        if new is not one:
             told = list(blocks) if told is None else told
-            told[n] = _addressed(one, outward, rights)
+            told[n] = new
     return message if told is None else {**message, "result": {**result, "content": told}}
 
 
@@ -132,7 +132,7 @@ def _addressed(value: JSON, outward: Outward, rights: apps.Rights) -> JSON:
     """Return a block with its URI told; the same object when nothing changes."""
     if not isinstance(value, dict):
         return value
-    if any(is_reserved(key) for key in _keys(value.get("_meta"))):  # ours to say, whoever says it
+    if "_meta" in value and any(is_reserved(key) for key in _keys(value["_meta"])):  # ours to say, whoever says it
         meta = kept_meta(value["_meta"])
         value = {key: member for key, member in value.items() if key != "_meta"} | ({"_meta": meta} if meta else {})
     if value.get("type") == "resource_link":

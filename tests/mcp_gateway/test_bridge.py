@@ -6,7 +6,7 @@ import mcp_types.methods as official
 import pytest
 
 from firewall.core.errors import Malformed
-from mcp_gateway import bridge
+from mcp_gateway import apps, bridge, content
 from mcp_gateway.message import Call
 from mcp_gateway.versions import LEGACY, MODERN
 
@@ -175,3 +175,13 @@ def test_the_end_of_an_elicitation_is_told_to_clients_that_know_it():
     assert bridge.notice(told, replace(call(era=LEGACY), version="2025-06-18")) is None
     assert bridge.notice(told, call()) is None
     assert bridge.notice({**told, "params": {"elicitationId": 7}}, call(era=LEGACY)) is None
+
+
+def test_no_block_of_a_result_speaks_in_a_reserved_name():
+    block = {"type": "text", "text": "a", "_meta": {"io.modelcontextprotocol/serverInfo": {}, "vendor/x": 1}}
+    plain = {"type": "text", "text": "b"}
+    message = bridge.tool_result(1, "modern", {"content": [plain, block]}, {})
+    told = content.tool_content(message, None, apps.NONE)
+    assert told["result"]["content"] == [plain, {**block, "_meta": {"vendor/x": 1}}]
+    untouched = bridge.tool_result(1, "modern", {"content": [plain]}, {})
+    assert content.tool_content(untouched, None, apps.NONE) is untouched
