@@ -37,11 +37,14 @@ class ClientLimits:
         form: its parameters, None where they could not be read. per_minute: what the network may.
         """
         name = form.get("client_id") if form else ""
-        if name:
-            share = -(-per_minute * SHARE[0] // SHARE[1])
-            if not self._throttle.allow(f"{what}.name", f"{name}\0{network_of(address)}", per_minute=share):
-                return False
-        return self._throttle.allow(what, address, per_minute=per_minute)
+        counted, who = f"{what}.name", f"{name}\0{network_of(address)}"
+        share = -(-per_minute * SHARE[0] // SHARE[1])
+        if name and self._throttle.spent(counted, who) >= share:
+            return False
+        # Names are counted behind the network alone: one that makes them up fills no more rows than it has requests.
+        if not self._throttle.allow(what, address, per_minute=per_minute):
+            return False
+        return not name or self._throttle.allow(counted, who, per_minute=share)
 
     def checked(self, client: Client) -> Client:
         """Return the client that authenticated, after counting it. Raises OAuthError slow_down (`client_busy`).

@@ -12,6 +12,7 @@ import ipaddress
 from firewall.core.ports import Clock, Store
 from firewall.identity import records
 from firewall.identity.records import SECOND_US
+from firewall.state.store import count_of
 
 NODE = "_node"  # state that belongs to no tenant because nobody is known yet
 FREE_FAILURES = 3
@@ -38,9 +39,13 @@ class Throttle:
         who: an address, counted as its network (`network_of`), or any other name.
         """
         window = self._clock.now_us() // (window_s * SECOND_US)
-        key = f"{what}/{_short(_network(who) or who)}/{window}"
         expires_us = (window + 2) * window_s * SECOND_US
-        return self._counts.add(NODE, key, 1, ceiling=limit, expires_us=expires_us) == 1
+        return self._counts.add(NODE, _counter(what, who, window), 1, ceiling=limit, expires_us=expires_us) == 1
+
+    def spent(self, what: str, who: str) -> int:
+        """Return how many events of `allow` this minute has seen; counts none, and writes nothing."""
+        entry = self._counts.get(NODE, _counter(what, who, self._clock.now_us() // (60 * SECOND_US)))
+        return count_of(entry.value) if entry else 0
 
     def wait_s(self, account: str, address: str) -> int:
         """Return how long this address must wait before it tries this account again."""
@@ -91,6 +96,10 @@ def _network(address: str) -> str:
         # The zone is our own interface's name, and no part of the network.
         return str(mapped) if mapped else str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
     return address
+
+
+def _counter(what: str, who: str, window: int) -> str:
+    return f"{what}/{_short(_network(who) or who)}/{window}"
 
 
 def _pair(account: str, address: str) -> str:

@@ -168,3 +168,24 @@ async def test_as_19_a_public_client_has_no_count_of_its_own_that_others_could_f
     for number in range(5):
         async with at(door, f"203.0.113.{number}") as http:
             assert await codes(http, CIMD_URL, 1) == [400]
+
+
+@CONTROL
+async def test_as_19_made_up_names_fill_no_more_rows_than_their_network_has_requests(
+    control: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control is the order: the network is counted before the name. Off, the store grows with the flood."""
+    if control == "off":
+
+        def admits(self: ClientLimits, what: str, form: Any, address: str, *, per_minute: int) -> bool:
+            return self._throttle.allow(f"{what}.name", form.get("client_id"), per_minute=per_minute) and (
+                self._throttle.allow(what, address, per_minute=per_minute)
+            )
+
+        monkeypatch.setattr(ClientLimits, "admits", admits)
+    door = make_door(token_per_minute=5)
+    async with at(door, HERE) as http:
+        for number in range(40):
+            await redeem(http, "x", client_id=f"made-up-{number}")
+    rows = [entry.key for entry in door.store.collection("throttle_counts").scan("_node")]
+    assert len(rows) == (41 if control == "off" else 6)
