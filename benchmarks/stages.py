@@ -22,7 +22,8 @@ from firewall.core.decision import EFFECT_NAMES
 from firewall.core.exchange import Exchange
 from firewall.core.permit import Cleared, Permit, Refusal
 from firewall.core.principal import Principal
-from firewall.decide.contract import encode_input, parse_decision
+from firewall.decide.contract import parse_decision
+from firewall.decide.question import encode_input
 from firewall.enforce.guard import Guard, Question
 from firewall.net import asgi
 from firewall.net.upstream import Target
@@ -190,7 +191,7 @@ def _decision(worker: Worker, asked: tuple[Action, Exchange], tail: str) -> list
             revision=worker.bundle.revision,
         )
 
-    answer = engine.decide(action.point, question.input_json)
+    answer = engine.decide(action.point, question.asked.json, question.asked)
     verdict = guard.check(action, exchange)
     assert isinstance(verdict, Permit), "the benchmark's call must be allowed"
     decision = verdict.decision
@@ -214,7 +215,11 @@ def _decision(worker: Worker, asked: tuple[Action, Exchange], tail: str) -> list
         ),
         (f"stage.label.{tail}", cost_us(lambda: labels.current(action.principal)), "flow label from shared memory"),
         (f"stage.encode_input.{tail}", cost_us(encode), "policy input"),
-        (f"stage.policy.{tail}", cost_us(lambda: engine.decide(action.point, question.input_json)), engine.name),
+        (
+            f"stage.policy.{tail}",
+            cost_us(lambda: engine.decide(action.point, question.asked.json, question.asked)),
+            engine.name,
+        ),
         (
             f"stage.parse_decision.{tail}",
             cost_us(lambda: parse_decision(answer, revision="", engine="", eval_us=1)),

@@ -16,6 +16,7 @@ from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.label import Label
 from firewall.core.points import Point
+from firewall.core.policy_input import PolicyInput
 from firewall.core.principal import Principal
 
 
@@ -50,8 +51,11 @@ class PolicyEngine(Protocol):
     def revision(self) -> str:
         """Return the revision of the loaded bundle."""
 
-    def decide(self, point: Point, input_json: bytes) -> bytes:
-        """Return the decision document's JSON; raises PolicyFault("engine_error")."""
+    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
+        """Return the decision document's JSON; raises PolicyFault("engine_error").
+
+        asked: what ``input_json`` was made as; an engine may remember its answer by it.
+        """
 
 
 class RemotePolicyEngine(Protocol):
@@ -91,8 +95,11 @@ class ScanStream(Protocol):
 class Scanner(Protocol):
     """Tier-1 inspection of canonical string leaves: one pass, then validators. Pure, synchronous."""
 
-    def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
-        """Return findings with pointers into ``body``; bounded by core.bounds.POLICY_FINDINGS."""
+    def scan(self, body: JSON, point: Point, tenant: str, payload: bytes = b"") -> list[Finding]:
+        """Return findings with pointers into ``body``; bounded by core.bounds.POLICY_FINDINGS.
+
+        payload: ``body`` encoded by `wire.strict_json.dumps`, where that was done already; the findings are the same.
+        """
 
     def scan_all(self, bodies: Sequence[JSON], point: Point, tenant: str) -> list[list[Finding]]:
         """Return what `scan` returns of each body: one pass over all of them where nothing is found."""

@@ -149,6 +149,6 @@ def _names(value: JSON) -> frozenset[str]:
 
 
 def in_order(document: JSONObject) -> bytes:
-    """Encode an input document with ``contract`` and ``point`` first, as `contract.encode_input` does."""
+    """Encode an input document with ``contract`` and ``point`` first, as `question.encode_input` does."""
     first: JSONObject = {"contract": document.get("contract", "1"), "point": document.get("point")}
     return orjson.dumps({**first, **{k: v for k, v in document.items() if k not in first}})

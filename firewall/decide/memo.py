@@ -1,13 +1,13 @@
 """Answers remembered: the same question gets the same answer without asking again.
 
 Rego is a function of its input. Two members of ours differ in every input, the request's id and the
-time, and in most requests the arguments do. `contract.encode_input` puts all three behind everything else:
+time, and in most requests the arguments do. What `question.ask` makes tells these apart from everything else:
 
     {contract, point, subject, resource, context {…, request_id, time_us}, action {name, …, arguments}}
 
 At a point whose program cannot read the first two, inputs that are equal but for them have one answer; where it
 reads nothing of the arguments either (inspection has, and its findings are in the context), the same
-caller's next call of the same tool needs no evaluation.
+caller's next call of the same tool needs no evaluation. A document from elsewhere is evaluated each time.
 
 INVARIANT: whatever a rule of the point's program can see is part of the key: subject, scopes, labels,
 findings, facts. No caller can get another's answer. In doubt about a program, nothing is remembered.
@@ -20,11 +20,12 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
 
-from firewall.decide.contract import ACTION_AT, ARGUMENTS_AT, VOLATILE, VOLATILE_AT
+from firewall.core.policy_input import PolicyInput
+from firewall.decide.contract import VOLATILE
 
 ENTRIES: Final = 8192  # per point and generation; two generations are kept, some 150 bytes for each entry
 ANSWERS: Final = 256  # different ones; nearly all entries have one of very few
-KEY_BYTES: Final = 2048  # a longer one carries content, and will not come again
+ARGUMENTS_BYTES: Final = 1024  # where they count: longer ones carry content, and will not come again
 
 # Policy text, written by the operator: `re` is no danger here. A reference to the input, its context or
 # its action as a whole could see everything below.
@@ -65,20 +66,13 @@ class Memo:
         self._blind = blind
         self.hits = 0
 
-    def key(self, input_json: bytes) -> bytes:
-        """Return the SHA-256 of the part of an input that counts, or b"" when it is not to be remembered."""
-        head = input_json.find(VOLATILE_AT)
-        tail = input_json.find(ACTION_AT, head)
-        if head < 0 or tail < 0:
+    def key(self, asked: PolicyInput) -> bytes:
+        """Return a digest of the part of a question that counts, or b"" when it is not to be remembered."""
+        if self._blind:
+            return asked.frame
+        if len(asked.arguments) > ARGUMENTS_BYTES:
             return b""
-        between = input_json[head:tail]
-        # An input that was not made by `contract.encode_input` may hold something here that counts.
-        if between.count(b":") != 2 or between.find(b',"time_us":') < 0 or between.count(b"{") or between.count(b"["):
-            return b""
-        end = input_json.find(ARGUMENTS_AT, tail) if self._blind else len(input_json)
-        if end < 0 or head + end - tail > KEY_BYTES:
-            return b""
-        return sha256(input_json[:head] + input_json[tail:end]).digest()
+        return sha256(asked.frame + asked.arguments).digest()
 
     def get(self, key: bytes) -> bytes | None:
         """Return the answer of an input with this key, or None."""

@@ -11,6 +11,7 @@ from typing import Literal
 
 from firewall.core.errors import PolicyFault
 from firewall.core.points import INFO, Point
+from firewall.core.policy_input import PolicyInput
 from firewall.decide.bundle import Bundle
 from firewall.decide.memo import Memo, is_blind, is_steady
 from firewall.decide.program import Compiled, Strict
@@ -46,8 +47,10 @@ class RegorusEngine:
             self._strict = Strict(bundle.modules, bundle.data_json)
         self.name = Compiled.name if self.mode == "compiled" else Strict.name
 
-    def decide(self, point: Point, input_json: bytes) -> bytes:
+    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
         """Return the decision document as JSON. Raises PolicyFault("engine_error").
+
+        asked: the same question in parts, where `question.ask` made it: its answer may be remembered.
 
         When the compiled machine gives no answer (its limit of instructions, a panic), the strict
         interpreter is asked once: it is the reference, only slower.
@@ -57,7 +60,7 @@ class RegorusEngine:
         compiled = self._machines.get(point)
         if compiled is not None:
             memo = self._memos[point] if point in self._memos else self._memo(point)
-            key = memo.key(input_json) if memo is not None else b""
+            key = memo.key(asked) if memo is not None and asked is not None else b""
             if memo is not None and key and (known := memo.get(key)) is not None:
                 return known
             try:

@@ -19,6 +19,7 @@ import orjson
 from firewall.core.errors import PolicyFault
 from firewall.core.jsonvalue import JSON
 from firewall.core.points import Point
+from firewall.core.policy_input import PolicyInput
 from firewall.decide.bundle import Bundle
 from firewall.decide.program import Strict
 from firewall.decide.regorus import RegorusEngine
@@ -66,9 +67,9 @@ class SampledEngine:
         """``compiled`` or ``interpreter``."""
         return self._engine.mode
 
-    def decide(self, point: Point, input_json: bytes) -> bytes:
+    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
         """Return the engine's decision; now and then keep it for `drain`. Raises PolicyFault."""
-        answer = self._engine.decide(point, input_json)
+        answer = self._engine.decide(point, input_json, asked)
         self._left -= 1
         if self._left <= 0 and self._engine.mode == "compiled" and len(input_json) <= INPUT_BYTES:
             self._left = self._every

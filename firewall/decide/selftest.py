@@ -166,7 +166,7 @@ def removed(document: JSONObject, path: Path) -> JSONObject:
 
 
 def worst_inputs(case: Case) -> Iterator[JSONObject]:
-    """Yield the largest documents of a case's shape that `contract.encode_input` lets through."""
+    """Yield the largest documents of a case's shape that `question.encode_input` lets through."""
     document = _object(orjson.loads(case.document))
     categories = (
         "hygiene",

@@ -23,7 +23,8 @@ from firewall.core.label import CLEAN
 from firewall.core.points import Point
 from firewall.core.ports import AuditLog, Clock, Ids, PolicyEngine, RemotePolicyEngine, Telemetry
 from firewall.core.principal import Principal
-from firewall.decide.contract import encode_input, parse_decision
+from firewall.decide.contract import parse_decision
+from firewall.decide.question import encode_input
 from firewall.enforce.records import decision_record, outcome_record
 from firewall.wire import strict_json
 

@@ -41,6 +41,7 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.label import CLEAN, Label, join, label_of
 from firewall.core.permit import Cleared, Permit, Refusal, take_mint
 from firewall.core.points import INFO, Point
+from firewall.core.policy_input import PolicyInput
 from firewall.core.ports import (
     AuditLog,
     Clock,
@@ -55,7 +56,8 @@ from firewall.core.ports import (
 from firewall.core.principal import Principal
 from firewall.core.step_up import StepUp
 from firewall.core.value import value
-from firewall.decide.contract import encode_input, parse_decision
+from firewall.decide.contract import parse_decision
+from firewall.decide.question import ask
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
 from firewall.enforce.obligations import apply, check_coupled, check_stream, rebound
@@ -103,7 +105,7 @@ class Question:
     decision_id: str
     findings: tuple[Finding, ...]
     label: Label
-    input_json: bytes
+    asked: PolicyInput
     given: bool = False
     payload: bytes = b""
     rounds: int = 1
@@ -250,7 +252,8 @@ class Guard:
                 return None
             label = self._labels.current(like.principal)
             started = self._clock.monotonic_ns()
-            answer = self._engine.decide(point, self._input(like, (), label, exchange))  # type: ignore[union-attr]
+            asked = self._ask(like, (), label, exchange)
+            answer = self._engine.decide(point, asked.json, asked)  # type: ignore[union-attr]
             eval_us = (self._clock.monotonic_ns() - started) // 1000
             decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
             if not decision.permits or decision.obligations:
@@ -322,7 +325,7 @@ class Guard:
             step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside, payload)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
-                answer = self._engine.decide(action.point, step.input_json)  # type: ignore[union-attr]
+                answer = self._engine.decide(action.point, step.asked.json, step.asked)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
@@ -343,7 +346,7 @@ class Guard:
             step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
-                answer = await self._engine.decide_remote(action.point, step.input_json)  # type: ignore[union-attr]
+                answer = await self._engine.decide_remote(action.point, step.asked.json)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
@@ -390,14 +393,14 @@ class Guard:
         elif seen is not None:
             findings = tuple(seen)
         elif INFO[action.point].content:
-            findings = tuple(self.scanner.scan(action.body, action.point, principal.tenant))
+            findings = tuple(self.scanner.scan(action.body, action.point, principal.tenant, payload))
         else:
             findings = ()
         for finding in findings:
             self._telemetry.finding(finding.rule, action.point)
         label = self._labels.current(principal)
-        input_json = self._input(action, findings, label, exchange)
-        return Question(action, exchange, decision_id, findings, label, input_json, seen is not None, payload)
+        asked = self._ask(action, findings, label, exchange)
+        return Question(action, exchange, decision_id, findings, label, asked, seen is not None, payload)
 
     def _by_token(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
         """What the caller's token and sign-in do not reach is refused before policy, which cannot widen it."""
@@ -415,8 +418,8 @@ class Guard:
             short=short,
         )
 
-    def _input(self, action: Action, findings: tuple[Finding, ...], label: Label, exchange: Exchange) -> bytes:
-        return encode_input(
+    def _ask(self, action: Action, findings: tuple[Finding, ...], label: Label, exchange: Exchange) -> PolicyInput:
+        return ask(
             action,
             findings,
             label=label,
@@ -490,7 +493,7 @@ class Guard:
             findings=findings,
             label=label,
             payload=b"",
-            input_json=self._input(action, findings, label, question.exchange),
+            asked=self._ask(action, findings, label, question.exchange),
             rounds=question.rounds + 1,
             earlier=decision,
             noted=(*question.noted, *question.findings),
@@ -545,9 +548,9 @@ class Guard:
                 return question
             started = self._clock.monotonic_ns()
             if self._remote:
-                answer = await self._engine.decide_remote(action.point, question.input_json)  # type: ignore[union-attr]
+                answer = await self._engine.decide_remote(action.point, question.asked.json)  # type: ignore[union-attr]
             else:
-                answer = self._engine.decide(action.point, question.input_json)  # type: ignore[union-attr]
+                answer = self._engine.decide(action.point, question.asked.json, question.asked)  # type: ignore[union-attr]
             eval_us = (self._clock.monotonic_ns() - started) // 1000
             decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
             rules = tuple(r.rule for r in decision.reasons)

@@ -153,7 +153,7 @@ def policy_eval(
 ) -> Outcome:
     """Decide about one policy input document, and explain each rule that spoke.
 
-    document: the input as `contract.encode_input` makes it, and as records keep it.
+    document: the input as `question.encode_input` makes it, and as records keep it.
     """
     try:
         point = Point(str(document.get("point")))

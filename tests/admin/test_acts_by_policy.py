@@ -13,6 +13,7 @@ import pytest
 
 from firewall.admin.parts import AdminSettings
 from firewall.core.points import Point
+from firewall.core.policy_input import PolicyInput
 from firewall.decide import bundle as bundles
 from firewall.decide.regorus import RegorusEngine
 from firewall.enforce.admin_gate import AdminGate
@@ -236,7 +237,7 @@ class Engine:
     def __init__(self, answer: bytes | Exception) -> None:
         self.answer = answer
 
-    def decide(self, point: Point, input_json: bytes) -> bytes:
+    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

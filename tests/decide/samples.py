@@ -9,7 +9,7 @@ from firewall.core.jsonvalue import JSON
 from firewall.core.label import CLEAN, Label
 from firewall.core.points import Point
 from firewall.core.principal import Actor, Principal
-from firewall.decide.contract import encode_input
+from firewall.decide.question import encode_input
 
 ALICE = Principal(
     tenant="acme",

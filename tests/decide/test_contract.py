@@ -17,7 +17,7 @@ from firewall.core.decision import OBLIGATIONS, Effect
 from firewall.core.errors import PolicyFault
 from firewall.core.label import label_of
 from firewall.core.points import Point
-from firewall.decide import bundle, contract
+from firewall.decide import bundle, contract, question
 from firewall.decide.contract import parse_decision
 from tests.decide.samples import ALICE, call, encoded, found, tool
 
@@ -86,9 +86,9 @@ class TestInput:
         assert b'"tenant":"acme"' in encoded(call())
 
     def test_the_memo_of_principals_is_bounded(self) -> None:
-        for n in range(contract._FRAGMENTS + 10):
+        for n in range(question._FRAGMENTS + 10):
             encoded(call(who=dataclasses.replace(ALICE, subject=f"s{n}")))
-        assert len(contract._subjects) <= contract._FRAGMENTS
+        assert len(question._subjects) <= question._FRAGMENTS
 
     def test_facts_that_a_gateway_leaves_out_get_the_type_s_default(self) -> None:
         document = orjson.loads(encoded(call(resource=tool(trust=None, schema=None))))
@@ -177,7 +177,7 @@ class TestInputBounds:
 
     def test_the_short_road_gives_the_same_bytes_as_the_walk(self, monkeypatch: pytest.MonkeyPatch) -> None:
         usual = encoded(call({"a": ["x"] * 50}))
-        monkeypatch.setattr(contract, "_NO_WALK_BYTES", 0)
+        monkeypatch.setattr(question, "_NO_WALK_BYTES", 0)
         assert encoded(call({"a": ["x"] * 50})) == usual
 
     @given(

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
-from firewall.core.action import Action
+from firewall.core.action import Action, Protocol, Resource
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.label import Label
 from firewall.core.points import Point
+from firewall.core.policy_input import PolicyInput
+from firewall.core.principal import Actor
 from firewall.decide import bundle as bundles
-from firewall.decide.contract import encode_input
-from firewall.decide.memo import ANSWERS, ENTRIES, KEY_BYTES, Memo, is_blind, is_steady
+from firewall.decide.memo import ANSWERS, ARGUMENTS_BYTES, ENTRIES, Memo, is_blind, is_steady
 from firewall.decide.program import Strict
+from firewall.decide.question import ask
 from firewall.decide.regorus import RegorusEngine
 from tests.support.kit import call, principal, result
-
-VOLATILE = b',"request_id":"x_1","time_us":7'
-ACTION = b'},"action":{"name":"tools/call","properties":{"side_effect":true,"arguments":'
-
-
-def digest(counted: bytes) -> bytes:
-    return sha256(counted).digest()
 
 
 @pytest.mark.parametrize(
@@ -77,40 +73,70 @@ def test_what_is_true_of_every_input_reads_no_argument() -> None:
 
 def test_the_key_of_a_program_that_reads_arguments_is_all_but_id_and_time() -> None:
     memo = Memo(blind=False)
-    assert memo.key(b'{"a":1' + VOLATILE + ACTION + b'{"x":1}}}}') == digest(b'{"a":1' + ACTION + b'{"x":1}}}}')
-    later = VOLATILE.replace(b"x_1", b"x_2").replace(b":7", b":8")
-    assert memo.key(b'{"a":1' + later + ACTION + b'{"x":1}}}}') == digest(b'{"a":1' + ACTION + b'{"x":1}}}}')
-    assert memo.key(b'{"a":"' + b"x" * KEY_BYTES + b'"' + VOLATILE + ACTION + b"{}}}}") == b""
+    assert memo.key(_ask(call({"x": 1}), "x_1")) == memo.key(_ask(call({"x": 1}), "x_2")) != b""
+    assert memo.key(_ask(call({"x": 1}), "x_1")) != memo.key(_ask(call({"x": 2}), "x_1"))
+    assert memo.key(_ask(call({"x": "x" * ARGUMENTS_BYTES}), "x_1")) == b""
 
 
-def test_the_key_of_a_blind_program_ends_before_the_arguments() -> None:
+def test_the_key_of_a_blind_program_holds_no_argument() -> None:
     memo = Memo(blind=True)
-    whole = b'{"a":1' + VOLATILE + ACTION
-    assert memo.key(whole + b'{"x":1}}}}') == memo.key(whole + b'{"x":2}}}}') == digest(b'{"a":1' + ACTION[:-13])
-    assert memo.key(whole.replace(b"true", b"false") + b'{"x":1}}}}') != memo.key(whole + b'{"x":1}}}}')
-    assert memo.key(whole.replace(b"tools/call", b"tools/list") + b"{}}}}") != memo.key(whole + b"{}}}}")
+    assert memo.key(_ask(call({"x": 1}), "x_1")) == memo.key(_ask(call({"x": 2}), "x_2")) != b""
 
 
+SERVER = Resource("mcp_server", "demo", "demo", {"trust": "trusted"})
+SECRET = Finding("SCAN-04", "secret.key", "secret", 90, "/params/arguments/x", "patterns")
+
+
+@pytest.mark.parametrize("blind", [True, False])
 @pytest.mark.parametrize(
-    "document",
+    "other",
     [
-        b'{"a":1,"request_id":"x","labels":["secret"],"time_us":7},"action":{"name":"t","arguments":{}}}',
-        b'{"a":1,"request_id":"x","time_us":7,"labels":[]},"action":{"name":"t","arguments":{}}}',
-        b'{"a":1,"request_id":{"labels":1},"time_us":7},"action":{"name":"t","arguments":{}}}',
-        b'{"action":{"name":"t","arguments":{"a":1,"request_id":"x","time_us":7}},"context":{"labels":[]}}',
-        b'{"a":1}',
+        {"who": principal(tenant="globex")},
+        {"who": principal(subject="u_mallory")},
+        {"who": principal(client_id="other")},
+        {"who": principal(scopes=frozenset())},
+        {"who": principal(roles=("admin",))},
+        {"who": principal(acr="mfa")},
+        {"who": principal(cnf="key")},
+        {"who": principal(audience="http://127.0.0.1:8700/mcp/other")},
+        {"who": principal(chain=(Actor("u_alice"), Actor("agent", "agent")))},
+        {"point": Point.MCP_TOOL_LIST},
+        {"verb": "tools/list"},
+        {"side_effect": False},
+        {"resource": SERVER},
+        {"protocol": Protocol("mcp", "2025-11-25", "http")},
+        {"protocol": Protocol("mcp", "2026-07-28", "stdio")},
+        {"label": Label(1)},
+        {"revision": "r2"},
+        {"findings": (SECRET,)},
     ],
+    ids=lambda other: next(iter(other)),
 )
-def test_an_input_of_another_form_is_not_remembered(document: bytes) -> None:
-    assert Memo(blind=True).key(document) == Memo(blind=False).key(document) == b""
+def test_whatever_else_a_rule_can_see_changes_the_key(other: dict[str, Any], blind: bool) -> None:
+    """Twice each, so that neither of two questions is answered with the frame that was kept of the other."""
+    memo, one = Memo(blind=blind), call({"x": 1})
+    asked = {name: other[name] for name in ("findings", "label", "revision") if name in other}
+    changed = {name: what for name, what in other.items() if name not in asked}
+    if "who" in changed:
+        changed["principal"] = changed.pop("who")
+    two = dataclasses.replace(one, **changed)
+    for _ in range(2):
+        assert memo.key(_ask(one, "x_1")) != memo.key(_ask(two, "x_1", **asked))
+        assert _ask(one, "x_1").json != _ask(two, "x_1", **asked).json
 
 
-def test_an_argument_that_looks_like_the_marks_hides_nothing() -> None:
-    sly = b'{"x":1,"request_id":"x_9","time_us":7},"action":{"name":"n","arguments":{}}}'
+def test_an_argument_that_looks_like_the_frame_hides_nothing() -> None:
+    sly = call({"x": '},"action":{"name":"tools/call","properties":{"side_effect":true,"arguments":{}}}'})
     memo = Memo(blind=True)
-    clean = b'{"labels":[]' + VOLATILE + ACTION + sly
-    marked = b'{"labels":["secret"]' + VOLATILE + ACTION + sly
-    assert memo.key(clean) != memo.key(marked)
+    assert memo.key(_ask(sly, "x_1")) != memo.key(_ask(sly, "x_1", label=Label(1)))
+    assert orjson.loads(_ask(sly, "x_1").json)["action"]["properties"]["arguments"] == sly.arguments
+
+
+def test_a_document_from_elsewhere_is_evaluated_each_time() -> None:
+    engine, machine = _engine(Point.MCP_TOOL_CALL)
+    for _ in range(2):
+        engine.decide(Point.MCP_TOOL_CALL, _ask(call({"text": "t"}), "x_1").json)
+    assert machine.asked == 2
 
 
 def test_memory_is_bounded() -> None:
@@ -151,22 +177,27 @@ def _engine(point: Point) -> tuple[RegorusEngine, _Counted]:
     return engine, counted
 
 
-def _input(asked: Action, exchange: str, findings: tuple[Finding, ...] = ()) -> bytes:
+def _ask(asked: Action, exchange: str, findings: tuple[Finding, ...] = (), **more: Any) -> PolicyInput:
     opened = Exchange(exchange, asked.principal, "mcp", 0)
-    return encode_input(asked, findings, label=Label(0), exchange=opened, now_us=hash(exchange) % 1000, revision="r")
+    given = {"label": Label(0), "revision": "r", **more}
+    return ask(asked, findings, exchange=opened, now_us=hash(exchange) % 1000, **given)
+
+
+def _answer(engine: RegorusEngine, point: Point, asked: PolicyInput) -> Any:
+    return orjson.loads(engine.decide(point, asked.json, asked))
 
 
 def test_the_same_callers_next_call_needs_no_evaluation_whatever_its_arguments() -> None:
     engine, machine = _engine(Point.MCP_TOOL_CALL)
     for n in range(5):
-        answer = orjson.loads(engine.decide(Point.MCP_TOOL_CALL, _input(call({"text": f"t{n}"}), f"x_{n}")))
+        answer = _answer(engine, Point.MCP_TOOL_CALL, _ask(call({"text": f"t{n}"}), f"x_{n}"))
         assert answer["effect"] == "allow"
     assert machine.asked == 1
     path = Finding("POL-02", "path.protected", "normal_form", 50, "/params/arguments/path", "patterns")
-    answer = orjson.loads(engine.decide(Point.MCP_TOOL_CALL, _input(call({"path": "/etc/shadow"}), "x_9", (path,))))
+    answer = _answer(engine, Point.MCP_TOOL_CALL, _ask(call({"path": "/etc/shadow"}), "x_9", (path,)))
     assert (answer["effect"], machine.asked) == ("deny", 2)
     other = principal(subject="mallory", scopes=frozenset())
-    answer = orjson.loads(engine.decide(Point.MCP_TOOL_CALL, _input(call({"text": "t0"}, who=other), "x_1")))
+    answer = _answer(engine, Point.MCP_TOOL_CALL, _ask(call({"text": "t0"}, who=other), "x_1"))
     assert (answer["effect"], machine.asked) == ("deny", 3)
 
 
@@ -179,7 +210,7 @@ def test_where_the_lists_of_paths_are_the_operators_own_rules_read_every_call(tm
     assert bundle.data["config"]["paths_inspected"] is False  # type: ignore[index,call-overload]
     assert not is_blind(bundle.specialised(Point.MCP_TOOL_CALL).values())
     strict = Strict(bundle.modules, bundle.data_json)
-    answer = orjson.loads(strict.decide(Point.MCP_TOOL_CALL, _input(call({"path": "/vault/x"}), "x_1")))
+    answer = orjson.loads(strict.decide(Point.MCP_TOOL_CALL, _ask(call({"path": "/vault/x"}), "x_1").json))
     assert answer["effect"] == "deny"
     shipped = bundles.load()
     assert shipped.data["config"]["paths_inspected"] is True  # type: ignore[index,call-overload]
@@ -188,9 +219,11 @@ def test_where_the_lists_of_paths_are_the_operators_own_rules_read_every_call(tm
 
 def test_a_result_is_evaluated_once_and_a_changed_fact_again() -> None:
     engine, machine = _engine(Point.MCP_TOOL_RESULT)
-    first = engine.decide(Point.MCP_TOOL_RESULT, _input(result("one"), "x_1"))
-    assert engine.decide(Point.MCP_TOOL_RESULT, _input(result("two"), "x_2")) == first
+    first = _answer(engine, Point.MCP_TOOL_RESULT, _ask(result("one"), "x_1"))
+    assert _answer(engine, Point.MCP_TOOL_RESULT, _ask(result("two"), "x_2")) == first
     assert machine.asked == 1
-    suspended = _input(result("two"), "x_3").replace(b'"approved"', b'"suspended"')
-    assert engine.decide(Point.MCP_TOOL_RESULT, suspended) != first
+    facts = result("two").resource
+    suspended = Resource(facts.type, facts.id, facts.upstream, {**facts.properties, "state": "suspended"})
+    changed = dataclasses.replace(result("two"), resource=suspended)
+    assert _answer(engine, Point.MCP_TOOL_RESULT, _ask(changed, "x_3")) != first
     assert machine.asked == 2

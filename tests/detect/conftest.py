@@ -11,6 +11,7 @@ from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON
 from firewall.core.points import Point
 from firewall.detect.scan import PatternScanner
+from firewall.wire import strict_json
 
 CACHE = Path(__file__).parents[2] / "build" / "patterns"
 Scan = Callable[..., list[Finding]]
@@ -28,7 +29,9 @@ def call(scanner: PatternScanner) -> Scan:
 
     def scan(arguments: JSON, point: Point = Point.MCP_TOOL_CALL) -> list[Finding]:
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t", "arguments": arguments}}
-        return scanner.scan(body, point, "acme")
+        found = scanner.scan(body, point, "acme")
+        assert scanner.scan(body, point, "acme", strict_json.dumps(body)) == found  # as the guard asks
+        return found
 
     return scan
 
@@ -38,8 +41,9 @@ def result(scanner: PatternScanner) -> Scan:
     """Scan a tool result's text."""
 
     def scan(text: str, point: Point = Point.MCP_TOOL_RESULT) -> list[Finding]:
-        return scanner.scan(
-            {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}, point, "acme"
-        )
+        body = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}
+        found = scanner.scan(body, point, "acme")
+        assert scanner.scan(body, point, "acme", strict_json.dumps(body)) == found
+        return found
 
     return scan

@@ -22,9 +22,9 @@ def watch(wall: Composed, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
     engine = type(wall.worker.guard._engine)
     decide = engine.decide
 
-    def kept(self, point, input_json):  # type: ignore[no-untyped-def]
+    def kept(self, point, input_json, parts=None):  # type: ignore[no-untyped-def]
         asked.append(json.loads(input_json))
-        return decide(self, point, input_json)
+        return decide(self, point, input_json, parts)
 
     monkeypatch.setattr(engine, "decide", kept)
     return asked

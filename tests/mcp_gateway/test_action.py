@@ -3,7 +3,7 @@
 import pytest
 
 from firewall.core.points import Point
-from firewall.decide.contract import encode_input
+from firewall.decide.question import encode_input
 from mcp_gateway import action, entries, lists
 from mcp_gateway.settings import UpstreamSpec
 from tests.support.kit import kit, principal

@@ -321,10 +321,10 @@ async def test_what_was_hidden_is_left_out_at_once_and_what_is_shown_is_decided_
             asked = []
             decide = stack.kit.guard._engine.decide
 
-            def spy(point, input_json):
+            def spy(point, input_json, parts=None):
                 if point == "mcp.tool.listed":
                     asked.append(input_json.count(b'"effect_class"'))
-                return decide(point, input_json)
+                return decide(point, input_json, parts)
 
             stack.kit.guard._engine.decide = spy
             for _ in range(3):

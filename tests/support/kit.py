@@ -13,6 +13,7 @@ from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
+from firewall.core.policy_input import PolicyInput
 from firewall.core.ports import Receipt
 from firewall.core.principal import Actor, Principal
 from firewall.enforce.guard import Guard, GuardSettings
@@ -137,7 +138,7 @@ class ScriptedEngine:
         self.script = script
         self.inputs: list[JSONObject] = []
 
-    def decide(self, point: Point, input_json: bytes) -> bytes:
+    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
         asked = orjson.loads(input_json)
         self.inputs.append(asked)
         answer = self.script(asked)
@@ -147,7 +148,7 @@ class ScriptedEngine:
 class BrokenEngine(ScriptedEngine):
     """Never answers."""
 
-    def decide(self, point: Point, input_json: bytes) -> bytes:
+    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
         raise PolicyFault("engine_error")
 
 
@@ -239,7 +240,7 @@ class NoScanner:
     def __init__(self, see: Callable[[JSON], list[Finding]] = lambda _body: []) -> None:
         self.see = see
 
-    def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
+    def scan(self, body: JSON, point: Point, tenant: str, payload: bytes = b"") -> list[Finding]:
         return self.see(body)
 
     def scan_all(self, bodies: Sequence[JSON], point: Point, tenant: str) -> list[list[Finding]]:
