@@ -205,7 +205,8 @@ async def test_as_24_connecting_an_account_names_its_asking_in_the_programs_link
             assert inputs_of(page.text)["ask"] == ask_id
             sent = await ada.agree(page)
             assert "Connected" in (await ada.ours.get(await ada.allow(sent.headers["location"]))).text
-            await ada.ours.get("/account/upstreams")
+            # What the sign-in interrupted was gone on with, once.
+            assert "Connected accounts" in (await ada.ours.get("/account/upstreams")).text
         assert {"/upstream/connect/files", "/upstream/callback/files", "/login"} <= walk.pages
         assert walk.carrying() == []
 

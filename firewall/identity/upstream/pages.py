@@ -131,9 +131,10 @@ class ConnectPages:
             header = set_cookie(self._cookie, f"{name}.{ask_id}", secure=secure, max_age_s=SIGN_IN_S)
             return self._parts.sign_in.page(None, to="upstreams", headers=(header,))
         remembered, _, kept = request.cookies.get(self._cookie, "").partition(".")
-        if not ask_id and remembered == name:
-            ask_id = kept
-        gone = (set_cookie(self._cookie, "", secure=self._parts.settings.secure, max_age_s=0),) if remembered else ()
+        gone: tuple[tuple[bytes, bytes], ...] = ()
+        if remembered == name:
+            ask_id = ask_id or kept
+            gone = (set_cookie(self._cookie, "", secure=self._parts.settings.secure, max_age_s=0),)
         ask = self._parts.asks.find(ask_id)
         problem = self._problem(name, session, ask_id, ask)
         if problem:
