@@ -5,6 +5,9 @@
   a share of what the network may: a flood under that name elsewhere is no matter here, and a program that runs wild leaves
   the others behind its address a fifth. What goes beyond the share costs the network nothing of the rest.
 
+`/login` and `/register` have no count of this kind. A sign-in belongs to a request that `/authorize` has counted under its client's
+name, and its failures delay by account and address; whoever registers is nobody yet.
+
 Both are kept in the store with the counts of addresses, and so in one place for all workers. Not in the shared memory of
 `state.allowances`: its table is bounded for the whole node, and names and networks are a stranger's to choose, who could fill
 it until governed calls are refused.
