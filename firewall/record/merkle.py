@@ -64,6 +64,19 @@ class Frontier:
             result = node_hash(left, result)
         return result
 
+    def hashes(self) -> list[bytes]:
+        """Return its hashes, for `of`."""
+        return list(self._hashes)
+
+    @classmethod
+    def of(cls, size: int, hashes: Sequence[bytes]) -> Frontier:
+        """Return the frontier of so many leaves; raises ValueError where the hashes cannot be its."""
+        if size < 0 or len(hashes) != size.bit_count() or any(len(one) != HASH_BYTES for one in hashes):
+            raise ValueError("a frontier has one hash per set bit of its size")
+        made = cls()
+        made.size, made._hashes = size, list(hashes)
+        return made
+
     def copy(self) -> Frontier:
         """Return an independent frontier with the same leaves."""
         return self.joined(Frontier())

@@ -93,6 +93,26 @@ class Tiler:
         other._pending, other._done = [list(row) for row in self._pending], list(self._done)
         return other
 
+    def rows(self) -> list[list[bytes]]:
+        """Return the hashes of the tiles that are not full yet, level by level, for `of`."""
+        return [list(row) for row in self._pending]
+
+    @classmethod
+    def of(cls, bundles: int, rows: list[list[bytes]]) -> Tiler:
+        """Return the collector after so many full level-0 tiles; raises ValueError where the rows cannot be its."""
+        made, left = cls(), bundles
+        made._pending, made._done = [list(row) for row in rows], [left]
+        for level, row in enumerate(made._pending):
+            wanted = 0 if level == 0 else left % WIDTH
+            if len(row) != wanted or any(len(one) != HASH_BYTES for one in row):
+                raise ValueError("a row has one hash for each full tile below that no full tile stands above")
+            if level:
+                left //= WIDTH
+                made._done.append(left)
+        if not made._pending or left:
+            raise ValueError("a row is missing")
+        return made
+
     def add(self, leaf: bytes) -> list[tuple[str, bytes]]:
         """Take one leaf hash; return the tiles that it completed, as (path, bytes)."""
         row = self._pending[0]
