@@ -15,6 +15,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 
 from firewall.core.errors import Malformed, StateUnavailable
+from firewall.core.ports import UsedProofs
 from firewall.identity.rfc9449 import proof as proofs
 from firewall.identity.rfc9449.nonces import Nonces
 from firewall.identity.rfc9449.proof import NonceWanted
@@ -237,6 +238,54 @@ def test_rs_13_a_proof_is_used_once_on_all_workers_and_after_a_restart(tmp_path:
     again = UsedOnce(tmp_path, worker=3, workers=4, slots=64)
     with pytest.raises(Malformed, match="dpop_replayed"):
         verified(verifier(clock, used=again), made(clock))
+
+
+def node(
+    clock: FakeClock, key: bytes, used: UsedProofs | None = None, *, nonce_required: bool = False
+) -> ProofVerifier:
+    """Return a node of the same address as every other, with a nonce key of its own."""
+    nonces = Nonces([key * 32], clock, "resource")
+    return ProofVerifier(ORIGIN, nonces, used or UsedOnce(None, slots=64), clock, nonce_required=nonce_required)
+
+
+def test_rs_13_nodes_share_nothing_so_without_nonces_each_takes_a_proof_once() -> None:
+    """A recorded gap (docs/oauth.md): once means once on a node."""
+    clock = FakeClock()
+    for one in (node(clock, b"a"), node(clock, b"b")):
+        verified(one, made(clock))
+        with pytest.raises(Malformed, match="dpop_replayed"):
+            verified(one, made(clock))
+
+
+def test_rs_13_with_nonces_a_proof_is_good_at_the_node_that_gave_its_nonce_alone() -> None:
+    clock = FakeClock()
+    home, other = (node(clock, key, nonce_required=True) for key in (b"a", b"b"))
+    proof = made(clock, nonce=home.nonces.issue())
+    with pytest.raises(NonceWanted):
+        verified(other, proof)
+    verified(home, proof)
+    # The twin: nodes with the same nonce key take each other's.
+    verified(node(clock, b"a", nonce_required=True), proof)
+
+
+class OneMemory:
+    """A memory of used proofs that all nodes share: what would stand behind the port."""
+
+    def __init__(self) -> None:
+        self.used: set[bytes] = set()
+
+    def first(self, key: bytes, now_s: int, *, owner: str = "") -> bool:
+        new = key not in self.used
+        self.used.add(key)
+        return new
+
+
+def test_rs_13_behind_the_port_a_memory_of_all_nodes_makes_once_mean_once() -> None:
+    """Keys of the memory are salted with the nonce key, which such nodes therefore have in common."""
+    clock, memory = FakeClock(), OneMemory()
+    verified(node(clock, b"a", memory), made(clock))
+    with pytest.raises(Malformed, match="dpop_replayed"):
+        verified(node(clock, b"a", memory), made(clock))
 
 
 def test_what_was_used_is_remembered_for_longer_than_a_proof_is_good_and_then_forgotten() -> None:
