@@ -10,10 +10,12 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from firewall.core.bounds import CODE_LIFETIME_S, REFRESH_LIFETIME_S, RUN_LIFETIME_S, TOKEN_LIFETIME_S
-from firewall.core.errors import ConfigFault
+from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.step_up import StepUp
 from firewall.net.address import Network
+from firewall.wire import jwt, oauth
+from firewall.wire.oauth import OAuthError
 
 # record(event, facts): writes one identity event (OP-06). Facts hold ids, never secrets. May raise AuditUnavailable.
 Record = Callable[[str, JSONObject], None]
@@ -265,6 +267,18 @@ def check_client(client: ClientSettings) -> None:
             raise ConfigFault("client_secret", where, fix="choose a secret of 32 random bytes, not one of an example")
     if client.auth_method == "private_key_jwt" and (client.jwks is None) == (not client.jwks_uri):
         raise ConfigFault("client_keys", where, fix="give exactly one of jwks and jwks_uri")
+    if client.jwks is not None:
+        try:
+            jwt.keys_of(client.jwks)
+        except Malformed as error:
+            fix = "give a JWK Set with public signature keys, such as {keys: [{kty: EC, …}]}"
+            raise ConfigFault("client_keys", f"{where}: {error.detail}", fix=fix) from None
+    for uri in client.redirect_uris:
+        try:
+            oauth.check_redirect_uri(uri)
+        except OAuthError:
+            fix = "https, http on loopback, or an application's own scheme with a dot in it; no fragment and no *"
+            raise ConfigFault("client_redirect", f"{where}: {uri!r}", fix=fix) from None
     if "client_credentials" in client.grant_types and client.auth_method == "none":
         raise ConfigFault("client_method", where, fix="client_credentials needs private_key_jwt or client_secret_basic")
     if client.orchestrator and client.auth_method == "none":

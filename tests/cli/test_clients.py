@@ -45,7 +45,9 @@ def test_what_cannot_be_registered_is_said_with_its_mend(node: Node, tmp_path: P
     assert (code, "client_id" in err) == (1, True)
     assert "client_exists" in node.run("clients", "add", "tool", "--secret")[2]
     assert "client_settings" in node.run("clients", "add", "svc")[2]  # no method for tokens of its own
-    assert "redirect_scheme" in node.run("clients", "add", "x", "--redirect-uri", "javascript:alert(1)")[2]
+    told = node.run("clients", "add", "x", "--redirect-uri", "javascript:alert(1)")[2]
+    assert "client_redirect" in told
+    assert "http on loopback" in told
     assert node.run("clients", "rotate-secret", "nobody")[0] == 1
     assert node.run("clients", "add", "x", "--jwks", str(tmp_path / "missing"))[0] == 2
     (tmp_path / "bad").write_bytes(b"{")

@@ -168,7 +168,6 @@ def _check(client: ClientSettings) -> None:
         check_client(client)
     except ConfigFault as fault:
         raise Malformed("client_settings", fault.code, fix=fault.fix) from None
-    from_settings(client)
 
 
 def _digest(secret: str) -> str:

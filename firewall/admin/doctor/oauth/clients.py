@@ -142,7 +142,7 @@ def reachable_scopes(patient: Patient) -> Iterator[Check]:
     for where, patterns in limits:
         dead = [p for p in patterns if not any(oauth.scope_allowed(scope, (p,)) for scope in known)]
         if dead and known:
-            fix = f"there are: {', '.join(sorted(known)[:8])}"
+            fix = f"there are: {', '.join(sorted(set(known))[:8])}"
             yield Check("oauth-19", "fail", f"{where} permits something that no resource has", fix, ", ".join(dead))
             return
     for where, level in _levels(config):
