@@ -83,8 +83,9 @@ def split(raw: Sequence[tuple[bytes, bytes]]) -> tuple[Mapping[bytes, bytes], Ma
     """
     plain: dict[bytes, bytes] = {}
     routing: dict[bytes, bytes] = {}
+    prefix = h.PREFIX
     for name, value in raw:
-        (routing if name[:4] == h.PREFIX else plain)[name] = value.strip(b" \t")
+        (routing if name[:4] == prefix else plain)[name] = value.strip(b" \t")
     if len(plain) + len(routing) == len(raw):
         return plain, routing
     ours = [pair for pair in raw if pair[0][:4] == h.PREFIX]

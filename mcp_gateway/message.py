@@ -173,7 +173,9 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, received: Mapping[bytes
     meta = params.get("_meta", {})
     if not isinstance(meta, dict):
         raise Rejected("params_invalid")
-    received, told = _told(received)
+    if received is None:
+        raise Malformed("header_mismatch", "an mcp header is repeated")
+    told = received.get(h.VERSION, b"").decode("latin-1")
     era = _era(told, meta)
     key = NAMED.get(method)
     kept = dict(params)
@@ -220,17 +222,17 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, received: Mapping[bytes
     )
 
 
-def _told(received: Mapping[bytes, bytes] | None) -> tuple[Mapping[bytes, bytes], str]:
-    """Return the header fields and the revision that they name. Raises Malformed("header_mismatch")."""
+def _told(received: Mapping[bytes, bytes] | None) -> str:
+    """Return the revision that the header fields name. Raises Rejected("header_mismatch")."""
     if received is None:
-        raise Malformed("header_mismatch", "an mcp header is repeated")
-    return received, received.get(h.VERSION, b"").decode("latin-1")
+        raise Rejected("header_mismatch")
+    return received.get(h.VERSION, b"").decode("latin-1")
 
 
 def _answer(value: JSONObject, received: Mapping[bytes, bytes] | None) -> Answer:
     """Return a posted response. Its era is the header's alone: it has no params that could say more."""
+    told = _told(received)
     try:
-        _, told = _told(received)
         message = jsonrpc.parse(value)
     except Malformed as error:
         raise Rejected(error.code) from None
@@ -337,10 +339,7 @@ def _notice(value: JSONObject, method: str, received: Mapping[bytes, bytes] | No
     params = value.get("params", {})
     if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
         raise Rejected("params_invalid")
-    try:
-        _, told = _told(received)
-    except Malformed as error:
-        raise Rejected(error.code) from None
+    told = _told(received)
     meta = params.get("_meta", {})
     era = _era(told, meta if isinstance(meta, dict) else {})
     if era == MODERN and told not in MODERN_VERSIONS:

@@ -128,33 +128,22 @@ class Relay:
         retry: Retry | None = None,
     ) -> str:
         """As `carry`, for a request whose answers, if it brought any, were taken in already (``retry``)."""
-        step = await self._send(turn, target, link, credentials, key, retry)
-        while not isinstance(step, str):
-            step = await self._send(turn, target, link, credentials, key, step)
-        return step
-
-    async def _send(
-        self,
-        turn: Turn,
-        target: Target,
-        link: Link,
-        credentials: Credentials,
-        key: str,
-        retry: Retry | None = None,
-    ) -> str | Retry:
-        """Decide and send, once; return the outcome, or what the next attempt adds."""
-        rpc_id = link.next_id()
-        action = self._request(turn, target, link, rpc_id, retry)
-        cleared = await self._guard.clear(action, turn.exchange)
-        if isinstance(cleared, Refusal):
-            return await turn.refuse(cleared, tool_call=target.method == "tools/call")
-        exchange = link.exchange(rpc_id, cleared, await credentials())
-        turn.out.about = target.asking
-        turn.out.begin()
-        if turn.face is not None and isinstance(exchange, (HTTPExchange, PumpedExchange)):
-            exchange.pausing(turn.out.let_go)
-        rounds = retry.rounds if retry is not None else 1
-        return await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
+        while True:
+            rpc_id = link.next_id()
+            action = self._request(turn, target, link, rpc_id, retry)
+            cleared = await self._guard.clear(action, turn.exchange)
+            if isinstance(cleared, Refusal):
+                return await turn.refuse(cleared, tool_call=target.method == "tools/call")
+            exchange = link.exchange(rpc_id, cleared, await credentials())
+            turn.out.about = target.asking
+            turn.out.begin()
+            if turn.face is not None and isinstance(exchange, (HTTPExchange, PumpedExchange)):
+                exchange.pausing(turn.out.let_go)
+            rounds = retry.rounds if retry is not None else 1
+            step = await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
+            if isinstance(step, str):
+                return step
+            retry = step
 
     def _request(self, turn: Turn, target: Target, link: Link, rpc_id: int, retry: Retry | None) -> Action:
         call, version = turn.call, link.opened.version

@@ -264,8 +264,11 @@ class MCPGateway:
         """Read, parse and dispatch; return the exchange's outcome."""
         exchange, out = request.exchange, request.out
         try:
-            check_media(request.headers)
-            data = await asgi.read_body(request.scope, request.receive, BODY_BYTES, REQUEST_READ_S)
+            headers = request.headers
+            check_media(headers)
+            if b"content-length" in headers:
+                asgi.check_length(headers[b"content-length"], BODY_BYTES)
+            data = await asgi.body_of(request.receive, BODY_BYTES, REQUEST_READ_S)
             exchange.bytes_in = len(data)
             if not data:
                 raise Malformed("body_missing")

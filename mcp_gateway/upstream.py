@@ -285,8 +285,7 @@ class HTTPLink:
     def exchange(self, rpc_id: int, cleared: Cleared, credentials: Headers) -> Exchange:
         """See Link.exchange."""
         if not self.declared:
-            total_s = STREAM_TOTAL_S if lasts(cleared) else self._spec.deadline_s
-            return HTTPExchange(self, rpc_id, cleared, credentials, total_s)
+            return HTTPExchange(self, rpc_id, cleared, credentials, self._spec.deadline_s)
         deadline_s = self._spec.deadline_s + self._spec.answer_s
         inner = HTTPExchange(self, rpc_id, cleared, credentials, deadline_s)
         pumped = PumpedExchange(inner, rpc_id, self._tasks, deadline_s, self._forget)
@@ -331,14 +330,15 @@ class HTTPLink:
 
     def post(self, cleared: Cleared, credentials: Headers, session: bytes) -> Context:
         """See Opener.post. A server that may ask is silent for as long as a person thinks."""
-        more_s = self._spec.answer_s if self.declared else 0.0
+        spec = self._spec
+        more_s = spec.answer_s if self.declared else 0.0
         long = lasts(cleared)
         return self._client.stream(
             cleared,
             self._target,
-            headers=self._extra(credentials, session),
-            deadline_s=STREAM_TOTAL_S if long else self._spec.deadline_s + more_s,
-            idle_s=STREAM_TOTAL_S if long else self._spec.idle_s + more_s,
+            headers=(*credentials, (h.SESSION, session)) if session else credentials,
+            deadline_s=STREAM_TOTAL_S if long else spec.deadline_s + more_s,
+            idle_s=STREAM_TOTAL_S if long else spec.idle_s + more_s,
         )
 
     async def take_up(self, credentials: Headers, last_id: str, remaining_s: float) -> Context:

@@ -83,7 +83,7 @@ def client_ip(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> Coroutine[object, None, bytes]:
     """Return the whole request body.
 
     max_bytes: inclusive; a larger Content-Length is refused before a byte is read. timeout_s: seconds
@@ -91,8 +91,19 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: f
     Raises Malformed: body_too_large (413), timeout_request (408), client_gone (nobody to answer).
     """
     for name, value in scope["headers"]:
-        if name == b"content-length" and (len(value) > 19 or not value.isdigit() or int(value) > max_bytes):
-            raise Malformed("body_too_large")
+        if name == b"content-length":
+            check_length(value, max_bytes)
+    return body_of(receive, max_bytes, timeout_s)
+
+
+def check_length(value: bytes, max_bytes: int) -> None:
+    """Raise Malformed("body_too_large") for a Content-Length that is too large, or no number."""
+    if len(value) > 19 or not value.isdigit() or int(value) > max_bytes:
+        raise Malformed("body_too_large")
+
+
+async def body_of(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+    """As `read_body`, for whoever has looked at the Content-Length."""
     message, rest = _begin(receive())
     if rest is None and not message.get("more_body", False):
         whole = _part(message)  # nearly always: it came with its head, and needs no timer

@@ -26,6 +26,9 @@ from firewall.wire.http import URL, parse_url
 Method: TypeAlias = Literal["POST", "GET", "DELETE"]
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110 5.6.2
 # What frames or routes a request is written here and nowhere else.
+_JSON: Final = (b"content-type", b"application/json")
+_BLOCKS: Final = 256
+_BLOCK_BYTES: Final = 1024
 _OURS: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"accept-encoding", b"te"})
 
 
@@ -109,6 +112,7 @@ class PooledClient:
         self._connections = connections
         self._places: dict[Target, tuple[Pool, bytes]] = {}
         self._pools: dict[tuple[str, Network, str, str, str], Pool] = {}
+        self._blocks = _Blocks()
 
     async def request(
         self,
@@ -123,7 +127,7 @@ class PooledClient:
         """See UpstreamClient.request."""
         until = asyncio.get_running_loop().time() + deadline_s
         pool, place = self._place(target)
-        message = _written(cleared, headers, method, place)
+        message = self._blocks.written(cleared, headers, method, place)
         connection = await pool.take(until)
         try:
             connection.send(message)
@@ -156,7 +160,7 @@ class PooledClient:
     ) -> AbstractAsyncContextManager[UpstreamStream]:
         """See UpstreamClient.stream."""
         pool, place = self._place(target)
-        return _Stream(pool, _written(cleared, headers, method, place), deadline_s, idle_s)
+        return _Stream(pool, self._blocks.written(cleared, headers, method, place), deadline_s, idle_s)
 
     async def close(self) -> None:
         """Close every pool."""
@@ -244,24 +248,61 @@ class _Stream:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _written(cleared: Cleared, extra: Headers, method: Method, place: bytes) -> bytes:
-    """Return the whole request. Later fields replace earlier ones of the same name. Raises UpstreamFault malformed."""
-    if not isinstance(cleared, Cleared):
-        raise TypeError("only what the guard cleared may leave")
-    fields: dict[bytes, bytes] = {b"content-type": b"application/json"}
-    for name, value in (*cleared.headers, *extra):
+class _Blocks:
+    """Writes requests. Header fields that were checked and written once are kept, since most requests bear the same.
+
+    Kept is what was made from a cleared body, never a credential; `_BLOCKS` of them, of `_BLOCK_BYTES` each at most.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[Headers, tuple[frozenset[bytes], bytes]] = {}
+
+    def written(self, cleared: Cleared, extra: Headers, method: Method, place: bytes) -> bytes:
+        """Return the whole request. Later fields replace earlier ones of the same name. Raises UpstreamFault malformed."""
+        if not isinstance(cleared, Cleared):
+            raise TypeError("only what the guard cleared may leave")
+        names, lines = self._kept.get(cleared.headers) or self._made(cleared.headers)
+        if extra:
+            more = _fields(extra)
+            if names.isdisjoint(more):
+                lines += _lines(more)
+            else:
+                lines = _lines(_fields((_JSON, *cleared.headers, *extra)))
+        if method != "POST":
+            return b"%b %b%b\r\n" % (method.encode(), place, lines)
+        payload = cleared.payload
+        return b"POST %b%bcontent-length: %d\r\n\r\n%b" % (place, lines, len(payload), payload)
+
+    def _made(self, headers: Headers) -> tuple[frozenset[bytes], bytes]:
+        fields = _fields((_JSON, *headers))
+        made = (frozenset(fields), _lines(fields))
+        if len(made[1]) <= _BLOCK_BYTES:
+            if len(self._kept) >= _BLOCKS:
+                self._kept.clear()
+            self._kept[headers] = made
+        return made
+
+
+def _fields(headers: Headers) -> dict[bytes, bytes]:
+    """Return fields by lower-case name, the last of repeated ones. Raises UpstreamFault malformed."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
         name = name.lower()
         if name in _OURS or not name or name.translate(None, _TOKEN):
             raise UpstreamFault("malformed", "a header of ours has no name that may be sent")
         fields[name] = value
+    return fields
+
+
+def _lines(fields: dict[bytes, bytes]) -> bytes:
+    """Return fields as they are sent. Raises UpstreamFault malformed."""
     lines = b"".join([b"%b: %b\r\n" % field for field in fields.items()])
     # One look at all values: a line end of theirs would be one more than ours.
     if lines.count(b"\n") != len(fields) or lines.count(b"\r") != len(fields) or lines.count(b"\0"):
         raise UpstreamFault("malformed", "a header value of ours holds a line end")
-    if method != "POST":
-        return b"%b %b%b\r\n" % (method.encode(), place, lines)
-    payload = cleared.payload
-    return b"POST %b%bcontent-length: %d\r\n\r\n%b" % (place, lines, len(payload), payload)
+    return lines
 
 
 def _check(connection: Connection) -> None:

@@ -253,3 +253,26 @@ async def test_a_public_upstream_without_tls_is_not_dialled(server: Misbehaving)
         await call(client, Target("http://one.one.one.one/mcp", "public"))
     assert "https" in told.value.detail
     await client.close()
+
+
+async def test_fields_that_are_kept_written_are_checked_and_replaced_as_those_that_are_not(
+    client: PooledClient, server: Misbehaving
+) -> None:
+    async def told(ours: tuple[tuple[bytes, bytes], ...], extra: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+        await client.request(cleared(headers=ours), loopback(server), headers=extra, deadline_s=2, max_bytes=1000)
+        return server.seen.requests[-1].partition(b"\r\n\r\n")[0].lower() + b"\r\n"
+
+    named = ((b"accept", b"a/a"), (b"mcp-name", b"one"))
+    for _ in range(2):
+        head = await told(named, ((b"authorization", b"Bearer t"),))
+        assert b"mcp-name: one\r\n" in head
+        assert b"authorization: bearer t\r\n" in head
+    head = await told(named, ((b"Accept", b"b/b"),))
+    assert b"accept: b/b\r\n" in head
+    assert b"a/a" not in head
+    assert b"authorization" not in await told(named)
+    assert b"mcp-name: two\r\n" in await told(((b"mcp-name", b"two"),))
+    for wrong in ((b"x", b"a\nb"), (b"host", b"elsewhere"), (b"a b", b"c")):
+        for ours, extra in (((*named, wrong), ()), (named, (wrong,))):
+            with pytest.raises(UpstreamFault, match="malformed"):
+                await told(ours, extra)
