@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import glob
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from firewall.cli import json_edit
+from firewall.cli import json_edit, undo
 from firewall.cli.arguments import Usage
 from firewall.cli.clients import CLIENTS, Client, Entry
 from firewall.cli.context import load_config
@@ -23,6 +25,7 @@ from firewall.cli.output import emit, note, table
 from firewall.core.errors import ConfigFault, Malformed
 
 TOKEN_VARIABLE: Final = "BARTIZAN_UPSTREAM_TOKEN"  # noqa: S105  the name of a variable
+BACKUPS: Final = 100  # of one file, the newest, that an undoing looks into
 NOT_TRIED: Final = "not tried: written from its documentation"
 
 
@@ -50,12 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An edit of one file: what it was (None: there is none), what it will be, and what that means."""
+    """An edit of one file: what it was (None: there is none), what it will be, and what that means.
+
+    restored: of an undoing, what is as it was to the byte (`undo.How`).
+    """
 
     path: Path
     before: str | None
-    after: str
+    after: str | None
     says: str
+    restored: str = ""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -74,6 +81,8 @@ def run(given: argparse.Namespace) -> int:
         )
     change = _change(given, client, path)
     facts = {"client": given.client, "file": str(change.path), "tried": client.tried}
+    if change.restored:
+        facts["restored"] = change.restored
     if change.before == change.after:
         emit(given, {**facts, "changed": False}, f"{change.path}: nothing to change. {change.says}")
         return 0
@@ -90,7 +99,9 @@ def run(given: argparse.Namespace) -> int:
         emit(given, {**facts, "changed": False}, "Nothing was written.")
         return 1
     backup = _write(change)
-    told = [f"{change.path} is written." + (f" Before: {backup}" if backup else "")]
+    told = [
+        f"{change.path} is {'gone' if change.after is None else 'written'}." + (f" Before: {backup}" if backup else "")
+    ]
     if client.note:
         told.append(f"{client.title}: {client.note}.")
     emit(given, {**facts, "changed": True, "backup": str(backup) if backup else None}, told)
@@ -121,11 +132,13 @@ def _change(given: argparse.Namespace, client: Client, path: Path) -> Change:
             if closed := closed_words(_closed(given, entry)):
                 says += f"\n{name}: {closed}"
             return Change(path, before, after, says)
-        plain = unwrapped(entry, client)
-        if plain is not None:
-            after = json_edit.set_member(before or "", (client.key, name), plain)
-            return Change(path, before, after, f"{name} will run without Bartizan again")
-        return Change(path, before, json_edit.remove_member(before or "", (client.key, name)), f"{name} will be gone")
+        plain, where, kept = unwrapped(entry, client), (client.key, name), _backups(path)
+        if plain is None:
+            undone = undo.remove(before or "", where, entry, kept)
+            return Change(path, before, undone.after, f"{name} will be gone{_RESTORED[undone.how]}", undone.how)
+        undone = undo.unwrap(before or "", where, entry, plain, lambda old: _was(name, old, plain, client), kept)
+        says = f"{name} will run without Bartizan again{_RESTORED[undone.how]}"
+        return Change(path, before, undone.after, says, undone.how)
     url = _url(given)
     if client.http is None:
         raise Usage(
@@ -217,6 +230,23 @@ def unwrapped(entry: Entry, client: Client) -> Entry | None:
     if variables:
         made["env"] = variables
     return made
+
+
+_RESTORED: Final[dict[undo.How, str]] = {
+    "file": "; the whole file as it was, to the byte",
+    "entry": "; it stands as you wrote it, in the file as it is now",
+    "content": "; the rest of the file stays as it is",
+}
+
+
+def _was(name: str, old: object, plain: Entry, client: Client) -> bool:
+    """Return whether an entry of a backup is the one that was guarded: undone, it says the same."""
+    if not isinstance(old, dict) or _is_ours(old):
+        return False
+    try:
+        return unwrapped(wrapped(name, old, "bartizan", []), client) == plain
+    except (ConfigFault, Usage):
+        return False
 
 
 def _is_ours(entry: Entry) -> bool:
@@ -315,10 +345,22 @@ def _paste(client: Client, path: Path, snippet: str, why: str) -> ConfigFault:
     return ConfigFault("client_by_hand", f"{path}: {why}. Add this by hand:\n{snippet}", fix=f"edit {path}")
 
 
+def _backups(path: Path) -> list[str]:
+    """Return what `_write` kept beside a file, newest first; what cannot be read is none."""
+    target = Path(os.path.realpath(path))
+    texts = []
+    for backup in sorted(target.parent.glob(f"{glob.escape(target.name)}.bartizan-*.bak"), reverse=True)[:BACKUPS]:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if backup.is_file() and not backup.is_symlink():
+                texts.append(backup.read_bytes().decode())
+    return texts
+
+
 def _diff(change: Change) -> list[str]:
-    before = (change.before or "").splitlines()
+    before, after = ((text or "").splitlines() for text in (change.before, change.after))
     old = str(change.path) if change.before is not None else "(new file)"
-    return list(difflib.unified_diff(before, change.after.splitlines(), old, str(change.path), lineterm="", n=3))
+    new = str(change.path) if change.after is not None else "(no file)"
+    return list(difflib.unified_diff(before, after, old, new, lineterm="", n=3))
 
 
 def _agreed() -> bool:
@@ -340,11 +382,14 @@ def _write(change: Change) -> Path | None:
             mode = stat.S_IMODE(facts.st_mode)
             if target.read_bytes().decode() != change.before:
                 raise ConfigFault("client_file", f"{target} changed meanwhile", fix="do it again")
-            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             backup = target.with_name(f"{target.name}.bartizan-{stamp}.bak")
             if backup.exists():
                 backup = target.with_name(f"{target.name}.bartizan-{stamp}-{os.getpid()}.bak")
             _create(backup, change.before, mode)
+        if change.after is None:
+            target.unlink()
+            return backup
         aside = target.with_name(f".{target.name}.bartizan-{os.getpid()}")
         aside.unlink(missing_ok=True)
         _create(aside, change.after, mode)

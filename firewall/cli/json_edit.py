@@ -71,6 +71,35 @@ def set_member(text: str, path: tuple[str, ...], value: Any) -> str:
     raise AssertionError("a path has at least one key")
 
 
+def member_text(text: str, path: tuple[str, ...]) -> str | None:
+    """Return a member's value as it is written, None where there is none. Raises Malformed as `read`."""
+    span = _span(text, path)
+    return None if span is None else text[span[0] : span[1]]
+
+
+def set_member_text(text: str, path: tuple[str, ...], raw: str) -> str:
+    """Return the text with the value of a member that it has written so. Raises Malformed as `read`, KeyError."""
+    span = _span(text, path)
+    if span is None:
+        raise KeyError(path[-1])
+    return text[: span[0]] + raw + text[span[1] :]
+
+
+def _span(text: str, path: tuple[str, ...]) -> tuple[int, int] | None:
+    read(text)
+    if not text.strip():
+        return None
+    at = end = _skip(text, 0)
+    for key in path:
+        if text[at] != "{":
+            return None
+        found = next((m for m in _members(text, at)[0] if m.key == key), None)
+        if found is None:
+            return None
+        at, end = found.value, found.end
+    return at, end
+
+
 def remove_member(text: str, path: tuple[str, ...]) -> str:
     """Return the text without a member, as it is where there is none. Raises Malformed as `read`."""
     read(text)
