@@ -4,13 +4,16 @@ Two faces. Imported, it says what the kernel offers (`Support`) and builds the c
 starts a caged program. Run as a script (``python -I -S sandbox.py FD``), it *is* the start of the
 child: it cages itself and becomes the program. It therefore imports the standard library only.
 
-    gateway ── spawn ──▶ script: death signal, rlimits, network namespace
-                           ├─ no exit asked for ───▶ cage ─▶ exec program
-                           └─ exit: fork ─┬─ parent: forwards 127.0.0.1:port → unix socket of our
-                                          │          egress proxy; ends with the child
-                                          └─ child: cage ─▶ exec program
+    gateway ── spawn ──▶ keeper: death signal, rlimits, network and process namespace
+                           └─ fork ─▶ first process of the namespace: reaps, ends with the program; forwards
+                                        │  127.0.0.1:port → unix socket of our egress proxy, where there is an exit
+                                        └─ fork ─▶ cage ─▶ exec program
 
-Sources: landlock(7), seccomp(2), prctl(2), network_namespaces(7), user_namespaces(7).
+Whatever a program starts ends with it, however it hides (setsid, double fork), and all of it ends with the gateway,
+killed ones too: with its first process the kernel ends a whole namespace. Where there is none, the keeper adopts what
+is orphaned and ends it; there, whoever kills the keeper itself at the same time leaves behind what left its group.
+
+Sources: landlock(7), seccomp(2), prctl(2), network_namespaces(7), pid_namespaces(7), user_namespaces(7).
 What is missing is never silently skipped: `Support` names it, and configuration decides.
 """
 
@@ -23,6 +26,7 @@ import fcntl
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -30,6 +34,7 @@ import subprocess  # noqa: TID251  the probe; stdio.py starts what this file cag
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO
@@ -38,8 +43,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _MACHINE = os.uname().machine
 _LINUX = sys.platform == "linux"
 
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+END_ALL = signal.SIGUSR1  # to the keeper: end the program and whatever it started, and then yourself
+SWEEPS = 200  # of the keeper over what is left, 10 ms apart: a program that forks faster has a limit of processes
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 
@@ -195,7 +202,7 @@ def _probe() -> None:
 def _main(fd: int) -> None:
     with os.fdopen(fd, "rb") as file:
         spec = json.load(file)  # noqa: TID251  our own words; the standard library only
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, END_ALL)
     if spec["parent"] and os.getppid() != spec["parent"]:
         os._exit(125)  # the gateway died before the death signal was set
     for limit, value in (
@@ -215,32 +222,118 @@ def _main(fd: int) -> None:
     os.chdir(spec["cwd"])
     if spec["network"]:
         _own_network()
-        if spec["egress_socket"]:
-            _with_exit(spec, env)
+    listener = _exit_for(env) if spec["network"] and spec["egress_socket"] else None
+    if _LINUX or listener is not None:
+        _keep(listener, str(spec["egress_socket"]), apart=bool(spec["network"]))
     _become(spec, env)
 
 
-def _with_exit(spec: dict[str, object], env: dict[str, str]) -> None:
-    """Fork: the parent forwards and waits; the child returns and becomes the program."""
+def _exit_for(env: dict[str, str]) -> socket.socket:
+    """Return what listens for the program's way out, named in its environment."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         env[name] = proxy
     env["NODE_USE_ENV_PROXY"] = "1"
+    return listener
+
+
+def _keep(listener: socket.socket | None, egress_socket: str, *, apart: bool) -> None:
+    """Fork: the keeper waits for the program and ends what it left; the child returns and becomes the program.
+
+    apart: in a process namespace of its own, where the kernel gives one beside the network's.
+    """
+    apart = apart and _LINUX and _libc.unshare(CLONE_NEWPID) == 0
+    if _LINUX and not apart:
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
+        for number in (signal.SIGTERM, signal.SIGINT, END_ALL):
+            signal.signal(number, signal.SIG_DFL)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        listener.close()
+        os.close(theirs)
+        if select.select([ours], [], [], 0)[0]:  # the keeper died before the death signal was set
+            os._exit(125)
+        if apart:
+            _first(listener, egress_socket)
+        elif listener is not None:
+            listener.close()
         return
+
+    def end(_number: int, _frame: object) -> None:
+        os.kill(child, signal.SIGKILL)
+        _sweep()
+        os._exit(128 + signal.SIGKILL)
+
+    os.close(ours)
+    signal.signal(END_ALL, end)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group got it too: we end with the program
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _let_go()
+    if not apart:  # a process that is between two namespaces cannot have threads
+        _forward(listener, egress_socket)
+    code = _wait_for(child)
+    _sweep()
+    os._exit(code)
+
+
+def _first(listener: socket.socket | None, egress_socket: str) -> None:
+    """As the first process of a namespace: fork, reap, end with the program; the child returns and becomes it."""
+    program = os.fork()
+    if program == 0:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if listener is not None:
+            listener.close()
+        return
+    _let_go()
+    _forward(listener, egress_socket)
+    os._exit(_wait_for(program))
+
+
+def _forward(listener: socket.socket | None, egress_socket: str) -> None:
+    if listener is not None:
+        threading.Thread(target=_accept, args=(listener, egress_socket), daemon=True).start()
+
+
+def _wait_for(program: int) -> int:
+    """Reap whatever ends, until the program does; return its exit code as a shell tells it."""
+    while True:
+        pid, status = os.wait()
+        if pid == program:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _let_go() -> None:
+    """Close what belongs to the program alone, so that its end is seen."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
-        os.dup2(null, fd)  # the pipes belong to the program alone, so that its end is seen
-    threading.Thread(target=_accept, args=(listener, str(spec["egress_socket"])), daemon=True).start()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    os._exit(code if code >= 0 else 128 - code)
+        os.dup2(null, fd)
+
+
+def _sweep() -> None:
+    """End what the program started and left: it is ours now, since we adopt orphans; so are those that these leave."""
+    for _ in range(SWEEPS):
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        for left in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(left, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _children() -> list[int]:
+    """Return our own children, whichever of our threads made them."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/children") as file:
+                found += [int(pid) for pid in file.read().split()]
+    return found
 
 
 def _accept(listener: socket.socket, path: str) -> None:

@@ -45,6 +45,7 @@ from mcp_gateway.upstream import Patience, answer_server
 from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
 
 TERM_S: Final = 0.7
+KEEPER_S: Final = 0.3
 KILL_S: Final = 0.3
 DRAIN_S: Final = 0.1
 PROBE_S: Final = 5.0
@@ -248,11 +249,7 @@ class StdioLink:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TERM_S):
                         await process.wait()
-            _signal(process.pid, signal.SIGKILL)  # what the child itself started dies with its group
-            if process.returncode is None:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(KILL_S):
-                        await process.wait()
+            await self._kill(process)
         me = asyncio.current_task()
         readers = [task for task in self._readers if task is not me]
         if readers:
@@ -341,7 +338,7 @@ class StdioLink:
             pass
         finally:
             self._fail()
-            _signal(process.pid, signal.SIGKILL)
+            await self._kill(process)
             await process.wait()
 
     async def _answer(self, asked: JSONObject) -> None:
@@ -373,7 +370,22 @@ class StdioLink:
         """End a child that said nothing at all within a whole deadline: one that hangs would hang every later call."""
         self._fail()
         if self._process is not None:
-            _signal(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(RuntimeError):  # the worker is ending, and `close` does it
+                self._tasks.spawn(self._kill(self._process), f"mcp.stdio.{self._spec.name}.kill")
+
+    @staticmethod
+    async def _kill(process: asyncio.subprocess.Process) -> None:
+        """End a child and all that it ever started: by its keeper, which finds them, then by force."""
+        if process.returncode is None:
+            with contextlib.suppress(TimeoutError, ProcessLookupError):
+                process.send_signal(sandbox.END_ALL)
+                async with asyncio.timeout(KEEPER_S):
+                    await process.wait()
+        _signal(process.pid, signal.SIGKILL)  # what is left of its group: a keeper that was killed finds nobody
+        if process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_S):
+                    await process.wait()
 
     def _fail(self) -> None:
         """Mark the child dead and wake everyone who waits for it."""
