@@ -96,7 +96,7 @@ async def other_signer() -> bool:
     return await desk.present(desk.sign(key=ECKey.generate_key("P-256", private=True))) == "svc"
 
 
-@case("as_21 a confidential client that shows no credentials", patched(client_auth.ClientAuthenticator, "_presented", lambda self, form, _a: (form.get("client_id"), "private_key_jwt", "x")))  # fmt: skip
+@case("as_21 a confidential client that shows no credentials", patched(client_auth, "_presented", lambda form, _a: (form.get("client_id"), "private_key_jwt", "x")))  # fmt: skip
 async def no_credentials() -> bool:
     desk = Desk()
     answer = await desk.present(client_id="svc")

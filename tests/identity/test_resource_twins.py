@@ -21,6 +21,7 @@ from firewall.identity.rfc8414.metadata import server_metadata
 from firewall.identity.web import json_reply
 from firewall.net import asgi, edge
 from firewall.wire import jwt, strict_json
+from mcp_gateway import serve as mcp_serve
 from mcp_gateway import sessions
 from mcp_gateway import upstream as mcp_upstream
 from tests.identity.test_issuers import KEY, NEXT_KEY, Direct, key_set
@@ -232,14 +233,15 @@ async def test_rs_16_what_the_caller_authenticates_with_goes_on(control: str, mo
     """The control is that headers for an upstream are made anew; off, they are the caller's with ours after them."""
     came: list[tuple[bytes, bytes]] = []
     if control == "off":
-        real = asgi.header_map
-        monkeypatch.setattr(asgi, "header_map", lambda scope: (came.extend(scope["headers"]), real(scope))[1])
+        real = mcp_serve.split
+        monkeypatch.setattr(mcp_serve, "split", lambda raw: (came.extend(raw), real(raw))[1])
         own = [b"authorization", b"cookie", b"dpop"]
-        monkeypatch.setattr(
-            mcp_upstream.HTTPLink,
-            "_extra",
-            staticmethod(lambda ours, _session: (*((n, v) for n, v in came if n in own), *ours)),
-        )
+        exchange = mcp_upstream.HTTPLink.exchange
+
+        def passing(link: Any, rpc_id: int, cleared: Any, ours: Any) -> Any:
+            return exchange(link, rpc_id, cleared, (*((n, v) for n, v in came if n in own), *ours))
+
+        monkeypatch.setattr(mcp_upstream.HTTPLink, "exchange", passing)
     async with scripted(fine) as upstream, running(spec("demo", url=upstream.url), people=PEOPLE) as stack:
         call = {"name": "echo", "arguments": {"a": 1}}
         await stack.modern("/mcp/demo", "tools/call", call, cookie="session=1", dpop="proof")
