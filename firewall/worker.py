@@ -169,7 +169,8 @@ class Worker:
         for upstream, code in (await self.mcp.warm(self.config.tenant)).items():
             if code and self._tells(f"upstream_fault:{upstream}:{code}"):
                 given = self.config.mcp.get(upstream)
-                what, mend = upstream_words(code, remote=given is not None and bool(given.url))
+                # One that is not of the file was registered by its URL: programs stand in the file alone.
+                what, mend = upstream_words(code, remote=given is None or bool(given.url))
                 self.on_fault("upstream", f"{upstream}: {what} ({code}); mend: {mend}")
 
     def _tells(self, what: str) -> bool:

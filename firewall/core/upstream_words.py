@@ -22,7 +22,10 @@ UPSTREAM_WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "its address is not of the class that it was given",
         "say which network it stands in: public, private or loopback",
     ),
-    "credentials": ("no credential for it was found", "set the variable or file that its credential names"),
+    "credentials": (
+        "it refused what was presented to it, or nothing was there to present",
+        "see that what its credential or auth names holds what it takes; `bartizan doctor` says what is missing here",
+    ),
     "consent": ("nobody has connected an account at it yet", "each person connects their own at `/account/upstreams`"),
     "quarantined": ("a definition of it is new or changed", "look with `bartizan pins status`, then approve it or not"),
     "denied": ("policy refused it", "`bartizan audit show --effect deny` says why"),

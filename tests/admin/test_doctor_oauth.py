@@ -492,10 +492,11 @@ def test_oauth_20_why_sign_ins_failed_is_told_without_reading_the_records_by_han
     assert seen("oauth-20", later).status == "ok"
 
 
-def test_oauth_20_a_client_that_asks_silently_has_no_complaint(tmp_path: Path) -> None:
+def test_oauth_20_a_client_that_asks_silently_or_is_told_a_nonce_has_no_complaint(tmp_path: Path) -> None:
     who = patient(tmp_path)
     silent = {"event": "identity.authorize.refused", "client_id": "tool", "error": "login_required"}
-    written(who.config.audit_dir, silent)
+    nonce = {"event": "identity.token.refused", "client_id": "tool", "error": "use_dpop_nonce", "code": "dpop_nonce"}
+    written(who.config.audit_dir, silent, nonce)
     assert seen("oauth-20", who).status == "ok"
     written(who.config.audit_dir, {**silent, "error": "invalid_request", "code": "redirect_unknown"})
     assert seen("oauth-20", who).evidence.startswith("1 × identity.authorize.refused invalid_request redirect_unknown")

@@ -18,7 +18,7 @@ CONFIG = configuration.build(
 
 class Gateway:
     async def warm(self, _tenant: str) -> dict[str, str]:
-        return {"far": "unreachable", "own": "cut_stream", "good": ""}
+        return {"far": "unreachable", "own": "cut_stream", "good": "", "added": "unreachable"}
 
 
 def worker(leases: Leases | None, told: list[str]) -> Any:
@@ -35,12 +35,13 @@ async def test_an_upstream_that_cannot_be_reached_is_told_once_however_many_work
     held = [Leases(tmp_path / "leases", index) for index in range(4)]
     for leases in held:
         await worker(leases, told)._warm()
-    assert [line.split(":")[0] for line in told] == ["upstream far", "upstream own"]
+    assert [line.split(":")[0] for line in told] == ["upstream far", "upstream own", "upstream added"]
+    assert told[2].removeprefix("upstream added") == told[0].removeprefix("upstream far")  # added while it ran: a URL
     assert "could not be reached" in told[0]
     assert "its command" in told[1]
     held[0].close()  # whoever told it has ended: the next one that finds it tells it again
     await worker(held[1], told)._warm()
-    assert len(told) == 4
+    assert len(told) == 6
 
 
 async def test_without_leases_each_tells_it(tmp_path: Path) -> None:
@@ -49,4 +50,4 @@ async def test_without_leases_each_tells_it(tmp_path: Path) -> None:
     await worker(None, told)._warm()
     (tmp_path / "file").touch()
     await worker(Leases(tmp_path / "file" / "below", 0), told)._warm()
-    assert len(told) == 4
+    assert len(told) == 6

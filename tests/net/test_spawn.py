@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firewall.net.spawn import Job
-from tests.net.spawn_main import descriptors, tell
+from tests.net.spawn_main import called, descriptors, tell
 
 START = """
 import sys
@@ -66,6 +66,21 @@ def test_what_a_process_becomes_has_its_id_and_its_output_and_none_of_its_memory
     assert (word, loaded) == ("hello", "False")
     assert pid == before.split()[0]
     assert done.returncode == 7
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="needs /proc")
+def test_a_process_has_the_name_of_its_first_word_and_without_words_the_interpreter_s(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    job = Job(called)
+    try:
+        for title in ((), ("/usr/bin/bartizan", "--config", "x"), ("a-word-that-is-far-too-long",)):
+            assert job.start(title=title).wait(30) == 0
+    finally:
+        job.close()
+    plain, named, cut = capfd.readouterr().out.splitlines()
+    assert plain.startswith("python")
+    assert (named, cut) == ("bartizan", "a-word-that-is-")
 
 
 def test_a_module_in_the_working_directory_is_not_imported_by_a_child(

@@ -33,9 +33,10 @@ FAILED: Final = (
 )
 
 # Answers to a client that asks whether its person is here without asking them (OpenID Connect Core §3.1.2.6), to a
-# device that asks again too soon or too early (RFC 8628 §3.5), and what the person wanted: nothing is wrong.
+# device that asks again too soon or too early (RFC 8628 §3.5), to a proof without our nonce (RFC 9449 §8), and what the
+# person wanted: nothing is wrong.
 EXPECTED: Final = frozenset(
-    {"login_required", "consent_required", "access_denied", "authorization_pending", "slow_down"}
+    {"login_required", "consent_required", "access_denied", "authorization_pending", "slow_down", "use_dpop_nonce"}
 )
 
 
