@@ -18,6 +18,7 @@ from firewall.core.label import Label
 from firewall.core.points import Point
 from firewall.core.policy_input import PolicyInput
 from firewall.core.principal import Principal
+from firewall.core.record_form import Filled
 
 
 class Clock(Protocol):
@@ -122,7 +123,7 @@ class Receipt:
 class AuditLog(Protocol):
     """One writer's Merkle log."""
 
-    def append(self, record: JSONObject) -> Receipt:
+    def append(self, record: JSONObject | Filled) -> Receipt:
         """Write one record and return after its ``write``; adds uid, time, log. Raises AuditUnavailable."""
 
     def append_all(self, records: Sequence[JSONObject]) -> list[Receipt]:

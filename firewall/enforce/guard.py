@@ -54,6 +54,7 @@ from firewall.core.ports import (
     Telemetry,
 )
 from firewall.core.principal import Principal
+from firewall.core.record_form import Filled
 from firewall.core.step_up import StepUp
 from firewall.core.value import value
 from firewall.decide.contract import parse_decision
@@ -61,7 +62,7 @@ from firewall.decide.question import ask
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
 from firewall.enforce.obligations import apply, check_coupled, check_stream, rebound
-from firewall.enforce.records import decision_record, outcome_of, outcome_record
+from firewall.enforce.records import PermitRecords, decision_record, outcome_of, outcome_record
 from firewall.enforce.token_rules import Unmet, asked_of_sign_in, unmet
 from firewall.wire import strict_json
 
@@ -145,6 +146,7 @@ class Guard:
         self._step_up = settings.step_up
         self._on_internal = on_internal
         self._receipts: dict[str, Receipt] = {}
+        self._permits = PermitRecords()
 
     # -- one exchange ------------------------------------------------------------------------------
 
@@ -508,18 +510,8 @@ class Guard:
             exchange.bytes_out += len(permit.payload)
             duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
             settles = outcome_of(exchange, outcome="ok", error="", duration_us=duration)
-        uid = self._record(
-            action,
-            exchange,
-            phase,
-            permit.decision_id,
-            permit.decision,
-            "",
-            permit.findings,
-            permit.payload,
-            settles,
-            permit.label,
-        )
+        digest = self._audit.hmac(action.principal.tenant, permit.payload)
+        uid = self._append(self._permits.record(permit, exchange, digest, settles))
         exchange.settled = exchange.settled or settles is not None
         if phase == "intent" and not exchange.intent_uid:
             exchange.intent_uid = uid
@@ -653,6 +645,12 @@ class Guard:
         self._telemetry.decision(action.point, "error", (code,), 0)
         return self._refuse(action, exchange, told, self._ids.new("d"), rules=(f"core.{code}",))
 
+    def _append(self, record: JSONObject | Filled) -> str:
+        receipt = self._audit.append(record)
+        if self._settings.durability == "disk":
+            self._receipts[receipt.uid] = receipt
+        return receipt.uid
+
     def _record(
         self,
         action: Action,
@@ -682,10 +680,7 @@ class Guard:
             settles=settles,
             because=because,
         )
-        receipt = self._audit.append(record)
-        if self._settings.durability == "disk":
-            self._receipts[receipt.uid] = receipt
-        return receipt.uid
+        return self._append(record)
 
 
 def _joined(earlier: Decision | None, decision: Decision) -> Decision:

@@ -13,9 +13,14 @@ from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject, parse_pointer, pointer
 from firewall.core.label import Label, names_of
+from firewall.core.permit import Permit
+from firewall.core.points import INFO
+from firewall.core.record_form import Filled, Form
 from firewall.enforce.token_rules import needed_scope
 
 MAX_FINDINGS = 40
+FORMS = 4096
+_FORM_ITEMS = 4  # a decision that says more is seldom the one of the next call
 KEY_DETECTOR = "pattern.key"  # what was found stands in the name of a member, so its pointer holds the value
 
 
@@ -93,6 +98,81 @@ def decision_record(
     if label:
         record["labels"] = list(names_of(label))
     return record
+
+
+class PermitRecords:
+    """The records of permits; one in which nothing was found is filled into the form of an earlier one.
+
+    A form is kept by all that such a record says beside its places. What is a whole object is told apart by its
+    address: the entry keeps it alive, so that no address in use can come to mean another caller, thing or answer.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], tuple[Form, tuple[object, ...]]] = {}
+
+    def record(
+        self, permit: Permit, exchange: Exchange, digest: str, settles: JSONObject | None
+    ) -> JSONObject | Filled:
+        """Return the record of a permit. digest: of its payload. settles: as of `decision_record`."""
+        action, decision = permit.action, permit.decision
+        told, duties, shadow = decision.reasons, decision.obligations, decision.shadow
+        usual = not permit.findings and len(told) + len(duties) + len(shadow) <= _FORM_ITEMS
+        slot = (
+            id(action.principal),
+            id(action.resource),
+            id(action.protocol),
+            action.point,
+            action.verb,
+            action.side_effect,
+            id(told),
+            id(duties),
+            id(shadow),
+            decision.effect,
+            decision.risk,
+            decision.revision,
+            decision.engine,
+            permit.label,
+            exchange.trace_id != "",
+            settles is not None,
+        )
+        kept = self._kept.get(slot) if usual else None
+        if kept is not None:
+            values: JSONObject = {
+                "bytes": len(permit.payload),
+                "hmac": digest,
+                "eval_us": decision.eval_us,
+                "decision_id": permit.decision_id,
+                "exchange": exchange.id,
+                "trace": exchange.trace_id,
+            }
+            if settles is not None:
+                values |= settles
+            return Filled(kept[0], values)
+        record = decision_record(
+            action,
+            exchange,
+            phase="intent" if INFO[action.point].direction == "request" else "outcome",
+            decision_id=permit.decision_id,
+            decision=decision,
+            fault="",
+            findings=permit.findings,
+            label=permit.label,
+            digest=digest,
+            size=len(permit.payload),
+            settles=settles,
+        )
+        if usual:
+            self._keep(slot, record, (action.principal, action.resource, action.protocol, told, duties, shadow))
+        return record
+
+    def _keep(self, slot: tuple[object, ...], record: JSONObject, named: tuple[object, ...]) -> None:
+        try:
+            form = Form(record)
+        except ValueError:
+            return  # a NUL stands in it: each such record is encoded by itself
+        if len(self._kept) >= FORMS:
+            self._kept.clear()
+        self._kept[slot] = (form, named)
 
 
 def outcome_record(exchange: Exchange, *, outcome: str, error: str, duration_us: int) -> JSONObject:

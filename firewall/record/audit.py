@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, Ids, Receipt
+from firewall.core.record_form import Filled
 from firewall.record import segments
 from firewall.record.log import Log, LogDamaged
 from firewall.record.merkle import Frontier
@@ -109,6 +110,14 @@ class AuditWriter:
         self._pending = 0
         self._stopping = False
         self._appended = self._refused = 0
+        self._completion: JSONObject = {
+            "uid": "",
+            "seq": 0,
+            "log": "",
+            "time_us": 0,
+            "node": self._settings.node,
+            "ver": self._settings.version,
+        }
         self._rotation = Rotation(
             self._settings.segments,
             clock,
@@ -141,10 +150,10 @@ class AuditWriter:
         """Return the id of the log that is being written."""
         return self._place.log_id
 
-    def append(self, record: JSONObject) -> Receipt:
+    def append(self, record: JSONObject | Filled) -> Receipt:
         """Write one record and return after its ``write``; adds v, uid, seq, log, time_us, node, ver.
 
-        record: no floats, ASCII keys (`record.validate_record`). Raises AuditUnavailable:
+        record: no floats, ASCII keys (`record.validate_record`); or a form of one. Raises AuditUnavailable:
         audit_write, audit_full, record_invalid, record_too_long (65,535 bytes).
         """
         with self._lock:
@@ -241,10 +250,15 @@ class AuditWriter:
 
     # -- writing (the lock is held) ------------------------------------------------------------------
 
-    def _write(self, log: Log, record: JSONObject) -> Receipt:
+    def _write(self, log: Log, record: JSONObject | Filled) -> Receipt:
         index, place = log.size, self._place
         uid = f"{place.log_id}.{index}"
-        data = self._encoded(log, record, uid, index, self._clock.now_us())
+        time_us = self._clock.now_us()
+        if isinstance(record, Filled):
+            values = {**record.values, "uid": uid, "seq": index, "time_us": time_us}
+            data = record.form.entry(values, self._completion_of(log))
+        else:
+            data = self._encoded(log, record, uid, index, time_us)
         if log.bytes + place.others + len(data) > self._settings.local_max:
             raise OSError(28, "audit.local_max")
         try:
@@ -272,19 +286,17 @@ class AuditWriter:
         self._count(len(entries))
         return receipts
 
+    def _completion_of(self, log: Log) -> JSONObject:
+        """Return what every record of a log is completed by; its own uid, seq and time are to be filled in."""
+        if self._completion["log"] != log.origin:
+            self._completion = {**self._completion, "log": log.origin}
+        return self._completion
+
     def _encoded(self, log: Log, record: JSONObject, uid: str, index: int, time_us: int) -> bytes:
+        completion = self._completion_of(log)
         try:
             return orjson.dumps(
-                {
-                    "v": 1,
-                    **record,
-                    "uid": uid,
-                    "seq": index,
-                    "log": log.origin,
-                    "time_us": time_us,
-                    "node": self._settings.node,
-                    "ver": self._settings.version,
-                },
+                {"v": 1, **record, **completion, "uid": uid, "seq": index, "time_us": time_us},
                 option=orjson.OPT_SORT_KEYS,
             )
         except TypeError:
@@ -300,7 +312,7 @@ class AuditWriter:
         if before < GROUP_RECORDS <= self._pending:
             self._full.set()
 
-    def _write_elsewhere(self, record: JSONObject) -> Receipt:
+    def _write_elsewhere(self, record: JSONObject | Filled) -> Receipt:
         """Try the other directory, at once; refuse when there is none."""
         log = self._choose()
         try:

@@ -16,6 +16,7 @@ from firewall.admin.serve import AdminApp
 from firewall.core.errors import AuditUnavailable
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Receipt
+from firewall.core.record_form import Filled
 from firewall.decide import bundle as bundles
 from firewall.decide.regorus import RegorusEngine
 from firewall.enforce.admin_gate import AdminGate
@@ -48,10 +49,10 @@ class Log:
         self.records: list[JSONObject] = []
         self.down = False
 
-    def append(self, record: JSONObject) -> Receipt:
+    def append(self, record: JSONObject | Filled) -> Receipt:
         if self.down:
             raise AuditUnavailable("audit_write")
-        self.records.append(record)
+        self.records.append(record.record() if isinstance(record, Filled) else record)
         return self.writer.append(record)
 
     async def durable(self, receipt: Receipt) -> None:

@@ -16,6 +16,7 @@ from firewall.core.points import Point
 from firewall.core.policy_input import PolicyInput
 from firewall.core.ports import Receipt
 from firewall.core.principal import Actor, Principal
+from firewall.core.record_form import Filled
 from firewall.enforce.guard import Guard, GuardSettings
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.labels import FlowLabels
@@ -94,10 +95,10 @@ class RecordingAudit:
     records: list[JSONObject] = field(default_factory=list)
     broken: bool = False
 
-    def append(self, record: JSONObject) -> Receipt:
+    def append(self, record: JSONObject | Filled) -> Receipt:
         if self.broken:
             raise AuditUnavailable("disk_full")
-        self.records.append(record)
+        self.records.append(record.record() if isinstance(record, Filled) else record)
         return Receipt(f"r{len(self.records)}", len(self.records) - 1)
 
     def append_all(self, records: Sequence[JSONObject]) -> list[Receipt]:
