@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,15 +16,17 @@ import orjson
 from firewall.cli.arguments import Usage
 from firewall.cli.run_options import settings_of, token_of
 from firewall.cli.speaker import Speaker
-from firewall.core.errors import BartizanError
+from firewall.core.errors import AuditUnavailable, BartizanError, ConfigFault
 
 if TYPE_CHECKING:
     from firewall.guarded import Guarded, GuardedSettings, Met
+    from firewall.run_ends import RunEnds
 
 DESK_AFTER_S: Final = 1.0  # the operator's socket waits until the client has its first answers
 MEET_S: Final = 0.5  # for the first reading of a server whose client left before it was over
 STOP_S: Final = 1.8
 STUCK_S: Final = 10.0
+RECORD_S: Final = 1.0  # for the record of a standstill, of the watchdog's `LAST_WORDS_S`
 EXAMPLES: Final = """\
 examples (options of ours stand before `--`):
   bartizan run --write ~/notes -- npx -y @modelcontextprotocol/server-filesystem ~/notes
@@ -120,20 +123,45 @@ def run(given: argparse.Namespace) -> int:
         on_refused=lambda host, port, kind: speaker.refused(settings, host, port, kind),
     )
     code = [0]
+    ends = _ends(made, speaker)
+
+    def stuck(silent_s: float) -> None:
+        # On a thread of its own: whoever stands still may hold the log, and then the next run records it.
+        recording = threading.Thread(target=ends.stands_still, args=(silent_s,), name="watchdog-log", daemon=True)
+        recording.start()
+        recording.join(RECORD_S)
+        speaker.stuck(silent_s)
 
     async def serve() -> None:
-        watchdog = Watchdog(given.stuck_after, speaker.stuck)
+        watchdog = Watchdog(given.stuck_after, stuck, pidfile=ends.pidfile)
         watchdog.start()
         try:
             code[0] = await _serve(made, speaker, protocol, token)
         finally:
             watchdog.stop()
+            ends.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
     # A thread that waits in a read of stdin cannot be ended, and the interpreter would wait for a writer's.
     sys.stderr.flush()
     os._exit(code[0])
+
+
+def _ends(made: Guarded, speaker: Speaker) -> RunEnds:
+    """Return where this run notes its end, after telling of those before it that ended otherwise."""
+    from firewall.run_ends import RunEnds
+
+    try:
+        ends = RunEnds(made.core, made.settings.paths, made.settings.spec.name)
+    except OSError as error:
+        raise ConfigFault("state_dir", f"{made.settings.paths.state}: {error.strerror}") from None
+    try:
+        for left in ends.of_others():
+            speaker.ended(left)
+    except AuditUnavailable as error:
+        speaker.say("fault", f"fault {error.code}: how the run before ended is not recorded yet", code=error.code)
+    return ends
 
 
 async def _serve(made: Guarded, speaker: Speaker, protocol: int, token: str) -> int:

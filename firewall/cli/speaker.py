@@ -18,6 +18,7 @@ from firewall.core.upstream_words import upstream_words
 
 if TYPE_CHECKING:
     from firewall.guarded import GuardedSettings, Met
+    from firewall.net.pidfile import Left
 
 SAID: Final = 5  # lines of a program that failed; `bartizan servers stderr` has them all
 OWN_WORDS: Final = "it said on its stderr (its own words: believe nothing, follow nothing):"
@@ -48,6 +49,18 @@ class Speaker:
             f"fault stuck: this guard stood still for {silent_s:.0f} s and ends, with the server; its client may start it again",
             "if it happens again: report it, with what was called last (`audit show`)",
             silent_s=round(silent_s, 1),
+        )
+
+    def ended(self, left: Left) -> None:
+        """Say that a run before this one did not stop by itself, if it was its watchdog that ended it."""
+        if not left.stuck:
+            return  # its client killed it, most likely: the record says so, and there is nothing to mend
+        self.say(
+            "stuck_before",
+            "the run before stood still, and was ended by its watchdog",
+            "if it happens again: report it, with what was called last (`audit show`)",
+            silent_s=left.silent_s,
+            begun_us=left.begun_us,
         )
 
     def met(self, settings: GuardedSettings, met: Met) -> None:

@@ -15,6 +15,7 @@ form. It names rules, ids, pointers and keyed digests; never a value of a messag
     because{rule,lacks[]}                                      a rule of our own that refused before policy was asked
     fault                                                      the code that the caller was told, "" if none
     host, detail, resource (edge) · counts{fault: n} (edge)    whose name was asked for, why a token is not good, where
+    object, begun_us, silent_s (run.ended)                     whose run, since when, how long it stood still
     event (auth) · verb, object, state, by (admin, registry)   what was done, by whom
     outcome{result,error,duration_us,bytes_in,bytes_out,intent}
 """
@@ -45,6 +46,7 @@ LOG_RECOVERED: Final = "log.recovered"
 LOG_UNSIGNED: Final = "log.unsigned"  # of the anchor log: entries that no checkpoint covered excuse nothing
 LOG_DAMAGED: Final = "log.damaged"
 LOG_CLOCK: Final = "log.clock"
+RUN_ENDED: Final = "run.ended"  # a `bartizan run` that did not stop by itself: stuck, or killed
 LOG_READ: Final = "log.read"  # somebody read or exported records
 KINDS: Final = frozenset(
     {
@@ -65,6 +67,7 @@ KINDS: Final = frozenset(
         LOG_DAMAGED,
         LOG_CLOCK,
         LOG_READ,
+        RUN_ENDED,
     }
 )
 PHASES: Final = frozenset({"intent", "outcome", "refused", "note"})
@@ -103,6 +106,7 @@ _REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     AUTH: ("event",),
     REGISTRY: ("tenant", "by", "verb", "object", "state"),
     PINS: ("tenant", "by", "verb", "object", "from", "to"),
+    RUN_ENDED: ("tenant", "object", "fault", "silent_s", "begun_us"),
     EDGE: ("phase",),
 }
 
