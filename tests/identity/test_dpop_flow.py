@@ -110,6 +110,7 @@ async def test_a_proof_at_the_token_endpoint_binds_the_token_to_its_key() -> Non
         reply = await bound(door, http)
     assert (reply.status_code, reply.json()["token_type"]) == (200, "DPoP")
     assert claims_of(reply.json()["access_token"])["cnf"] == {"jkt": HOLDER.thumbprint}
+    assert door.named("identity.token.issued")[-1]["jkt"] == HOLDER.thumbprint
     assert len(reply.headers["dpop-nonce"]) == 32
 
 
@@ -120,6 +121,7 @@ async def test_without_a_proof_everything_is_a_bearer_token_as_the_official_clie
         reply = await redeem(http, (await Browser(http).code())["code"])
     assert OAuthToken.model_validate(reply.json()).token_type == "Bearer"
     assert "cnf" not in claims_of(reply.json()["access_token"])
+    assert "jkt" not in door.named("identity.token.issued")[-1]
     assert "dpop-nonce" not in reply.headers
 
 

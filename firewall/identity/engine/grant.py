@@ -126,6 +126,7 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
             {
                 **(told or {}),
                 **({"run": facts.run} if facts.run else {}),
+                **({"jkt": facts.cnf_jkt} if facts.cnf_jkt else {}),
                 "tenant": facts.tenant,
                 "sub": facts.subject,
                 "client_id": facts.client_id,
