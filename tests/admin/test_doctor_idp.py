@@ -75,11 +75,20 @@ def provider(**changes: Any) -> dict[str, Any]:
     return {"issuer": ISSUER, "client_id": "bartizan", "client_secret": "env:S", **changes}
 
 
-def ask(state: Path, idp: Idp, *, identity: dict[str, Any] | None = None, sample: str = "") -> Report:
+def ask(
+    state: Path,
+    idp: Idp,
+    *,
+    identity: dict[str, Any] | None = None,
+    sample: str = "",
+    named: str = ISSUER,
+    resource: str = "",
+) -> Report:
     raw = {"public_url": PUBLIC, "state_dir": str(state), "identity": identity or {}}
     config = configuration.build({**raw, "mcp": {"files": {"url": "https://files.example/mcp"}}})
     environment = {"S": "a secret"}
-    return examine_idp(config, ISSUER, clock=CLOCK, environment=environment, token=sample, fetcher=Idps([idp]))
+    more: dict[str, Any] = {"clock": CLOCK, "environment": environment, "token": sample, "fetcher": Idps([idp])}
+    return examine_idp(config, named, resource=resource, **more)
 
 
 def outcomes(report: Report) -> dict[str, str]:
@@ -294,3 +303,32 @@ def test_symmetric_keys_in_a_key_set_are_no_keys(tmp_path: Path) -> None:
     assert "keys" in ask(tmp_path, idp, sample=token(idp)).examined.missing
     idp.keys = public_jwks(idp.key, idp.kid)  # type: ignore[assignment]
     assert "keys" not in ask(tmp_path, idp, sample=token(idp)).examined.missing
+
+
+def test_what_is_suggested_overwrites_nothing_and_names_the_issuer_as_it_names_itself(tmp_path: Path) -> None:
+    others = {"providers": {name: provider(issuer=f"https://{name}.example") for name in ("corp", "corp2")}}
+    report = ask(tmp_path, issuer(), identity=others, named=f"{ISSUER}/")
+    assert "\n    corp3:\n" in report.snippet
+    assert f"\n      issuer: {ISSUER}\n" in report.snippet
+    assert f"{PUBLIC}/callback/corp3" in report.snippet
+    elsewhere = ask(tmp_path, issuer(issuer="https://evil.example"))
+    assert f"\n      issuer: {ISSUER}\n" in elsewhere.snippet
+
+
+def test_what_is_suggested_for_an_issuer_on_this_machine_says_so_and_can_be_used(tmp_path: Path) -> None:
+    idp = Good("http://127.0.0.1:9", metadata={"code_challenge_methods_supported": ["S256"]})
+    report = ask(tmp_path, idp, named="http://127.0.0.1:9")
+    assert "\n      network: loopback\n" in report.snippet
+    made = configuration.build({"public_url": PUBLIC, **strict_yaml(report.snippet)})
+    assert made.identity.providers["corp"].network == "loopback"
+
+
+def test_a_resource_that_is_none_is_told(tmp_path: Path) -> None:
+    for path, wrong in (
+        ("/mcp/files", False),
+        ("/mcp", False),
+        ("/mcp/flies", True),
+        ("https://fw.example/mcp/files", True),
+    ):
+        report = ask(tmp_path, issuer(), resource=path)
+        assert (outcomes(report).get("here") == "warn") == wrong, path

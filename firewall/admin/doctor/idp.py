@@ -7,11 +7,11 @@ such a profile only when its proof stands (`identity.issuers.preflight`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from firewall.config import Config, front_door
+from firewall.config import Config, front_door, rooms
 from firewall.core.errors import ConfigFault, Malformed, UpstreamFault
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.ports import Clock
@@ -87,12 +87,10 @@ def examine_idp(
     for profile in profiles or [None]:  # type: ignore[list-item]
         question = _question(config, issuer, path, profile, provider, read, token)
         found = asyncio.run(_ask(question, fetcher, clock, now_s))
-        reports.append((profile, _agree(found, profile)))
+        reports.append((profile, _agree(_here(found, config, path), profile)))
     proved = _prove(config, clock, reports)
     examined = next((e for _, e in reports if not e.direct), reports[0][1])
-    return Report(
-        examined, config.public_url + path, _snippet(examined, config.public_url, path, profiles, provider), proved
-    )
+    return Report(examined, config.public_url + path, _snippet(examined, config, path, profiles, provider), proved)
 
 
 async def _ask(question: Question, fetcher: ProviderFetcher | None, clock: Clock, now_s: int) -> Examined:
@@ -135,6 +133,18 @@ def _question(
     )
 
 
+def _here(examined: Examined, config: Config, path: str) -> Examined:
+    """Return the outcome, with a word where the file names no such resource: a server that was registered is elsewhere."""
+    specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
+    agents = [(name, given.title) for name, given in config.a2a.items()]
+    known = [resource.path for resource in front_door.protected_resources(config, specs, agents)]
+    if path in known:
+        return examined
+    fix = f"there are {', '.join(known[:8])}" if known else "name a server in the file first"
+    found = Finding("here", "warn", f"{path} is no resource of this configuration", fix)
+    return Examined(examined.issuer, (*examined.findings, found), examined.metadata)
+
+
 def _agree(examined: Examined, profile: IssuerProfile | None) -> Examined:
     """Return the outcome, worse where the profile says other addresses than the issuer itself."""
     if profile is None or not examined.metadata:
@@ -163,26 +173,28 @@ def _prove(config: Config, clock: Clock, reports: Sequence[tuple[IssuerProfile |
 
 
 def _snippet(
-    examined: Examined, public_url: str, path: str, profiles: Sequence[IssuerProfile], provider: ProviderSettings | None
+    examined: Examined, config: Config, path: str, profiles: Sequence[IssuerProfile], provider: ProviderSettings | None
 ) -> str:
     """Return what to write into bartizan.yaml: the direct profile where it is possible, else the provider."""
+    public_url, network = config.public_url, provider.network if provider is not None else _network_of(examined.issuer)
+    inside = "" if network == "public" else f"      network: {network}\n"
     if examined.direct and not profiles:
         uri = examined.metadata.get("jwks_uri")
-        network = provider.network if provider is not None else _network_of(examined.issuer)
-        inside = "" if network == "public" else f"      network: {network}\n"
         return (
-            "identity:\n  issuers:\n    corp:\n"
+            f"identity:\n  issuers:\n    {_free(config.identity.issuers)}:\n"
             f"      issuer: {examined.issuer}\n      jwks_uri: {uri}\n{inside}"
             f"      audiences:\n        {path}: [{public_url}{path}]\n"
             "# then run this command again: it proves the profile as it stands\n"
         )
     if provider is not None or profiles or not examined.metadata:
         return ""
+    name = _free(config.identity.providers)
     lines = [
         "identity:",
         "  providers:",
-        "    corp:",
-        f"      issuer: {examined.issuer}",
+        f"    {name}:",
+        f"      issuer: {_as_it_says(examined)}",
+        *inside.splitlines(),
         f"      shape: {shape_of(examined.issuer)}",
         "      client_id: …",
         "      client_secret: env:CORP_SECRET",
@@ -190,9 +202,23 @@ def _snippet(
         "      scopes_of: {agents: ['*']}",
     ]
     if "s256" in examined.missing and shape_of(examined.issuer) != "entra":
-        lines.insert(5, "      unadvertised_s256: true      # only if it is understood all the same")
-    lines.append(f"# register there as redirect URI: {public_url}/callback/corp")
+        lines.append("      unadvertised_s256: true      # only if it is understood all the same")
+    lines.append(f"# register there as redirect URI: {public_url}/callback/{name}")
     return "\n".join(lines) + "\n"
+
+
+def _free(taken: Collection[str]) -> str:
+    """Return a name that the file does not hold yet."""
+    return next(
+        name for number in range(len(taken) + 1) if (name := f"corp{number + 1}" if number else "corp") not in taken
+    )
+
+
+def _as_it_says(examined: Examined) -> str:
+    """Return the issuer as its own metadata names it, where that differs by slashes at the end alone."""
+    told = examined.metadata.get("issuer")
+    same = isinstance(told, str) and told.rstrip("/") == examined.issuer.rstrip("/")
+    return str(told) if same else examined.issuer
 
 
 def shape_of(issuer: str) -> str:
