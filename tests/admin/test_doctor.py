@@ -104,6 +104,9 @@ def test_the_public_url_is_held_against_the_listener(tmp_path: Path, raw: dict[s
 def test_plain_http_beyond_loopback_is_told(tmp_path: Path) -> None:
     who = {"listeners": {"data": {"host": "0.0.0.0", "port": 1}, "admin": {"host": "0.0.0.0", "port": 2}}}
     assert [s for s, _ in found(node.tls, patient(tmp_path, **who))] == ["warn", "fail"]
+    for host in ("127.0.0.2", "::1", "localhost"):
+        near = {"listeners": {"data": {"host": host, "port": 1}, "admin": {"host": host, "port": 2}}}
+        assert found(node.tls, patient(tmp_path, **near)) == []
     assert found(node.tls, patient(tmp_path)) == []
 
 

@@ -483,7 +483,7 @@ def test_oauth_20_why_sign_ins_failed_is_told_without_reading_the_records_by_han
     failed = {"event": "identity.idp.failed", "idp": "corp", "code": "jwt_claims", "detail": "aud"}
     assert seen("oauth-20", who).status == "ok"
     written(who.config.audit_dir, {"event": "identity.login", "tenant": "acme", "sub": "u_1"})
-    assert "1 events" in seen("oauth-20", who).text
+    assert "1 event of" in seen("oauth-20", who).text
     written(who.config.audit_dir, failed, failed, refused)
     found = seen("oauth-20", who)
     assert found.status == "warn"

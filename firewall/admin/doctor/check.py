@@ -38,6 +38,11 @@ class Patient:
     reach: bool = False
 
 
+def count(number: int, what: str) -> str:
+    """Return how many of something there are, in words: ``1 provider``, ``2 providers``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 Examination = Callable[[Patient], Iterable[Check]]
 
 

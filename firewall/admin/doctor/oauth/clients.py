@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.admin.doctor.check import Check, Examination, Patient, count
 from firewall.admin.doctor.oauth.face import resources
 from firewall.config import Config
 from firewall.core.bounds import METADATA_BYTES
@@ -110,10 +110,14 @@ def documents(patient: Patient) -> Iterator[Check]:
         url, why = failing[0]
         fix = "open the way to its host, or save the document from a browser and pin it in identity.cimd.pinned"
         yield Check(
-            "oauth-17", "warn", f"{len(failing)} known documents cannot be fetched from here", fix, f"{url}: {why}"
+            "oauth-17",
+            "warn",
+            f"{count(len(failing), 'known document')} cannot be fetched from here",
+            fix,
+            f"{url}: {why}",
         )
     else:
-        yield Check("oauth-17", "ok", f"{len(wanted)} known documents can be fetched from here")
+        yield Check("oauth-17", "ok", f"{count(len(wanted), 'known document')} can be fetched from here")
 
 
 def pins(patient: Patient) -> Iterator[Check]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.admin.doctor.check import Check, Examination, Patient, count
 from firewall.config import Config, front_door, rooms
 from firewall.core.errors import BartizanError, UpstreamFault
 from firewall.core.jsonvalue import JSON
@@ -98,7 +98,7 @@ def resource_metadata(patient: Patient) -> Iterator[Check]:
                 f"{patient.config.public_url}{WELL_KNOWN_PRM}{path}: {_shown(told)}",
             )
             return
-    yield Check("oauth-15", "ok", f"the metadata of {len(paths)} resources is where clients look for it")
+    yield Check("oauth-15", "ok", f"the metadata of {count(len(paths), 'resource')} is where clients look for it")
 
 
 def resource_names(patient: Patient) -> Iterator[Check]:
@@ -120,7 +120,7 @@ def resource_names(patient: Patient) -> Iterator[Check]:
             f"{path!r}",
         )
     else:
-        yield Check("oauth-03", "ok", f"{len(known)} resources, each under one exact name")
+        yield Check("oauth-03", "ok", f"{count(len(known), 'resource')}, each under one exact name")
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------

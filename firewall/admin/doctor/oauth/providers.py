@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.admin.doctor.check import Check, Examination, Patient, count
 from firewall.admin.doctor.idp import shape_of
 from firewall.admin.doctor.oauth.face import resources
 from firewall.config import Config, front_door
@@ -88,7 +88,7 @@ def audiences(patient: Patient) -> Iterator[Check]:
             yield Check(
                 "oauth-13",
                 "warn",
-                f"tokens of issuer {profile.name} are refused at {len(bare)} resources: no audience means them",
+                f"tokens of issuer {profile.name} are refused at {count(len(bare), 'resource')}: no audience means them",
                 f"name them in identity.issuers.{profile.name}.audiences, if its people should reach them",
                 ", ".join(bare),
             )
@@ -116,7 +116,7 @@ def answers(patient: Patient) -> Iterator[Check]:
             yield Check("oauth-14", status, text, f"put it where {one.secret} says", error.detail)  # type: ignore[arg-type]
             return
     keys = _key_sets(patient.config)
-    told = f"{_count(len(settings), 'provider')} and {_count(len(keys), 'key set')}"
+    told = f"{count(len(settings), 'provider')} and {count(len(keys), 'key set')}"
     if not settings and not keys:
         yield Check("oauth-14", "ok", "no provider or issuer is needed to sign in")
         return
@@ -169,10 +169,6 @@ def _key_sets(config: Config) -> list[_KeySet]:
     ]
     found += [_KeySet(f"transmitter {name}", one.jwks_uri, one.network) for name, one in given.signals.items()]
     return [one for one in found if one.uri]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _unproved(patient: Patient, name: str) -> ConfigFault | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from firewall.admin.doctor.check import Check, Examination, Patient
+from firewall.admin.doctor.check import Check, Examination, Patient, count
 from firewall.config import Config
 from firewall.core.errors import BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
@@ -47,7 +47,7 @@ def reuse(patient: Patient) -> Iterator[Check]:
         yield Check(
             "oauth-07",
             "warn",
-            f"{len(ended)} OAuth grants ended within a day since a refresh token came back after its grace of 30 s",
+            f"{count(len(ended), 'OAuth grant')} ended within a day since a refresh token came back after its grace of 30 s",
             "look for two copies of one program that share a token store, or for one that does not keep the new token",
             f"last: gid {ended[-1].get('gid')}; bartizan doctor trace GID tells what was before it",
         )
@@ -75,7 +75,7 @@ def failures(patient: Patient) -> Iterator[Check]:
             "; ".join(f"{count} × {what}" for what, count in worst),
         )
     else:
-        yield Check("oauth-20", "ok", f"{len(found)} events of the front door within a day, none refused")
+        yield Check("oauth-20", "ok", f"{count(len(found), 'event')} of the front door within a day, none refused")
 
 
 def recent(patient: Patient) -> Iterator[JSONObject]:
