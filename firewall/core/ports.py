@@ -19,6 +19,7 @@ from firewall.core.points import Point
 from firewall.core.policy_input import PolicyInput
 from firewall.core.principal import Principal
 from firewall.core.record_form import Filled
+from firewall.core.value import value
 
 
 class Clock(Protocol):
@@ -112,7 +113,7 @@ class Scanner(Protocol):
 # -- audit (record) --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """Where a record stands in its log."""
 

@@ -58,7 +58,7 @@ class Form:
 
 @value
 class Filled:
-    """A record to be written: a form, and a value for each place that its maker knows."""
+    """A record to be written: a form, and a value for each place that its maker knows; a writer adds its own."""
 
     form: Form
     values: JSONObject

@@ -78,6 +78,7 @@ SETTLING: Final = frozenset(
         Point.MCP_ERROR,
     }
 )
+_PERMITS: Final = Effect.TRANSFORM  # the severest effect of a permit
 ROUNDS: Final = 3  # decisions about one message; one that still changes then is refused
 
 
@@ -360,8 +361,8 @@ class Guard:
 
     def _gate(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
         """Kill switch and limits: what comes before everything that costs."""
-        exchange.upstream = action.resource.upstream
-        if self._stopped(action):
+        upstream = exchange.upstream = action.resource.upstream
+        if self.kill_switch.stopped(action.principal, upstream, action.protocol.name):
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
         if INFO[action.point].direction == "request":
             wait = self._limits.take(action.principal)
@@ -439,8 +440,8 @@ class Guard:
         latest = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
         rules = tuple([r.rule for r in latest.reasons]) if latest.reasons else ()
         self._telemetry.decision(action.point, EFFECT_NAMES[latest.effect], rules, eval_us)
-        decision = _joined(question.earlier, latest)
-        if not latest.permits:
+        decision = latest if question.earlier is None else _joined(question.earlier, latest)
+        if latest.effect > _PERMITS:
             return self._refuse_by(question, decision, rules)
         body, raised, follow = action.body, CLEAN, None
         if latest.obligations:
@@ -452,9 +453,11 @@ class Guard:
                 check_coupled(action, body)
                 follow = self._uncovered(question, body, applied.cured)
         payload = question.payload if body is action.body and question.payload else strict_json.dumps(body)
-        label = join(question.label, raised)
-        if raised and label != question.label:
-            self._labels.raise_(action.principal, raised)
+        label = question.label
+        if raised:
+            label = join(label, raised)
+            if label != question.label:
+                self._labels.raise_(action.principal, raised)
         if follow is not None:
             return self._next(question, decision, *follow, label)
         findings = (*question.noted, *question.findings) if question.noted else question.findings
@@ -683,10 +686,8 @@ class Guard:
         return self._append(record)
 
 
-def _joined(earlier: Decision | None, decision: Decision) -> Decision:
+def _joined(earlier: Decision, decision: Decision) -> Decision:
     """Return what the rounds of one message decided together."""
-    if earlier is None:
-        return decision
     return replace(
         decision,
         effect=max(earlier.effect, decision.effect),

@@ -65,8 +65,10 @@ class FlowLabels:
 
     def current(self, principal: Principal) -> Label:
         """Return the caller's label; MOST_RESTRICTIVE when shared memory cannot be read."""
+        key = None if principal.run else self._keys.get(principal.key)  # nearly always: found at once
         try:
-            return Label(self._marks.read(self._key(principal)) & MOST_RESTRICTIVE)
+            marks: Label = self._marks.read(key or self._key(principal)) & MOST_RESTRICTIVE  # type: ignore[assignment]
+            return marks
         except StateUnavailable:
             return MOST_RESTRICTIVE
 

@@ -255,7 +255,8 @@ class AuditWriter:
         uid = f"{place.log_id}.{index}"
         time_us = self._clock.now_us()
         if isinstance(record, Filled):
-            values = {**record.values, "uid": uid, "seq": index, "time_us": time_us}
+            values = record.values
+            values["uid"], values["seq"], values["time_us"] = uid, index, time_us
             data = record.form.entry(values, self._completion_of(log))
         else:
             data = self._encoded(log, record, uid, index, time_us)

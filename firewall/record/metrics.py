@@ -55,7 +55,9 @@ class Metric:
 
 
 @dataclass(slots=True)
-class _Histogram:
+class Histogram:
+    """Where the words of one histogram stand."""
+
     buckets: tuple[int, ...]
     slots: list[int]  # one per bucket, +Inf, sum
 
@@ -85,7 +87,7 @@ class Metrics:
         self._lock = Lock()
         self._claim = -1
         self._slots: dict[tuple[str, ...], int] = {}
-        self._histograms: dict[tuple[str, ...], _Histogram] = {}
+        self._histograms: dict[tuple[str, ...], Histogram] = {}
         self._collectors: list[Callable[[], None]] = []
         self.dropped = 0
         self._map = mmap.mmap(-1, _FILE_BYTES) if self._directory is None else self._open(self._directory)
@@ -101,6 +103,27 @@ class Metrics:
         if slot is None:
             slot = self._slot((name, *labels))
         self._words[slot] += amount
+
+    def series(self, name: str, labels: tuple[str, ...]) -> int:
+        """Return where a counter stands, for `count`. Beyond the bound of series `dropped` grows: keep it not then."""
+        slot = self._slots.get((name, *labels))
+        return slot if slot is not None else self._slot((name, *labels))
+
+    def durations(self, name: str, labels: tuple[str, ...]) -> Histogram:
+        """Return a histogram, for `count`. Beyond the bound of series `dropped` grows: keep it not then."""
+        found = self._histograms.get((name, *labels))
+        return found if found is not None else self._histogram((name, *labels))
+
+    def count(self, slots: Sequence[int], amount: int, histogram: Histogram | None, value_us: int) -> None:
+        """Add to each of some counters, and record one duration, whose places `series` and `durations` told."""
+        words = self._words
+        for slot in slots:
+            words[slot] += amount
+        if histogram is not None:
+            slots = histogram.slots
+            words[slots[bisect_left(histogram.buckets, value_us)]] += 1
+            if value_us > 0:
+                words[slots[-1]] += value_us
 
     def set(self, name: str, value: int, labels: tuple[str, ...] = ()) -> None:
         """Set a gauge (not negative)."""
@@ -176,7 +199,7 @@ class Metrics:
         self._words[1] = (slot + 1) * 8  # published last
         return slot
 
-    def _histogram(self, key: tuple[str, ...]) -> _Histogram:
+    def _histogram(self, key: tuple[str, ...]) -> Histogram:
         metric = self.definitions[key[0]]
         labels = tuple(_label(v) for v in key[1:])
         if len(self._slots) >= self._limit:
@@ -188,7 +211,7 @@ class Metrics:
         own = (key[0], *labels)
         names = [*(f"le{bound}" for bound in metric.buckets), "inf", "sum"]
         slots = [self._slot(own, f"\x1e{name}", bounded=False) for name in names]
-        made = self._histograms[key] = _Histogram(metric.buckets, slots)
+        made = self._histograms[key] = Histogram(metric.buckets, slots)
         return made
 
     def _adopt(self) -> None:

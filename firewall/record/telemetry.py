@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from firewall.core.errors import FAULTS, BartizanError
@@ -16,7 +17,7 @@ from firewall.core.exchange import Exchange
 from firewall.core.points import Point
 from firewall.core.ports import Clock, SharedMarks
 from firewall.record import names
-from firewall.record.metrics import OTHER, Metrics
+from firewall.record.metrics import OTHER, Histogram, Metrics
 from firewall.record.names import METRICS
 from firewall.record.tracing import Sampler, TraceContext, Tracer
 
@@ -27,6 +28,16 @@ __all__ = ["METRICS", "GuardTelemetry", "build_telemetry", "clean", "error_type"
 
 RULES_KEPT: Final = 1_000
 SLOW_US: Final = 1_000_000
+KINDS_KEPT: Final = 4096
+_TIMED: Final = {"mcp": names.M_MCP, "a2a": names.M_A2A}
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where one kind of sample is counted: words of counters, and its durations."""
+
+    slots: tuple[int, ...]
+    histogram: Histogram | None
 
 
 class GuardTelemetry:
@@ -53,23 +64,26 @@ class GuardTelemetry:
         self._token_bytes = token_bytes
         self._rules: set[str] = set()
         self._last: dict[str, int] = {}
+        self._known: dict[tuple[str, ...], _Places] = {}
         metrics.on_collect(self._collect)
 
     def know_upstream(self, name: str) -> None:
         """Let a newly registered upstream have series of its own (at most 500)."""
         if len(self._upstreams) < 500:
             self._upstreams.add(name)
+            self._known.clear()  # it was counted as another one until now
 
     # -- core.ports.Telemetry ------------------------------------------------------------------------------
 
     def decision(self, point: Point, effect: str, rules: Sequence[str], eval_us: int, amount: int = 1) -> None:
         """Count one decision, or so many alike; eval_us: of one evaluation, microseconds, 0 when nothing was evaluated."""
-        metrics = self.metrics
-        metrics.add(names.M_DECISIONS, (str(point), effect if effect in names.EFFECTS else OTHER), amount)
-        if eval_us:
-            metrics.observe(names.M_DECISION_TIME, (str(point),), eval_us)
-        for rule in rules:
-            metrics.add(names.M_RULES, (self._rule(rule),), amount)
+        slot = ("decision", point, effect, *rules)
+        known = self._known.get(slot)
+        if known is None:
+            told = (names.M_DECISIONS, (point.value, effect if effect in names.EFFECTS else OTHER))
+            fired = [(names.M_RULES, (self._rule(rule),)) for rule in rules]
+            known = self._places(slot, [told, *fired], names.M_DECISION_TIME, (point.value,))
+        self.metrics.count(known.slots, amount, known.histogram if eval_us else None, eval_us)
 
     def finding(self, rule: str, point: Point) -> None:
         """Count one finding."""
@@ -84,16 +98,18 @@ class GuardTelemetry:
         """
         now_ns = self._clock.monotonic_ns() if self._clock is not None else exchange.started_ns
         duration_us = max(0, (now_ns - exchange.started_ns) // 1000)
-        upstream = exchange.upstream if exchange.upstream in self._upstreams else OTHER
-        ended = outcome if outcome in names.OUTCOMES else OTHER
-        self.metrics.add(names.M_OUTCOMES, (exchange.protocol, upstream, ended))
-        method = exchange.verb if exchange.verb in names.METHODS else OTHER
-        kind = error_type(outcome, error)
-        name = {"mcp": names.M_MCP, "a2a": names.M_A2A}.get(exchange.protocol)
-        if name is not None:
-            self.metrics.observe(name, (method, kind), duration_us)
+        slot = ("exchange", exchange.protocol, exchange.upstream, exchange.verb, outcome, error)
+        known = self._known.get(slot)
+        if known is None:
+            upstream, ended, method = self._labels_of(exchange, outcome)
+            counter = (names.M_OUTCOMES, (exchange.protocol, upstream, ended))
+            timed = _TIMED.get(exchange.protocol, "")
+            known = self._places(slot, [counter], timed, (method, error_type(outcome, error)))
+        self.metrics.count(known.slots, 1, known.histogram, duration_us)
         if self._tracer is None or self._clock is None:
             return
+        upstream, ended, method = self._labels_of(exchange, outcome)
+        kind = error_type(outcome, error)
         trace_id = exchange.trace_id or self._token_bytes(16).hex()
         if not kind and duration_us <= SLOW_US and not self._sampler.keep(trace_id):
             return
@@ -187,6 +203,25 @@ class GuardTelemetry:
         if self._tracer is not None:
             self._tracer.close()
         self.metrics.close()
+
+    def _places(
+        self, slot: tuple[str, ...], counters: Sequence[tuple[str, tuple[str, ...]]], timed: str, by: tuple[str, ...]
+    ) -> _Places:
+        """Return where samples of a kind are counted, and keep it unless a series was refused: those count each time."""
+        metrics, dropped = self.metrics, self.metrics.dropped
+        slots = tuple([metrics.series(name, labels) for name, labels in counters])
+        places = _Places(slots, metrics.durations(timed, by) if timed else None)
+        if metrics.dropped == dropped:
+            if len(self._known) >= KINDS_KEPT:
+                self._known.clear()
+            self._known[slot] = places
+        return places
+
+    def _labels_of(self, exchange: Exchange, outcome: str) -> tuple[str, str, str]:
+        """Return upstream, outcome and method as labels: names that we know, no others."""
+        upstream = exchange.upstream if exchange.upstream in self._upstreams else OTHER
+        ended = outcome if outcome in names.OUTCOMES else OTHER
+        return upstream, ended, exchange.verb if exchange.verb in names.METHODS else OTHER
 
     def _rule(self, rule: str) -> str:
         if rule in self._rules:

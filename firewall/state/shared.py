@@ -74,11 +74,14 @@ class SharedMarks:
         low, high = _KEY.unpack(key)
         low = low if low > _GONE else 2
         mask, marks = self._mask, 0
+        first = _WORDS_COLUMN + 3 * (low & mask)
         try:
             words = self._words
             if words[0] != _MAGIC:
                 return ALL
             for column in self._columns:
+                if not words[column + first]:
+                    continue  # nearly always: nothing was ever raised there
                 slot = low & mask
                 for _ in range(mask + 1):
                     at = column + _WORDS_COLUMN + 3 * slot

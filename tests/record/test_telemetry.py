@@ -16,7 +16,7 @@ from firewall.core.principal import Actor, Principal
 from firewall.net.runtime import FakeClock
 from firewall.record.metrics import Metrics
 from firewall.record.names import ATTRIBUTES, METRICS
-from firewall.record.telemetry import GuardTelemetry, build_telemetry, clean, error_type, span_name
+from firewall.record.telemetry import KINDS_KEPT, GuardTelemetry, build_telemetry, clean, error_type, span_name
 from firewall.record.tracing import Tracer
 
 from .conftest import Make, decision
@@ -245,3 +245,36 @@ def test_an_unsafe_endpoint_stops_the_start(endpoint: str) -> None:
 
     with pytest.raises(ConfigFault):
         build_telemetry(directory=None, endpoint=endpoint)
+
+
+def test_an_upstream_that_becomes_known_is_counted_under_its_name_from_then_on() -> None:
+    telemetry = GuardTelemetry(Metrics(None, METRICS))
+    for _ in range(2):
+        telemetry.exchange(exchange(), outcome="ok")
+    telemetry.know_upstream("git")
+    for _ in range(3):
+        telemetry.exchange(exchange(), outcome="ok")
+    counted = {
+        line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in lines(telemetry) if "exchanges_total" in line
+    }
+    assert counted == {
+        'bartizan_exchanges_total{protocol="mcp",upstream="other",outcome="ok"}': "2",
+        'bartizan_exchanges_total{protocol="mcp",upstream="git",outcome="ok"}': "3",
+    }
+
+
+def test_each_sample_beyond_the_bound_of_series_counts_as_dropped() -> None:
+    metrics = Metrics(None, METRICS, series=3)
+    telemetry = GuardTelemetry(metrics)
+    telemetry.decision(Point.MCP_TOOL_CALL, "allow", (), 5)
+    before = metrics.dropped
+    for _ in range(4):
+        telemetry.decision(Point.MCP_TOOL_CALL, "deny", ("demo.rule",), 5)
+    assert metrics.dropped >= before + 4
+
+
+def test_kinds_of_samples_are_bounded() -> None:
+    telemetry = GuardTelemetry(Metrics(None, METRICS))
+    for n in range(KINDS_KEPT + 10):
+        telemetry.exchange(exchange(upstream=f"u{n}"), outcome="ok")
+    assert len(telemetry._known) <= KINDS_KEPT
