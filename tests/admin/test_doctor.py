@@ -284,6 +284,32 @@ def test_a_silent_or_paused_stream_of_events_and_its_secrets_are_told(
         assert [s for s, _ in found(signals, who)] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("ago_s", "running", "polls", "expected"),
+    [(301, True, True, "warn"), (299, True, True, "ok"), (301, False, True, "ok"), (301, True, False, "ok")],
+    ids=["no_answer_to_five_polls", "answers", "no_node_runs", "only_pushes"],
+)
+def test_a_poll_address_that_does_not_answer_is_told_while_a_node_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ago_s: int, running: bool, polls: bool, expected: str
+) -> None:
+    from firewall.admin.doctor.signals import signals
+    from firewall.config import front_door
+    from firewall.identity.ssf.health import StreamHealth
+    from firewall.state.sqlite import SQLiteStore
+
+    monkeypatch.setenv("IDP_PUSH", "a-long-enough-secret")
+    stream = {"issuer": "https://idp.example", "jwks_uri": "https://idp.example/jwks", "push_secret": "env:IDP_PUSH"}
+    if polls:
+        stream |= {"poll_url": "https://idp.example/poll", "poll_secret": "env:IDP_PUSH", "poll_seconds": 60}
+    who = patient(tmp_path, running=running, identity={"signals": {"idp": stream}})
+    (transmitter,) = front_door.transmitters(who.config)
+    past = FakeClock(CLOCK.now_us() - ago_s * 1_000_000)
+    store = SQLiteStore(tmp_path / "state.db", clock=past)
+    StreamHealth(store, past).heard(transmitter)
+    store.close()
+    assert [s for s, _ in found(signals, who)] == [expected]
+
+
 async def test_acts_that_need_two_people_need_somebody_who_can_agree(tmp_path: Path) -> None:
     from firewall.admin.doctor.people import people
     from firewall.identity import records
