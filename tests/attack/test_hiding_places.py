@@ -31,6 +31,8 @@ from tests.attack.visitors import (
     Visit,
     asks,
     calls,
+    cancels,
+    introduces,
     listens,
     opens,
     plain_answers,
@@ -204,6 +206,13 @@ def _sent(name: str, arguments: Any) -> Visit:
     return asks("tools/call", name=name, arguments=arguments)
 
 
+SAMPLED = "sampling/createMessage.more"
+TOOLED = AT + "ask.sampling.tool"
+INFO = "io.modelcontextprotocol/clientInfo"
+USE = {"type": "tool_use", "id": "u", "name": "t", "input": {"a": SECRET}}
+SAID_BY_TOOL = {"type": "tool_result", "toolUseId": "u", "content": [{"type": "text", "text": SECRET}]}
+HTML = {"uri": "test://x", "mimeType": "text/html", "blob": blob(SECRET)}
+HELD_BY_TOOL = {"type": "tool_result", "toolUseId": "u", "content": [{"type": "resource", "resource": HTML}]}
 WAYS = [
     Way("an argument", _sent("text", {"note": SECRET})),
     Way("an argument, deep", _sent("text", {"a": [{"b": [SECRET]}]})),
@@ -223,6 +232,23 @@ WAYS = [
     Way("the address of a root", calls("ask-roots"), answers={"root.uri": f"file:///srv/shared/{SECRET}"}),
     Way("the address of a root elsewhere", calls("ask-roots"), answers={"root.uri": f"file:///home/{SECRET}"}, leave=False),
     Way("an unknown member", asks("tools/call", name="text", arguments={}, extra=SECRET), leave=False),
+    Way("a name in a vendor's _meta", asks("tools/call", name="text", arguments={}, _meta={f"com.example/{SECRET}": 1})),
+    Way("_meta in MCP's name", asks("tools/call", name="text", arguments={}, _meta={"io.modelcontextprotocol/x": SECRET}), leave=False),
+    Way("baggage", asks("tools/call", name="text", arguments={}, _meta={"baggage": f"k={SECRET}", "tracestate": f"k={SECRET}"}), leave=False),
+    Way("a client's name", asks("tools/call", name="text", arguments={}, _meta={INFO: {"name": SECRET, "version": SECRET}}), ("modern",), leave=False),
+    Way("a session's opening and what nobody asked for", introduces, ("legacy",), leave=False),
+    Way("why a call is cancelled", cancels, ("legacy",), leave=False),
+    Way("a state that is not ours", asks("tools/call", name="text", arguments={}, requestState=SECRET), leave=False),
+    Way("an answer that nobody asked for", asks("tools/call", name="text", arguments={}, inputResponses={"x": {"action": SECRET}}), leave=False),
+    Way("what a form did not ask for", calls("ask-form"), answers={"form.more": {"content": {"other": SECRET}}}, leave=False),
+    Way("the content of a form that was declined", calls("ask-form"), answers={"form.more": {"action": "decline", "content": {"colour": SECRET}}}, leave=False),
+    Way("an answer's _meta", calls("ask-form"), answers={"form.more": {"_meta": {"a": SECRET}, "other": SECRET}}, leave=False),
+    Way("the name of a model", calls("ask-sampling"), answers={SAMPLED: {"model": SECRET}}),
+    Way("why a model stopped", calls("ask-sampling"), answers={SAMPLED: {"stopReason": SECRET}}),
+    Way("a picture of a model", calls("ask-sampling"), answers={SAMPLED: {"content": {"type": "image", "data": SECRET, "mimeType": "image/png"}}}),
+    Way("what a model wants of a tool", calls(TOOLED), answers={SAMPLED: {"content": [USE]}}),
+    Way("what a tool said to a model", calls(TOOLED), answers={SAMPLED: {"content": [SAID_BY_TOOL]}}),
+    Way("a resource that a tool gave to a model", calls(TOOLED), answers={SAMPLED: {"content": [HELD_BY_TOOL]}}),
     Way("the answer to a task's form", listens, ("modern",), answers={"form": SECRET}),
 ]  # fmt: skip
 OUT = [(way, era, era) for way in WAYS for era in way.eras] + [
@@ -255,6 +281,7 @@ async def test_a_secret_of_a_client_reaches_no_server_whichever_way_it_goes(
 ) -> None:
     got, records = await send(street, way, behind, front, inspecting=True)
     assert SECRET not in got
+    assert blob(SECRET) not in got
     found = {f["rule"] for record in records for f in record.get("findings", ())}
     assert any("secret" in rule or "aws" in rule for rule in found) or not way.leave, found
 

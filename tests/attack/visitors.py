@@ -136,12 +136,13 @@ def plain_answers(**changed: Any) -> dict[str, Any]:
     """Return what a client says to each kind of question."""
     said = {"type": "text", "text": changed.get("sampling", "a word")}
     root = {"uri": changed.get("root.uri", "file:///srv/shared/x"), "name": changed.get("root.name", "x")}
-    return {
+    plain = {
         "form": {"action": "accept", "content": {"colour": changed.get("form", "blue")}},
         "url": {"action": "accept"},
         "sampling/createMessage": {"role": "assistant", "model": "m", "content": said},
         "roots/list": {"roots": [root]},
     }
+    return {kind: {**answer, **changed.get(f"{kind}.more", {})} for kind, answer in plain.items()}
 
 
 # -- the house ---------------------------------------------------------------------------------------------------
@@ -257,6 +258,26 @@ async def watches(client: Client) -> None:
         await client.ask("resources/subscribe", {"uri": f"test://of/{SECRET}"})
         with contextlib.suppress(TimeoutError):
             await events.message(0.3)  # until the gateway has passed it on, or would have
+
+
+async def cancels(client: Client) -> None:
+    """Say why a request is not wanted any more."""
+    assert isinstance(client, Legacy)
+    note = {"method": "notifications/cancelled", "params": {"requestId": 99, "reason": SECRET}}
+    assert (await client.session.send({"jsonrpc": "2.0", **note})).status_code == 202
+    await client.ask("tools/call", {"name": "text", "arguments": {}})
+
+
+async def introduces(client: Client) -> None:
+    """Open a session under a name, and tell of progress and of changed roots."""
+    assert isinstance(client, Legacy)
+    info = {"name": SECRET, "version": SECRET, "title": SECRET}
+    params = {"protocolVersion": "2025-11-25", "capabilities": {"experimental": {"a": SECRET}}, "clientInfo": info}
+    await client.session.send({"jsonrpc": "2.0", "id": 98, "method": "initialize", "params": params})
+    for method in ("notifications/progress", "notifications/roots/list_changed", "notifications/tasks/status"):
+        told = {"progressToken": "p", "progress": 1, "message": SECRET, "_meta": {"a": SECRET}}
+        await client.session.send({"jsonrpc": "2.0", "method": method, "params": told})
+    await client.ask("tools/call", {"name": "text", "arguments": {}})
 
 
 async def resumes(client: Client) -> None:
