@@ -25,7 +25,7 @@ from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
 from mcp_gateway import questions
 from mcp_gateway.action import response
-from mcp_gateway.brought import added, brought_by
+from mcp_gateway.brought import added, brought_by, request_of
 from mcp_gateway.conversation import Conversations, Parked, end
 from mcp_gateway.exchanges import Exchange
 from mcp_gateway.face import Declined, Gone
@@ -57,6 +57,8 @@ _DECLINED: Final = {
     -32603: "The question was not answered.",
     RPC_DENIED: "The question is not allowed.",
 }
+
+Told = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,14 @@ class Asking:
 
     # -- legacy client -----------------------------------------------------------------------------------
 
-    async def put(self, turn: Turn, target: Target, link: Link, value: JSONObject, credentials: Credentials) -> None:
-        """Ask a legacy client what a legacy upstream asks, and bring the answer. Raises UpstreamFault, Refused."""
-        asked = _request(value)
+    async def put(
+        self, turn: Turn, target: Target, link: Link, value: JSONObject, credentials: Credentials, answered: Told
+    ) -> None:
+        """Ask a legacy client what a legacy upstream asks, and bring the answer. Raises UpstreamFault, Refused.
+
+        answered: told when the client has said what it will, before that is brought to the upstream.
+        """
+        asked = request_of(value)
         if asked is None or turn.face is None:
             return
         turn.face.asked += 1
@@ -104,6 +111,7 @@ class Asking:
             await self._decline(turn, target, link, asked.id, -32602, credentials)
             return
         told = await self._ask(turn, target, question)
+        answered()
         if not isinstance(told, Answer):
             await self._decline(turn, target, link, asked.id, told, credentials)
             return
@@ -180,7 +188,7 @@ class Asking:
         kept = False
         try:
             for value in values:
-                message = _request(value)
+                message = request_of(value)
                 if message is None or rounds > ROUNDS:
                     raise UpstreamFault("malformed", "a question has no known shape")
                 question = self._parse(turn, target, message.method, message.params, link.declared)
@@ -490,11 +498,3 @@ class Asking:
     def _owner(turn: Turn) -> str:
         principal = turn.principal
         return "\0".join((principal.tenant, principal.issuer, *principal.key, turn.resource_url))
-
-
-def _request(value: JSONObject) -> jsonrpc.Request | None:
-    try:
-        message = jsonrpc.parse(value)
-    except Malformed:
-        return None
-    return message if isinstance(message, jsonrpc.Request) else None

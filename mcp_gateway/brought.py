@@ -1,4 +1,4 @@
-"""Answers that stand in a request: those that it brought along before it was asked, and those that its retry brings. Pure."""
+"""Answers that stand in a request: those that it brought along before it was asked, and those that its retry brings; and questions as messages. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSONObject
+from firewall.wire import jsonrpc
 from mcp_gateway import questions
 from mcp_gateway.questions import Answer, Question
 
@@ -32,3 +33,12 @@ def added(responses: JSONObject, state: str | None) -> JSONObject:
     if state is not None:
         more["requestState"] = state
     return more
+
+
+def request_of(value: JSONObject) -> jsonrpc.Request | None:
+    """Return a message that asks something, or None for one that does not."""
+    try:
+        message = jsonrpc.parse(value)
+    except Malformed:
+        return None
+    return message if isinstance(message, jsonrpc.Request) else None

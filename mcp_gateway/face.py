@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from firewall.core.action import Action
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import Refusal
+from firewall.core.points import Point
 from firewall.core.ports import Ids
 from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
+from mcp_gateway.action import response
 from mcp_gateway.house import Refused
 from mcp_gateway.message import Answer
 from mcp_gateway.session import Session
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 PENDING: Final = 32  # questions of one session at the same time
 METHOD_NOT_FOUND: Final = -32601
 INTERNAL: Final = -32603
+WITHDRAWN: Final = "Nobody waits for the answer any more."
 
 # Method → the capability that a client declares for it, and the revision that brought it.
 _NEEDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -111,19 +114,49 @@ class LegacyFace:
         body = jsonrpc.build_request(question_id, method, params)
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         session.questions[question_id] = waiting
+        asked: Action | None = None
         try:
             async with asyncio.timeout(wait_s):
-                await self._send(act(body), turn)
+                action = act(body)
+                await self._send(action, turn)
+                asked = action
                 answer = await waiting
-        except asyncio.CancelledError:
-            if waiting.cancelled() and session.ended:
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if waiting.cancelled() and session.ended and isinstance(error, asyncio.CancelledError):
                 raise Gone from None
+            if asked is not None:
+                await self._withdraw(question_id, asked, turn)
             raise
         finally:
             session.questions.pop(question_id, None)
         if answer.result is None:
             raise Declined(answer.code)
         return answer.result
+
+    async def _withdraw(self, question_id: str, asked: Action, turn: Turn | None) -> None:
+        """Tell the client that its answer is not waited for any more (MCP 2025-11-25, cancellation)."""
+        method, session = "notifications/cancelled", self._session
+        body = jsonrpc.build_notification(method, {"requestId": question_id, "reason": WITHDRAWN})
+        note = response(
+            Point.MCP_NOTIFY_SERVER,
+            asked.principal,
+            method,
+            asked.resource,
+            body,
+            version=session.version,
+            transport="sse",
+        )
+        exchange = turn.exchange if turn is not None else self._guard.new_exchange(asked.principal, "mcp")
+        cleared = await self._guard.clear(note, exchange)
+        if turn is None:
+            exchange.verb = method
+            self._guard.close(exchange, outcome="refused" if isinstance(cleared, Refusal) else "ok")
+        if isinstance(cleared, Refusal) or session.ended:
+            return
+        if turn is not None and not turn.out.done:
+            await turn.out.notice(cleared)
+        else:
+            session.push(cleared)
 
     async def _send(self, action: Action, turn: Turn | None) -> None:
         session = self._session

@@ -40,6 +40,7 @@ from mcp_gateway.leash import Leash
 from mcp_gateway.leaving import Leaving
 from mcp_gateway.message import Call
 from mcp_gateway.out import Out
+from mcp_gateway.pending import Pending
 from mcp_gateway.session import Session
 from mcp_gateway.settings import UpstreamSpec
 from mcp_gateway.state_seal import carried
@@ -98,6 +99,7 @@ class Relay:
         self._guard = guard
         self._house = house
         self._inventory = inventory
+        self._tasks = tasks
         self._leaving = Leaving(tasks)
         self._asking = asking
         self.heard: Callable[[str, UpstreamSpec, str, JSONObject], None] | None = None  # what belongs to no call
@@ -185,6 +187,7 @@ class Relay:
         """Read what answers a request until it is answered, parked, or nobody waits. fresh: not entered yet."""
         outcome: str | Retry = "cancelled"
         ours = True
+        pending: Pending | None = None
         watch = self._leaving.watch(turn.receive, turn.leash) if turn.call.era == MODERN else None
         try:
             with turn.leash:
@@ -192,17 +195,23 @@ class Relay:
                     messages = await exchange.__aenter__() if fresh else exchange.messages
                     async for value in messages:
                         if "method" not in value:
+                            if pending is not None:
+                                await pending.close()
                             outcome = await self._answer(turn, target, link, value, rounds)
                             break
                         if "id" not in value:
                             values = [value]
                             while len(values) < TOGETHER and (more := exchange.more()) is not None:
                                 values.append(more)
+                            if pending is not None:
+                                for one in values:
+                                    pending.note(one)
                             await self._notices(turn, target, link, values, key)
                             if len(values) == TOGETHER:
                                 await asyncio.sleep(0)  # a burst leaves others their turn
                         elif turn.face is not None:
-                            await self._asking.put(turn, target, link, value, credentials)
+                            pending = pending or Pending(self._tasks, turn.leash)
+                            await pending.add(value, partial(self._asking.put, turn, target, link, value, credentials))
                         else:
                             ours = False  # parked or ended, whatever happens in there
                             cancel = partial(self._cancel, turn.principal, target, link, rpc_id, credentials)
@@ -211,11 +220,15 @@ class Relay:
                             )
                             break
                 finally:
+                    if pending is not None:
+                        await pending.close()
                     if ours:
                         await exchange.aclose()
         finally:
             if watch is not None:
                 watch.stop()
+        if pending is not None and pending.failure is not None:
+            raise pending.failure
         if turn.leash.pulled and outcome == "cancelled":
             await self._cancel(turn.principal, target, link, rpc_id, credentials)
             await turn.out.end()

@@ -40,6 +40,8 @@ def _rows() -> Mapping[tuple[str, Era, Flow], Point]:
         ("server/discover", MODERN, "response"): Point.MCP_SESSION_OPENED,
         ("notifications/initialized", LEGACY, "request"): Point.MCP_NOTIFY_CLIENT,
         ("notifications/cancelled", LEGACY, "request"): Point.MCP_NOTIFY_CLIENT,
+        # A question that was put to the client is not open any more (`face`).
+        ("notifications/cancelled", LEGACY, "response"): Point.MCP_NOTIFY_SERVER,
         # We answer every ping ourselves, so the one decision is about our own answer.
         ("ping", LEGACY, "request"): Point.MCP_PONG,
         ("ping", LEGACY, "response"): Point.MCP_PONG,

@@ -55,6 +55,34 @@ def test_every_method_of_the_table_exists_in_its_era():
             assert method in known[era], (method, era)
 
 
+# What the specification has and we answer ourselves or let end here, with the reason.
+ENDS_HERE = {
+    (
+        "notifications/progress",
+        "request",
+    ): "a client tells of its progress with a question: no server of ours gave it a token",
+    ("notifications/roots/list_changed", "request"): "we never declare `roots.listChanged` to a server",
+    ("notifications/cancelled", "request"): "modern: cancelling is closing the stream",
+    ("notifications/cancelled", "response"): "modern: a subscription ends with its result",
+}
+
+
+def test_every_method_of_every_revision_has_a_row_or_a_reason_to_have_none():
+    m = mcp_types.methods
+    tables = (
+        ("request", {*m.CLIENT_REQUESTS, *m.CLIENT_NOTIFICATIONS}),
+        ("response", {*m.SERVER_REQUESTS, *m.SERVER_NOTIFICATIONS}),
+    )
+    missing = set()
+    for flow, table in tables:
+        for method, version in table:
+            era = era_of(version)
+            asked = flow == "response" and method in questions.METHODS
+            if version != "2024-11-05" and not asked and point_of(method, era, flow) is None:
+                missing.add((method, flow))
+    assert missing == ENDS_HERE.keys()
+
+
 def test_a_method_of_the_other_era_has_no_point():
     assert point_of("initialize", "modern", "request") is None
     assert point_of("server/discover", "legacy", "request") is None
