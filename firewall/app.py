@@ -316,6 +316,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
             definitions=definitions,
             rotation=rotation,
             envelope=envelope,
+            noted=strangers.note,
             walls_missing=lambda: mcp.sandbox_missing,
             on_fault=on_fault,
             settings=admin_settings(config),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from firewall.admin.definitions import Definitions
 from firewall.config import Config
+from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import AuditLog, Clock, SharedMarks, Store
 from firewall.decide.bundle import Bundle
 from firewall.enforce.admin_gate import AdminGate
@@ -16,6 +17,7 @@ from firewall.enforce.pins import Pins
 from firewall.enforce.registry import Registry
 from firewall.identity.authorization_server import Identity
 from firewall.identity.rfc9068.rotation import KeyRotation
+from firewall.identity.settings import Noted
 from firewall.state.resealing import EnvelopeRotation
 
 
@@ -46,6 +48,7 @@ class AdminParts:
     vkeys: verifier keys of the audit log, newest first. walls_missing: upstream → what its cage lacks.
     rotation: of the keys that sign tokens, None where nothing is signed. envelope: of those that seal upstream
         credentials, None where there are none.
+    noted: records what strangers are refused, within bounds (`record.refused.StrangerLog`); None records each.
     on_fault: told a code and an exception's type when a handler of ours fails.
     """
 
@@ -67,7 +70,15 @@ class AdminParts:
     definitions: Definitions
     rotation: KeyRotation | None = None
     envelope: EnvelopeRotation | None = None
+    noted: Noted | None = None
     walls_missing: Callable[[], Mapping[str, tuple[str, ...]]] = dict
     on_fault: Callable[[str, str], None] = lambda _code, _detail: None
     token_bytes: Callable[[int], bytes] = os.urandom
     settings: AdminSettings = field(default_factory=AdminSettings)
+
+    def note(self, event: str, address: str, facts: JSONObject) -> None:
+        """Record a refusal that cost a stranger nothing, or count it."""
+        if self.noted is not None:
+            self.noted(event, address, facts)
+        else:
+            self.audit.append({"v": 1, "kind": "auth", "event": event, **facts})

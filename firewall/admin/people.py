@@ -59,7 +59,7 @@ async def proved(parts: AdminParts, throttle: Throttle, typed: Typed, address: s
     ):
         user = None
     if user is None:
-        parts.audit.append({"kind": "auth", "event": "admin.sign_in.refused"})
+        parts.note("admin.sign_in.refused", address, {})
         raise Malformed("sign_in_failed")
     throttle.succeeded(f"admin:{name}", address)
     return user

@@ -281,7 +281,7 @@ def build_identity(
         )
     )
     account = Account(settings, sign_in, sessions, transactions, grants, consents, pages)
-    front_door = FrontDoor(settings, resources, keys, sign_in, authorization, account, pages, record)
+    front_door = FrontDoor(settings, resources, keys, sign_in, authorization, account, pages, noted)
     front_door.mount(program_endpoints(token_parts, keys, pushed, authorization.checked))
     front_door.mount_below(LOGO_PATH, {"GET": logos.serve})
     if settings.registration:

@@ -19,7 +19,7 @@ from firewall.identity.people.sign_in import SignIn
 from firewall.identity.resources import WELL_KNOWN_PRM, Resources
 from firewall.identity.rfc8414.metadata import openid_configuration, resource_metadata, server_metadata
 from firewall.identity.rfc9068.tokens import SigningKeys
-from firewall.identity.settings import IdentitySettings, Record
+from firewall.identity.settings import IdentitySettings, Noted
 from firewall.identity.web import (
     NO_STORE,
     NOSNIFF,
@@ -52,13 +52,13 @@ class FrontDoor:
         authorization: Authorization,
         account: Account,
         pages: Pages,
-        record: Record,
+        noted: Noted,
     ) -> None:
         self._settings = settings
         self._resources = resources
         self._keys = keys
         self._pages = pages
-        self._record = record
+        self._noted = noted
         self.others_at: Callable[[str], tuple[str, ...]] = lambda _path: ()
         self._below: Mapping[str, Mapping[str, Handler]] = {}
         self._routes: Mapping[str, Mapping[str, Handler]] = {
@@ -101,10 +101,10 @@ class FrontDoor:
             known = fault(error.code)
             reply = error_reply("invalid_request", known.status if known.status < 500 else 400)
         except (StateUnavailable, AuditUnavailable) as error:
-            self._note(error)
+            self._note(error, asgi.client_ip(scope))
             reply = error_reply("temporarily_unavailable", 503, headers=((b"retry-after", b"1"),))
         except Exception as error:  # noqa: BLE001 - the one blanket handler of this room: nothing half-done leaves
-            self._note(error)
+            self._note(error, asgi.client_ip(scope))
             reply = error_reply("server_error", 500)
         await asgi.write_fixed(send, reply)
 
@@ -123,14 +123,13 @@ class FrontDoor:
         body = b""
         if method == "POST":
             body = await asgi.read_body(scope, receive, FORM_BODY_BYTES, REQUEST_READ_S)
-        client = scope.get("client")
         request = WebRequest(
             method=method,
             path=path,
             query=scope["query_string"],
             headers=headers,
             body=body,
-            client_ip=client[0] if client else "",
+            client_ip=asgi.client_ip(scope),
             cookies=parse_cookies(headers.get(b"cookie", b"")),
         )
         return await handler(request)
@@ -144,10 +143,11 @@ class FrontDoor:
             return next((handlers for prefix, handlers in self._below.items() if path.startswith(prefix)), None)
         return known
 
-    def _note(self, error: BaseException) -> None:
+    def _note(self, error: BaseException, address: str) -> None:
+        """Record a failure of ours, within the bounds of what strangers cause: each request may meet it again."""
         code = error.code if isinstance(error, BartizanError) else "internal"
         try:
-            self._record("identity.failure", {"code": code, "type": type(error).__name__})
+            self._noted("identity.failure", address, {"code": code, "type": type(error).__name__})
         except BartizanError:
             pass  # the reply says that nothing was done; there is nowhere left to say more
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
 
-from firewall.core.errors import AuditUnavailable
+from firewall.admin.people import Typed, proved
+from firewall.core.errors import AuditUnavailable, Malformed, StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.opaque import digest
 from firewall.identity.rfc8628.endpoint import GRANT_TYPE as DEVICE
 from firewall.identity.settings import ClientSettings
-from firewall.identity.throttle import network_of
+from firewall.identity.throttle import Throttle, network_of
 from firewall.net.runtime import FakeClock
 from firewall.record import refused
 from firewall.record.record import validate_record
 from firewall.record.refused import PER_MINUTE, PER_NETWORK, StrangerLog
+from tests.admin.rig import make_room
 from tests.support.door import (
     CIMD_URL,
     GIT,
@@ -242,6 +246,36 @@ async def test_a_client_that_proved_who_it_is_has_a_record_of_each_device_it_beg
             assert answer.status_code == 200, answer.text
     assert len(door.named("identity.device.asked")) == PER_NETWORK + 2
     assert kept.records == []
+
+
+async def test_our_own_failures_are_bounded_however_many_requests_meet_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room()
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise StateUnavailable("busy")
+
+    monkeypatch.setattr("firewall.state.memory.MemoryCollection.add", fail)
+    for n in range(NETWORKS):
+        async with from_network(room.door, n) as http:
+            assert (await http.post("/token", data={"grant_type": "x"})).status_code == 503
+    assert len(room.kept.named("identity.failure")) == PER_MINUTE
+    room.log.settle()
+    (rest,) = room.kept.named("identity.strangers.refused")
+    assert rest["counts"] == {"identity.failure": NETWORKS - PER_MINUTE}
+
+
+async def test_guesses_at_the_console_are_bounded_in_all_and_its_twin_is_not(tmp_path: Path) -> None:
+    for bounded, records in ((True, PER_MINUTE), (False, NETWORKS)):
+        kept = Kept()
+        log = StrangerLog(kept, FakeClock(), network_of)  # type: ignore[arg-type]
+        noted = log.note if bounded else None
+        parts = make_room(tmp_path / str(bounded), make_door(), noted=noted).parts
+        parts = dataclasses.replace(parts, audit=kept)  # type: ignore[arg-type]
+        throttle = Throttle(parts.store, parts.clock)
+        for n in range(NETWORKS):
+            with pytest.raises(Malformed, match="sign_in_failed"):
+                await proved(parts, throttle, Typed("root", "guess"), f"2001:db8:0:{n:x}::7")
+        assert len(kept.named("admin.sign_in.refused")) == records
 
 
 async def test_answers_of_a_provider_that_no_browser_asked_for_are_bounded() -> None:
