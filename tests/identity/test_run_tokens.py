@@ -110,10 +110,25 @@ async def test_a_person_is_told_and_asked_whatever_was_agreed_before() -> None:
         await browser.code()
         page = await browser.sign_in(await browser.open(authorize_query(scope=RUN)))
         assert page.status_code == 200, "agreed before is not agreed to a run"
+        plain = (await browser.open(authorize_query(prompt="consent"))).text
         assert "begins a new run" in page.text
-        assert "begins a new run" not in (await browser.open(authorize_query(prompt="consent"))).text
+        assert "begins a new run" not in plain
+        assert ("ends after 8 hours" in page.text, "30 days at most" in page.text) == (True, False)
+        assert ("ends after 8 hours" in plain, "30 days at most" in plain) == (False, True)
         assert callback_of(await browser.approve(page, "deny"))["error"] == "access_denied"
     assert door.named("identity.run.begun") == []
+
+
+@pytest.mark.parametrize(
+    ("lifetime_s", "told"), [(3600, "after 1 hour."), (5400, "after 90 minutes."), (60, "after 1 minute.")]
+)
+async def test_a_person_is_told_when_the_run_ends(lifetime_s: int, told: str) -> None:
+    door = make_door(run_lifetime_s=lifetime_s)
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        await browser.code()
+        assert told in (await browser.sign_in(await browser.open(authorize_query(scope=RUN)))).text
 
 
 async def test_as_18_where_nobody_may_be_asked_no_run_begins() -> None:

@@ -278,6 +278,7 @@ class Authorization:
             resource_title=parts.resources.by_uri[asked.resource].title,
             lasts_s=parts.settings.refresh_lifetime_s,
             idle_s=parts.settings.refresh_idle_s,
+            run_s=parts.settings.run_lifetime_s,
             scopes=scopes,
             details=details,
             action="/consent",

@@ -21,6 +21,7 @@ from firewall.wire import oauth
 from firewall.wire.oauth import Form
 
 DAY_S: Final = 24 * 3600
+HOUR_S: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class ConsentView:
     """What is shown. destination: the host that the person goes to afterwards, "" for a device.
 
     user_code: what the device shows, "" where there is none. run: whether a run begins (`run_tokens`). hidden: further
-    fields of the form. logo: path of our own copy of the client's picture, "" where there is none.
+    fields of the form. lasts_s, idle_s, run_s: when a connection ends, at most, unused, and where a run begins. logo: path of our own copy of the client's picture, "" where there is none.
     """
 
     client: Client
@@ -46,6 +47,7 @@ class ConsentView:
     logo: str = ""
     lasts_s: int = 0
     idle_s: int = 0
+    run_s: int = 0
 
 
 def consent_page(
@@ -75,8 +77,15 @@ def consent_page(
         lasting="refresh_token" in client.grant_types and view.lasts_s > 0,
         lasts_days=max(view.lasts_s // DAY_S, 1),
         idle_days=max(view.idle_s // DAY_S, 1),
+        run_lasts=_span(view.run_s) if view.run else "",
     )
     return page_reply(html, status, headers=headers, scripted=True)
+
+
+def _span(seconds: int) -> str:
+    """Return a span as people say it: whole hours, or minutes where it is shorter or does not come out even."""
+    number, unit = (seconds // HOUR_S, "hour") if seconds % HOUR_S == 0 else (-(-seconds // 60), "minute")
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def chosen(
