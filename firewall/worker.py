@@ -37,6 +37,7 @@ from mcp_gateway.settings import UpstreamSpec
 STOP_S: Final = 1.3  # of a worker's orderly end; its parent kills after `WorkerSettings.stop_s`
 KEYS_EVERY_S: Final = 3600.0  # between two looks at the age of the signing key
 ENVELOPE_EVERY_S: Final = 30.0  # between two looks whether a rotation of the envelope secret waits to go on
+ENVELOPE_AGAIN_S: Final = 2.0  # between two steps of one
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
 
@@ -207,15 +208,15 @@ class Worker:
         """Go on with a rotation of the envelope secret that was left, at once where one was cut by our end."""
         envelope, told = self.parts["envelope"], ""
         while True:
+            soon = False
             try:
-                if await asyncio.to_thread(envelope.is_under_way):
-                    await asyncio.to_thread(envelope.step)
+                soon = await asyncio.to_thread(envelope.keep)
                 told = ""
             except BartizanError as error:
                 if told != error.code:  # once, however long it lasts
                     self.on_fault("keys", f"{error.code} {error.detail}".strip())
                     told = error.code
-            await asyncio.sleep(ENVELOPE_EVERY_S)
+            await asyncio.sleep(ENVELOPE_AGAIN_S if soon else ENVELOPE_EVERY_S)
 
     def refresh(self) -> None:
         """Bring the resources and gateways in line with the registry."""

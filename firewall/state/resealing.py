@@ -31,7 +31,7 @@ from firewall.state.keys import KeyRing
 NAME: Final = "envelope"
 SETTLES_S: Final = 300
 STEP_S: Final = 1.0  # of one step; whoever waits for it hears how far it is
-_LEASE_US: Final = 30_000_000
+_LEASE_US: Final = 5_000_000  # two at once do no harm but work twice
 _SECOND_US: Final = 1_000_000
 _TENANT: Final = "_node"
 _PLAN: Final = "plan"
@@ -125,19 +125,15 @@ class EnvelopeRotation:
         Raises ConfigFault("key_unavailable") for a rotation whose secret is not there any more, StateUnavailable,
         AuditUnavailable.
         """
+        found = self._leased() if self.is_under_way() else None
+        return self.progress() if found is None else self._told(found)
+
+    def keep(self) -> bool:
+        """Go on with what is under way, if anything is; return whether to come back soon. For a timer; raises as `step`."""
         if not self.is_under_way():
-            return self.progress()
-        until_us = self._clock.now_us() + _LEASE_US
-        try:
-            self._plans.put(_TENANT, _LEASE, b"", expires_us=until_us, if_version=0)
-        except Conflict:
-            return self.progress()  # another worker is at it
-        try:
-            return self._told(self._go_on())
-        except Conflict:
-            return self.progress()  # its lease ran out, and another worker went on
-        finally:
-            self._plans.delete(_TENANT, _LEASE)
+            return False
+        found = self._leased()
+        return found is None or found.left > 0
 
     def is_under_way(self) -> bool:
         """Return whether there is something to do: a plan, or an older secret beside the newest."""
@@ -149,6 +145,20 @@ class EnvelopeRotation:
         return self._told(self._look(seals=False) if self.is_under_way() else _Look())
 
     # -- one step ---------------------------------------------------------------------------------------
+
+    def _leased(self) -> _Look | None:
+        """Take one step, None where another worker is at it."""
+        until_us = self._clock.now_us() + _LEASE_US
+        try:
+            self._plans.put(_TENANT, _LEASE, b"", expires_us=until_us, if_version=0)
+        except Conflict:
+            return None
+        try:
+            return self._go_on()
+        except Conflict:
+            return None  # its lease ran out, and another worker went on
+        finally:
+            self._plans.delete(_TENANT, _LEASE)
 
     def _go_on(self) -> _Look:
         """Do what is next until all is done, time is over, or it is time to wait."""

@@ -11,6 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from firewall.identity.upstream.build import SEALED
+from firewall.state.envelope import Envelopes
+from firewall.state.keys import KeyRing
+from firewall.state.sqlite import SQLiteStore
 from firewall.wire import jwt
 from tests.e2e.conftest import bartizan
 from tests.e2e.test_token_workers import CONNECTIONS, Client
@@ -19,6 +23,40 @@ from tests.support.ending import in_time, watch
 from tests.support.world import tool, world
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+ROWS = 4000
+
+
+async def test_a_node_that_is_killed_while_it_seals_anew_goes_on_at_its_next_start_by_itself(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    config = settings(state, workers=4)
+    ring = KeyRing(state / "keys")
+    store = SQLiteStore(state / "state.db", durable=False)
+    envelopes = Envelopes(store, lambda: ring.secrets("envelope"), SEALED)
+    rows = store.collection("upstream_grants")
+    for n in range(ROWS):
+        rows.put("acme", f"{n:04}", envelopes.seal("acme", f"upstream_grants/{n:04}", n))
+    with started(config, tmp_path) as wall:
+        order = asyncio.create_task(asyncio.to_thread(bartizan, wall, "keys", "rotate", "--envelope"))
+        until = time.monotonic() + 20
+        while len(list(envelopes.older())) in (0, ROWS) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        wall.kill()
+        await order
+    left = len(list(envelopes.older()))
+    assert 0 < left < ROWS, "it was cut in the middle"
+    fresh = Envelopes(store, lambda: KeyRing(state / "keys").secrets("envelope"), SEALED)
+    assert [fresh.open("acme", f"upstream_grants/{e.key}", e.value) for e in rows.scan("acme")] == list(range(ROWS))
+    with started(config, tmp_path) as wall:
+        until = time.monotonic() + 40
+        told = await command(wall, "list", "--envelope")
+        while told["state"] == "sealing" and time.monotonic() < until:
+            await asyncio.sleep(0.3)
+            told = await command(wall, "list", "--envelope")  # asks, and orders nothing
+    assert (told["state"], told["left"], told["rows"], told["generations"]) == ("settling", 0, ROWS, [1, 2])
+    assert [fresh.open("acme", f"upstream_grants/{e.key}", e.value) for e in rows.scan("acme")] == list(range(ROWS))
+    store.close()
 
 
 async def published(wall: Started) -> list[list[str]]:

@@ -80,7 +80,7 @@ class Node:
     def to_the_end(self) -> None:
         """Go on as workers' timers do, until nothing is under way."""
         for _ in range(8):
-            self.rotation().step()
+            self.rotation().keep()
             self.clock.advance(SETTLES_S)
         assert not self.rotation().is_under_way()
 
