@@ -14,17 +14,14 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-import uvicorn
-from uvicorn.server import ServerState
+from typing import Final
 
 from firewall.admin.serve import AdminApp
 from firewall.core.errors import ConfigFault
-from firewall.net.asgi import Receive, Scope, Send
+from firewall.net.asgi import App, Receive, Scope, Send
 from firewall.net.edge import Edge, EdgeSettings
 from firewall.net.egress_proxy import unix_door
-from firewall.net.protocol import ProtocolSettings, StrictProtocol
+from firewall.net.protocol import ListenerState, ProtocolSettings, StrictProtocol
 from firewall.net.runtime import Tasks
 
 HOST: Final = "localhost"  # what the command line writes into Host
@@ -53,7 +50,7 @@ class OperatorSocket:
         self._background = tuple(background)
         self._lock = -1
         self._server: asyncio.Server | None = None
-        self._state = ServerState()
+        self._state = ListenerState()
         self._waiting: asyncio.Task[None] | None = None
 
     @property
@@ -79,8 +76,7 @@ class OperatorSocket:
         if self._server is not None:
             self._server.close()
             for connection in list(self._state.connections):
-                if (transport := getattr(connection, "transport", None)) is not None:
-                    transport.abort()
+                connection.transport.abort()
             self._path.unlink(missing_ok=True)
             self._server = None
         if self._lock >= 0:
@@ -115,23 +111,10 @@ class OperatorSocket:
         return True
 
     async def _listen(self, sock: socket.socket) -> None:
-        app: Any = Edge(self._serve, EdgeSettings(frozenset({HOST})))
-        config = uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
+        app, loop = Edge(self._serve, EdgeSettings(frozenset({HOST}))), asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            lambda: _OperatorConnection(self._allowed, app, self._state, loop), sock=sock
         )
-        config.load()
-        protocol = _protocol(self._allowed)
-        state = self._state
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: protocol(config, state, {}), sock=sock)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
@@ -148,18 +131,19 @@ def peer_uid(sock: socket.socket) -> int:
     return int(uid)
 
 
-def _protocol(allowed: frozenset[int]) -> type[StrictProtocol]:
-    class OperatorProtocol(StrictProtocol):
-        """One connection, of a peer who may."""
+class _OperatorConnection(StrictProtocol):
+    """One connection, of a peer who may."""
 
-        settings = ProtocolSettings(connections=CONNECTIONS)
+    def __init__(
+        self, allowed: frozenset[int], app: App, state: ListenerState, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(app, state, ProtocolSettings(connections=CONNECTIONS), loop=loop)
+        self._allowed = allowed
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            uid = peer_uid(transport.get_extra_info("socket"))
-            super().connection_made(transport)
-            if uid not in allowed:
-                transport.abort()
-                return
-            self.client = (f"uid:{uid}", 0)
-
-    return OperatorProtocol
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        uid = peer_uid(transport.get_extra_info("socket"))
+        super().connection_made(transport)
+        if uid not in self._allowed:
+            transport.abort()
+            return
+        self.client = (f"uid:{uid}", 0)

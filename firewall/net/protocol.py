@@ -1,108 +1,90 @@
-"""uvicorn's httptools protocol, made strict: what ASGI no longer shows is judged here (operations reference 5.4).
-
-llhttp refuses most malformed framing. What it lets through, and what would be read differently by a
-proxy before us or an upstream behind us, is refused before any application code runs:
-
-- versions other than 1.0 and 1.1; Transfer-Encoding other than exactly one ``chunked`` on 1.1;
-  Content-Length together with Transfer-Encoding, repeated, or not plain digits;
-- no Host, two Hosts, a Host with two readings; absolute-form, authority-form and asterisk targets,
-  fragments, bytes outside visible ASCII in the target;
-- field names with an underscore (CGI-like peers read it as a hyphen), ``Connection`` options that
-  name a field to be dropped, ``Upgrade``, ``Expect`` other than 100-continue;
-- heads beyond their bounds, and requests that take too long to arrive.
+"""One HTTP/1.1 connection of a client: llhttp reads (httptools), heads are judged (`head`), a `Call` answers.
 
 Requests are never pipelined: a request that begins before the last answer is complete is not read,
 the connection closes after that answer, and the client repeats it (RFC 9112 9.3.2). So an answer can
-only belong to one request, whatever the bytes were.
+only belong to one request, whatever the bytes were. Heads beyond their bounds, and requests that take
+too long to arrive, are refused in our own fixed words; then the connection closes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httptools
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from firewall.core.bounds import HEADER_BYTES, HEADER_COUNT, REQUEST_READ_S, TARGET_BYTES
-from firewall.core.errors import FAULTS, Fault, Malformed
+from firewall.core.errors import FAULTS, Fault
 from firewall.core.ports import Refusals
+from firewall.net.asgi import App
+from firewall.net.asgi_call import Call
 from firewall.net.edge import edge_words
-from firewall.wire.http import parse_host
+from firewall.net.head import check_head, split_target
 
 _STATUS: Final = {400: b"400 Bad Request", 408: b"408 Request Timeout", 431: b"431 Request Header Fields Too Large"}
-_VERSIONS: Final = frozenset({"1.0", "1.1"})
-_CONNECTION_OPTIONS: Final = frozenset({b"close", b"keep-alive"})
-_LENGTH_DIGITS: Final = 16
-_VISIBLE: Final = bytes(range(0x21, 0x7F))
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSettings:
-    """Bounds of one connection. head_s, request_s: seconds for the head and for the whole request."""
+    """Bounds of one connection. head_s, request_s: seconds for the head and for the whole request; idle_s: between two."""
 
     target_bytes: int = TARGET_BYTES
     header_bytes: int = HEADER_BYTES
     header_count: int = HEADER_COUNT
     head_s: float = 10.0
     request_s: float = REQUEST_READ_S
+    idle_s: float = 60.0
     connections: int = 10_000
+
+
+@dataclass(slots=True)
+class ListenerState:
+    """What the connections of one listener share. date: the Date line of now, b"" for none."""
+
+    connections: set[StrictProtocol] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    date: bytes = b""
 
 
 class _Refused(Exception):
     """Raised inside a parser callback; the parser stops and the connection is refused."""
 
 
-def check_head(version: str, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
-    """Return whether a parsed head has one reading; names are lower case, values as sent."""
-    if version not in _VERSIONS or method == b"CONNECT":
-        return False
-    if target[:1] != b"/" or b"#" in target or target.translate(None, _VISIBLE):
-        return False
-    hosts = lengths = codings = 0
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-            try:
-                parse_host(value)
-            except Malformed:
-                return False
-        elif name == b"content-length":
-            lengths += 1
-            if not value.isdigit() or len(value) > _LENGTH_DIGITS or (value[:1] == b"0" and value != b"0"):
-                return False
-        elif name == b"transfer-encoding":
-            codings += 1
-            if value.lower() != b"chunked" or version != "1.1":
-                return False
-        elif name == b"connection":
-            if not _CONNECTION_OPTIONS.issuperset(option.strip(b" \t").lower() for option in value.split(b",")):
-                return False
-        elif name == b"upgrade" or (name == b"expect" and value.lower() != b"100-continue") or b"_" in name:
-            return False
-    return hosts == 1 and lengths + codings <= 1
-
-
-class StrictProtocol(HttpToolsProtocol):
-    """One connection. Refusals are our own fixed words, then the connection closes.
+class StrictProtocol(asyncio.Protocol):
+    """One connection.
 
     A client certificate, where the listener asks for one, is ``scope["extensions"]["bartizan.tls"]["client_cert_der"]``.
     """
 
-    settings = ProtocolSettings()
-    refusals: Refusals | None = None
-
     def __init__(
         self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
+        app: App,
+        state: ListenerState,
+        settings: ProtocolSettings | None = None,
+        refusals: Refusals | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        """refusals: records what is refused; None does not."""
+        self.loop = loop or asyncio.get_running_loop()
+        self.state = state
+        self.settings = settings or ProtocolSettings()
+        self.refusals = refusals
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
+        self.client: tuple[str, int] | None = None
+        self.write_paused = False
+        self.reading_paused = False
+        self._app = app
+        self._server: tuple[str, int | None] | None = None
+        self._scheme = "http"
+        self._tls: dict[object, object] | None = None
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # read, judged and refused by us
+        self._call: Call | None = None
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._known_host = b""
         self._fault: Fault = FAULTS["http_desync"]
         self._deaf = False  # nothing that arrives is read any more
         self._in_head = True
@@ -110,98 +92,179 @@ class StrictProtocol(HttpToolsProtocol):
         self._raw = b""  # what arrived of the head under way; its first line is compared with what was parsed
         self._header_total = 0
         self._reading_since = 0.0  # loop time at which the request under way began; 0 when none is
+        self._idle_since = 0.0  # loop time at which the last answer ended
         self._timer: asyncio.TimerHandle | None = None
         self._dying = False
-        self._tls: dict[object, object] | None = None
+        self._writable: asyncio.Future[None] | None = None
+
+    # -- the connection ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > self.settings.connections:
+        self.transport = transport
+        self.state.connections.add(self)
+        if len(self.state.connections) > self.settings.connections:
             transport.abort()
             return
+        self._server, self.client = _address(transport, "sockname"), _peer(transport)
         tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        self._tls = {"client_cert_der": certificate} if certificate else None
+        if tls is not None:
+            self._scheme = "https"
+            certificate = tls.getpeercert(binary_form=True)
+            self._tls = {"client_cert_der": certificate} if certificate else None
         self._reading_since = self.loop.time()
         self._timer = self.loop.call_later(self.settings.head_s, self._watch)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.state.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        super().connection_lost(exc)
+        call = self._call
+        if call is not None:
+            if not call.complete:
+                call.disconnected = True
+            call.wake()
+        self.resume_writing()
+        self._parser = None
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._unset_keepalive_if_required()
         if self._in_head:
             self._raw += data
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(FAULTS["http_desync"])
             return
         except httptools.HttpParserError:
             self._refuse(self._fault)
             return
-        cycle = self._current()
-        if not self._reading_since and (cycle is None or cycle.response_complete):
-            # Line ends between requests begin nothing, and uvicorn has just stopped its idle timer.
-            self._reading_since = self.loop.time()
-        if self._in_head:
-            if len(self._raw) > self.settings.header_bytes + self.settings.target_bytes:
-                self._refuse(FAULTS["headers_too_large"])
+        if not self._reading_since and (self._call is None or self._call.complete):
+            self._reading_since = self.loop.time()  # line ends between requests begin nothing, and keep nothing open
+        if self._in_head and len(self._raw) > self.settings.header_bytes + self.settings.target_bytes:
+            self._refuse(FAULTS["headers_too_large"])
+
+    def shutdown(self) -> None:
+        """Close: now, or after the answer that is under way."""
+        if self._call is None or self._call.complete:
+            self.transport.close()
+        else:
+            self._call.keep_alive = False
+
+    # -- flow ----------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken enough of what was written, or is gone."""
+        if self._writable is None:
+            self._writable = self.loop.create_future()
+        await asyncio.shield(self._writable)
+
+    def resume_reading(self) -> None:
+        """Go on reading a body that somebody waits for."""
+        if self.reading_paused:
+            self.reading_paused = False
+            self.transport.resume_reading()
 
     # -- parser callbacks ------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        cycle = self._current()
-        if cycle is not None and not cycle.response_complete:
+        call = self._call
+        if call is not None and not call.complete:
             # INVARIANT: one request at a time; see the module's text.
             self._deaf = True
-            cycle.keep_alive = False
+            call.keep_alive = False
             raise _Refused
-        super().on_message_begin()
+        self._url = b""
+        self._headers = []
         self._begun = self._in_head = True
         self._header_total = 0
         self._reading_since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if len(self.url) > self.settings.target_bytes:
+        self._url += url
+        if len(self._url) > self.settings.target_bytes:
             self._stop("headers_too_large")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            # A trailer. uvicorn would add it to the headers of a request that is already decided.
-            self._stop("http_desync")
+            self._stop("http_desync")  # a trailer: the request that it would add to is already decided
+        headers, settings = self._headers, self.settings
         self._header_total += len(name) + len(value)
-        if len(self.headers) >= self.settings.header_count or self._header_total > self.settings.header_bytes:
+        if len(headers) >= settings.header_count or self._header_total > settings.header_bytes:
             self._stop("headers_too_large")
-        super().on_header(name, value)
+        headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         raw, self._raw = self._raw, b""
-        version, method = self.parser.get_http_version(), self.parser.get_method()
+        parser, target, headers = self._parser, self._url, self._headers
+        version, method = parser.get_http_version(), parser.get_method()
         # llhttp also reads RTSP and ICAP lines and several spaces; what it parsed must be what was written.
-        line = b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode())
-        if not raw.lstrip(b"\r\n").startswith(line) or not check_head(version, method, self.url, self.headers):
+        line = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+        if not raw.lstrip(b"\r\n").startswith(line) or not check_head(
+            version, method, target, headers, self._known_host
+        ):
             self._stop("http_desync")
+        expects = False
+        for name, value in headers:
+            if name == b"host":
+                self._known_host = value
+            elif name == b"expect":
+                expects = True
+        path, raw_path, query = split_target(target)
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self.client,
+            "scheme": self._scheme,
+            "method": method.decode("ascii"),
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": {},
+        }
         if self._tls is not None:
-            self.scope["extensions"] = {"bartizan.tls": dict(self._tls)}
-        super().on_headers_complete()
+            scope["extensions"] = {"bartizan.tls": dict(self._tls)}
+        keep_alive = version == "1.1" and parser.should_keep_alive()
+        call = self._call = Call(self, keep_alive=keep_alive, head_only=method == b"HEAD", expects=expects)
+        tasks = self.state.tasks
+        task = self.loop.create_task(call.run(self._app, scope))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def on_body(self, body: bytes) -> None:
+        call = self._call
+        if call is not None and not call.complete and call.feed(body) and not self.reading_paused:
+            self.reading_paused = True
+            self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
         self._reading_since = 0.0
         self._in_head, self._begun = True, False
-        super().on_message_complete()
-
-    def _current(self) -> RequestResponseCycle | None:
-        return self.cycle  # None before the first request, whatever its annotation says
+        call = self._call
+        if call is not None and not call.complete:
+            call.feed_end()
 
     # -- endings ---------------------------------------------------------------------------------
+
+    def answered(self) -> None:
+        """The answer under way is complete, and the connection waits for the next request."""
+        self._idle_since = self.loop.time()
+        self.resume_reading()
 
     def _stop(self, code: str) -> None:
         self._fault = FAULTS[code]
@@ -209,19 +272,18 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _refuse(self, fault: Fault) -> None:
         """Answer with a fault where nothing else was or will be said, and close."""
-        cycle = self._current()
+        call = self._call
         if self._deaf:
             return  # the answer under way is the last one
         self._deaf = True
         self._reading_since = 0.0
-        if cycle is not None and not cycle.response_complete:
+        if call is not None and not call.complete:
             # The body of the request under way is bad: its application sees a client that left.
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.response_started:
+            call.leave()
+            if call.written:
                 self.transport.close()
                 return
-        noted = self.refusals.note(fault.code, str(self.client[0]) if self.client else "", {}) if self.refusals else ""
+        noted = self.refusals.note(fault.code, self.client[0] if self.client else "", {}) if self.refusals else ""
         body = edge_words(fault, noted)
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
@@ -230,18 +292,18 @@ class StrictProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _watch(self) -> None:
-        """Cut a request that takes too long to arrive; one timer per connection, moved when it fires."""
+        """Cut what takes too long; one timer per connection, moved when it fires."""
         self._timer = None
+        wait = self.settings.head_s
         if self.transport.is_closing():
             # Told to close, and still not lost: somebody reads nothing of what is left. One more period, then cut.
             if self._dying:
                 self.transport.abort()
             else:
                 self._dying = True
-                self._timer = self.loop.call_later(self.settings.head_s, self._watch)
+                self._timer = self.loop.call_later(wait, self._watch)
             return
         now = self.loop.time()
-        wait = self.settings.head_s
         if self._reading_since:
             limit = self.settings.head_s if self._in_head else self.settings.request_s
             if (left := self._reading_since + limit - now) <= 0:
@@ -251,13 +313,21 @@ class StrictProtocol(HttpToolsProtocol):
                     self.transport.close()  # nothing was asked, nothing is answered
                 return
             wait = min(wait, left)
+        elif self._call is None or self._call.complete:
+            if (left := self._idle_since + self.settings.idle_s - now) <= 0:
+                self.transport.close()
+            else:
+                wait = min(wait, left)
         self._timer = self.loop.call_later(wait, self._watch)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Never: no listener of ours speaks WebSocket."""
-        self._refuse(FAULTS["http_desync"])
+
+def _address(transport: asyncio.Transport, which: str) -> tuple[str, int | None] | None:
+    at = transport.get_extra_info(which)
+    if isinstance(at, tuple | list) and len(at) >= 2:
+        return str(at[0]), int(at[1])
+    return (at, None) if isinstance(at, str) and at else None
 
 
-def strict_protocol(settings: ProtocolSettings, refusals: Refusals | None = None) -> type[StrictProtocol]:
-    """Return the protocol class with these bounds. refusals: records what it refuses; None does not."""
-    return type("BoundStrictProtocol", (StrictProtocol,), {"settings": settings, "refusals": refusals})
+def _peer(transport: asyncio.Transport) -> tuple[str, int] | None:
+    at = transport.get_extra_info("peername")
+    return (str(at[0]), int(at[1])) if isinstance(at, tuple | list) and len(at) >= 2 else None

@@ -1,8 +1,7 @@
-"""Listeners inside this process: uvicorn's protocol on uvloop, bound, watched, and down within two seconds.
+"""Listeners inside this process: our protocol on uvloop, bound, watched, and down within two seconds.
 
-uvicorn's own Server is not used: it installs signal handlers, and with open streams its shutdown does
-not end (operations reference 5.3, R14). Here a stop is: no new connections, no new requests, a moment
-for those under way, then every remaining task is cancelled and every connection dropped.
+A stop is: no new connections, no new requests, a moment for those under way, then every remaining task is
+cancelled and every connection dropped. So open streams cannot hold it up (operations reference 5.3, R14).
 """
 
 from __future__ import annotations
@@ -13,21 +12,18 @@ import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
 import uvloop
-from uvicorn.server import ServerState
 
 from firewall.core.bounds import SHUTDOWN_S
 from firewall.core.errors import ConfigFault
 from firewall.core.ports import Clock, Refusals
 from firewall.net.asgi import App
-from firewall.net.protocol import ProtocolSettings, strict_protocol
+from firewall.net.protocol import ListenerState, ProtocolSettings, StrictProtocol
 from firewall.net.runtime import Tasks
 
 _BACKLOG: Final = 2048
-_KEEP_ALIVE_S: Final = 60
 _HANDSHAKE_S: Final = 5.0
 _CANCEL_S: Final = 0.4  # for `finally` blocks of cancelled requests; the rest of the two seconds is slack
 
@@ -61,7 +57,7 @@ class Listener:
 @dataclass(slots=True)
 class _Running:
     listener: Listener
-    state: ServerState
+    state: ListenerState
     server: asyncio.Server
     port: int
 
@@ -114,14 +110,13 @@ class Server:
                 await asyncio.wait(late, timeout=_CANCEL_S)
         for running in self._running:
             for connection in list(running.state.connections):
-                if (transport := getattr(connection, "transport", None)) is not None:
-                    transport.abort()
+                connection.transport.abort()
         self._running.clear()
 
     def _set_date(self) -> None:
-        date = formatdate(self._clock.now_us() / 1_000_000, usegmt=True).encode()
+        date = b"date: %b\r\n" % formatdate(self._clock.now_us() / 1_000_000, usegmt=True).encode()
         for running in self._running:
-            running.state.default_headers = [(b"date", date)]
+            running.state.date = date
 
     async def _tick(self) -> None:
         while True:
@@ -177,26 +172,11 @@ def run(main: Callable[[], Coroutine[object, None, None]]) -> None:
 async def _open(listener: Listener) -> _Running:
     context = server_tls(listener.tls) if listener.tls else None
     sock = bind(listener)
-    app: Any = listener.app
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-    )
-    config.load()
-    state = ServerState()
-    protocol = strict_protocol(listener.protocol, listener.refusals)
+    state = ListenerState()
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_server(
-            lambda: protocol(config, state, {}),
+            lambda: StrictProtocol(listener.app, state, listener.protocol, listener.refusals, loop),
             sock=sock,
             ssl=context,
             ssl_handshake_timeout=_HANDSHAKE_S if context else None,

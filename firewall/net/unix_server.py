@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final
-
-import uvicorn
-from uvicorn.server import ServerState
+from typing import Final
 
 from firewall.core.errors import ConfigFault
 from firewall.net.asgi import App
 from firewall.net.egress_proxy import unix_door
-from firewall.net.protocol import ProtocolSettings, strict_protocol
+from firewall.net.protocol import ListenerState, ProtocolSettings, StrictProtocol
 
 PATH_BYTES: Final = 107  # sun_path holds 108, the last is NUL
 
@@ -22,9 +19,9 @@ class UnixServer:
 
     def __init__(self, path: Path, app: App, settings: ProtocolSettings | None = None) -> None:
         self._path = path
-        self._app: Any = app
+        self._app = app
         self._settings = settings or ProtocolSettings()
-        self._state = ServerState()
+        self._state = ListenerState()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -38,21 +35,10 @@ class UnixServer:
             raise ConfigFault(
                 "listen", f"{self._path}: {error.strerror}", fix="name a path in a directory of yours"
             ) from None
-        config = uvicorn.Config(
-            self._app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-        )
-        config.load()
-        protocol = strict_protocol(self._settings)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: protocol(config, self._state, {}), sock=sock)
+        self._server = await loop.create_unix_server(
+            lambda: StrictProtocol(self._app, self._state, self._settings, loop=loop), sock=sock
+        )
 
     async def stop(self) -> None:
         """Unbind and drop every connection."""
@@ -60,8 +46,7 @@ class UnixServer:
             return
         self._server.close()
         for connection in list(self._state.connections):
-            if (transport := getattr(connection, "transport", None)) is not None:
-                transport.abort()
+            connection.transport.abort()
         self._path.unlink(missing_ok=True)
         self._server = None
 

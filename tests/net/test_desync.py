@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from firewall.net.edge import Edge, EdgeSettings
-from firewall.net.protocol import StrictProtocol
+from firewall.net.protocol import ListenerState, StrictProtocol
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.net.server import Listener, Server
 
@@ -210,12 +210,7 @@ class Wire(asyncio.Transport):
 def driven() -> tuple[StrictProtocol, Wire, Application]:
     """Return the protocol without a socket, ready to be fed."""
     application = Application()
-    edge: Any = Edge(application, SETTINGS)
-    config = uvicorn.Config(
-        edge, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, interface="asgi3"
-    )
-    config.load()
-    protocol = StrictProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol = StrictProtocol(Edge(application, SETTINGS), ListenerState())
     transport = Wire()
     protocol.connection_made(transport)
     return protocol, transport, application

@@ -1,0 +1,123 @@
+"""Heads of HTTP/1.1 messages: what a request's must be before anybody acts on it, what a response's is made of.
+
+Pure. llhttp refuses most malformed framing. What it lets through, and what would be read differently by a proxy before us
+or an upstream behind us, is refused here (operations reference 5.4):
+
+- versions other than 1.0 and 1.1; Transfer-Encoding other than exactly one ``chunked`` on 1.1;
+  Content-Length together with Transfer-Encoding, repeated, or not plain digits;
+- no Host, two Hosts, a Host with two readings; absolute-form, authority-form and asterisk targets,
+  fragments, bytes outside visible ASCII in the target;
+- field names with an underscore (CGI-like peers read it as a hyphen), ``Connection`` options that
+  name a field to be dropped, ``Upgrade``, ``Expect`` other than 100-continue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import unquote
+
+from firewall.core.errors import Malformed
+from firewall.wire.http import parse_host
+
+Pairs = Iterable[tuple[bytes, bytes]]
+
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+_CONNECTION_OPTIONS: Final = frozenset({b"close", b"keep-alive"})
+_LENGTH_DIGITS: Final = 16
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+# Fields that frame or route; of the others only the name is looked at.
+_JUDGED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
+
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110 5.6.2
+_IN_VALUES: Final = bytes(b for b in range(256) if (b >= 0x20 or b == 0x09) and b != 0x7F)  # RFC 9110 5.5
+_BODILESS: Final = frozenset({204, 304})
+
+
+def check_head(
+    version: str, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], known_host: bytes = b""
+) -> bool:
+    """Return whether a parsed head has one reading; names are lower case, values as sent.
+
+    known_host: a Host value that passed before on the same connection; b"" for none.
+    """
+    if version not in _VERSIONS or method == b"CONNECT":
+        return False
+    if target[:1] != b"/" or b"#" in target or target.translate(None, _VISIBLE):
+        return False
+    hosts = lengths = codings = 0
+    for name, value in headers:
+        if name not in _JUDGED:
+            if b"_" in name:
+                return False
+        elif name == b"host":
+            hosts += 1
+            if value != known_host or not known_host:
+                try:
+                    parse_host(value)
+                except Malformed:
+                    return False
+        elif name == b"content-length":
+            lengths += 1
+            if not value.isdigit() or len(value) > _LENGTH_DIGITS or (value[:1] == b"0" and value != b"0"):
+                return False
+        elif name == b"transfer-encoding":
+            codings += 1
+            if value.lower() != b"chunked" or version != "1.1":
+                return False
+        elif name == b"connection":
+            if not _CONNECTION_OPTIONS.issuperset(option.strip(b" \t").lower() for option in value.split(b",")):
+                return False
+        elif name == b"upgrade" or value.lower() != b"100-continue":
+            return False
+    return hosts == 1 and lengths + codings <= 1
+
+
+def split_target(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return (path, raw path, query) of a target that passed `check_head`; the path is percent-decoded UTF-8."""
+    raw, _, query = target.partition(b"?")
+    path = raw.decode("ascii")
+    return unquote(path) if "%" in path else path, raw, query
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """A response's head and how its body is framed. length: bytes that must follow, −1 for chunks. close: after it."""
+
+    head: bytes
+    length: int
+    close: bool
+
+
+def response_head(status: int, headers: Pairs, *, date: bytes, keep_alive: bool, bodiless: bool) -> Framing:
+    """Return the head of a response.
+
+    date: a whole Date line, or b"". bodiless: the request was HEAD.
+    Raises RuntimeError: a field that would be read as something else, whoever made it (response splitting).
+    """
+    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, date]
+    length, chunked, close = -1, False, False
+    for name, value in headers:
+        if not name or name.translate(None, _TOKEN) or value.translate(None, _IN_VALUES):
+            raise RuntimeError("a response header has bytes that no header may have")
+        name = name.lower()
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            chunked = chunked or value.lower() == b"chunked"
+        elif name == b"connection":
+            close = close or b"close" in [option.strip().lower() for option in value.split(b",")]
+        parts += (name, b": ", value, b"\r\n")
+    if not keep_alive and not close:
+        parts.append(b"connection: close\r\n")
+    if status in _BODILESS or bodiless:
+        length = 0
+    elif length < 0 and not chunked:
+        parts.append(b"transfer-encoding: chunked\r\n")
+    elif chunked:
+        length = -1
+    parts.append(b"\r\n")
+    return Framing(b"".join(parts), length, close or not keep_alive)
