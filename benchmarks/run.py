@@ -312,7 +312,6 @@ def main() -> int:
             name: importlib.metadata.version(name)
             for name in (
                 "bartizan",
-                "uvicorn",
                 "uvloop",
                 "httptools",
                 "aiohttp",

@@ -8,7 +8,7 @@ from importlib.metadata import version as installed
 
 from firewall.cli.output import emit
 
-PARTS = ("gordon-to-regorus", "hyperscan", "jsonschema-rs", "uvicorn", "aiohttp", "cryptography")
+PARTS = ("gordon-to-regorus", "hyperscan", "jsonschema-rs", "httptools", "aiohttp", "cryptography")
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from firewall.core import scopes
-from firewall.decide import contract
+from firewall.decide import question
+from firewall.enforce import token_rules
 from mcp_gateway import catalog, views
 from tests.flow.test_grantable_lists import configured, shown, token_of
 from tests.support.composed import composed
@@ -29,7 +30,7 @@ async def test_a_token_to_write_alone_lists_reads_and_writes(
 ) -> None:
     """Its twin, without the hierarchy, is challenged for less than it holds, and a client that asks again gets nothing new."""
     if not hierarchy:
-        for module in (contract, catalog, views):
+        for module in (question, token_rules, catalog, views):
             monkeypatch.setattr(module, "opened", lambda held: held)
     async with world() as upstreams, composed(configured(upstreams, tmp_path / "state", lists="granted")) as wall:
         token = await token_of(wall, gives=("demo:write",), scope="demo:write")
