@@ -340,11 +340,11 @@ async def test_several_may_wait_for_the_client_to_leave() -> None:
 
 
 async def test_an_idle_connection_is_closed_and_one_that_asks_in_time_is_kept() -> None:
-    settings = ProtocolSettings(head_s=5, idle_s=0.3)
-    async with ours(Said(*ANSWERS["whole"]), protocol=settings) as port:
+    async with ours(Said(*ANSWERS["whole"]), protocol=ProtocolSettings(head_s=0.1, idle_s=0.4)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(3):
+        for _ in range(6):  # longer in all than one may be idle
             writer.write(GET)
             await asyncio.wait_for(reader.readuntil(b"hello"), 3)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.08)
+        assert await asyncio.wait_for(reader.read(), 3) == b""
         writer.close()
