@@ -27,6 +27,7 @@ from mcp_gateway.versions import MODERN, Era
 Outward = Callable[[str], str] | None
 
 CONTENTS: Final = 1_000
+_LINKLESS: Final = ("2024-11-05", "2025-03-26")
 TTL_MS: Final = 24 * 3600 * 1000  # the longest that an upstream's ttlMs is believed
 MESSAGES: Final = 1_000
 COMPLETIONS: Final = 100  # MCP, completion: at most 100 values
@@ -106,6 +107,34 @@ def tool_content(message: JSONObject, outward: Outward, rights: apps.Rights) -> 
             told = list(blocks) if told is None else told
             told[n] = new
     return message if told is None else {**message, "result": {**result, "content": told}}
+
+
+def readable(message: JSONObject, version: str) -> JSONObject:
+    """Return a result's message for a client of a revision: before 2025-06-18 there are no links, and a link is text.
+
+    A server speaks the newest revision with us, whatever its client knows; a client may refuse a block of a kind that
+    it does not know, and the whole result with it. message: of a tool's or a prompt's result.
+    """
+    if version not in _LINKLESS:
+        return message
+    result = message.get("result")
+    if not isinstance(result, dict):
+        return message
+    blocks, turns = result.get("content"), result.get("messages")
+    if isinstance(blocks, list):
+        return {**message, "result": {**result, "content": [_unlinked(one) for one in blocks]}}
+    if isinstance(turns, list):
+        told: list[JSON] = [{**t, "content": _unlinked(t.get("content"))} if isinstance(t, dict) else t for t in turns]
+        return {**message, "result": {**result, "messages": told}}
+    return message
+
+
+def _unlinked(value: JSON) -> JSON:
+    if not isinstance(value, dict) or value.get("type") != "resource_link":
+        return value
+    words = [value.get(key) for key in ("title", "name", "uri", "description")]
+    out: JSONObject = {"type": "text", "text": "\n".join(word for word in words if isinstance(word, str) and word)}
+    return {**out, "annotations": value["annotations"]} if "annotations" in value else out
 
 
 def block(value: JSON, outward: Outward, rights: apps.Rights) -> JSONObject:

@@ -19,6 +19,7 @@ from firewall.core.points import Point
 from firewall.core.ports import Ids
 from firewall.enforce.guard import Guard
 from firewall.wire import jsonrpc
+from mcp_gateway import forms
 from mcp_gateway.action import response
 from mcp_gateway.house import Refused
 from mcp_gateway.message import Answer
@@ -108,10 +109,13 @@ class LegacyFace:
         session = self._session
         if not declared(session, method, params):
             raise Declined(METHOD_NOT_FOUND)
+        told = forms.readable(params, session.version)
+        if told is None:
+            raise Declined(INTERNAL)
         if len(session.questions) >= PENDING:
             raise Declined(INTERNAL)
         question_id = self._ids.new("q")
-        body = jsonrpc.build_request(question_id, method, params)
+        body = jsonrpc.build_request(question_id, method, told)
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         session.questions[question_id] = waiting
         asked: Action | None = None

@@ -106,7 +106,7 @@ class ToolTarget:
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
         message = bridge.tool_result(call.id, call.era, result, said.server_info)
-        message = content.tool_content(message, self.outward, self.spec.apps)
+        message = content.readable(content.tool_content(message, self.outward, self.spec.apps), call.version)
         return message, self._facts(self.tool.check_result(result))
 
 
@@ -166,7 +166,7 @@ class PromptTarget(_Reading):
         message = content.prompt_result(
             call.id, call.era, result, said.server_info, self._outward, self.entry.spec.apps
         )
-        return message, self._facts("none")
+        return content.readable(message, call.version), self._facts("none")
 
 
 class ResourceTarget(_Reading):

@@ -143,7 +143,7 @@ class ResultTarget:
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
         message = bridge.tool_result(call.id, call.era, result, said.server_info)
-        message = content.tool_content(message, self._outward, self.spec.apps)
+        message = content.readable(content.tool_content(message, self._outward, self.spec.apps), call.version)
         body = message["result"]
         assert isinstance(body, dict)
         if self._ours:
