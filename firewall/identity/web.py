@@ -150,11 +150,19 @@ def error_reply(error: str, status: int, *, why: str = "", headers: Headers = ()
 
 
 SUBJECT_REFUSED: Final = "subject_refused"
+_PKCE: Final = "PKCE is needed: a code_challenge of 43 characters, with code_challenge_method=S256 (RFC 7636)."
 # What says more than the registered code where it can give nothing away: not which resources there are, and for
 # whom, but where each of them says so itself (RFC 8707 §2: the resource is missing, unknown or malformed).
 REASONS: Final = {
     SUBJECT_REFUSED: "The subject token is not valid here, or this client may not exchange it: it is for another resource "
     "than the client's own, and its may_act does not name the client.",
+    # Of the request's own form, which whoever sent it can see.
+    "parameter_repeated": "A parameter is sent more than once.",
+    "pkce_missing": _PKCE,
+    "pkce_method": _PKCE,
+    "pkce_shape": _PKCE,
+    "redirect_missing": "Name the redirect URI: the parameter redirect_uri.",
+    "redirect_unknown": "The redirect URI is none of those that this client is known with.",
     "chain_long": "The token was handed on as often as it may be.",
     "resource_missing": "Name the resource that the token is for: the parameter resource, once, as its own "
     "metadata has it (the URL that the client calls, such as …/mcp/NAME).",

@@ -161,6 +161,26 @@ async def test_a_bad_request_is_refused_where_it_is_pushed(changes: dict[str, st
     assert list(door.store.collection("pushed_requests").scan("_node")) == []
 
 
+async def test_who_writes_a_client_is_told_what_of_the_request_is_wrong_and_nothing_of_it_is_echoed() -> None:
+    door = make_door()
+    evil = "https://evil.example/cb"
+    async with door.http() as http:
+        for changes, word in (
+            ({"code_challenge_method": "plain"}, "S256"),
+            ({"code_challenge": "-"}, "S256"),
+            ({"code_challenge": "short"}, "43 characters"),
+            ({"redirect_uri": evil}, "none of those that this client"),
+            ({"redirect_uri": "-"}, "redirect_uri"),
+        ):
+            told = (await push(http, **changes)).json()["error_description"]
+            assert word in told, changes
+            assert evil not in told
+        twice = urlencode([*authorize_query().items(), ("state", "again")])
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        told = (await http.post("/par", content=twice, headers=headers)).json()["error_description"]
+        assert told == "A parameter is sent more than once."
+
+
 async def test_as_07_nothing_may_repeat_in_a_pushed_request() -> None:
     door = make_door()
     async with door.http() as http:
