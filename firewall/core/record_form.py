@@ -37,14 +37,15 @@ _ESCAPED_NUL: Final = "\\u0000"
 class Form:
     """One form. Raises ValueError for a record with a NUL in it, which marks the places."""
 
-    __slots__ = ("_completion", "_record", "_text")
+    __slots__ = ("_completion", "_names", "_pieces", "_record")
 
     def __init__(self, record: JSONObject) -> None:
         if _ESCAPED_NUL in orjson.dumps(record).decode():
             raise ValueError("a NUL stands in the record")
         self._record = record
         self._completion: JSONObject | None = None
-        self._text = ""
+        self._pieces: list[str] = []  # of the text; each second one is a place
+        self._names: list[str] = []  # of the places, in their order
 
     def entry(self, values: JSONObject, completion: JSONObject) -> bytes:
         """Return the record with these values, completed by what its writer adds.
@@ -52,8 +53,11 @@ class Form:
         completion: the same object as long as it holds the same members; its places get values too.
         """
         if self._completion is not completion:
-            self._text, self._completion = _text_of({"v": 1, **self._record, **completion}), completion
-        return (self._text % values).encode()
+            self._pieces, self._names = _cut({"v": 1, **self._record, **completion})
+            self._completion = completion
+        pieces = self._pieces.copy()
+        pieces[1::2] = map(str, map(values.__getitem__, self._names))
+        return "".join(pieces).encode()
 
 
 @value
@@ -69,18 +73,22 @@ class Filled:
         return found
 
 
-def _text_of(record: JSONObject) -> str:
-    """Return a record's text, sorted, with conversions in its places."""
+def _cut(record: JSONObject) -> tuple[list[str], list[str]]:
+    """Return a record's text, sorted and cut at its places, an empty piece for each; and their names in that order."""
     record = dict(record)
-    marks: list[tuple[str, str]] = []
+    marks: dict[str, str] = {}
     for (above, name), kind in PLACES.items():
         inner: JSON = record.get(above) if above else record
         if isinstance(inner, dict) and name in inner:
             if above:
                 inner = record[above] = dict(inner)
             inner[name] = _MARK % name
-            marks.append((orjson.dumps(_MARK % name).decode(), f"%({name})d" if kind == "d" else f'"%({name})s"'))
-    text = orjson.dumps(record, option=orjson.OPT_SORT_KEYS).decode().replace("%", "%%")
-    for mark, conversion in marks:
-        text = text.replace(mark, conversion)
-    return text
+            mark = orjson.dumps(_MARK % name).decode()
+            marks[mark if kind == "d" else mark[1:-1]] = name  # a string keeps its quotes
+    text = orjson.dumps(record, option=orjson.OPT_SORT_KEYS).decode()
+    names = [marks[mark] for mark in sorted(marks, key=text.index)]
+    for mark in marks:
+        text = text.replace(mark, "\x00")
+    pieces = [""] * (2 * len(names) + 1)
+    pieces[::2] = text.split("\x00")
+    return pieces, names

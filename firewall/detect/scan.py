@@ -49,7 +49,7 @@ CONSTANTS: Final = frozenset(
 _LONGEST_CONSTANT: Final = max(map(len, CONSTANTS))
 _ENCODED_CONSTANTS: Final = frozenset(text.encode() for text in CONSTANTS)
 _ENVELOPE: Final = b'{"jsonrpc":"2.0","id":'
-_ENVELOPED: Final = tuple(_ENVELOPE + bytes([first]) for first in b'"-0123456789')  # an id, and nothing else
+_ID_BEGINS: Final = b'"-0123456789'
 _QUOTE: Final = ord('"')
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
 _LEAST_CARD: Final = 10**11
@@ -199,8 +199,8 @@ def text_of(payload: bytes) -> bytes | None:
     """
     if payload.find(b"\\") >= 0 or not payload.isascii():
         return None
-    if payload.startswith(_ENVELOPED):
-        at = len(_ENVELOPE)
+    at = len(_ENVELOPE)
+    if payload.startswith(_ENVELOPE) and payload[at] in _ID_BEGINS:
         payload = payload[payload.find(b'"', at + 1) + 1 if payload[at] == _QUOTE else payload.find(b",", at) :]
     pieces = payload.split(b'"')
     if b"".join(pieces[::2]).translate(_DIGITS_TO_ZERO).find(_LEAST_CARD_RUN) >= 0:
