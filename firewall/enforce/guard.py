@@ -402,7 +402,8 @@ class Guard:
         for finding in findings:
             self._telemetry.finding(finding.rule, action.point)
         label = self._labels.current(principal)
-        asked = self._ask(action, findings, label, exchange)
+        now_us, revision = self._clock.now_us(), self._engine.revision
+        asked = ask(action, findings, label=label, exchange=exchange, now_us=now_us, revision=revision)
         return Question(action, exchange, decision_id, findings, label, asked, seen is not None, payload)
 
     def _by_token(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
@@ -507,7 +508,6 @@ class Guard:
     def commit(self, permit: Permit, exchange: Exchange) -> Cleared:
         """Write the permit's record and return sendable bytes. Raises AuditUnavailable."""
         action = permit.action
-        phase = "intent" if INFO[action.point].direction == "request" else "outcome"
         settles = None
         if exchange.intent_uid and action.point in SETTLING and not exchange.settled:
             exchange.bytes_out += len(permit.payload)
@@ -515,8 +515,9 @@ class Guard:
             settles = outcome_of(exchange, outcome="ok", error="", duration_us=duration)
         digest = self._audit.hmac(action.principal.tenant, permit.payload)
         uid = self._append(self._permits.record(permit, exchange, digest, settles))
-        exchange.settled = exchange.settled or settles is not None
-        if phase == "intent" and not exchange.intent_uid:
+        if settles is not None:
+            exchange.settled = True
+        if not exchange.intent_uid and INFO[action.point].direction == "request":
             exchange.intent_uid = uid
         exchange.decisions.append(permit.decision_id)
         return _MINT.clear(permit.body, permit.payload, action.headers(permit.body), permit.decision_id, uid, action)

@@ -47,6 +47,31 @@ _DROPPED: Final = frozenset(
     }
 )
 _DROPPED_PREFIXES: Final = (b"x-forwarded-", b"x-auth-")
+# What is looked at in a request's head, and names that say nothing here; any other is looked at by its beginning.
+_HOST, _ORIGIN, _AUTHORIZATION, _CONTENT_TYPE, _GONE, _PLAIN = range(6)
+_NAMES: Final = {
+    b"host": _HOST,
+    b"origin": _ORIGIN,
+    b"authorization": _AUTHORIZATION,
+    b"content-type": _CONTENT_TYPE,
+    **dict.fromkeys(_DROPPED, _GONE),
+    **dict.fromkeys(
+        (
+            b"accept",
+            b"accept-encoding",
+            b"connection",
+            b"content-length",
+            b"dpop",
+            b"mcp-method",
+            b"mcp-name",
+            b"mcp-protocol-version",
+            b"mcp-session-id",
+            b"traceparent",
+            b"user-agent",
+        ),
+        _PLAIN,
+    ),
+}
 _HOPS: Final = 32
 EXPLAINED: Final = frozenset({"host_foreign", "origin_foreign", "http_desync"})
 _FIELDS: Final = {"host_foreign": b"host", "origin_foreign": b"origin"}
@@ -139,16 +164,21 @@ class Edge:
         origins: list[bytes] = []
         dropped = form = False
         for name, value in scope["headers"]:
-            if name == b"host":
+            kind = _NAMES.get(name)
+            if kind == _PLAIN:
+                continue
+            if kind is None:
+                dropped = dropped or name.startswith(_DROPPED_PREFIXES)
+            elif kind == _HOST:
                 hosts.append(value)
-            elif name == b"origin":
+            elif kind == _ORIGIN:
                 origins.append(value)
-            elif name == b"authorization":
+            elif kind == _AUTHORIZATION:
                 if not value.isascii():
                     return "http_desync"
-            elif name == b"content-type":
+            elif kind == _CONTENT_TYPE:
                 form = form or (value != _JSON and value.partition(b";")[0].strip().lower() == _FORM)
-            elif name in _DROPPED or name.startswith(_DROPPED_PREFIXES):
+            else:
                 dropped = True
         if len(hosts) != 1:
             return "http_desync"

@@ -110,14 +110,8 @@ class AuditWriter:
         self._pending = 0
         self._stopping = False
         self._appended = self._refused = 0
-        self._completion: JSONObject = {
-            "uid": "",
-            "seq": 0,
-            "log": "",
-            "time_us": 0,
-            "node": self._settings.node,
-            "ver": self._settings.version,
-        }
+        self._completed: Log | None = None  # whose records `_completion` is part of
+        self._completion: JSONObject = {}
         self._rotation = Rotation(
             self._settings.segments,
             clock,
@@ -254,12 +248,14 @@ class AuditWriter:
         index, place = log.size, self._place
         uid = f"{place.log_id}.{index}"
         time_us = self._clock.now_us()
+        if log is not self._completed:
+            self._complete(log)
         if isinstance(record, Filled):
             values = record.values
             values["uid"], values["seq"], values["time_us"] = uid, index, time_us
-            data = record.form.entry(values, self._completion_of(log))
+            data = record.form.entry(values, self._completion)
         else:
-            data = self._encoded(log, record, uid, index, time_us)
+            data = self._encoded(record, uid, index, time_us)
         if log.bytes + place.others + len(data) > self._settings.local_max:
             raise OSError(28, "audit.local_max")
         try:
@@ -272,9 +268,11 @@ class AuditWriter:
 
     def _write_all(self, log: Log, records: Sequence[JSONObject]) -> list[Receipt]:
         place, time_us = self._place, self._clock.now_us()
+        if log is not self._completed:
+            self._complete(log)
         receipts = [Receipt(f"{place.log_id}.{log.size + n}", log.size + n) for n in range(len(records))]
         entries = [
-            self._encoded(log, record, receipt.uid, receipt.index, time_us)
+            self._encoded(record, receipt.uid, receipt.index, time_us)
             for record, receipt in zip(records, receipts, strict=True)
         ]
         if log.bytes + place.others + sum(map(len, entries)) > self._settings.local_max:
@@ -287,17 +285,16 @@ class AuditWriter:
         self._count(len(entries))
         return receipts
 
-    def _completion_of(self, log: Log) -> JSONObject:
-        """Return what every record of a log is completed by; its own uid, seq and time are to be filled in."""
-        if self._completion["log"] != log.origin:
-            self._completion = {**self._completion, "log": log.origin}
-        return self._completion
+    def _complete(self, log: Log) -> None:
+        """Make what every record of a log is completed by; its own uid, seq and time are filled in."""
+        own: JSONObject = {"uid": "", "seq": 0, "time_us": 0}
+        self._completion = {**own, "log": log.origin, "node": self._settings.node, "ver": self._settings.version}
+        self._completed = log
 
-    def _encoded(self, log: Log, record: JSONObject, uid: str, index: int, time_us: int) -> bytes:
-        completion = self._completion_of(log)
+    def _encoded(self, record: JSONObject, uid: str, index: int, time_us: int) -> bytes:
         try:
             return orjson.dumps(
-                {"v": 1, **record, **completion, "uid": uid, "seq": index, "time_us": time_us},
+                {"v": 1, **record, **self._completion, "uid": uid, "seq": index, "time_us": time_us},
                 option=orjson.OPT_SORT_KEYS,
             )
         except TypeError:

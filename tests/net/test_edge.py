@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from firewall.core.errors import ConfigFault
+from firewall.net import edge
 from firewall.net.edge import Edge, EdgeSettings
 
 PROXY = "10.0.0.5"
@@ -293,3 +294,10 @@ async def test_as_13_any_origin_reads_what_depends_on_no_cookie_and_nothing_else
     status, seen, _ = await ask(settings, foreign, path=path)
     assert (status == 200, seen is not None) == (passes, passes)
     assert (await ask(settings, foreign, foreign, path=path))[0] != 200
+
+
+def test_no_field_that_is_dropped_passes_as_one_that_says_nothing() -> None:
+    plain = {name for name, kind in edge._NAMES.items() if kind == edge._PLAIN}
+    assert not plain & edge._DROPPED
+    assert not [name for name in plain if name.startswith(edge._DROPPED_PREFIXES)]
+    assert {name for name, kind in edge._NAMES.items() if kind == edge._GONE} == edge._DROPPED
