@@ -50,7 +50,8 @@ from mcp_gateway.versions import ERROR, MODERN, point_of
 
 CAPABILITY_MISSING: Final = -32021
 TOGETHER: Final = 64  # notifications that are there already and are decided in one go
-_RELAYED: Final = ("notifications/progress", "notifications/message")
+_PROGRESS: Final = "notifications/progress"
+_RELAYED: Final = (_PROGRESS, "notifications/message")
 NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream must not buy that by the million
 
 
@@ -285,7 +286,7 @@ class Relay:
             body = bridge.notice(value, turn.call)
             if body is not None:
                 turn.notices += 1
-                if turn.notices <= NOTICES_PER_CALL and _moves_on(turn, body):
+                if turn.notices <= NOTICES_PER_CALL and (body["method"] != _PROGRESS or _moves_on(turn, body)):
                     bodies.append(body)
         for method, alike in groupby(bodies, _method):
             await self._say(turn, target, method, list(alike))
@@ -382,7 +383,7 @@ def _method(body: JSONObject) -> str:
 
 
 def _moves_on(turn: Turn, body: JSONObject) -> bool:
-    """Return whether a progress notification increases (MCP, progress: it MUST); others always do."""
+    """Return whether a progress notification increases (MCP, progress: it MUST)."""
     params = body.get("params")
     told = params.get("progress") if isinstance(params, dict) else None
     if not isinstance(told, (int, float)):

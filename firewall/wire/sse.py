@@ -18,6 +18,7 @@ from firewall.core.value import value
 
 _BOM: Final = b"\xef\xbb\xbf"
 _RETRY_DIGITS: Final = 9
+_MESSAGE: Final = b"event: message"
 
 
 @value
@@ -81,6 +82,12 @@ class Parser:
                 if not line.isascii() and not _is_utf8(line):
                     return self._fail("sse_not_utf8", out)
                 self._data.append(line[6:])
+            elif line == _MESSAGE and not self._bom:
+                # Nor is any other field as common as this one, and `_line` says the same of it too.
+                self._size += len(line)
+                if self._size > self._max:
+                    return self._fail("sse_event_too_large", out)
+                self._event = "message"
             elif line or self._bom:
                 error = self._line(line, out)
                 if error is not None:
@@ -160,17 +167,20 @@ def encode(data: bytes, *, event: str = "", id: str = "", retry_ms: int | None =
 
     Raises Malformed: sse_field (a line end or NUL in event or id).
     """
-    head = b""
-    for name, text in ((b"event: ", event), (b"id: ", id)):
-        if text:
-            if "\n" in text or "\r" in text or "\0" in text:
-                raise Malformed("sse_field")
-            head += name + text.encode() + b"\n"
+    head = _MESSAGE + b"\n" if event == "message" else _field(b"event: ", event) if event else b""
+    if id:
+        head += _field(b"id: ", id)
     if retry_ms is not None:
         head += b"retry: %d\n" % retry_ms
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
     return b"%bdata: %b\n\n" % (head, data)
+
+
+def _field(name: bytes, text: str) -> bytes:
+    if "\n" in text or "\r" in text or "\0" in text:
+        raise Malformed("sse_field")
+    return name + text.encode() + b"\n"
 
 
 COMMENT: Final = b":\n\n"

@@ -25,6 +25,10 @@ UNITS = st.sampled_from(
         b"data: one\r\r",
         b"data:two\ndata: lines\n\n",
         b"event: message\nid: 7\nretry: 10\ndata: {}\r\n\r\n",
+        b"event: message\n",
+        b"data: " + b"w" * (MAX - 20) + b"\nevent: message\n\n",
+        b"data: " + b"v" * (MAX - 19) + b"\nevent: message\n\n",
+        b"event: other\nevent: message\ndata: 1\n\n",
         b"id: 1\ndata:\n\n",
         b"id: only\n\n",
         b"id: bad\0id\n",
@@ -126,3 +130,13 @@ def test_a_field_that_would_start_another_line_is_refused(bad: str) -> None:
         with pytest.raises(Malformed) as caught:
             make()
         assert caught.value.code == "sse_field"
+
+
+def test_the_most_common_event_line_counts_and_means_as_every_other() -> None:
+    for name in ("message", "another"):
+        line = b"event: %b\n" % name.encode()
+        fits = b"data: " + b"x" * (MAX - 6 - len(line) + 1) + b"\n" + line + b"\n"
+        assert run([fits])[0] == [Event(b"x" * (MAX - 5 - len(line)), name)]
+        assert run([fits.replace(b"data: ", b"data: x")])[0] == ["sse_event_too_large"]
+    assert sse.encode(b"1", event="message", id="7") == b"event: message\nid: 7\ndata: 1\n\n"
+    assert sse.encode(b"1", event="other") == b"event: other\ndata: 1\n\n"
