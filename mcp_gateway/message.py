@@ -190,7 +190,7 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, received: Mapping[bytes
             raise Rejected("params_invalid")
         capabilities = meta[CLIENT_CAPABILITIES]
         bring = method in ANSWERING
-        if bring:
+        if bring and ("inputResponses" in params or "requestState" in params):
             _check_again(params)
     else:
         version = told or ASSUMED_VERSION
@@ -269,8 +269,6 @@ def _opening(method: str, params: JSONObject) -> JSONObject:
 
 def _check_again(params: JSONObject) -> None:
     """Raise Rejected unless the members that bring answers (2026-07-28, multi round-trip requests) are within bounds."""
-    if "inputResponses" not in params and "requestState" not in params:
-        return
     answers, state = params.get("inputResponses", {}), params.get("requestState", "")
     if not isinstance(answers, dict) or not isinstance(state, str):
         raise Rejected("params_invalid")

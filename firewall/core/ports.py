@@ -5,7 +5,7 @@ Each port has a contract suite under tests/contract that every implementation pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -373,7 +373,9 @@ class Reachable(Protocol):
 class UpstreamCredentials(Protocol):
     """What we present to an upstream; never the inbound token (AUTH-02)."""
 
-    async def headers_for(self, principal: Principal, upstream: str) -> tuple[tuple[bytes, bytes], ...]:
+    def headers_for(
+        self, principal: Principal, upstream: str
+    ) -> Coroutine[None, None, tuple[tuple[bytes, bytes], ...]]:
         """Return the credential headers, () where none is configured; raises UpstreamFault("credentials")."""
 
     def key_for(self, principal: Principal, upstream: str) -> str:

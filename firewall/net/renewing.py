@@ -99,14 +99,17 @@ class RenewingClient:
     ) -> AbstractAsyncContextManager[UpstreamStream]:
         """See UpstreamClient.stream."""
 
+        live = _live(headers) if headers else None
+        if live is None:
+            return self.inner.stream(
+                cleared, target, headers=headers, deadline_s=deadline_s, idle_s=idle_s, method=method
+            )
+
         def begin(given: Headers) -> AbstractAsyncContextManager[UpstreamStream]:
             return self.inner.stream(
                 cleared, target, headers=given, deadline_s=deadline_s, idle_s=idle_s, method=method
             )
 
-        live = _live(headers)
-        if live is None:
-            return begin(headers)
         return _RenewingStream(begin, _Tries(headers, live, method, target.url))
 
 

@@ -188,7 +188,18 @@ class PooledClient:
 class _Stream:
     """One exchange; an asynchronous context that is its own UpstreamStream."""
 
-    __slots__ = ("_connection", "_deadline_s", "_ends_at", "_idle_s", "_loop", "_message", "_pool", "headers", "status")
+    __slots__ = (
+        "_connection",
+        "_deadline_s",
+        "_ends_at",
+        "_idle_s",
+        "_loop",
+        "_message",
+        "_over",
+        "_pool",
+        "headers",
+        "status",
+    )
 
     def __init__(self, pool: Pool, message: bytes, deadline_s: float, idle_s: float) -> None:
         self._pool = pool
@@ -196,6 +207,7 @@ class _Stream:
         self._deadline_s = deadline_s
         self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
+        self._over = False
         self.status = 0
         self.headers: dict[str, str] = {}
 
@@ -217,6 +229,7 @@ class _Stream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over = True  # the connection is somebody else's now
         # An answer that was not read to its end closes: the upstream sees that nobody reads on (MCP: cancelled).
         self._pool.give(self._connection)
 
@@ -228,13 +241,23 @@ class _Stream:
         return self
 
     async def __anext__(self) -> bytes:
-        data = await self._connection.body(min(self._ends_at, self._loop.time() + self._idle_s))
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            data = await self._connection.body(min(self._ends_at, self._loop.time() + self._idle_s))
+        except BaseException:
+            self._over = True
+            raise
         if not data:
+            self._over = True
             raise StopAsyncIteration
         return data
 
     async def whole(self, max_bytes: int) -> bytes:
         """See UpstreamStream.whole."""
+        if self._over:
+            raise UpstreamFault("cut_stream")
+        self._over = True
         connection, loop = self._connection, self._loop
         parts: list[bytes] = []
         total = 0

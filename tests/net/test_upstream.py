@@ -276,3 +276,13 @@ async def test_fields_that_are_kept_written_are_checked_and_replaced_as_those_th
         for ours, extra in (((*named, wrong), ()), (named, (wrong,))):
             with pytest.raises(UpstreamFault, match="malformed"):
                 await told(ours, extra)
+
+
+async def test_an_answer_that_was_left_is_read_no_further(client: PooledClient, server: Misbehaving) -> None:
+    async with client.stream(cleared(), loopback(server, "/sse"), deadline_s=2, idle_s=1) as left:
+        chunks = left.chunks()
+        assert await anext(chunks)
+    with pytest.raises(StopAsyncIteration):
+        await anext(chunks)
+    with pytest.raises(UpstreamFault, match="cut_stream"):
+        await left.whole(1000)

@@ -14,7 +14,7 @@ read reaches them in the message, and an exchange that lies behind them must not
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -83,11 +83,16 @@ class HandedTokens:
         """Configure one more upstream (a registration)."""
         self._behind.add(upstream, credential)
 
-    async def headers_for(self, principal: Principal, upstream: str) -> Headers:
+    def headers_for(self, principal: Principal, upstream: str) -> Coroutine[None, None, Headers]:
         """Return the credential headers; see the port. A handed token stands beside a secret in another header.
 
         Raises UpstreamFault("credentials") also where a label cannot be handed on: the message is held back.
         """
+        if not self._clients and not self._resources.gives_along:
+            return self._behind.headers_for(principal, upstream)  # nothing is handed to anybody on this node
+        return self._handed_to(principal, upstream)
+
+    async def _handed_to(self, principal: Principal, upstream: str) -> Headers:
         if self._clients:
             self._hand_on_labels(principal, upstream)
         scopes = self._along(principal, upstream)

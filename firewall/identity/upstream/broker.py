@@ -13,7 +13,7 @@ what is asked of others is single-flight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -80,12 +80,15 @@ class UpstreamBroker:
         """Configure one more upstream (a registration); those sign in by static secret only."""
         self._parts.static.add(upstream, credential)
 
-    async def headers_for(self, principal: Principal, upstream: str) -> Headers:
+    def headers_for(self, principal: Principal, upstream: str) -> Coroutine[None, None, Headers]:
         """Return the credential headers; see the port. Raises ConsentNeeded, UpstreamFault("credentials")."""
-        parts = self._parts
-        auth = parts.auths.get(upstream)
+        auth = self._parts.auths.get(upstream)
         if auth is None:
-            return await parts.static.headers_for(principal, upstream)
+            return self._parts.static.headers_for(principal, upstream)
+        return self._signed_in(principal, upstream, auth)
+
+    async def _signed_in(self, principal: Principal, upstream: str, auth: UpstreamAuth) -> Headers:
+        parts = self._parts
         if parts.stopped(principal, upstream):
             raise UpstreamFault("credentials", f"{upstream}: an operator has stopped this caller or server")
         way = self._way(principal, upstream)
