@@ -97,11 +97,8 @@ class ScanStream(Protocol):
 class Scanner(Protocol):
     """Tier-1 inspection of canonical string leaves: one pass, then validators. Pure, synchronous."""
 
-    def scan(self, body: JSON, point: Point, tenant: str, payload: bytes = b"") -> list[Finding]:
-        """Return findings with pointers into ``body``; bounded by core.bounds.POLICY_FINDINGS.
-
-        payload: ``body`` encoded by `wire.strict_json.dumps`, where that was done already; the findings are the same.
-        """
+    def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
+        """Return findings with pointers into ``body``; bounded by core.bounds.POLICY_FINDINGS."""
 
     def scan_all(self, bodies: Sequence[JSON], point: Point, tenant: str) -> list[list[Finding]]:
         """Return what `scan` returns of each body: one pass over all of them where nothing is found."""

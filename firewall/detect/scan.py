@@ -1,7 +1,7 @@
 """PatternScanner: the Scanner port. Strings of a body → one buffer → one pass → judged findings.
 
-The common case, a body in which no enabled rule can match, costs one cut of its encoding, one join and one call
-of the engine; the body is walked, and places, pointers and digests are worked out, only for what may be found.
+The common case, a body in which no enabled rule can match, costs one walk, one join and one call
+of the engine; places, pointers and digests are worked out only for what was found.
 
 Rules enforced here:
 - Every string is scanned, object keys too, ``_meta`` too; only JSON-RPC's own ``jsonrpc``,
@@ -47,13 +47,7 @@ CONSTANTS: Final = frozenset(
     }
 )
 _LONGEST_CONSTANT: Final = max(map(len, CONSTANTS))
-_ENCODED_CONSTANTS: Final = frozenset(text.encode() for text in CONSTANTS)
-_ENVELOPE: Final = b'{"jsonrpc":"2.0","id":'
-_ID_BEGINS: Final = b'"-0123456789'
-_QUOTE: Final = ord('"')
-_DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
 _LEAST_CARD: Final = 10**11
-_LEAST_CARD_RUN: Final = b"0" * 12
 # Of the budget for folded views (code points): what any string costs, and what cleaning one costs more.
 _LEAF_COST: Final = 32
 _CLEAN_COST: Final = 4
@@ -131,6 +125,7 @@ ENABLED: Final[dict[Point, frozenset[Family]]] = {
 STREAMED: Final[frozenset[Family]] = frozenset({"hygiene", "secret", "pii", "injection", "markup"})
 # Where the shape of a message is judged as well, whatever its strings say.
 _REVIEWED: Final = frozenset({Point.MCP_TOOL_LISTED, Point.MCP_ELICITATION_ASK, Point.MCP_ELICITATION_ANSWER})
+_NONE: Final[frozenset[int]] = frozenset()
 _VIEWED: Final[frozenset[Family]] = frozenset({"secret", "injection", "review"})
 
 
@@ -190,25 +185,6 @@ def strings_of(body: JSON) -> list[str]:
     return out
 
 
-def text_of(payload: bytes) -> bytes | None:
-    """Return the strings of an encoded body in the order of `strings_of`, a line each; None where only a walk can tell.
-
-    payload: what `wire.strict_json.dumps` made. In ASCII without an escape each quote opens or closes a string, so
-    what stands between the first two, the next two and so on are the strings. Those of the envelope, which a walk
-    leaves out, may be among them; never is one missing. None: an escape, another script, a long integer.
-    """
-    if payload.find(b"\\") >= 0 or not payload.isascii():
-        return None
-    at = len(_ENVELOPE)
-    if payload.startswith(_ENVELOPE) and payload[at] in _ID_BEGINS:
-        payload = payload[payload.find(b'"', at + 1) + 1 if payload[at] == _QUOTE else payload.find(b",", at) :]
-    pieces = payload.split(b'"')
-    if b"".join(pieces[::2]).translate(_DIGITS_TO_ZERO).find(_LEAST_CARD_RUN) >= 0:
-        return None
-    said = [s for s in pieces[1::2] if len(s) > _LONGEST_CONSTANT or s not in _ENCODED_CONSTANTS]
-    return b"\n".join(said)
-
-
 def places_of(body: JSON) -> list[tuple[Path, bool]]:
     """Return (path, is key) of the strings of `strings_of`, in the same order."""
     out: list[tuple[Path, bool]] = []
@@ -258,24 +234,18 @@ class PatternScanner:
         self._streamed = {point: _indices(families & STREAMED) for point, families in ENABLED.items()}
         self._decoders = {i: rule.id for i, rule in enumerate(RULES) if rule.family == "decode"}
 
-    def scan(self, body: JSON, point: Point, tenant: str, payload: bytes = b"") -> list[Finding]:
-        """Return findings with pointers into ``body``, document order; at most `POLICY_FINDINGS`.
-
-        payload: ``body``, encoded, if it is already: then it is walked only where something may be found.
-        """
+    def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
+        """Return findings with pointers into ``body``, document order; at most `POLICY_FINDINGS`."""
         enabled = self._enabled.get(point)
         if enabled is None:
             enabled = self._enabled[Point.MCP_TOOL_CALL] if INFO[point].content else frozenset()
         if not enabled:
             return []
-        if payload and point not in _REVIEWED:
-            lines = text_of(payload)
-            if lines is not None and enabled.isdisjoint(self._nominate(lines)):
-                return []
         strings = strings_of(body)
         text = "\n".join(strings)
         data = text.encode("utf-8", "replace")
-        nominated = enabled.intersection(self._nominate(data))
+        hits = self._nominate(data)
+        nominated = enabled.intersection(hits) if hits else _NONE
         if not nominated and (len(data) == len(text) or text.isascii()) and point not in _REVIEWED:
             return []
         return self._locate(body, point, tenant, strings, data, nominated, enabled)

@@ -396,7 +396,7 @@ class Guard:
         elif seen is not None:
             findings = tuple(seen)
         elif INFO[action.point].content:
-            findings = tuple(self.scanner.scan(action.body, action.point, principal.tenant, payload))
+            findings = tuple(self.scanner.scan(action.body, action.point, principal.tenant))
         else:
             findings = ()
         for finding in findings:

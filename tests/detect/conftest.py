@@ -11,7 +11,6 @@ from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON
 from firewall.core.points import Point
 from firewall.detect.scan import PatternScanner
-from firewall.wire import strict_json
 
 CACHE = Path(__file__).parents[2] / "build" / "patterns"
 Scan = Callable[..., list[Finding]]
@@ -29,9 +28,7 @@ def call(scanner: PatternScanner) -> Scan:
 
     def scan(arguments: JSON, point: Point = Point.MCP_TOOL_CALL) -> list[Finding]:
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t", "arguments": arguments}}
-        found = scanner.scan(body, point, "acme")
-        assert scanner.scan(body, point, "acme", strict_json.dumps(body)) == found  # as the guard asks
-        return found
+        return scanner.scan(body, point, "acme")
 
     return scan
 
@@ -41,9 +38,8 @@ def result(scanner: PatternScanner) -> Scan:
     """Scan a tool result's text."""
 
     def scan(text: str, point: Point = Point.MCP_TOOL_RESULT) -> list[Finding]:
-        body = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}
-        found = scanner.scan(body, point, "acme")
-        assert scanner.scan(body, point, "acme", strict_json.dumps(body)) == found
-        return found
+        return scanner.scan(
+            {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}, point, "acme"
+        )
 
     return scan

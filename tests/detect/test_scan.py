@@ -7,19 +7,16 @@ import hashlib
 import hmac
 import time
 import unicodedata
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from firewall.core.bounds import POLICY_FINDINGS
 from firewall.core.jsonvalue import get, parse_pointer, strings
 from firewall.core.points import Point
-from firewall.detect import hygiene, scan, views
-from firewall.detect.scan import CONSTANTS, ENABLED, PatternScanner, places_of, strings_of, text_of
+from firewall.detect import hygiene, views
+from firewall.detect.scan import CONSTANTS, ENABLED, PatternScanner, places_of, strings_of
 from firewall.enforce.obligations import marker
-from firewall.wire import strict_json
 from tests.detect.conftest import Scan
 from tests.detect.samples import AWS_KEY, CLEAN, DIRTY, GITHUB, HIDDEN, JWT, PEM
 
@@ -167,65 +164,6 @@ def test_places_are_told_in_the_order_of_the_strings() -> None:
     for text, (path, is_key) in zip(texts, places, strict=True):
         assert text == (path[-1] if is_key else str(get(body, path)))
     assert {text for _, text in strings(body["params"])} <= set(texts)  # type: ignore[index]
-
-
-JSONS = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**53) + 1, 2**53 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8"), max_size=60)
-    | st.sampled_from([*sorted(CONSTANTS), ":", ",", "{}", '"', "\\", "jsonrpc", "id", "123456789012"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", ":", "a b"]) | st.text(), inner),
-    max_leaves=12,
-)
-IDS = st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=20) | st.none() | JSONS
-
-
-@given(content=JSONS, rpc_id=IDS, first=st.booleans())
-def test_the_strings_of_an_encoded_body_are_those_of_a_walk(content: Any, rpc_id: Any, first: bool) -> None:
-    method = {"method": "tools/call", "params": content}
-    message = {"jsonrpc": "2.0", "id": rpc_id, **method} if first else {"jsonrpc": "2.0", **method, "id": rpc_id}
-    for body in (content, message):
-        payload = strict_json.dumps(body)
-        lines = text_of(payload)
-        if lines is None:
-            walked = [s for _, s in strings(body)]
-            assert any(s != strict_json.dumps(s).decode()[1:-1] or not s.isascii() for s in walked) or any(
-                c.isdigit() for c in payload.decode()
-            )
-        elif body is content:
-            assert lines == "\n".join(strings_of(body)).encode()
-        else:
-            assert b"\n" + "\n".join(strings_of(body)).encode() in b"\n" + lines
-
-
-@pytest.mark.parametrize("method", ["tools/call", "resources/read", "prompts/get", "sampling/createMessage"])
-def test_an_envelope_that_is_read_with_its_message_nominates_nothing(scanner: PatternScanner, method: str) -> None:
-    """Else every message of these would be walked; no finding of it is told in either case."""
-    lines = text_of(strict_json.dumps({"id": "7", "jsonrpc": "2.0", "method": method, "params": {}, "result": {}}))
-    assert lines is not None
-    assert scanner.database.nominate(lines) == []
-
-
-def test_an_encoded_body_in_which_nothing_can_be_found_is_not_walked(
-    scanner: PatternScanner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    walked: list[object] = []
-    monkeypatch.setattr(scan, "strings_of", lambda body: walked.append(body) or strings_of(body))
-    for text, seen in (
-        ("a quiet word", 0),
-        (f"use {AWS_KEY}", 1),
-        ("a line\nend", 1),
-        ("Grüße", 1),
-        (4111111111111111, 1),
-    ):
-        walked.clear()
-        body = {"jsonrpc": "2.0", "id": "a-b-c-1", "method": "tools/call", "params": {"arguments": {"x": text}}}
-        payload = strict_json.dumps(body)
-        found = scanner.scan(body, Point.MCP_TOOL_CALL, "acme", payload)
-        assert len(walked) == seen, text
-        assert found == scanner.scan(body, Point.MCP_TOOL_CALL, "acme")
 
 
 def test_a_card_number_sent_as_a_number_is_found(call: Scan) -> None:
@@ -410,7 +348,7 @@ def test_only_strings_with_something_hidden_are_cleaned(call: Scan, monkeypatch:
     call(["grün", "schön"])
     assert cleaned == []
     call(["grün", "sch\u200bön"])
-    assert set(cleaned) == {"sch\u200bön"}
+    assert cleaned == ["sch\u200bön"]
 
 
 def test_a_point_without_content_is_not_scanned(scanner: PatternScanner) -> None:

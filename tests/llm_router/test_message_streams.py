@@ -160,7 +160,7 @@ async def test_a_denied_call_takes_the_calls_beside_it_with_it():
 class NoticesCalls(Blind):
     """Sees something beside the input of every streamed tool call."""
 
-    def scan(self, body, point, tenant, payload=b""):
+    def scan(self, body, point, tenant):
         called = body.get("content_block", {}).get("type") == "tool_use"
         return [Finding("SCAN-04", "t.seen", "markup", 90, "/content_block/name", "test")] if called else []
 

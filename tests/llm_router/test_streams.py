@@ -370,7 +370,7 @@ async def test_the_demonstration_provider_streams_a_tool_call_through_the_router
 class NoticesCalls(Blind):
     """Sees something beside the arguments of every streamed tool call."""
 
-    def scan(self, body, point, tenant, payload=b""):
+    def scan(self, body, point, tenant):
         delta = body["choices"][0]["delta"] if body.get("choices") else {}
         at = "/choices/0/delta/tool_calls/0/function/name"
         return [Finding("SCAN-04", "t.seen", "markup", 90, at, "test")] if "tool_calls" in delta else []

@@ -241,7 +241,7 @@ class NoScanner:
     def __init__(self, see: Callable[[JSON], list[Finding]] = lambda _body: []) -> None:
         self.see = see
 
-    def scan(self, body: JSON, point: Point, tenant: str, payload: bytes = b"") -> list[Finding]:
+    def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
         return self.see(body)
 
     def scan_all(self, bodies: Sequence[JSON], point: Point, tenant: str) -> list[list[Finding]]:
