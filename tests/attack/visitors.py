@@ -91,7 +91,7 @@ class Legacy:
         given["_meta"] = {"progressToken": "p", **given.get("_meta", {})}
         body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": given}
         stack, last = self.session.stack, {}
-        async with httpx2.AsyncClient(timeout=20, verify=NO_TLS) as http:
+        async with httpx2.AsyncClient(timeout=40, verify=NO_TLS) as http:
             url, headers = stack.url("/mcp/planted"), self.session.headers()
             async with http.stream("POST", url, json=body, headers=headers) as response:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -99,7 +99,7 @@ class Legacy:
                     self.heard.append(last)
                     return last
                 events = Events(response)
-                while (said := await events.message(15)) is not None:
+                while (said := await events.message(30)) is not None:
                     self.heard.append(said)
                     last = said
                     if "method" in said and "id" in said:
@@ -208,6 +208,7 @@ async def house(era: Era, words: dict[str, str], *, inspecting: bool) -> AsyncIt
         )
         server.asked.clear()
         async with running(one, **(given if inspecting else {"engine": ScriptedEngine()})) as stack:
+            await stack.gateway.warm("default")  # all is read and reviewed: no visitor's patience pays for that
             yield House(server, stack)
 
 
