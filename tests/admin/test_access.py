@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from firewall.admin import console
+from firewall.admin.access import Access
 from firewall.admin.api import Need
 from firewall.admin.caller import Caller
 from firewall.admin.rights import GIVEN, MATRIX, ROLES, SECOND, allowed, known
@@ -174,6 +175,18 @@ async def test_op_07_an_agents_token_opens_no_route_and_no_command(room: Room) -
                 answer = await ask(http, method, path)
                 if act:
                     assert answer.status_code == (401 if path.startswith("/api/") else 303), (method, path)
+
+
+@pytest.mark.parametrize("control", ["on", "off"])
+async def test_op_07_a_stranger_who_reads_the_api(room: Room, control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the control off nobody is asked who they are, and everybody is what the node's owner is."""
+    if control == "off":
+        nobody = Caller("", TENANT, ("owner",), "socket")
+        monkeypatch.setattr(Access, "caller", lambda *_args, **_more: nobody)
+    async with room.http() as http:
+        for path in ("/api/v1/status", "/api/v1/users", "/api/v1/doctor"):
+            answer = await http.get(path, headers=OWN)
+            assert answer.status_code == (200 if control == "off" else 401), path
 
 
 async def test_a_bearer_of_the_owner_is_let_in_with_its_role(room: Room) -> None:

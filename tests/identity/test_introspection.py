@@ -10,6 +10,7 @@ from joserfc.jwk import ECKey
 
 from firewall.core.jsonvalue import JSON
 from firewall.identity import standing
+from firewall.identity.rfc7523 import client_auth
 from firewall.identity.rfc7662.introspection import IntrospectionEndpoint
 from firewall.identity.settings import ClientSettings
 from firewall.wire import jwt
@@ -126,6 +127,19 @@ async def test_op_07_whoever_asks_proves_who_it_is(
         reply = await http.post("/introspect", data=data, auth=auth)  # type: ignore[arg-type]
     assert reply.status_code == status
     assert "active" not in reply.text
+
+
+@pytest.mark.parametrize("control", ["on", "off"])
+async def test_op_07_a_question_under_the_name_of_a_resource(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the control off whoever knows a resource's name learns what every token for it says."""
+    door = door_with_servers()
+    async with door.http() as http:
+        body = await person_tokens(door, http)
+        if control == "off":
+            monkeypatch.setattr(client_auth.hmac, "compare_digest", lambda *_: True)
+        reply = await http.post("/introspect", data={"token": body["access_token"]}, auth=("rs-time", "a guess"))
+    assert reply.status_code == (200 if control == "off" else 401)
+    assert ("active" in reply.json()) is (control == "off")
 
 
 async def test_what_has_ended_is_inactive_however_it_ended() -> None:

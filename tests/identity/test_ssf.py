@@ -17,6 +17,7 @@ from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.identity import standing
 from firewall.identity.people.users import User
 from firewall.identity.ssf import inbox as inbox_module
+from firewall.identity.ssf import push as push_module
 from firewall.identity.ssf import receiver as receiver_module
 from firewall.identity.ssf.build import Signals, build
 from firewall.identity.ssf.effects import CAEP, EFFECTS, SSF
@@ -419,6 +420,16 @@ async def test_op_07_without_the_secret_of_a_transmitter_nothing_is_read(header:
     assert (answer.status_code, answer.json()["err"]) == (401, "authentication_failed")
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert list(stream.signals.receiver.inbox.waiting("acme")) == []
+
+
+@pytest.mark.parametrize("control", ["on", "off"])
+async def test_op_07_an_event_with_a_guessed_secret(control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the control off whoever reaches the endpoint hands in what somebody else was sent."""
+    stream = await make_stream()
+    if control == "off":
+        monkeypatch.setattr(push_module.hmac, "compare_digest", lambda *_: True)
+    answer = await stream.push(stream.sign(stream.claims()), secret="a guess of some length")
+    assert answer.status_code == (202 if control == "off" else 401)
 
 
 async def test_strangers_are_counted() -> None:

@@ -20,7 +20,9 @@ IDS: Final = tuple(f"{room}_{number:02}" for room, count in COUNTS.items() for n
 # Where a test that holds with the control on is not repeated with it off, and why. Empty is the aim.
 WITHOUT_TWIN: Final[dict[str, str]] = {}
 # What says of a test outside the files of twins that its control is off, or that its own check was tried on a plant.
-OFF: Final = ("twin", "without", "planted")
+# "Without" alone says nothing: *without a secret nothing is read* has its control on. What would happen then does.
+OFF: Final = ("twin", "planted")
+WOULD: Final = ("would", "works")
 
 
 def words(name: str) -> list[str]:
@@ -42,18 +44,27 @@ def ids_in(name: str) -> set[str]:
     return found & set(IDS)
 
 
-def names_in(source: str) -> Iterator[str]:
-    """Yield the names of tests, and of the cases that a table of attacks registers with ``@case("…", …)``."""
+def tells_of_a_twin(name: str) -> bool:
+    """Return whether a name says that the control is off in it."""
+    parts = words(name)
+    return any(word in parts for word in OFF) or ("without" in parts and any(word in parts for word in WOULD))
+
+
+def names_in(source: str) -> Iterator[tuple[str, bool]]:
+    """Yield the names of tests, and of the cases that a table of attacks registers with ``@case("…", …)``.
+
+    With each whether it is tried with its control off: by its name, or by an argument ``control``.
+    """
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         if node.name.startswith("test_"):
-            yield node.name
+            yield node.name, tells_of_a_twin(node.name) or any(arg.arg == "control" for arg in node.args.args)
         for mark in node.decorator_list:
             if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "case":
                 label = mark.args[0]
                 if isinstance(label, ast.Constant) and isinstance(label.value, str):
-                    yield label.value
+                    yield label.value, True
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +73,10 @@ def inventory() -> tuple[set[str], set[str]]:
     named: set[str] = set()
     twins: set[str] = set()
     for path in TESTS.rglob("test_*.py"):
-        for name in names_in(path.read_text()):
+        for name, off in names_in(path.read_text()):
             ids = ids_in(name)
             named |= ids
-            if path.stem.endswith("_twins") or any(word in words(name) for word in OFF):
+            if off or path.stem.endswith("_twins"):
                 twins |= ids
     return named, twins
 
@@ -99,6 +110,24 @@ def test_an_id_is_read_out_of_a_name(name: str, ids: set[str]) -> None:
     assert ids_in(name) == ids
 
 
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("test_op_07_without_the_secret_of_a_transmitter_nothing_is_read", False),
+        ("test_as_18_a_silent_request_without_consent_is_told_so", False),
+        ("test_as_09_without_the_atomic_take_several_would_succeed", True),
+        ("test_rs_13_an_attack_fails_with_its_control_and_works_without", True),
+        ("test_op_07_twin_a_guess_is_good", True),
+        ("test_as_14_the_check_finds_a_planted_redirect", True),
+    ],
+)
+def test_the_word_without_makes_no_twin(name: str, off: bool) -> None:
+    assert tells_of_a_twin(name) is off
+
+
 def test_a_test_and_a_case_count_and_a_helper_does_not() -> None:
-    source = '@case("as_06 two", off)\nasync def attack(): ...\ndef test_rs_01_x(): ...\ndef rs_02_helper(): ...\n'
-    assert set(names_in(source)) == {"as_06 two", "test_rs_01_x"}
+    source = (
+        '@case("as_06 two", off)\nasync def attack(): ...\ndef test_rs_01_x(): ...\ndef rs_02_helper(): ...\n'
+        "def test_rs_03_y(control): ...\n"
+    )
+    assert set(names_in(source)) == {("as_06 two", True), ("test_rs_01_x", False), ("test_rs_03_y", True)}
