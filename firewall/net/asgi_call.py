@@ -33,9 +33,11 @@ class Call:
         "_expects",
         "_head",
         "_head_only",
+        "_held",
         "_left",
         "_more",
         "_news",
+        "_old",
         "_waiting",
         "complete",
         "disconnected",
@@ -44,16 +46,21 @@ class Call:
         "written",
     )
 
-    def __init__(self, connection: StrictProtocol, *, keep_alive: bool, head_only: bool, expects: bool) -> None:
+    def __init__(
+        self, connection: StrictProtocol, *, keep_alive: bool, head_only: bool, expects: bool, old: bool = False
+    ) -> None:
+        """old: the request was HTTP/1.0, which ends with its connection."""
         self._connection = connection
         self._head_only = head_only
         self._expects = expects  # the client waits for 100 Continue before it sends the body
-        self._body = b""
+        self._body: list[bytes] = []  # parts that nobody has taken; joined once, however small a client made them
+        self._held = 0  # bytes in them
         self._more = True
+        self._old = old
         self._news = False  # something arrived that `receive` has not told
         self._waiting: list[asyncio.Future[None]] = []
         self._head = b""  # of a response whose body is still to come
-        self._left = 0  # bytes that the response still owes; −1 in chunks
+        self._left = 0  # bytes that the response still owes; below 0 as of `head.Framing`
         self.keep_alive = keep_alive
         self.disconnected = False
         self.started = False
@@ -64,9 +71,10 @@ class Call:
 
     def feed(self, body: bytes) -> bool:
         """Take a part of the body; return whether the client should wait."""
-        self._body += body
+        self._body.append(body)
+        self._held += len(body)
         self.wake()
-        return len(self._body) > _HIGH_WATER
+        return self._held > _HIGH_WATER
 
     def feed_end(self) -> None:
         """The body is whole."""
@@ -110,7 +118,8 @@ class Call:
         connection = self._connection
         if self._expects:
             self._expects = False
-            if not self.disconnected and not connection.transport.is_closing():
+            nothing_came = self._more and not self._held
+            if nothing_came and not self.disconnected and not connection.transport.is_closing():
                 connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if connection.reading_paused:
             connection.resume_reading()
@@ -126,8 +135,8 @@ class Call:
         if self.disconnected or self.complete:
             return {"type": "http.disconnect"}
         self._news = False
-        body, self._body = self._body, b""
-        return {"type": "http.request", "body": body, "more_body": self._more}
+        parts, self._body, self._held = self._body, [], 0
+        return {"type": "http.request", "body": b"".join(parts), "more_body": self._more}
 
     async def send(self, message: Message) -> None:
         """Send the head of the response, then its body. Raises RuntimeError where a message is out of turn."""
@@ -150,12 +159,16 @@ class Call:
     def _start(self, message: Message) -> None:
         connection = self._connection
         status = message["status"]
+        if self._expects and self._more:
+            # Never told to go on, the client may send its body or leave it out: what comes next has two readings.
+            self.keep_alive = False
         framing = response_head(
             status,
             message.get("headers", ()),
             date=connection.state.date,
             keep_alive=self.keep_alive,
             bodiless=self._head_only,
+            old=self._old,
         )
         self.started, self._expects = True, False
         self.keep_alive = not framing.close
@@ -170,13 +183,13 @@ class Call:
         transport = self._connection.transport
         if self._head_only:
             body = b""
-        elif self._left < 0:
+        elif self._left == -1:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
-        elif len(body) > self._left:
+        elif self._left >= 0 and len(body) > self._left:
             raise RuntimeError("the body is longer than its head says")
-        else:
+        elif self._left > 0:
             self._left -= len(body)
         if not more and self._left > 0:
             raise RuntimeError("the body is shorter than its head says")

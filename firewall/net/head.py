@@ -85,18 +85,25 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """A response's head and how its body is framed. length: bytes that must follow, −1 for chunks. close: after it."""
+    """A response's head and how its body is framed.
+
+    length: bytes that must follow, −1 for chunks, −2 for what comes until the connection ends. close: after it.
+    """
 
     head: bytes
     length: int
     close: bool
 
 
-def response_head(status: int, headers: Pairs, *, date: bytes, keep_alive: bool, bodiless: bool) -> Framing:
+def response_head(
+    status: int, headers: Pairs, *, date: bytes, keep_alive: bool, bodiless: bool, old: bool = False
+) -> Framing:
     """Return the head of a response.
 
-    date: a whole Date line, or b"". bodiless: the request was HEAD.
-    Raises RuntimeError: a field that would be read as something else, whoever made it (response splitting).
+    date: a whole Date line, or b"". bodiless: the request was HEAD. old: it was HTTP/1.0, which knows no chunks
+    (RFC 9112 6.1): a body of no said length then ends with the connection.
+    Raises RuntimeError: a field that would be read as something else, whoever made it (response splitting), or a body
+    that is framed twice.
     """
     parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, date]
     length, chunked, close = -1, False, False
@@ -105,9 +112,13 @@ def response_head(status: int, headers: Pairs, *, date: bytes, keep_alive: bool,
             raise RuntimeError("a response header has bytes that no header may have")
         name = name.lower()
         if name == b"content-length":
+            if length >= 0 or chunked or not value.isdigit():
+                raise RuntimeError("a response has one framing")
             length = int(value)
         elif name == b"transfer-encoding":
-            chunked = chunked or value.lower() == b"chunked"
+            if length >= 0 or chunked or value.lower() != b"chunked":
+                raise RuntimeError("a response has one framing")
+            chunked = True
         elif name == b"connection":
             close = close or b"close" in [option.strip().lower() for option in value.split(b",")]
         parts += (name, b": ", value, b"\r\n")
@@ -116,8 +127,9 @@ def response_head(status: int, headers: Pairs, *, date: bytes, keep_alive: bool,
     if status in _BODILESS or bodiless:
         length = 0
     elif length < 0 and not chunked:
-        parts.append(b"transfer-encoding: chunked\r\n")
-    elif chunked:
-        length = -1
+        if old:
+            length = -2
+        else:
+            parts.append(b"transfer-encoding: chunked\r\n")
     parts.append(b"\r\n")
     return Framing(b"".join(parts), length, close or not keep_alive)

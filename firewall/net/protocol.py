@@ -148,6 +148,7 @@ class StrictProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close: now, or after the answer that is under way."""
         if self._call is None or self._call.complete:
+            self._deaf = True
             self.transport.close()
         else:
             self._call.keep_alive = False
@@ -220,7 +221,7 @@ class StrictProtocol(asyncio.Protocol):
             if name == b"host":
                 self._known_host = value
             elif name == b"expect":
-                expects = True
+                expects = version == "1.1"  # an older client knows no answer before the answer (RFC 9110 10.1.1)
         path, raw_path, query = split_target(target)
         scope: dict[str, Any] = {
             "type": "http",
@@ -240,7 +241,8 @@ class StrictProtocol(asyncio.Protocol):
         if self._tls is not None:
             scope["extensions"] = {"bartizan.tls": dict(self._tls)}
         keep_alive = version == "1.1" and parser.should_keep_alive()
-        call = self._call = Call(self, keep_alive=keep_alive, head_only=method == b"HEAD", expects=expects)
+        head_only, old = method == b"HEAD", version == "1.0"
+        call = self._call = Call(self, keep_alive=keep_alive, head_only=head_only, expects=expects, old=old)
         tasks = self.state.tasks
         task = self.loop.create_task(call.run(self._app, scope))
         tasks.add(task)
@@ -262,7 +264,10 @@ class StrictProtocol(asyncio.Protocol):
     # -- endings ---------------------------------------------------------------------------------
 
     def answered(self) -> None:
-        """The answer under way is complete, and the connection waits for the next request."""
+        """The answer under way is complete; the connection waits for the next request, or was told to close."""
+        if self.transport.is_closing():
+            self._deaf = True  # under TLS, what arrives until the end is said would still come here
+            return
         self._idle_since = self.loop.time()
         self.resume_reading()
 
