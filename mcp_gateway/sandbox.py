@@ -261,8 +261,12 @@ def _keep(listener: socket.socket | None, egress_socket: str, *, apart: bool) ->
             listener.close()
         return
 
+    over = False
+
     def end(_number: int, _frame: object) -> None:
-        os.kill(child, signal.SIGKILL)
+        if not over:  # its number may be another process's since it was waited for
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         _sweep()
         os._exit(128 + signal.SIGKILL)
 
@@ -274,6 +278,7 @@ def _keep(listener: socket.socket | None, egress_socket: str, *, apart: bool) ->
     if not apart:  # a process that is between two namespaces cannot have threads
         _forward(listener, egress_socket)
     code = _wait_for(child)
+    over = True
     _sweep()
     os._exit(code)
 

@@ -192,3 +192,34 @@ async def test_a_server_that_hides_its_helpers_is_ended_whole_when_its_gateway_c
         assert (await stack.modern("/mcp/kid", "tools/list")).status_code == 200
         await there(word, 4)
     assert await gone(word)
+
+
+# A keeper that is told to end all just when its program has ended: it has been waited for, what it left has not.
+TOLD_LATE = """
+import os, signal, subprocess, sys
+from mcp_gateway import sandbox
+waits = sandbox._wait_for
+
+def waited(program):
+    code = waits(program)
+    os.kill(os.getpid(), sandbox.END_ALL)
+    return code
+
+sandbox._wait_for = waited
+sandbox._keep(None, "", apart=False)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]], start_new_session=True)
+os._exit(7)
+"""
+
+
+async def test_a_keeper_that_is_told_as_its_program_ends_still_ends_what_it_left() -> None:
+    word = secrets.token_hex(8)
+    keeper = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", TOLD_LATE, word, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        assert await asyncio.wait_for(keeper.wait(), 20) == 128 + signal.SIGKILL
+        assert running_with(word) == []
+    finally:
+        for pid in running_with(word):
+            os.kill(pid, signal.SIGKILL)
