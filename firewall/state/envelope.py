@@ -36,6 +36,11 @@ _MARK: Final = b"e1"
 _CURRENT: Final = "current"
 _KEY: Final = "key/"
 
+
+class _Sealed(StateUnavailable):
+    """A row that does not open, for good: unlike one whose keys or secrets cannot be read at the moment."""
+
+
 Masters = Callable[[], Sequence[bytes]]
 
 
@@ -122,10 +127,13 @@ class Envelopes:
         self._store.collection(name).swap(tenant, key, row.value, sealed)
 
     def opens(self, tenant: str, row: Entry) -> bool:
-        """Return whether a row of `older` can be read."""
+        """Return whether a row of `older` can be read; False is for good.
+
+        Raises StateUnavailable where it cannot be told now: what is given up for lost loses its key (`state.resealing`).
+        """
         try:
             self._open(tenant, row.key, row.value)
-        except StateUnavailable:
+        except _Sealed:
             return False
         return True
 
@@ -173,7 +181,7 @@ class Envelopes:
             return found
         unwrapped = self._unwrap(tenant, key_id)
         if unwrapped is None:
-            raise StateUnavailable("a sealed row's key is not there, or was wrapped by another master secret")
+            raise _Sealed("a sealed row's key is not there, or was wrapped by another master secret")
         if len(self._opened) >= KEYS_KEPT:
             self._opened.clear()
         found = self._opened[tenant, key_id] = AESGCM(unwrapped[1])
@@ -223,7 +231,7 @@ class Envelopes:
             name = key_id.decode("ascii")
             return self._key(tenant, name).decrypt(raw[:_NONCE], raw[_NONCE:], _bound(tenant, name, row))
         except (InvalidTag, ValueError, binascii.Error):
-            raise StateUnavailable("a sealed row does not open") from None
+            raise _Sealed("a sealed row does not open") from None
 
 
 def _wrapping(master: bytes, tenant: str) -> AESGCM:
