@@ -4,7 +4,8 @@
 - PKCE: S256 only, both directions mandatory (RFC 7636, RFC 9700 §2.1.1).
 - Redirect URIs match as exact strings; only the port of an http loopback URI is free
   (RFC 8252 §7.3, extended to the name ``localhost``, which real clients register).
-- A resource indicator matches as an exact string (RFC 8707 §2): no prefix, no trailing slash.
+- A resource indicator names one known resource (RFC 8707 §2): no prefix. Clients write it in two ways that mean the
+  same, with one trailing slash and with capitals in the origin; what comes out is our own one spelling.
 - Scopes narrow, never widen: what is granted is an intersection (DESIGN §6b-6).
 """
 
@@ -320,16 +321,29 @@ def _loopback_parts(uri: str) -> tuple[str, str] | None:
 # -- resources and scopes -----------------------------------------------------------------------------
 
 
+def canonical_resource(uri: str) -> str:
+    """Return a resource indicator in our spelling: scheme and host in lower case, without one trailing slash.
+
+    MCP 2026-07-28, authorization, "Canonical Server URI": clients are told this form, and servers to take the others.
+    Only what a client *asks for* is read so; ``aud`` of a token is compared as it stands (RS-09). What is no ASCII
+    is left alone: lower case makes letters of ours out of some that only look like them.
+    """
+    scheme, mark, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}".lower() + slash + path.removesuffix("/") if mark and path and uri.isascii() else uri
+
+
 def check_resource(presented: str, known: Mapping[str, object]) -> str:
-    """Return the resource URI when it is known, byte for byte; raises OAuthError invalid_target.
+    """Return the URI of the known resource that is meant, in our spelling; raises OAuthError invalid_target.
 
     An absent one is allowed only where a single resource exists, which is then meant (RFC 8707 §2).
     """
     if not presented and len(known) == 1:
         return next(iter(known))
-    if presented not in known:
+    meant = presented if presented in known else canonical_resource(presented)
+    if meant not in known:
         raise OAuthError("invalid_target", "resource_unknown" if presented else "resource_missing")
-    return presented
+    return meant
 
 
 def parse_scope(text: str) -> tuple[str, ...]:

@@ -111,12 +111,29 @@ async def test_as_05_challenge_and_verifier_come_as_a_pair_or_not_at_all(
 # -- AS-06: resources -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resource", ["-", TIME + "/", TIME.upper(), "https://other.example/mcp/time", TIME + "#x"])
+@pytest.mark.parametrize(
+    "resource",
+    ["-", TIME + "//", TIME + "/x", TIME.upper(), "https://other.example/mcp/time", TIME + "#x", TIME + "?x"],
+)
 async def test_as_06_exactly_one_known_resource_may_be_asked_for(resource: str) -> None:
     door = make_door()
     async with door.http() as http:
         answer = callback_of(await Browser(http).open(authorize_query(resource=resource)))
     assert answer["error"] == "invalid_target"
+
+
+@pytest.mark.parametrize("spelling", [TIME + "/", TIME.replace("fw.example", "FW.Example"), TIME])
+async def test_as_06_a_client_that_writes_a_slash_or_capitals_gets_a_token_for_our_own_spelling(spelling: str) -> None:
+    """Real clients do (oauth reference section 13, 3): at /authorize, and again at /token, for the code and for its renewal."""
+    door = make_door()
+    await door.user()
+    async with door.http() as http:
+        code = (await Browser(http).code(authorize_query(resource=spelling)))["code"]
+        body = (await redeem(http, code, resource=spelling)).json()
+        assert door.verified(body["access_token"], TIME).audience == TIME
+        again = (await refresh(http, body["refresh_token"], resource=spelling)).json()
+        assert door.verified(again["access_token"], TIME).audience == TIME
+        assert (await refresh(http, again["refresh_token"], resource=GIT + "/")).json()["error"] == "invalid_target"
 
 
 async def test_as_06_two_resources_are_one_too_many() -> None:

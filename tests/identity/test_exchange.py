@@ -468,7 +468,7 @@ async def test_an_actor_token_must_be_the_clients_own(changes: dict[str, Any]) -
         ({"requested_token_type": "urn:ietf:params:oauth:token-type:id-jag"}, "invalid_request"),
         ({"resource": "https://fw.example/mcp/nothing"}, "invalid_target"),
         ({"resource": "https://fw.example"}, "invalid_target"),
-        ({"resource": TIME + "/"}, "invalid_target"),
+        ({"resource": TIME + "//"}, "invalid_target"),
         ({"audience": GIT}, "invalid_target"),
         ({"scope": "time:read  time:write"}, "invalid_scope"),
     ],

@@ -143,7 +143,7 @@ async def test_an_unknown_name_gets_a_page_and_no_redirect(name: str) -> None:
         ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"code_challenge": "-"}, "invalid_request"),
         ({"response_type": "token"}, "unsupported_response_type"),
-        ({"resource": TIME + "/"}, "invalid_target"),
+        ({"resource": TIME + "//"}, "invalid_target"),
         ({"scope": "git:read"}, "invalid_scope"),
         ({"request_uri": URN + "A" * 43}, "invalid_request"),
         ({"request": "a.b.c"}, "invalid_request"),

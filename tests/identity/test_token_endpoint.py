@@ -51,7 +51,7 @@ async def tokens(door: Door) -> dict[str, str]:
         ({"redirect_uri": "http://127.0.0.1:51005/callback"}, "invalid_grant"),
         ({"client_id": "tool"}, "invalid_grant"),
         ({"resource": GIT}, "invalid_target"),
-        ({"resource": TIME + "/"}, "invalid_target"),
+        ({"resource": TIME + "//"}, "invalid_target"),
         ({"grant_type": "password"}, "unsupported_grant_type"),
         ({"grant_type": "-"}, "invalid_request"),
         ({"grant_type": "client_credentials"}, "unauthorized_client"),
@@ -341,7 +341,7 @@ async def test_client_credentials_are_limited_to_the_client_and_the_resource() -
         reply = await client_credentials(http, assertion(door, jti="2"), resource="")
         assert reply.json()["error"] == "invalid_target"
         assert "parameter resource" in reply.json()["error_description"]
-        other = await client_credentials(http, assertion(door, jti="3"), resource=TIME + "/")
+        other = await client_credentials(http, assertion(door, jti="3"), resource=TIME + "//")
         assert "not known" in other.json()["error_description"]
         assert "/mcp/time" not in reply.text  # which ones there are is no answer to a mistake
 

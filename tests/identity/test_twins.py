@@ -171,7 +171,7 @@ async def wrong_verifier(door: Door) -> bool:
 @case("as_06 a resource that does not exist", patched(oauth, "check_resource", lambda *_: TIME))
 async def unknown_resource(door: Door) -> bool:
     async with door.http() as http:
-        page = await Browser(http).open(authorize_query(resource=TIME + "/"))
+        page = await Browser(http).open(authorize_query(resource=TIME + "//"))
         return page.status_code == 200
 
 

@@ -255,15 +255,34 @@ def test_a_destination_is_shown_by_host_or_scheme() -> None:
     assert not oauth.is_loopback_redirect("https://localhost/x")
 
 
-def test_as_06_a_resource_is_one_of_the_known_byte_for_byte() -> None:
+def test_as_06_a_resource_is_one_of_the_known_in_a_spelling_that_means_the_same() -> None:
     known = {"https://fw.example/mcp/a": 1, "https://fw.example/mcp": 2}
-    assert oauth.check_resource("https://fw.example/mcp", known) == "https://fw.example/mcp"
+    for same in (
+        "https://fw.example/mcp",
+        "https://fw.example/mcp/",
+        "https://FW.example/mcp",
+        "HTTPS://fw.EXAMPLE/mcp/",
+    ):
+        assert oauth.check_resource(same, known) == "https://fw.example/mcp"
     for other in (
         "",
-        "https://fw.example/mcp/",
         "https://fw.example",
-        "https://FW.example/mcp",
+        "https://fw.example/",
+        "https://fw.example/mcp//",
+        "https://fw.example//mcp",
+        "https://fw.example/MCP",
         "https://fw.example/mcp/b",
+        "https://fw.example/mcp?x=1",
+        "https://fw.example/mcp/?",
+        "https://fw.example/mcp#",
+        "https://fw.example./mcp",
+        "https://fw.example:443/mcp",
+        "https://ada@fw.example/mcp",
+        "https://fw.example\\mcp",
+        "fw.example/mcp/",
+        " https://fw.example/mcp",
+        "https://fw.example/mcp/a/../",
+        "https://fw.example/%6dcp",
     ):
         with pytest.raises(OAuthError) as caught:
             oauth.check_resource(other, known)
@@ -297,3 +316,11 @@ def test_what_is_given_is_what_all_sides_allow_in_the_order_asked() -> None:
     assert oauth.intersect(("a:x",), ()) == ()
     with pytest.raises(OAuthError):
         oauth.check_not_wider(("a", "b"), ("a",))
+
+
+def test_as_06_a_letter_that_becomes_one_of_ours_in_lower_case_is_another_letter() -> None:
+    kelvin = "https://wor\u212a.example/mcp"
+    assert kelvin.lower() == "https://work.example/mcp"
+    assert oauth.canonical_resource(kelvin) == kelvin
+    with pytest.raises(OAuthError):
+        oauth.check_resource(kelvin, {"https://work.example/mcp": 1})

@@ -82,7 +82,8 @@ class TokenGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] # authlib
 
     def check_same_resource(self, resource: str) -> None:
         """Raise OAuthError invalid_target: resource_mismatch, when another resource than the given one is asked for."""
-        if self.form.get("resource") not in ("", resource):
+        asked = self.form.get("resource")
+        if asked not in ("", resource) and oauth.canonical_resource(asked) != resource:
             raise OAuthError("invalid_target", "resource_mismatch")
 
     def entitled(

@@ -39,7 +39,7 @@ def parse_request(form: Form) -> ExchangeRequest:
         raise OAuthError("invalid_request", "actor_token_type")
     if form.get("requested_token_type") not in ("", ACCESS_TOKEN, JWT):
         raise OAuthError("invalid_request", "requested_token_type")
-    resource, audience = form.get("resource"), form.get("audience")
+    resource, audience = (oauth.canonical_resource(form.get(name)) for name in ("resource", "audience"))
     if resource and audience and resource != audience:
         raise OAuthError("invalid_target", "target_ambiguous")
     run, scopes = asks_for_run(oauth.parse_scope(form.get("scope")))
