@@ -28,7 +28,11 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSettings:
-    """Bounds of one connection. head_s, request_s: seconds for the head and for the whole request; idle_s: between two."""
+    """Bounds of one connection.
+
+    head_s, request_s: seconds for the head and for the whole request; idle_s: between two. send_s: for a client to take
+    some of what waits for it.
+    """
 
     target_bytes: int = TARGET_BYTES
     header_bytes: int = HEADER_BYTES
@@ -36,6 +40,7 @@ class ProtocolSettings:
     head_s: float = 10.0
     request_s: float = REQUEST_READ_S
     idle_s: float = 60.0
+    send_s: float = 60.0
     connections: int = 10_000
 
 
@@ -74,6 +79,7 @@ class StrictProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
         self.client: tuple[str, int] | None = None
         self.write_paused = False
+        self._paused_since = 0.0  # loop time; counts while `write_paused`
         self.reading_paused = False
         self._app = app
         self._server: tuple[str, int | None] | None = None
@@ -157,6 +163,7 @@ class StrictProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self._paused_since = self.loop.time()
 
     def resume_writing(self) -> None:
         self.write_paused = False
@@ -309,6 +316,11 @@ class StrictProtocol(asyncio.Protocol):
                 self._timer = self.loop.call_later(wait, self._watch)
             return
         now = self.loop.time()
+        if self.write_paused:
+            if (left := self._paused_since + self.settings.send_s - now) <= 0:
+                self.transport.abort()  # what an answer holds, an upstream's stream with it, is not held by who reads nothing
+                return
+            wait = min(wait, left)
         if self._reading_since:
             limit = self.settings.head_s if self._in_head else self.settings.request_s
             if (left := self._reading_since + limit - now) <= 0:

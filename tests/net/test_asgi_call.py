@@ -296,6 +296,31 @@ async def test_a_client_that_takes_nothing_holds_up_its_sender_and_its_leaving_e
         await asyncio.wait_for(gone.wait(), 3)
 
 
+@pytest.mark.parametrize(("send_s", "is_cut"), [(0.2, True), (60.0, False)])
+async def test_a_client_that_takes_nothing_for_too_long_is_cut_while_its_answer_goes_on(
+    send_s: float, is_cut: bool
+) -> None:
+    """The second case is the twin: its sender waits as long as the client likes."""
+    ended = asyncio.Event()
+
+    async def pours(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(200))
+        for _ in range(400):  # 40 MB: more than any socket holds
+            await send(body(b"x" * 100_000, more=True))
+        ended.set()
+
+    async with ours(pours, protocol=ProtocolSettings(head_s=0.1, send_s=send_s)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(GET)
+        await reader.read(100)
+        try:
+            await asyncio.wait_for(ended.wait(), 5 if is_cut else 0.6)
+        except TimeoutError:
+            pass
+        assert ended.is_set() == is_cut
+        writer.transport.abort()
+
+
 async def test_a_body_that_nobody_takes_is_not_read_beyond_its_bound() -> None:
     taken = asyncio.Event()
     parts: list[int] = []
