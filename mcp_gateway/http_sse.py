@@ -156,6 +156,7 @@ class SSELink:
                 deadline_s=STREAM_S,
                 idle_s=STREAM_S,
                 method="GET",
+                lasting=True,
             ) as stream:
                 if kind_of(stream) != "text/event-stream" or stream.status != 200:
                     raise UpstreamFault("malformed", "the upstream opened no stream")

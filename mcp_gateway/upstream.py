@@ -339,6 +339,7 @@ class HTTPLink:
             headers=(*credentials, (h.SESSION, session)) if session else credentials,
             deadline_s=STREAM_TOTAL_S if long else spec.deadline_s + more_s,
             idle_s=STREAM_TOTAL_S if long else spec.idle_s + more_s,
+            lasting=long,
         )
 
     async def take_up(self, credentials: Headers, last_id: str, remaining_s: float) -> Context:
@@ -462,6 +463,7 @@ class HTTPLink:
             deadline_s=deadline_s,
             idle_s=idle_s,
             method="GET",
+            lasting=True,
         )
 
     async def _heard(self, credentials: Headers) -> AsyncGenerator[JSONObject]:

@@ -96,18 +96,25 @@ class RenewingClient:
         deadline_s: float,
         idle_s: float,
         method: Method = "POST",
+        lasting: bool = False,
     ) -> AbstractAsyncContextManager[UpstreamStream]:
         """See UpstreamClient.stream."""
 
         live = _live(headers) if headers else None
         if live is None:
             return self.inner.stream(
-                cleared, target, headers=headers, deadline_s=deadline_s, idle_s=idle_s, method=method
+                cleared,
+                target,
+                headers=headers,
+                deadline_s=deadline_s,
+                idle_s=idle_s,
+                method=method,
+                lasting=lasting,
             )
 
         def begin(given: Headers) -> AbstractAsyncContextManager[UpstreamStream]:
             return self.inner.stream(
-                cleared, target, headers=given, deadline_s=deadline_s, idle_s=idle_s, method=method
+                cleared, target, headers=given, deadline_s=deadline_s, idle_s=idle_s, method=method, lasting=lasting
             )
 
         return _RenewingStream(begin, _Tries(headers, live, method, target.url))

@@ -93,10 +93,12 @@ class UpstreamClient(Protocol):
         deadline_s: float,
         idle_s: float,
         method: Method = "POST",
+        lasting: bool = False,
     ) -> AbstractAsyncContextManager[UpstreamStream]:
         """Send the payload and yield the answer as it comes; leaving the block early cancels the upstream.
 
-        deadline_s bounds the whole stream, idle_s the wait for its head and between two chunks.
+        deadline_s bounds the whole stream, idle_s the wait for its head and between two chunks. lasting: it stays
+        open while nothing is under way, so its connection is none of those that calls wait for.
         """
 
 
@@ -107,11 +109,12 @@ class PooledClient:
     (HTTP/1.1 connections carry no identity of their own; TLS client certificates are part of the key).
     """
 
-    def __init__(self, dialler: Dialler, *, connections: int = 100) -> None:
+    def __init__(self, dialler: Dialler, *, connections: int = 100, streams: int = 1000) -> None:
+        """connections, streams: of one origin at a time, for calls and for streams that last."""
         self._dialler = dialler
-        self._connections = connections
-        self._places: dict[Target, tuple[Pool, bytes]] = {}
-        self._pools: dict[tuple[str, Network, str, str, str], Pool] = {}
+        self._limits = (connections, streams)
+        self._places: dict[tuple[Target, bool], tuple[Pool, bytes]] = {}
+        self._pools: dict[tuple[str, Network, str, str, str, bool], Pool] = {}
         self._blocks = _Blocks()
 
     async def request(
@@ -157,9 +160,10 @@ class PooledClient:
         deadline_s: float,
         idle_s: float,
         method: Method = "POST",
+        lasting: bool = False,
     ) -> AbstractAsyncContextManager[UpstreamStream]:
         """See UpstreamClient.stream."""
-        pool, place = self._place(target)
+        pool, place = self._place(target, lasting)
         return _Stream(pool, self._blocks.written(cleared, headers, method, place), deadline_s, idle_s)
 
     async def close(self) -> None:
@@ -169,19 +173,22 @@ class PooledClient:
         self._pools.clear()
         self._places.clear()
 
-    def _place(self, target: Target) -> tuple[Pool, bytes]:
-        """Return a target's pool, and what stands in each of its requests: target, host, no coding."""
-        known = self._places.get(target)
+    def _place(self, target: Target, lasting: bool = False) -> tuple[Pool, bytes]:
+        """Return a target's pool, and what stands in each of its requests: target, host, no coding.
+
+        Streams that last have a pool of their own: callers that listen would leave none for those that call.
+        """
+        known = self._places.get((target, lasting))
         if known is not None:
             return known
         url = checked_url(target)
-        key = (url.origin, target.network, target.ca_file, target.client_cert, target.client_key)
+        key = (url.origin, target.network, target.ca_file, target.client_cert, target.client_key, lasting)
         pool = self._pools.get(key)
         if pool is None:
             tls = tls_of(target) if url.scheme == "https" else None
-            pool = self._pools[key] = Pool(self._dialler, url, target.network, tls, limit=self._connections)
+            pool = self._pools[key] = Pool(self._dialler, url, target.network, tls, limit=self._limits[lasting])
         line = f"{url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n".encode("ascii")
-        self._places[target] = (pool, line)
+        self._places[target, lasting] = (pool, line)
         return pool, line
 
 

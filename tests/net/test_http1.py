@@ -203,6 +203,21 @@ async def test_more_callers_than_connections_take_turns(client: PooledClient) ->
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+async def test_streams_that_last_take_no_connection_from_those_that_call(client: PooledClient, lasting: bool) -> None:
+    """Its twin holds both connections, and the next call waits in vain."""
+    stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with saying(stream, stream, OK) as server, contextlib.AsyncExitStack() as open_streams:
+        for _ in range(2):
+            waits = client.stream(cleared(), server.target, deadline_s=60, idle_s=60, method="GET", lasting=lasting)
+            assert (await open_streams.enter_async_context(waits)).status == 200
+        if lasting:
+            assert await ask(client, server) == b"{}"
+        else:
+            with pytest.raises(UpstreamFault, match="timeout"):
+                await ask(client, server, deadline_s=0.1)
+
+
 async def test_a_caller_that_is_cancelled_gives_its_place_to_the_next(client: PooledClient) -> None:
     held = asyncio.Event()
 
