@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
+import yaml
 from joserfc.jwk import ECKey
 
 from firewall import app as composition
@@ -19,6 +21,7 @@ from firewall.net.runtime import SystemClock
 from firewall.nucleus import Paths
 from firewall.state.sqlite import SQLiteStore
 from firewall.wire import jwt
+from tests.identity.test_oauth_document import Reader, exchanges
 from tests.support.composed import composed, settings
 from tests.support.world import serve_app, tool, world
 
@@ -98,3 +101,34 @@ async def test_tokens_of_a_proved_issuer_are_taken_as_they_are_and_an_unproved_o
             own = await wall.sign_in("/mcp/demo", "demo:read", "demo:write")
             assert (await wall.call("demo", "note", {"mark": "x"}, token=own)).status == 200
             assert issuer.asked == 1
+
+
+async def test_the_requests_of_the_page_of_providers_are_answered_as_it_says(root: Path, tmp_path: Path) -> None:
+    """docs/identity-providers.md, "Its own tokens: direct mode": its settings, and each exchange as it stands there."""
+    text = (root / "docs" / "identity-providers.md").read_text(encoding="utf-8")
+    part = text.partition("## Its own tokens: direct mode")[2].partition("\n## ")[0]
+    issuer = Issuer()
+    async with world() as upstreams, serve_app(issuer) as origin:
+        issuer.origin = origin
+        files = {"url": upstreams.add_mcp("files", tools=[tool("read_file", "path")]), "network": "loopback"}
+        config = settings(tmp_path / "state", mcp={"files": {**files, "tools": {"read_file": "read"}}})
+        told = yaml.safe_load(part.partition("```yaml\n")[2].partition("```")[0].replace("https://idp.example", origin))
+        profile = told["identity"]["issuers"]["corp"] | {"network": "loopback"}
+        config["identity"]["issuers"] = {"corp": profile}
+        made = configuration.build(config)
+        store = SQLiteStore(Paths(made.state).store, clock=SystemClock())
+        Preflights(store, SystemClock()).write(front_door.issuers(made)[0], ())
+        store.close()
+        known = {
+            "providers_token": issuer.token(aud="https://fw.example/mcp/files", scope="Files.Read"),
+            "token_for_something_else": issuer.token(aud="https://fw.example/mcp/git", scope="Files.Read"),
+        }
+        async with composed(config) as wall:
+            here = part.replace("https://fw.example", wall.url).replace("https://idp.example", origin)
+            page = list(exchanges(here.replace("Host: fw.example", f"Host: {wall.url[7:]}")))
+            assert [one.status for one in page] == [200, 200, 401]
+            async with httpx2.AsyncClient(base_url=wall.url, timeout=20) as http:
+                for one in page:
+                    await Reader(http, known, {}).send(one)
+            (seen,) = upstreams.calls("mcp", "files")[-1:]
+            assert known["providers_token"] not in str(seen)

@@ -18,7 +18,7 @@ from firewall.identity.settings import TrustedIssuer
 from firewall.wire import jwt
 from tests.identity.test_oauth_document import Reader, exchanges
 from tests.support.chain import CLIENTS, SECRET, chain_door, confidential, token_of
-from tests.support.door import ORIGIN, TIME, public_jwks
+from tests.support.door import ORIGIN, PASSWORD, TIME, VERIFIER, challenge_of, public_jwks
 
 IDP = "https://idp.acme.example"
 IDP_KEY = ECKey.generate_key("P-256", private=True)
@@ -41,6 +41,7 @@ async def test_every_exchange_of_the_page_is_answered_as_it_says(root: Path) -> 
         name: base64.b64encode(f"{name}:{SECRET}".encode()).decode()
         for name in ("planner", "stranger", "conductor", "desk")
     }
+    known |= {"challenge": challenge_of(VERIFIER), "verifier": VERIFIER, "password": PASSWORD}
     known["handed_token"] = token_of(door, ada, scope="time:read")
     known["id_jag"] = jwt.sign(claims, IDP_KEY, alg="ES256", typ="oauth-id-jag+jwt", kid="c1")
     done = 0
@@ -49,7 +50,10 @@ async def test_every_exchange_of_the_page_is_answered_as_it_says(root: Path) -> 
         for one in exchanges(text):
             await reader.send(one)
             done += 1
-    assert done == text.count("```http\n") >= 7
+    assert done == text.count("```http\n") >= 12
+    assert jwt.parse_compact(reader.known["persons_run_token"].encode()).claims["run"]
+    assert jwt.parse_compact(reader.known["run_token"].encode()).claims["run"]
+    assert "run" not in jwt.parse_compact(reader.known["exchanged_token"].encode()).claims
 
 
 def test_the_settings_of_the_page_are_settings(root: Path) -> None:
