@@ -110,6 +110,21 @@ def test_our_card_names_no_place_of_the_agent(agent, keys):
     parse_agent_card(json.loads(json.dumps(served)))
 
 
+def test_our_card_leads_to_our_authorization_server_and_says_that_it_wants_pkce(agent):
+    """A client that reads the card alone asks for a code as ours demands it (A2A 1.0, AuthorizationCodeOAuthFlow)."""
+    card = cards.accept(cards.parse(wire(agent.cards["unsign"])), "", card_url=CARD_URL)
+    served = parse_agent_card(cards.rebuild(card, OFFER))
+    assert set(served.security_schemes) == {"user", "service"}
+    for scheme in served.security_schemes.values():
+        assert scheme.oauth2_security_scheme.oauth2_metadata_url == OFFER.metadata_url
+    code = served.security_schemes["user"].oauth2_security_scheme.flows.authorization_code
+    assert (code.authorization_url, code.token_url) == (OFFER.authorization_url, OFFER.token_url)
+    assert code.pkce_required is True
+    assert dict(code.scopes) == {OFFER.scope: "Send messages to this agent"}
+    machine = served.security_schemes["service"].oauth2_security_scheme.flows.client_credentials
+    assert machine.token_url == OFFER.token_url
+
+
 @pytest.mark.parametrize("device", ["", "https://fw.example/device_authorization"])
 def test_our_card_offers_devices_their_flow_where_it_is_on(agent, device):
     card = cards.accept(cards.parse(wire(agent.cards["unsign"])), "", card_url=CARD_URL)

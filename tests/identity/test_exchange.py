@@ -273,6 +273,39 @@ async def test_tx_02_it_ends_no_later_than_the_subject_token(left_s: int) -> Non
     assert claims_in(body["access_token"])["exp"] == now_s + min(left_s, 300)
 
 
+async def test_tx_02_twin_without_the_bound_a_token_outlives_the_one_it_came_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issue = exchange_grant.ExchangeGrant.issue
+    monkeypatch.setattr(
+        exchange_grant.ExchangeGrant, "issue", lambda self, facts, *, until_s, **more: issue(self, facts, **more)
+    )
+    door = chain_door()
+    ada = await people(door)
+    now_s = door.clock.now_us() // 1_000_000
+    async with door.http() as http:
+        body = (await exchange(http, token_of(door, ada, exp=now_s + 40))).json()
+    assert claims_in(body["access_token"])["exp"] == now_s + 300
+
+
+async def test_tx_02_twin_without_the_thread_a_transaction_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is exchanged then counts as the first hop of something new: the chain has no end."""
+    issue = exchange_grant.ExchangeGrant.issue
+    monkeypatch.setattr(
+        exchange_grant.ExchangeGrant,
+        "issue",
+        lambda self, facts, **more: issue(self, replace(facts, txn=self.parts.ids.new("txn"), hop=1), **more),
+    )
+    door = chain_door()
+    ada = await people(door)
+    async with door.http() as http:
+        held = token_of(door, ada, scope="planner:send", txn="txn_1", hop=3)
+        for _ in range(9):
+            held = (await exchange(http, held, resource=PLANNER, scope="-")).json()["access_token"]
+        claims = claims_in(held)
+    assert (claims["txn"] == "txn_1", claims["hop"]) == (False, 1)
+
+
 async def test_tx_02_it_ends_no_later_than_the_actor_token() -> None:
     door = chain_door()
     ada = await people(door)
