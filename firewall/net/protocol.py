@@ -79,7 +79,10 @@ class StrictProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
         self.client: tuple[str, int] | None = None
         self.write_paused = False
-        self._paused_since = 0.0  # loop time; counts while `write_paused`
+        self._taken_at = (
+            0.0  # loop time at which the client was last seen to take something; counts while `write_paused`
+        )
+        self._unsent = 0  # bytes that waited for it then
         self.reading_paused = False
         self._app = app
         self._server: tuple[str, int | None] | None = None
@@ -163,7 +166,7 @@ class StrictProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        self._paused_since = self.loop.time()
+        self._taken_at, self._unsent = self.loop.time(), self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         self.write_paused = False
@@ -317,7 +320,9 @@ class StrictProtocol(asyncio.Protocol):
             return
         now = self.loop.time()
         if self.write_paused:
-            if (left := self._paused_since + self.settings.send_s - now) <= 0:
+            if (unsent := self.transport.get_write_buffer_size()) != self._unsent:
+                self._taken_at, self._unsent = now, unsent
+            if (left := self._taken_at + self.settings.send_s - now) < 0:
                 self.transport.abort()  # what an answer holds, an upstream's stream with it, is not held by who reads nothing
                 return
             wait = min(wait, left)

@@ -452,6 +452,13 @@ class _Closing:
     def __init__(self) -> None:
         self.closing = False
         self.written = b""
+        self.unsent = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.closing = True
 
     def get_extra_info(self, name: str) -> None:
         return None
@@ -480,3 +487,22 @@ async def test_what_arrives_after_the_connection_was_told_to_close_is_no_request
     await asyncio.gather(*state.tasks)
     connection.connection_lost(None)
     assert len(app.scopes) == 1
+
+
+async def test_a_client_that_takes_a_large_answer_slowly_but_steadily_is_not_cut() -> None:
+    wire = _Closing()
+    connection = StrictProtocol(Said(), ListenerState())
+    connection.connection_made(wire)  # type: ignore[arg-type]
+    connection._reading_since = 0.0
+    connection._idle_since = connection.loop.time()
+    wire.unsent = 8_000_000
+    connection.pause_writing()
+    for left in (7_000_000, 6_000_000, 5_999_999):
+        wire.unsent = left
+        connection._taken_at -= 3600
+        connection._watch()
+        assert not wire.closing
+    connection._taken_at -= 3600
+    connection._watch()
+    assert wire.closing
+    connection.connection_lost(None)
