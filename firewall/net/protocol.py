@@ -137,8 +137,8 @@ class StrictProtocol(asyncio.Protocol):
         self._parser = None
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
-            return
+        if self._deaf or self.transport.is_closing():
+            return  # under TLS, what arrives until the end is said would still be given to us
         if self._in_head:
             self._raw += data
         try:
@@ -157,7 +157,6 @@ class StrictProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close: now, or after the answer that is under way."""
         if self._call is None or self._call.complete:
-            self._deaf = True
             self.transport.close()
         else:
             self._call.keep_alive = False
@@ -276,7 +275,6 @@ class StrictProtocol(asyncio.Protocol):
     def answered(self) -> None:
         """The answer under way is complete; the connection waits for the next request, or was told to close."""
         if self.transport.is_closing():
-            self._deaf = True  # under TLS, what arrives until the end is said would still come here
             return
         self._idle_since = self.loop.time()
         self.resume_reading()

@@ -473,15 +473,19 @@ class _Closing:
         self.written += data
 
 
-@pytest.mark.parametrize("how", ["the client asked for it", "we stop"])
+@pytest.mark.parametrize(
+    "how", ["the client asked for it", "we stop", "the application failed", "it was idle too long"]
+)
 async def test_what_arrives_after_the_connection_was_told_to_close_is_no_request(how: str) -> None:
-    app, wire, state = Said(*ANSWERS["whole"]), _Closing(), ListenerState()
-    connection = StrictProtocol(app, state)
+    app, wire, state = Said(*([] if "failed" in how else ANSWERS["whole"])), _Closing(), ListenerState()
+    connection = StrictProtocol(app, state, ProtocolSettings(idle_s=-1.0))
     connection.connection_made(wire)  # type: ignore[arg-type]
-    connection.data_received(GET if how == "we stop" else GET[:-2] + b"Connection: close\r\n\r\n")
+    connection.data_received(GET[:-2] + b"Connection: close\r\n\r\n" if "client" in how else GET)
     await asyncio.gather(*state.tasks)
     if how == "we stop":
         connection.shutdown()
+    if how == "it was idle too long":
+        connection._watch()
     assert wire.closing
     connection.data_received(GET)
     await asyncio.gather(*state.tasks)
