@@ -99,6 +99,8 @@ WORDS = {
     "limits.tokens_per_day": "Model tokens per caller and UTC day.",
     "limits.usd_per_day": "US dollars per caller and UTC day.",
     "identity.access_token_s": "Seconds that an access token lives.",
+    "identity.refresh_days": "Days after which a connection ends however much it is used, and the person signs in again. People read it on the consent page.",
+    "identity.refresh_idle_days": "Days without a renewal after which it ends. What is longer than `refresh_days` changes nothing.",
     "identity.client_per_minute": "Requests at `/token`, `/par` and `/device_authorization` that one client which proves who it is may "
     "make in a minute, from everywhere together. Beyond that it is told 429, and the record says so (`identity.client.busy`).",
     "identity.device_grant": "Programs without a browser may ask by a code that a person types at `/device` (RFC 8628). The client needs `device_code` among its `grants`.",

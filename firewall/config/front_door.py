@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from firewall.config.identity import ClientConfig
+from firewall.config.identity import DAY_S, ClientConfig
 from firewall.config.model import A2AUpstream, Config, MCPUpstream
 from firewall.config.rooms import tenants
 from firewall.core.errors import ConfigFault
@@ -130,6 +130,8 @@ def identity(config: Config, resources: tuple[ProtectedResource, ...]) -> Identi
             WorkloadSettings(name=name, **given.model_dump()) for name, given in config.identity.workloads.items()
         ),
         token_lifetime_s=config.identity.access_token_s,
+        refresh_lifetime_s=config.identity.refresh_days * DAY_S,
+        refresh_idle_s=config.identity.refresh_idle_days * DAY_S,
         dpop_nonce_required=config.identity.dpop.nonces,
         device_grant=config.identity.device_grant,
         client_per_minute=config.identity.client_per_minute,

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from firewall.config.part import Keyed, Name, Network, Part
+from firewall.core.bounds import REFRESH_IDLE_S, REFRESH_LIFETIME_S, REFRESH_LONGEST_S
+
+DAY_S = 24 * 3600
 
 GrantName = Literal[
     "authorization_code", "refresh_token", "client_credentials", "token_exchange", "jwt_bearer", "device_code"
@@ -199,6 +202,8 @@ class IdentityConfig(Part):
     """The embedded authorization server."""
 
     access_token_s: int = Field(default=300, ge=30, le=3600)
+    refresh_days: int = Field(default=REFRESH_LIFETIME_S // DAY_S, ge=1, le=REFRESH_LONGEST_S // DAY_S)
+    refresh_idle_days: int = Field(default=REFRESH_IDLE_S // DAY_S, ge=1, le=REFRESH_LONGEST_S // DAY_S)
     client_per_minute: int = Field(default=600, ge=1, le=1_000_000)
     device_grant: bool = False
     passwords: Literal["on", "off"] = "on"

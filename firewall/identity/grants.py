@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from firewall.core.bounds import REFRESH_LONGEST_S
 from firewall.core.errors import StateUnavailable
 from firewall.core.jsonvalue import JSONObject
 from firewall.core.ports import Clock, SharedMarks, Store
@@ -107,8 +108,8 @@ class OAuthGrants:
         # Who comes again (a flood of replays) waits for no write lock, which the one who redeems a code needs now. It
         # raises and bumps all the same: whoever was first may not have come that far.
         over = self._revoked.get(tenant, grant_id) is not None  # durably: a mark alone ends with the node
-        if not over:
-            self._revoked.put(tenant, grant_id, b"{}", expires_us=self._horizon())
+        if not over:  # remembered for longer than a token can live that was issued under any configuration
+            self._revoked.put(tenant, grant_id, b"{}", expires_us=self._horizon(REFRESH_LONGEST_S))
         if self._grants.get(tenant, f"{subject}/{grant_id}") is not None:
             self._grants.delete(tenant, f"{subject}/{grant_id}")
         try:
@@ -138,6 +139,10 @@ class OAuthGrants:
         if self._marks.read(mark_key(tenant, grant_id)) & REVOKED_MARK:
             return True
         return self._revoked.get(tenant, grant_id) is not None
+
+    def is_kept(self, tenant: str, subject: str, grant_id: str) -> bool:
+        """Return whether the grant is among those that its person is shown, and can end."""
+        return self._grants.get(tenant, f"{subject}/{grant_id}") is not None
 
     def _horizon(self, for_s: int = 0) -> int:
         return self._clock.now_us() + ((for_s or self._lifetime_s) + 3600) * SECOND_US

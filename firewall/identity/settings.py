@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from firewall.core.bounds import CODE_LIFETIME_S, REFRESH_LIFETIME_S, RUN_LIFETIME_S, TOKEN_LIFETIME_S
+from firewall.core.bounds import (
+    CODE_LIFETIME_S,
+    REFRESH_IDLE_S,
+    REFRESH_LIFETIME_S,
+    RUN_LIFETIME_S,
+    TOKEN_LIFETIME_S,
+)
 from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.step_up import StepUp
@@ -184,7 +190,7 @@ class IdentitySettings:
     token_lifetime_s: int = TOKEN_LIFETIME_S
     code_lifetime_s: int = CODE_LIFETIME_S
     refresh_lifetime_s: int = REFRESH_LIFETIME_S
-    refresh_idle_s: int = 14 * 24 * 3600
+    refresh_idle_s: int = REFRESH_IDLE_S
     refresh_grace_s: int = 30
     session_lifetime_s: int = 8 * 3600
     transaction_lifetime_s: int = 600

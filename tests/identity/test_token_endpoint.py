@@ -2,12 +2,15 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from joserfc.jwk import ECKey
 
-from firewall.core.errors import Unauthenticated
+from firewall import config as configuration
+from firewall.config import front_door
+from firewall.core.errors import ConfigFault, Unauthenticated
 from firewall.core.ports import Store
 from firewall.identity.authorization_server import build_identity
 from firewall.identity.settings import ClientSettings
@@ -215,6 +218,44 @@ async def test_as_12_idle_and_absolute_limits_hold() -> None:
     door.clock.advance(101)
     async with door.http() as http:
         assert (await refresh(http, second["refresh"])).json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(("idle", "days", "ends_after"), [(3, 10, 3), (20, 5, 5), (14, 30, 14)])
+async def test_as_12_the_file_says_how_long_a_connection_lasts(idle: int, days: int, ends_after: int) -> None:
+    """Idle and absolute limits of the configuration reach the tokens, whichever comes first."""
+    made = configuration.build(
+        {"version": 1, "public_url": ORIGIN, "identity": {"refresh_idle_days": idle, "refresh_days": days}}
+    )
+    given = front_door.identity(made, ())
+    door = make_door(refresh_idle_s=given.refresh_idle_s, refresh_lifetime_s=given.refresh_lifetime_s)
+    await door.user()
+    token = (await tokens(door))["refresh"]
+    async with door.http() as http:
+        door.clock.advance(ends_after * 86_400 - 1)
+        token = (await refresh(http, token)).json()["refresh_token"]
+        door.clock.advance(min(idle, days) * 86_400 + 1)
+        assert (await refresh(http, token)).json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(("name", "days"), [("refresh_days", 91), ("refresh_idle_days", 91), ("refresh_days", 0)])
+def test_as_12_no_connection_lasts_for_more_than_ninety_days(name: str, days: int) -> None:
+    with pytest.raises(ConfigFault):
+        configuration.build({"version": 1, "public_url": ORIGIN, "identity": {name: days}})
+
+
+async def test_as_12_a_connection_keeps_the_end_that_it_was_given_when_longer_ones_are_allowed_later() -> None:
+    """Else it would go on where its person no longer finds it to end it."""
+    door = make_door(refresh_idle_s=100_000, refresh_lifetime_s=100_000)
+    ada = await door.user()
+    token = (await tokens(door))["refresh"]
+    kept = door.identity.front_door._routes["/token"]["POST"].__self__._parts.refresh  # type: ignore[attr-defined]
+    kept._settings = replace(door.identity.settings, refresh_idle_s=10**7, refresh_lifetime_s=10**7)
+    async with door.http() as http:
+        door.clock.advance(99_000)
+        token = (await refresh(http, token)).json()["refresh_token"]
+        door.clock.advance(5_000)
+        assert (await refresh(http, token)).json()["error"] == "invalid_grant"
+    assert door.identity.grants.of_subject("acme", ada.subject) == []
 
 
 async def test_as_12_a_changed_user_ends_what_was_given_and_a_disabled_one_cannot_come_back() -> None:

@@ -90,6 +90,9 @@ class RefreshTokens:
         names = (standing.client(facts.client_id), standing.session(facts.session_id))
         if self._grants.standing.ended(facts.tenant, names, facts.created_s):
             raise OAuthError("invalid_grant", "grant_ended")
+        # Where the operator allows longer connections by now, those from before keep the end that they were given.
+        if not self._grants.is_kept(facts.tenant, facts.subject, facts.grant_id):
+            raise OAuthError("invalid_grant", "grant_ended")
         if facts.run and run_ends_s(facts.run) * SECOND_US <= self._clock.now_us():
             raise OAuthError("invalid_grant", "run_ended")
         return facts
