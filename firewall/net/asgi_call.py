@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 from firewall.core.errors import FAULTS
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("bartizan.listener")
 _HIGH_WATER: Final = 65536  # of a body that nobody takes; from there on the client waits
+_RESET: Final = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER of no time: the peer is told that it was cut
 _ONE_PIECE: Final = 65536  # beyond it a body is not copied to stand behind its head
 
 
@@ -223,7 +226,14 @@ class Call:
             self._connection.transport.write(framing.head + (b"" if self._head_only else body))
         self.started = self.complete = True
         self.wake()
-        self._connection.transport.close()
+        transport = self._connection.transport
+        if self._left < -1:  # its end is the connection's: an orderly one would make a part of a body a whole one
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.abort()
+        else:
+            transport.close()
 
 
 def _place(error: BaseException) -> str:

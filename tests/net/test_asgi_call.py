@@ -434,6 +434,25 @@ async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
     assert got.endswith(b"\r\n\r\nhello")
 
 
+async def test_a_part_of_an_answer_to_http_1_0_is_not_taken_for_the_whole() -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(200))
+        await send(body(b"hel", more=True))
+        await receive()  # the client's request; then it waits until the client has the part
+        await going.wait()
+        raise ValueError
+
+    going = asyncio.Event()
+    async with ours(fails) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"hel"), 3)
+        going.set()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 3)
+        writer.close()
+
+
 async def test_a_body_in_the_smallest_chunks_arrives_whole_and_in_few_parts() -> None:
     app = Said(*ANSWERS["whole"])
     size = 200_000
