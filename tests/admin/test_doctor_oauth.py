@@ -502,6 +502,24 @@ def test_oauth_20_a_client_that_asks_silently_or_is_told_a_nonce_has_no_complain
     assert seen("oauth-20", who).evidence.startswith("1 × identity.authorize.refused invalid_request redirect_unknown")
 
 
+def test_oauth_19_a_program_that_is_told_again_and_again_what_it_lacks_is_named(tmp_path: Path) -> None:
+    """It renews its token in place of asking for more: what a call recorded, read back from the log."""
+    who = patient(tmp_path)
+    refused = {"kind": "decision", "fault": "scope_missing", "gid": "g_1", "scope": "files:write", "tenant": "acme"}
+    others = [{**refused, "gid": f"g_{n}"} for n in range(2, 12)]
+    written(who.config.audit_dir, *others, *[refused] * (trace.ROUNDS - 1), {**refused, "scope": "files:read"})
+    assert seen("oauth-19", who).status == "ok"
+    written(who.config.audit_dir, {**refused, "fault": "denied"}, {**refused, "gid": ""}, {**refused, "scope": ""})
+    assert seen("oauth-19", who).status == "ok"
+    written(who.config.audit_dir, refused)
+    found = seen("oauth-19", who)
+    assert found.status == "warn"
+    assert f"{trace.ROUNDS} times" in found.text
+    assert found.evidence.startswith("gid g_1 lacks files:write; bartizan doctor trace g_1")
+    later = Patient(who.config, FakeClock(CLOCK.now_us() + 2 * trace.DAY_US))
+    assert seen("oauth-19", later).status == "ok"
+
+
 def test_a_damaged_log_is_no_traceback(tmp_path: Path) -> None:
     who = patient(tmp_path)
     written(who.config.audit_dir, before=300)

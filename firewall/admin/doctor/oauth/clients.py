@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from firewall.admin.doctor.check import Check, Examination, Patient, count
+from firewall.admin.doctor.oauth import trace
 from firewall.admin.doctor.oauth.face import resources
 from firewall.config import Config
 from firewall.core.bounds import METADATA_BYTES
@@ -157,6 +158,16 @@ def reachable_scopes(patient: Patient) -> Iterator[Check]:
                 "oauth-19", "fail", text, fix, f"acr {level!r}; can be reached: {', '.join(_attainable(config))}"
             )
             return
+    if (found := trace.circles(patient)) is not None:
+        grant, scope, times = found
+        yield Check(
+            "oauth-19",
+            "warn",
+            f"a program was told {times} times within a day that it lacks one scope, and came back without it",
+            "give it that scope at the sign-in, in its own settings; a client that only refreshes never asks for more",
+            f"gid {grant} lacks {scope}; bartizan doctor trace {grant} tells what it did",
+        )
+        return
     yield Check("oauth-19", "ok", f"{len(known)} scopes, and every limit and step-up can be reached")
 
 

@@ -1,4 +1,5 @@
-"""What the newest records say happened at the front door: reused refresh tokens, and sign-ins that failed and why.
+"""What the newest records say happened at the front door: reused refresh tokens, sign-ins that failed and why, and
+programs that go round in circles.
 
 A client shows its person "authorization failed" and a number; the reason stands in our records alone.
 """
@@ -19,6 +20,7 @@ from firewall.record.tiles import entries_path
 from firewall.wire import strict_json
 
 DAY_US: Final = 86_400_000_000
+ROUNDS: Final = 5  # refusals of one connection for want of one scope, before that is more than a person who tries again
 BUNDLES: Final = 8  # of 256 records each, per log, from its end
 FAILED: Final = (
     "identity.idp.failed",
@@ -78,17 +80,34 @@ def failures(patient: Patient) -> Iterator[Check]:
         yield Check("oauth-20", "ok", f"{count(len(found), 'event')} of the front door within a day, none refused")
 
 
+def circles(patient: Patient) -> tuple[str, str, int] | None:
+    """Return what was refused most within a day: the OAuth grant, the scope that its calls lack, and how often.
+
+    A program that does not know step-up renews its token when a call is answered 403, and asks again with the same
+    scopes. None where no grant was refused one scope `ROUNDS` times.
+    """
+    counted = Counter(
+        (str(found["gid"]), str(found["scope"]))
+        for found in _events(patient.config, patient.clock.now_us() - DAY_US, "decision")
+        if found.get("fault") == "scope_missing" and found.get("gid") and found.get("scope")
+    )
+    for (grant, scope), times in counted.most_common(1):
+        if times >= ROUNDS:
+            return grant, scope, times
+    return None
+
+
 def recent(patient: Patient) -> Iterator[JSONObject]:
     """Yield the front door's events of the last day, of each log's newest records, oldest first."""
-    return _events(patient.config, patient.clock.now_us() - DAY_US)
+    return _events(patient.config, patient.clock.now_us() - DAY_US, "auth")
 
 
-def _events(config: Config, since_us: int) -> Iterator[JSONObject]:
+def _events(config: Config, since_us: int, kind: str) -> Iterator[JSONObject]:
     for folder in sorted(config.audit_dir.glob("log_*")):
         try:
             for _, entries, _ in iter_bundles(folder, max(0, _last(folder) - BUNDLES + 1)):
                 for entry in entries:
-                    event = _event(entry)
+                    event = _event(entry, kind)
                     time_us = event.get("time_us")
                     if event and (not isinstance(time_us, int) or time_us >= since_us):
                         yield event
@@ -96,14 +115,14 @@ def _events(config: Config, since_us: int) -> Iterator[JSONObject]:
             continue  # a damaged log is what `bartizan audit verify` is for
 
 
-def _event(entry: bytes) -> JSONObject:
-    if b'"auth"' not in entry:
+def _event(entry: bytes, kind: str) -> JSONObject:
+    if f'"{kind}"'.encode() not in entry:
         return {}
     try:
         value = strict_json.loads(entry)
     except BartizanError:
         return {}
-    return value if isinstance(value, dict) and value.get("kind") == "auth" else {}
+    return value if isinstance(value, dict) and value.get("kind") == kind else {}
 
 
 def _last(folder: Path) -> int:
