@@ -20,6 +20,7 @@ import hashlib
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -46,7 +47,7 @@ from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
 
 TERM_S: Final = 0.7
 KEEPER_S: Final = 0.3
-KILL_S: Final = 0.3
+KILL_S: Final = 0.9
 DRAIN_S: Final = 0.1
 PROBE_S: Final = 5.0
 BACKOFF_FIRST_S: Final = 0.2
@@ -338,7 +339,7 @@ class StdioLink:
             pass
         finally:
             self._fail()
-            await self._kill(process)
+            await _to_its_end(self._kill(process))
             await process.wait()
 
     async def _answer(self, asked: JSONObject) -> None:
@@ -393,6 +394,16 @@ class StdioLink:
         if not self.ended.done():
             self.ended.set_result(None)
         self._mux.end(UpstreamFault("cut_stream", "the child ended"))
+
+
+async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+    """Await what is bounded by itself and may not stop half-way: a worker that stops cancels its tasks once."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _signal(group: int, number: int) -> None:

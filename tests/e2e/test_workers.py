@@ -178,7 +178,9 @@ async def test_when_the_owner_is_killed_its_sessions_are_unknown_and_its_program
     config = settings(tmp_path / "state", workers=3, mcp={"time": program("mcp_server_time", get_current_time="read")})
     with started(config, tmp_path) as firewall:
         token = await firewall.sign_in("/mcp/time", "time:read")
-        sessions = [await opened(firewall, "/mcp/time", token) for _ in range(12)]
+        sessions = [
+            await opened(firewall, "/mcp/time", token) for _ in range(30)
+        ]  # on all three workers, but for chance
         zone = {"timezone": "Europe/Vienna"}
         assert (await firewall.call("time", "get_current_time", zone, token=token)).json["result"]
         (owner,) = owners(firewall, "mcp_server_time")

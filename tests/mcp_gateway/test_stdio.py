@@ -141,6 +141,14 @@ async def test_a_child_that_keeps_dying_is_not_started_without_pause(support: Su
         assert "could not be reached" in error["message"]
 
 
+async def test_a_child_that_is_dying_as_the_worker_stops_is_waited_for(support: Support, tmp_path: Path):
+    async with child(support, tmp_path) as stack:
+        await call(stack, "fine")
+        process = link_of(stack)._process
+        assert (await call(stack, "die"))["error"]["code"] == -31502
+    assert process.returncode is not None
+
+
 async def test_a_hanging_child_meets_its_deadline(support: Support, tmp_path: Path):
     async with child(support, tmp_path, deadline_s=0.5) as stack:
         async with asyncio.timeout(10):
