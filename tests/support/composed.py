@@ -52,16 +52,28 @@ BOTH = "application/json, text/event-stream"
 Pairs = Sequence[tuple[str, str]]
 
 
+_GIVEN: set[int] = set()
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+
+
 def free_port() -> int:
-    """Return a port that was free a moment ago, below those that the system gives to clients by itself."""
+    """Return a port that is free, below those that the system gives to clients by itself, and given to nobody else.
+
+    Between this and its binding time passes: no port is given twice, and each worker of a run has a range of its own.
+    """
+    if len(_GIVEN) > 2000:
+        _GIVEN.clear()
     while True:
-        port = 10_000 + secrets.randbelow(22_000)
+        port = 10_000 + 2_750 * _WORKER + secrets.randbelow(2_750)
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _GIVEN.add(port)
+        return port
 
 
 def settings(state: Path, **changes: Any) -> dict[str, Any]:
