@@ -25,6 +25,7 @@ PLACES: Final[dict[tuple[str, str], str]] = {
     ("outcome", "intent"): "s",
     ("", "decision_id"): "s",
     ("", "exchange"): "s",
+    ("", "gid"): "s",
     ("", "seq"): "d",
     ("", "time_us"): "d",
     ("", "trace"): "s",

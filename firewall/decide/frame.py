@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from firewall.core.action import Protocol, Resource
-from firewall.core.principal import Principal
 from firewall.core.value import value
+
+# The subject and the end of the context, encoded; two that are equal are one object.
+Caller = tuple[bytes, bytes]
 
 
 @value
 class Frame:
     """What stands around the exchange's id and the time, up to the arguments; and what it was made of, kept alive.
 
-    digest: SHA-256 of both pieces.
+    digest: SHA-256 of both pieces. caller: all that it says of a principal; of several tokens it may say the same.
     """
 
     before: bytes
     after: bytes
     digest: bytes
-    principal: Principal
+    caller: Caller
     resource: Resource
     protocol: Protocol

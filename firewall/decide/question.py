@@ -26,7 +26,7 @@ from firewall.core.policy_input import PolicyInput
 from firewall.core.principal import Principal
 from firewall.core.scopes import opened
 from firewall.decide.contract import RESOURCE_DEFAULTS, RESOURCE_PROPERTIES
-from firewall.decide.frame import Frame
+from firewall.decide.frame import Caller, Frame
 
 _OPTIONS: Final = (
     orjson.OPT_STRICT_INTEGER
@@ -38,9 +38,11 @@ _OPTIONS: Final = (
 # call needs no walk: 1,025 items take 2,051 bytes, 513 distinct keys take more.
 _NO_WALK_BYTES: Final = 2 * bounds.POLICY_ARRAY_ITEMS
 _FRAGMENTS: Final = 4096
+_PRINCIPALS: Final = 16_384  # tokens that are in use at once, and room
 # Encoded parts that do not change, by the address of what they were made of: an entry keeps that alive, so that no
-# address in use can come to mean another principal.
-_subjects: dict[int, tuple[Principal, bytes, bytes]] = {}
+# address in use can come to mean another principal. Of tokens that say the same of their caller the parts are shared.
+_subjects: dict[int, tuple[Principal, Caller]] = {}
+_callers: dict[Caller, Caller] = {}
 _frames: dict[tuple[int, int, int, Point, str, bool, Label, str], Frame] = {}
 _labels: dict[int, list[str]] = {}
 _POINTS: Final = {
@@ -122,15 +124,17 @@ def ask(
     if findings or limits is not None or approval is not None:
         if len(findings) > bounds.POLICY_FINDINGS:
             raise PolicyFault("input_invalid", "too many findings")
-        frame = _framed(action, _context(action, findings, label, revision, limits, approval))
+        caller = (_subjects.get(id(action.principal)) or _remember(action.principal))[1]
+        frame = _framed(action, caller, _context(action, findings, label, revision, limits, approval))
     else:
         principal, resource, protocol = action.principal, action.resource, action.protocol
-        slot = (id(principal), id(resource), id(protocol), point, action.verb, action.side_effect, label, revision)
+        caller = (_subjects.get(id(principal)) or _remember(principal))[1]
+        slot = (id(caller), id(resource), id(protocol), point, action.verb, action.side_effect, label, revision)
         known = _frames.get(slot)
         if known is None:
             if len(_frames) >= _FRAGMENTS:
                 _frames.clear()
-            known = _frames[slot] = _framed(action, _context(action, (), label, revision, None, None))
+            known = _frames[slot] = _framed(action, caller, _context(action, (), label, revision, None, None))
         frame = known
     document = b'%b,"request_id":%b,"time_us":%d%b%b}}}' % (frame.before, request_id, now_us, frame.after, arguments)
     if len(document) > bounds.POLICY_INPUT_BYTES:
@@ -138,20 +142,17 @@ def ask(
     return PolicyInput(document, frame.digest, arguments)
 
 
-def _framed(action: Action, context: bytes) -> Frame:
+def _framed(action: Action, caller: Caller, context: bytes) -> Frame:
     """Return what of an input is the same whatever its arguments, its exchange and the time are."""
-    known = _subjects.get(id(action.principal))
-    if known is None:
-        known = _remember(action.principal)
     resource = action.resource
     encoded = resource.encoded[0] if resource.encoded else _encode_resource(resource)
-    before = b"".join((_POINTS[action.point], known[1], b',"resource":', encoded, b',"context":', context, known[2]))
+    before = b"".join((_POINTS[action.point], caller[0], b',"resource":', encoded, b',"context":', context, caller[1]))
     effect = b"true" if action.side_effect else b"false"
     verb = _dumps(action.verb)
     after = b'},"action":{"name":%b,"properties":{"side_effect":%b,"arguments":' % (verb, effect)
     # Between the two stand members of ours alone, so that their ends cannot be taken for each other's beginnings.
     digest = sha256(before + after).digest()
-    return Frame(before, after, digest, action.principal, resource, action.protocol)
+    return Frame(before, after, digest, caller, resource, action.protocol)
 
 
 def _is_deep(text: bytes) -> bool:
@@ -226,7 +227,7 @@ def _entry_of(action: Action, where: str) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _remember(principal: Principal) -> tuple[Principal, bytes, bytes]:
+def _remember(principal: Principal) -> tuple[Principal, Caller]:
     """Encode what is constant for a principal: the subject, and what the context says of the caller."""
     caller = principal.chain[-1].type if principal.chain else principal.kind
     subject = _dumps(
@@ -251,9 +252,12 @@ def _remember(principal: Principal) -> tuple[Principal, bytes, bytes]:
     )
     chain = _dumps([{"sub": actor.sub, "type": actor.type} for actor in principal.chain])
     tail = b',"actor_chain":' + chain + b',"audience":' + _dumps(principal.audience)
-    if len(_subjects) >= _FRAGMENTS:
+    if len(_callers) >= _PRINCIPALS:
+        _callers.clear()  # a frame keeps its own alive
+    if len(_subjects) >= _PRINCIPALS:
         _subjects.clear()
-    entry = (principal, subject, tail)
+    said = (subject, tail)
+    entry = (principal, _callers.setdefault(said, said))
     _subjects[id(principal)] = entry
     return entry
 

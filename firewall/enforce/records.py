@@ -103,8 +103,9 @@ def decision_record(
 class PermitRecords:
     """The records of permits; one in which nothing was found is filled into the form of an earlier one.
 
-    A form is kept by all that such a record says beside its places. What is a whole object is told apart by its
-    address: the entry keeps it alive, so that no address in use can come to mean another caller, thing or answer.
+    A form is kept by all that such a record says beside its places; the caller by what is said of one, so that all
+    tokens of a caller share it. What is a whole object is told apart by its address: the entry keeps it alive, so that
+    no address in use can come to mean another thing or answer.
     """
 
     def __init__(self) -> None:
@@ -116,9 +117,13 @@ class PermitRecords:
         """Return the record of a permit. digest: of its payload. settles: as of `decision_record`."""
         action, decision = permit.action, permit.decision
         told, duties, shadow = decision.reasons, decision.obligations, decision.shadow
-        usual = not permit.findings and len(told) + len(duties) + len(shadow) <= _FORM_ITEMS
+        principal = action.principal
+        gid = principal.grant_id
+        usual = not permit.findings and len(told) + len(duties) + len(shadow) <= _FORM_ITEMS and _is_plain(gid)
         slot = (
-            id(action.principal),
+            principal.key,
+            principal.chain,
+            gid != "",
             id(action.resource),
             id(action.protocol),
             action.point,
@@ -145,6 +150,8 @@ class PermitRecords:
                 "exchange": exchange.id,
                 "trace": exchange.trace_id,
             }
+            if gid:
+                values["gid"] = gid
             if settles is not None:
                 values |= settles
             return Filled(kept[0], values)
@@ -162,7 +169,7 @@ class PermitRecords:
             settles=settles,
         )
         if usual:
-            self._keep(slot, record, (action.principal, action.resource, action.protocol, told, duties, shadow))
+            self._keep(slot, record, (action.resource, action.protocol, told, duties, shadow))
         return record
 
     def _keep(self, slot: tuple[object, ...], record: JSONObject, named: tuple[object, ...]) -> None:
@@ -173,6 +180,11 @@ class PermitRecords:
         if len(self._kept) >= FORMS:
             self._kept.clear()
         self._kept[slot] = (form, named)
+
+
+def _is_plain(gid: str) -> bool:
+    """Return whether a grant's id may be filled in as it is; one that another issuer made may hold anything."""
+    return not gid or (gid.isascii() and gid.replace("_", "a").replace("-", "a").isalnum())
 
 
 def outcome_record(exchange: Exchange, *, outcome: str, error: str, duration_us: int) -> JSONObject:

@@ -86,9 +86,23 @@ class TestInput:
         assert b'"tenant":"acme"' in encoded(call())
 
     def test_the_memo_of_principals_is_bounded(self) -> None:
-        for n in range(question._FRAGMENTS + 10):
+        for n in range(question._PRINCIPALS + 10):
             encoded(call(who=dataclasses.replace(ALICE, subject=f"s{n}")))
-        assert len(question._subjects) <= question._FRAGMENTS
+        assert len(question._subjects) <= question._PRINCIPALS
+        assert len(question._callers) <= question._PRINCIPALS
+        assert len(question._frames) <= question._FRAGMENTS
+
+    def test_tokens_that_say_the_same_of_their_caller_share_a_frame_and_others_do_not(self) -> None:
+        """Twin of `test_two_principals_never_share_a_fragment`: what no policy is told makes no difference."""
+        action = call()
+        again = dataclasses.replace(action, principal=dataclasses.replace(ALICE, token_id="t_2", grant_id="g_2"))
+        other = dataclasses.replace(action, principal=dataclasses.replace(ALICE, roles=("admin",)))
+        encoded(action)
+        before = len(question._frames)
+        encoded(again)
+        assert len(question._frames) == before
+        encoded(other)
+        assert len(question._frames) == before + 1
 
     def test_facts_that_a_gateway_leaves_out_get_the_type_s_default(self) -> None:
         document = orjson.loads(encoded(call(resource=tool(trust=None, schema=None))))

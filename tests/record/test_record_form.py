@@ -121,7 +121,6 @@ def test_the_second_record_of_a_kind_is_filled_in_and_says_the_same(settles: boo
         {"who": principal(tenant="globex", grant_id="g_1")},
         {"who": principal(subject="u_mallory", grant_id="g_1")},
         {"who": principal(client_id="other", grant_id="g_1")},
-        {"who": principal(grant_id="g_2")},
         {"who": principal()},
         {"resource": tool(scope="demo:write")},
         {"resource": dataclasses.replace(TOOL, id="demo/other")},
@@ -159,6 +158,24 @@ def test_a_permit_with_a_finding_has_a_record_of_its_own() -> None:
         plain = permit(n)
         found = _MINT.permit(plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", FOUND, Label(0))
         assert isinstance(kept.record(found, exchange(n), "h:", None), dict)
+
+
+def test_all_grants_of_a_caller_share_a_form_and_each_record_names_its_own() -> None:
+    kept = PermitRecords()
+    records(kept, 1)
+    second, alone = records(kept, 2, who=principal(grant_id="g_Az-09"))
+    assert filled(second) == alone
+    assert orjson.loads(alone)["gid"] == "g_Az-09"
+
+
+@pytest.mark.parametrize("gid", ['g"2', "g_é", "g\\", "g\x00", 'x","subject":"u_mallory'])
+def test_a_grant_whose_id_is_not_plain_has_records_of_its_own(gid: str) -> None:
+    kept = PermitRecords()
+    records(kept, 1)
+    for n in (2, 3):
+        first, alone = records(kept, n, who=principal(grant_id=gid))
+        assert isinstance(first, dict)
+        assert orjson.loads(alone)["gid"] == gid
 
 
 def test_forms_are_bounded() -> None:
