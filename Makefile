@@ -27,7 +27,7 @@ run: setup ## start the firewall in the foreground, in front of real demonstrati
 tour: setup ## drive a running firewall as an agent would (second terminal)
 	@exec $(BIN)/bartizan tour $(ARGS)
 
-test: setup ## run the tests (about seven minutes)
+test: setup ## run the tests (about ten minutes)
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not conformance and not perf" $(ARGS)
 
 attack: setup ## run the attack cases only; each names the control and OWASP ids it proves
