@@ -13,6 +13,7 @@ from firewall.admin.sessions import AdminSessions, Bearers, cookie_name
 from firewall.identity.records import SECOND_US
 from firewall.identity.web import parse_cookies
 from firewall.net.asgi import Scope, header_map
+from firewall.net.own_page import is_own_page
 
 EXTENSION: Final = "bartizan.operator"
 SAFE: Final = frozenset({"GET", "HEAD"})
@@ -81,13 +82,8 @@ def session_of(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
 
 
 def from_own_page(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether a browser sent this from a page of this very listener (UI-06).
+    """Return whether a browser sent this from a page of this very listener (UI-06; `net.own_page`).
 
-    The Host was checked by the edge, so it says who we are. ``Sec-Fetch-Site`` decides where present,
-    and ``Origin`` must agree; a request with neither did not come from a browser's form.
+    The Host was checked by the edge, so it says who we are.
     """
-    site, sent = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    own = scope["scheme"].encode() + b"://" + headers.get(b"host", b"")
-    if sent is not None and sent.lower() != own.lower():
-        return False
-    return site == b"same-origin" if site is not None else sent is not None
+    return is_own_page(headers, scope["scheme"].encode() + b"://" + headers.get(b"host", b""))

@@ -34,8 +34,7 @@ SECURITY: Final[Headers] = (
         b"require-trusted-types-for 'script'; trusted-types 'none'",
     ),
     (b"x-frame-options", b"DENY"),
-    # Not `no-referrer`: browsers would then post our own forms with ``Origin: null``.
-    (b"referrer-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),

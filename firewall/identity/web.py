@@ -13,16 +13,15 @@ from typing import Final
 from firewall.core.action import Headers
 from firewall.core.jsonvalue import JSON
 from firewall.core.permit import FixedReply
+from firewall.net.own_page import is_own_page
 from firewall.wire import oauth, strict_json
 
 NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 NO_STORE: Final = (b"cache-control", b"no-store")
 CORS: Final = (b"access-control-allow-origin", b"*")
 
-# ``same-origin`` instead of UI-05's ``no-referrer``: with the latter browsers post our own forms with
-# ``Origin: null`` (Fetch, "append a request Origin header"), which the origin checks must refuse.
-# Nothing more reaches another origin by it. `form-action` is left out because browsers apply it to the
-# redirect that follows the form, which leads to the client.
+# What every page says (UI-05). `form-action` is left out because browsers apply it to the redirect that follows the
+# form, which leads to the client. What ``no-referrer`` asks of the origin checks: `net.own_page`.
 PAGE_HEADERS: Final[Headers] = (
     (b"content-type", b"text/html; charset=utf-8"),
     (
@@ -30,7 +29,7 @@ PAGE_HEADERS: Final[Headers] = (
         b"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
     NOSNIFF,
     NO_STORE,
@@ -64,17 +63,8 @@ class WebRequest:
         return oauth.parse_form(self.body)
 
     def is_same_origin(self, origin: str) -> bool:
-        """Return whether a browser sent this from our own page (UI-06).
-
-        ``Sec-Fetch-Site`` cannot be set by a page, so it decides where present; ``Origin`` must agree.
-        A request with neither did not come from a browser's form: refused.
-        """
-        site, sent = self.headers.get(b"sec-fetch-site"), self.headers.get(b"origin")
-        if sent is not None and sent != origin.encode():
-            return False
-        if site is not None:
-            return site == b"same-origin"
-        return sent is not None
+        """Return whether a browser sent this from our own page (UI-06; `net.own_page`)."""
+        return is_own_page(self.headers, origin.encode())
 
 
 def parse_cookies(value: bytes) -> dict[str, str]:

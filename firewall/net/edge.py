@@ -20,6 +20,7 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.core.permit import FixedReply
 from firewall.core.ports import Refusals
 from firewall.net.asgi import App, Receive, Scope, Send, client_ip, write_fixed
+from firewall.net.own_page import NO_ORIGIN, OWN
 from firewall.wire.http import check_host, is_normal_path, parse_host
 
 # Fields by which proxies tell who somebody is or where they come from. A caller can write them too, so
@@ -185,7 +186,11 @@ class Edge:
         if not self._serves(hosts[0]):
             return "host_foreign"
         if origins and (len(origins) > 1 or origins[0] not in self._origins):
-            if len(origins) > 1 or not (scope["path"].startswith(self._open) or self._is_page(origins[0], scope)):
+            if len(origins) > 1 or not (
+                scope["path"].startswith(self._open)
+                or self._is_page(origins[0], scope)
+                or self._is_own_form(origins[0], scope)
+            ):
                 return "origin_foreign"
         if scope["method"] not in self._methods:
             return "method_not_allowed"
@@ -194,7 +199,7 @@ class Edge:
         query = scope["query_string"]
         if query and _TOKEN_IN_QUERY in (unquote_to_bytes(query) if b"%" in query else query):
             return "http_desync"
-        if form and (scope["path"] in self._token_rooms or scope["path"].startswith(self._below_token_rooms)):
+        if form and self._wants_token(scope["path"]):
             return "http_desync"
         if dropped:
             return self._forwarded(scope)
@@ -204,6 +209,15 @@ class Edge:
         """Return whether a page that is a client asks where clients ask."""
         path = scope["path"]
         return origin in self._pages and (path == self._room or path.startswith(self._room + "/"))
+
+    def _is_own_form(self, origin: bytes, scope: Scope) -> bool:
+        """Return whether this may be the form of a page of ours, whose origin browsers do not write (`net.own_page`)."""
+        if origin != NO_ORIGIN or scope["method"] != "POST" or self._wants_token(scope["path"]):
+            return False
+        return [value for name, value in scope["headers"] if name == b"sec-fetch-site"] == [OWN]
+
+    def _wants_token(self, path: str) -> bool:
+        return path in self._token_rooms or path.startswith(self._below_token_rooms)
 
     def _noted(self, code: str, scope: Scope) -> str:
         """Return the id of a refusal's record. Wrong paths and methods say nothing about anybody, and have none."""

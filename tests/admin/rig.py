@@ -38,7 +38,8 @@ HOST = "127.0.0.1:8701"
 ORIGIN = f"http://{HOST}"
 TENANT = "acme"
 POLICY = bundles.read()
-OWN = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
+OWN = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}  # what a form of ours says (UI-05)
+SCRIPT = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}  # and a script of ours
 
 
 class Log:
@@ -155,7 +156,7 @@ class Browser:
 
     async def api(self, path: str, body: JSON = None, **headers: str) -> httpx2.Response:
         """Post JSON as the console's script would."""
-        sent = {"content-type": "application/json", "x-csrf-token": await self.csrf(), **OWN, **headers}
+        sent = {"content-type": "application/json", "x-csrf-token": await self.csrf(), **SCRIPT, **headers}
         return await self.http.post(f"/api/v1/{path}", content=orjson.dumps(body), headers=sent)
 
 

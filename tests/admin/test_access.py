@@ -12,7 +12,7 @@ from firewall.admin.access import Access
 from firewall.admin.api import Need
 from firewall.admin.caller import Caller
 from firewall.admin.rights import GIVEN, MATRIX, ROLES, SECOND, allowed, known
-from tests.admin.rig import OWN, TENANT, Room
+from tests.admin.rig import OWN, SCRIPT, TENANT, Room
 from tests.project.test_documents import generator
 from tests.support.door import PASSWORD
 
@@ -111,7 +111,7 @@ async def test_op_07_a_stranger_gets_nothing_from_any_route(room: Room) -> None:
                 continue
             api = path.startswith("/api/")  # where a form is refused by its type, before anybody is asked for
             sent: dict[str, Any] = {} if method != "POST" else {"json": {}} if api else {"data": {"x": "1"}}
-            answer = await http.request(method, fill(path), headers=OWN, **sent)
+            answer = await http.request(method, fill(path), headers=SCRIPT, **sent)
             if path.startswith("/api/"):
                 assert answer.status_code == 401, (method, path)
                 assert answer.json()["error"] == "sign_in"
@@ -121,7 +121,7 @@ async def test_op_07_a_stranger_gets_nothing_from_any_route(room: Room) -> None:
 
 async def ask(http: httpx2.AsyncClient, method: str, path: str, csrf: str = "") -> httpx2.Response:
     """Ask one route with a form or JSON that its page would send, as empty as can be."""
-    headers = {**OWN, "x-csrf-token": csrf}
+    headers = {**SCRIPT, "x-csrf-token": csrf}
     if method != "POST":
         return await http.request(method, fill(path), headers=headers)
     if path.startswith("/api/"):
@@ -185,7 +185,7 @@ async def test_op_07_a_stranger_who_reads_the_api(room: Room, control: str, monk
         monkeypatch.setattr(Access, "caller", lambda *_args, **_more: nobody)
     async with room.http() as http:
         for path in ("/api/v1/status", "/api/v1/users", "/api/v1/doctor"):
-            answer = await http.get(path, headers=OWN)
+            answer = await http.get(path, headers=SCRIPT)
             assert answer.status_code == (200 if control == "off" else 401), path
 
 
@@ -230,8 +230,11 @@ CROSS = [
     ({"Origin": "http://127.0.0.1:8701", "Sec-Fetch-Site": "cross-site"}, 403),
     ({"Origin": "http://127.0.0.1:8701", "Sec-Fetch-Site": "none"}, 403),
     ({"Origin": "null"}, 403),
+    ({"Origin": "null", "Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Origin": "null", "Sec-Fetch-Site": "none"}, 403),
     ({}, 403),
     ({"Origin": "http://127.0.0.1:8701"}, 303),
+    ({"Origin": "http://127.0.0.1:8701", "Sec-Fetch-Site": "same-origin"}, 303),
     (OWN, 303),
 ]
 

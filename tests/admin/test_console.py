@@ -136,7 +136,7 @@ async def first(room: Room, code: str, *, method: str = "POST", headers: dict[st
     async with room.http() as http:
         form = {"code": code, "username": "ada", "password": PASSWORD}
         if method == "GET":
-            return await http.get("/first", params=form, headers=headers)
+            return await http.get("/first", params=form, headers={"Sec-Fetch-Site": "same-origin"})
         answer = await http.post("/first", data=form, headers=headers)
         if answer.status_code == 303:
             assert (await http.get("/api/v1/status")).json()["you"] == {

@@ -3,7 +3,7 @@
 import pytest
 
 from firewall.admin.web import local_path
-from tests.admin.rig import OWN, TENANT, Browser, Room
+from tests.admin.rig import SCRIPT, TENANT, Browser, Room
 from tests.support.door import PASSWORD
 
 
@@ -102,7 +102,7 @@ async def test_a_role_that_is_taken_away_counts_at_once(room: Room) -> None:
     csrf = await browser.csrf()
     users = room.parts.identity.users
     users.update(TENANT, user_of(room, "bob").subject, roles=("viewer",), scopes=())
-    headers = {**OWN, "x-csrf-token": csrf, "content-type": "application/json"}
+    headers = {**SCRIPT, "x-csrf-token": csrf, "content-type": "application/json"}
     assert (await browser.http.post("/api/v1/kill", content=b'{"scope":"all"}', headers=headers)).status_code == 401
     await browser.sign_in("bob")
     assert (await browser.api("kill", {"scope": "all"})).status_code == 403

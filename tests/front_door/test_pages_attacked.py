@@ -173,16 +173,30 @@ def test_ui_02_a_remembered_consent_is_shown_when_another_site_asks(ada: Person,
     assert ada.home.client.queries == []
 
 
-def test_ui_06_a_form_of_another_site_decides_nothing(ada: Person) -> None:
+# The second and third post ``Origin: null``, as our own pages do (UI-05): `net.own_page` tells them apart.
+FORGED = {
+    "plain": "<!doctype html><title>forged</title>{form}",
+    "without a referer": "<!doctype html><meta name=referrer content=no-referrer><title>forged</title>{form}",
+    "a frame without an origin": "<!doctype html><title>forged</title>"
+    '<iframe sandbox="allow-forms allow-scripts" srcdoc="{escaped}<script>document.forms[0].submit()</script>"></iframe>',
+}
+
+
+@pytest.mark.parametrize("way", FORGED)
+def test_ui_06_a_form_of_another_site_decides_nothing(ada: Person, way: str) -> None:
     ada.ask()
     fields = {
         e.get_attribute("name"): e.get_attribute("value") for e in ada.chrome.find_elements(By.CSS_SELECTOR, "input")
     }
     inputs = "".join(f"<input name='{name}' value='{value}'>" for name, value in fields.items())
     forged = f"<form method=post action='{ada.home.url}/consent'>{inputs}<input name=decision value=approve></form>"
-    ada.chrome.get(ada.home.client.page("/forged", f"<!doctype html><title>forged</title>{forged}"))
-    ada.script("document.forms[0].submit()")
-    wait(lambda: ada.chrome.current_url.startswith(ada.home.url), "the form was sent")
+    html = FORGED[way].format(form=forged, escaped=forged.replace('"', "&quot;"))
+    ada.chrome.get(ada.home.client.page("/forged", html))
+    if "frame" in way:
+        time.sleep(0.1)
+    else:
+        ada.script("document.forms[0].submit()")
+        wait(lambda: ada.chrome.current_url.startswith(ada.home.url), "the form was sent")
     time.sleep(0.1)
     assert ada.home.client.queries == []
 

@@ -373,7 +373,7 @@ async def test_ui_05_every_page_forbids_frames_scripts_and_foreign_resources(pat
         + (scripts if path == "consent" else "")
     )
     assert headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "same-origin"
+    assert headers["referrer-policy"] == "no-referrer"
     assert headers["cross-origin-opener-policy"] == "same-origin"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
@@ -391,7 +391,9 @@ async def test_ui_05_every_page_forbids_frames_scripts_and_foreign_resources(pat
     "headers",
     [
         {"Origin": "https://evil.example"},
-        {"Origin": "null"},
+        {"Origin": "null", "Sec_Fetch_Site": ""},
+        {"Origin": "null", "Sec_Fetch_Site": "cross-site"},
+        {"Origin": "null", "Sec_Fetch_Site": "same-site"},
         {"Origin": "", "Sec_Fetch_Site": ""},
         {"Origin": "", "Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},

@@ -319,6 +319,17 @@ async def cross_site_post(door: Door) -> bool:
         return reply.status_code == 303 and "code=" in reply.headers["location"]
 
 
+@case("ui_05 a consent posted from a frame without an origin", patched(WebRequest, "is_same_origin", always))
+async def post_without_an_origin(door: Door) -> bool:
+    await door.user()
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+        values = {**inputs_of(page.text), "decision": "approve"}
+        reply = await browser.post("/consent", values, Origin="null", Sec_Fetch_Site="cross-site")
+        return reply.status_code == 303 and "code=" in reply.headers["location"]
+
+
 @case("ui_06 a consent without its form token", patched(authorize, "check_form_token", always))
 async def missing_form_token(door: Door) -> bool:
     await door.user()

@@ -105,6 +105,33 @@ async def test_origins_are_those_configured() -> None:
     )
 
 
+OWN_FORM = ((b"origin", b"null"), (b"sec-fetch-site", b"same-origin"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "method", "status"),
+    [
+        (OWN_FORM, b"/consent", "POST", 200),
+        (OWN_FORM, b"/consent", "GET", 403),
+        (OWN_FORM, b"/mcp", "POST", 403),
+        (OWN_FORM, b"/mcp/files", "POST", 403),
+        (OWN_FORM, b"/v1/chat/completions", "POST", 403),
+        (OWN_FORM, b"/api/v1/kill", "POST", 403),
+        (OWN_FORM[:1], b"/consent", "POST", 403),
+        (((b"origin", b"null"), (b"sec-fetch-site", b"cross-site")), b"/consent", "POST", 403),
+        (((b"origin", b"null"), (b"sec-fetch-site", b"same-site")), b"/consent", "POST", 403),
+        (((b"origin", b"null"), (b"sec-fetch-site", b"none")), b"/consent", "POST", 403),
+        ((*OWN_FORM, (b"sec-fetch-site", b"same-origin")), b"/consent", "POST", 403),
+        ((*OWN_FORM, (b"origin", b"null")), b"/consent", "POST", 403),
+        (((b"origin", b"https://evil.test"), OWN_FORM[1]), b"/consent", "POST", 403),
+    ],
+)
+async def test_ui_05_a_form_without_an_origin_is_let_to_our_pages_where_the_browser_says_that_it_is_ours(
+    headers: tuple[tuple[bytes, bytes], ...], path: bytes, method: str, status: int
+) -> None:
+    assert (await ask(SERVED, *headers, path=path, method=method))[0] == status
+
+
 @pytest.mark.parametrize("path", [b"/mcp/..", b"/%6dcp", b"//mcp", b"/mcp//", b"/./mcp", b"/a\\b", b"/\xc3\xa9"])
 async def test_paths_with_two_readings_are_unknown_and_nothing_redirects(path: bytes) -> None:
     status, seen, headers = await ask(SERVED, path=path)

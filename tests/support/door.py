@@ -242,7 +242,7 @@ class Browser:
         return await self.http.get(url, headers={"Sec-Fetch-Site": "same-origin"})
 
     async def post(self, path: str, values: Mapping[str, str], **headers: str) -> httpx2.Response:
-        sent = {"Origin": self.origin, "Sec-Fetch-Site": "same-origin"}
+        sent = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}  # what no-referrer pages post (UI-05)
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
         return await self.http.post(path, data=dict(values), headers={k: v for k, v in sent.items() if v})
 
