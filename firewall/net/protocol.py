@@ -2,8 +2,9 @@
 
 Requests are never pipelined: a request that begins before the last answer is complete is not read,
 the connection closes after that answer, and the client repeats it (RFC 9112 9.3.2). So an answer can
-only belong to one request, whatever the bytes were. Heads beyond their bounds, and requests that take
-too long to arrive, are refused in our own fixed words; then the connection closes.
+only belong to one request, whatever the bytes were. Heads beyond their bounds, requests that take too long to
+arrive, and bodies that are framing for the most part (chunk extensions, trailers) are refused in our own fixed
+words; then the connection closes. A request that has its answer gets no second one: it is closed on without a word.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import httptools
 
-from firewall.core.bounds import HEADER_BYTES, HEADER_COUNT, REQUEST_READ_S, TARGET_BYTES
+from firewall.core.bounds import HEADER_BYTES, HEADER_COUNT, KIB, REQUEST_READ_S, TARGET_BYTES
 from firewall.core.errors import FAULTS, Fault
 from firewall.core.ports import Refusals
 from firewall.net.asgi import App
@@ -24,6 +25,9 @@ from firewall.net.head import check_head, split_target
 
 _STATUS: Final = {400: b"400 Bad Request", 408: b"408 Request Timeout", 431: b"431 Request Header Fields Too Large"}
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+# What of a body may be no body: the parser keeps a trailer's field until it ends, and copies it for each piece of it.
+_FRAMING_BYTES: Final = 64 * KIB
+_FRAMING_SHARE: Final = 9  # each byte of a body pays for itself and eight of framing: chunks of one byte take five
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class StrictProtocol(asyncio.Protocol):
         self._begun = False  # the first byte of the request under way has come
         self._raw = b""  # what arrived of the head under way; its first line is compared with what was parsed
         self._header_total = 0
+        self._framing = 0  # bytes after the head under way, less what its body paid for
         self._reading_since = 0.0  # loop time at which the request under way began; 0 when none is
         self._idle_since = 0.0  # loop time at which the last answer ended
         self._timer: asyncio.TimerHandle | None = None
@@ -141,6 +146,8 @@ class StrictProtocol(asyncio.Protocol):
             return  # under TLS, what arrives until the end is said would still be given to us
         if self._in_head:
             self._raw += data
+        else:
+            self._framing += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -151,8 +158,13 @@ class StrictProtocol(asyncio.Protocol):
             return
         if not self._reading_since and (self._call is None or self._call.complete):
             self._reading_since = self.loop.time()  # line ends between requests begin nothing, and keep nothing open
-        if self._in_head and len(self._raw) > self.settings.header_bytes + self.settings.target_bytes:
-            self._refuse(FAULTS["headers_too_large"])
+        if self._in_head:
+            if len(self._raw) > self.settings.header_bytes + self.settings.target_bytes:
+                self._refuse(FAULTS["headers_too_large"])
+        elif self._framing > _FRAMING_BYTES:
+            self._refuse(FAULTS["http_desync"])
+        elif self._framing < 0:
+            self._framing = 0  # a long body buys no endless trailer
 
     def shutdown(self) -> None:
         """Close: now, or after the answer that is under way."""
@@ -216,6 +228,7 @@ class StrictProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._framing = 0
         raw, self._raw = self._raw, b""
         parser, target, headers = self._parser, self._url, self._headers
         version, method = parser.get_http_version(), parser.get_method()
@@ -258,6 +271,7 @@ class StrictProtocol(asyncio.Protocol):
         task.add_done_callback(tasks.discard)
 
     def on_body(self, body: bytes) -> None:
+        self._framing -= _FRAMING_SHARE * len(body)
         call = self._call
         if call is not None and not call.complete and call.feed(body) and not self.reading_paused:
             self.reading_paused = True
@@ -297,6 +311,10 @@ class StrictProtocol(asyncio.Protocol):
                 self.transport.close()
                 return
         noted = self.refusals.note(fault.code, self.client[0] if self.client else "", {}) if self.refusals else ""
+        if call is not None and call.complete and not self._in_head:
+            # Its request has an answer: another would be taken for the answer of the connection's next request.
+            self.transport.close()
+            return
         body = edge_words(fault, noted)
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
