@@ -77,6 +77,7 @@ from firewall.state.envelope import Envelopes
 from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.lease import Leases
 from firewall.state.replays import UsedOnce
+from firewall.state.unlock import secret_places
 from firewall.state.vault import Sealer
 from firewall.worker import DataPlane, Worker, mcp_specs, serve
 from llm_router.meter import Meter
@@ -245,7 +246,13 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
         parts["egress"] = doors
     definitions = admin.Definitions(store.collection("definitions"))
     mcp = MCPGateway(
-        rooms.mcp_settings(config, specs, scratch=str(paths.children), egress_socket=doors.pattern if doors else ""),
+        rooms.mcp_settings(
+            config,
+            specs,
+            scratch=str(paths.children),
+            egress_socket=doors.pattern if doors else "",
+            private=secret_places(os.environ),
+        ),
         guard=guard,
         auth=identity.resource_server,
         credentials=credentials,

@@ -34,6 +34,7 @@ from firewall.net.scratch import Scratch
 from firewall.net.upstream import PooledClient
 from firewall.nucleus import Nucleus, OnFault, Paths
 from firewall.run_state import TENANT, desk, open_state
+from firewall.state.unlock import secret_places
 from firewall.state.vault import Sealer
 from mcp_gateway import sandbox
 from mcp_gateway.serve import MCPGateway
@@ -136,8 +137,9 @@ class Guarded:
                 aggregated=False,
                 sessions=Bounds(ttl_s=SESSION_S, idle_s=SESSION_S),
                 scratch=str(settings.paths.children),
-                private=tuple(
-                    str(path.resolve()) for path in (settings.paths.state, settings.paths.cache, self._scratch.path)
+                private=(
+                    *(str(path.resolve()) for path in (settings.paths.state, settings.paths.cache, self._scratch.path)),
+                    *secret_places(os.environ),
                 ),
                 egress_socket=self._doors.pattern if self._doors else "",
             ),

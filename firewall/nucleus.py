@@ -178,7 +178,7 @@ def build(
     paths = settings.paths
     paths.make()
     ids, tasks = RandomIds(), Tasks()
-    keys = KeyRing(paths.keys, unlock=unlock_secret(os.environ))
+    keys = KeyRing(paths.keys, unlock=unlock_secret(os.environ, paths.keys, make=True))
     store = SQLiteStore(paths.store, clock=clock)
     marks = SharedMarks(paths.shared, workers=settings.workers)
     allowances = SharedAllowances(paths.shared)

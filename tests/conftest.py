@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # `make opa` builds the reference engine here; tests look programs up on PATH only.
 os.environ["PATH"] = os.pathsep.join([str(ROOT / "build" / "bin"), os.environ.get("PATH", os.defpath)])
 
+# The secret that keys are sealed under is made for the tests, not for whoever runs them.
+os.environ["XDG_CONFIG_HOME"] = str(ROOT / "build" / "config")
+
 set_hypothesis_home_dir(ROOT / "build" / "hypothesis")
 # Deadlines measure the neighbours of a shared machine, not the code.
 settings.register_profile("dev", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -162,7 +162,7 @@ def _vkeys(given: argparse.Namespace) -> list[str]:
     from firewall.state.keys import KeyRing
     from firewall.state.unlock import unlock_secret
 
-    return list(audit_vkeys(config, KeyRing(keys, unlock=unlock_secret(os.environ))))
+    return list(audit_vkeys(config, KeyRing(keys, unlock=unlock_secret(os.environ, keys))))
 
 
 def age_us(text: str) -> int:

@@ -47,6 +47,7 @@ def report(given: argparse.Namespace, made: Backup) -> None:
         [
             f"{made.path}: {made.entries} entries, {made.size} bytes, schema {made.schema}",
             f"sha256 {made.sha256}",
-            "Not in it: keys/ and audit/ of the state directory. Keep copies of those as well, keys apart.",
+            "Not in it: keys/ and audit/ of the state directory. Keep copies of those as well, and apart from them one of",
+            "the secret that keys/ is sealed under: `bartizan doctor` says where it lies.",
         ],
     )

@@ -133,8 +133,15 @@ def mcp_registered(entry: RegistryEntry) -> UpstreamSpec:
     )
 
 
-def mcp_settings(config: Config, specs: tuple[UpstreamSpec, ...], *, scratch: str, egress_socket: str) -> MCPSettings:
-    """Return the MCP gateway's settings."""
+def mcp_settings(
+    config: Config,
+    specs: tuple[UpstreamSpec, ...],
+    *,
+    scratch: str,
+    egress_socket: str,
+    private: tuple[str, ...] = (),
+) -> MCPSettings:
+    """Return the MCP gateway's settings. private: paths beside the state directory that no child may be given."""
     return MCPSettings(
         public_url=config.public_url,
         upstreams=specs,
@@ -148,7 +155,7 @@ def mcp_settings(config: Config, specs: tuple[UpstreamSpec, ...], *, scratch: st
             streams=config.mcp_sessions.streams_per_caller,
         ),
         scratch=scratch,
-        private=(str(config.state.resolve()),),
+        private=(str(config.state.resolve()), *private),
         egress_socket=egress_socket,
     )
 

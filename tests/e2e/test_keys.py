@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from firewall.identity.upstream.build import SEALED
 from firewall.state.envelope import Envelopes
 from firewall.state.keys import KeyRing
 from firewall.state.sqlite import SQLiteStore
+from firewall.state.unlock import unlock_secret
 from firewall.wire import jwt
 from tests.e2e.conftest import bartizan
 from tests.e2e.test_token_workers import CONNECTIONS, Client
@@ -28,10 +30,31 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 ROWS = 4000
 
 
+def node_keys(state: Path) -> KeyRing:
+    """Return the keys of a node, opened as the node opens them."""
+    return KeyRing(state / "keys", unlock=unlock_secret(os.environ, state / "keys", make=True))
+
+
+def test_op_04_no_key_of_a_node_lies_open_and_a_copied_state_directory_starts_nowhere_else(tmp_path: Path) -> None:
+    config, here = settings(tmp_path / "state"), {"XDG_CONFIG_HOME": str(tmp_path / "here")}
+    with started(config, tmp_path, environ=here):
+        pass
+    files = sorted((tmp_path / "state" / "keys").iterdir())
+    assert {path.name.split(".")[0] for path in files} >= {"ec-as", "ed25519-audit", "secret-envelope"}
+    assert all(path.read_bytes().startswith(b"bartizan sealed key 1\n") for path in files)
+    with pytest.raises(AssertionError, match="BARTIZAN_UNLOCK_FILE"):
+        with started(config, tmp_path, environ={"XDG_CONFIG_HOME": str(tmp_path / "elsewhere")}):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+    secret = {"BARTIZAN_UNLOCK_FILE": str(tmp_path / "here" / "bartizan" / "unlock")}
+    with started(config, tmp_path, environ={"XDG_CONFIG_HOME": str(tmp_path / "elsewhere"), **secret}):
+        pass
+
+
 async def test_a_node_that_is_killed_while_it_seals_anew_goes_on_at_its_next_start_by_itself(tmp_path: Path) -> None:
     state = tmp_path / "state"
     config = settings(state, workers=4)
-    ring = KeyRing(state / "keys")
+    ring = node_keys(state)
     store = SQLiteStore(state / "state.db", durable=False)
     envelopes = Envelopes(store, lambda: ring.secrets("envelope"), SEALED)
     rows = store.collection("upstream_grants")
@@ -46,7 +69,7 @@ async def test_a_node_that_is_killed_while_it_seals_anew_goes_on_at_its_next_sta
         await order
     left = len(list(envelopes.older()))
     assert 0 < left < ROWS, "it was cut in the middle"
-    fresh = Envelopes(store, lambda: KeyRing(state / "keys").secrets("envelope"), SEALED)
+    fresh = Envelopes(store, lambda: node_keys(state).secrets("envelope"), SEALED)
     assert [fresh.open("acme", f"upstream_grants/{e.key}", e.value) for e in rows.scan("acme")] == list(range(ROWS))
     with started(config, tmp_path) as wall:
         until = time.monotonic() + 40

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from firewall.config import build
+from firewall.state.unlock import CREDENTIAL
 from tests.net.certificates import authority
 from tests.support.composed import composed, free_port, modern, settings
 from tests.support.world import world
@@ -97,6 +98,17 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False)
     assert "Unknown" not in done.stderr
     assert "Failed to parse" not in done.stderr
+
+
+def test_the_units_node_has_its_secret_from_outside_its_state_directory() -> None:
+    text = (DEPLOY / "systemd" / "bartizan.service").read_text()
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+    name, _, file = unit["Service"]["LoadCredential"].partition(":")
+    assert name == CREDENTIAL
+    assert file.startswith("/etc/")
+    assert f"install -m 0400 /dev/stdin {file}" in text
 
 
 def test_the_settings_of_the_readme_are_a_configuration() -> None:

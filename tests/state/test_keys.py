@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from firewall.core.errors import ConfigFault
 from firewall.state.keys import KeyRing, thumbprint
-from firewall.state.unlock import unlock_secret
+from firewall.state.unlock import secret_places, unlock_secret
 
 
 def test_keys_are_made_once_and_found_again(tmp_path: Path) -> None:
@@ -180,11 +180,12 @@ def test_the_secret_comes_from_a_file_or_from_a_credential_of_systemd(tmp_path: 
     file = tmp_path / "unlock"
     file.write_bytes(UNLOCK + b"\n")
     file.chmod(0o400)
-    assert unlock_secret({}) is None
-    assert unlock_secret({"BARTIZAN_UNLOCK_FILE": str(file)}) == UNLOCK
-    assert unlock_secret({"CREDENTIALS_DIRECTORY": str(tmp_path)}) is None
+    keys = tmp_path / "state" / "keys"
+    assert unlock_secret({}, keys) is None
+    assert unlock_secret({"BARTIZAN_UNLOCK_FILE": str(file)}, keys) == UNLOCK
+    assert unlock_secret({"CREDENTIALS_DIRECTORY": str(tmp_path)}, keys) is None
     file.rename(tmp_path / "bartizan-unlock")
-    assert unlock_secret({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == UNLOCK
+    assert unlock_secret({"CREDENTIALS_DIRECTORY": str(tmp_path)}, keys) == UNLOCK
 
 
 @pytest.mark.parametrize(("data", "mode"), [(UNLOCK, 0o444), (UNLOCK, 0o420), (b"short", 0o400), (b"x" * 5000, 0o400)])
@@ -195,8 +196,88 @@ def test_op_03_a_secret_that_others_read_or_that_is_none_stops_the_start(
     file.write_bytes(data)
     file.chmod(mode)
     with pytest.raises(ConfigFault) as caught:
-        unlock_secret({"BARTIZAN_UNLOCK_FILE": str(file)})
+        unlock_secret({"BARTIZAN_UNLOCK_FILE": str(file)}, tmp_path / "state" / "keys")
     assert caught.value.code == "key_unlock"
     assert caught.value.fix
     with pytest.raises(ConfigFault):
-        unlock_secret({"BARTIZAN_UNLOCK_FILE": str(tmp_path / "none")})
+        unlock_secret({"BARTIZAN_UNLOCK_FILE": str(tmp_path / "none")}, tmp_path / "state" / "keys")
+
+
+# -- the account's own secret (OP-04, where nobody named another) ---------------------------------------------
+
+
+def test_op_04_a_node_seals_its_keys_under_a_secret_of_its_account_that_it_makes(tmp_path: Path) -> None:
+    account = {"HOME": str(tmp_path / "home")}
+    file = tmp_path / "home" / ".config" / "bartizan" / "unlock"
+    keys = tmp_path / "state" / "keys"
+    assert unlock_secret(account, keys) is None
+    assert not file.exists(), "looking makes nothing"
+    made = unlock_secret(account, keys, make=True)
+    assert made is not None
+    assert len(made) >= 64
+    assert unlock_secret(account, keys, make=True) == unlock_secret(account, keys) == made
+    assert unlock_secret(account, tmp_path / "other" / "keys", make=True) == made
+    assert stat.S_IMODE(file.stat().st_mode) == 0o400
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert [path.name for path in file.parent.iterdir()] == ["unlock"]
+    another = unlock_secret({"HOME": "/none", "XDG_CONFIG_HOME": str(tmp_path / "config")}, keys, make=True)
+    assert another not in (None, made)
+    assert secret_places(account) == (str(file.parent),)
+
+
+def test_op_04_a_secret_that_is_gone_is_not_replaced_by_one_that_opens_nothing(tmp_path: Path) -> None:
+    account = {"HOME": str(tmp_path / "home")}
+    keys = tmp_path / "state" / "keys"
+    KeyRing(keys, unlock=unlock_secret(account, keys, make=True)).secret("seal")
+    (tmp_path / "home" / ".config" / "bartizan" / "unlock").unlink()
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret(account, keys, make=True)
+    assert caught.value.code == "key_locked"
+    assert "BARTIZAN_UNLOCK_FILE" in caught.value.fix
+    assert not list((tmp_path / "home" / ".config" / "bartizan").iterdir())
+
+
+@pytest.mark.parametrize("way", ["named", "own", "linked"])
+def test_op_04_a_secret_beside_what_it_seals_is_refused(tmp_path: Path, way: str) -> None:
+    state = tmp_path / "state"
+    (state / "keys").mkdir(mode=0o700, parents=True)
+    inside = state / "unlock"
+    inside.write_bytes(UNLOCK)
+    inside.chmod(0o400)
+    (tmp_path / "link").symlink_to(inside)
+    environ = {
+        "named": {"BARTIZAN_UNLOCK_FILE": str(inside)},
+        "linked": {"BARTIZAN_UNLOCK_FILE": str(tmp_path / "link")},
+        "own": {"HOME": str(state)},
+    }[way]
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret(environ, state / "keys", make=True)
+    assert caught.value.code == "key_unlock"
+    assert sorted(path.name for path in state.iterdir()) == ["keys", "unlock"]
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": "relative"}, {"HOME": "/proc/none"}])
+def test_op_04_an_account_without_a_place_for_a_secret_is_told_to_name_one(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret(environ, tmp_path / "state" / "keys", make=True)
+    assert caught.value.code == "key_unlock"
+    assert "BARTIZAN_UNLOCK_FILE=" in caught.value.fix
+
+
+def own_secret(home: str, keys: str, out: object) -> None:
+    out.put(unlock_secret({"HOME": home}, Path(keys), make=True))  # type: ignore[attr-defined]
+
+
+def test_nodes_that_start_together_end_up_with_one_secret(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    given = (str(tmp_path / "home"), str(tmp_path / "state" / "keys"), out)
+    nodes = [context.Process(target=own_secret, args=given) for _ in range(6)]
+    for node in nodes:
+        node.start()
+    seen = {out.get(timeout=40) for _ in nodes}
+    for node in nodes:
+        node.join(20)
+    assert len(seen) == 1

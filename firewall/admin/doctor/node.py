@@ -26,7 +26,7 @@ from firewall.net.dial import Dialler
 from firewall.net.server import server_tls
 from firewall.state.keys import KeyRing
 from firewall.state.sqlite import SQLiteStore
-from firewall.state.unlock import unlock_secret
+from firewall.state.unlock import secret_file, unlock_secret
 from firewall.tooling.lint import lint
 from firewall.wire.http import parse_url
 from mcp_gateway import child_words
@@ -67,13 +67,15 @@ def state(patient: Patient) -> Iterator[Check]:
         finally:
             store.close()
     _open_keys(config.state / "keys")
-    yield Check("state", "ok", f"{config.state}: ours alone, and the store and the keys open")
+    file, own = secret_file(os.environ)
+    kept = f"; keys are sealed under {file}: keep a copy of it apart" if own and file and file.exists() else ""
+    yield Check("state", "ok", f"{config.state}: ours alone, and the store and the keys open{kept}")
 
 
 def _open_keys(directory: Path) -> None:
     """Read every key that is there, and make none. Raises ConfigFault."""
     names = {path.name.rpartition(".")[0].partition("-")[::2] for path in directory.glob("*-*.[0-9]*")}
-    ring = KeyRing(directory, unlock=unlock_secret(os.environ)) if names else None
+    ring = KeyRing(directory, unlock=unlock_secret(os.environ, directory)) if names else None
     for kind, name in sorted(names):
         assert ring is not None
         if kind == "ec":
