@@ -80,18 +80,51 @@ async def test_a_name_works_once_even_for_fifty_at_once() -> None:
     door = make_door(authorize_per_minute=100)
     async with door.http() as http:
         name = (await push(http)).json()["request_uri"]
-        replies = await asyncio.gather(*(open_pushed(http, name) for _ in range(50)))
-        late = await open_pushed(http, name)
+
+    async def somebody() -> httpx2.Response:
+        async with door.http() as elsewhere:
+            return await open_pushed(elsewhere, name)
+
+    replies = await asyncio.gather(*(somebody() for _ in range(50)))
+    late = await somebody()
     assert [reply.status_code for reply in replies].count(200) == 1
     assert late.status_code == 400
+    assert "has expired or was used before" in late.text
+    refused = door.named("identity.authorize.refused")
+    assert refused
+    assert {fact["code"] for fact in refused} == {"pushed_unknown"}
 
 
 async def test_without_the_atomic_take_a_name_would_work_again(monkeypatch: pytest.MonkeyPatch) -> None:
     door = make_door()
     monkeypatch.setattr(MemoryCollection, "take", lambda self, tenant, key: self.get(tenant, key))
-    async with door.http() as http:
+    async with door.http() as http, door.http() as elsewhere:
         name = (await push(http)).json()["request_uri"]
-        assert [(await open_pushed(http, name)).status_code for _ in range(2)] == [200, 200]
+        assert [(await open_pushed(who, name)).status_code for who in (http, elsewhere)] == [200, 200]
+
+
+async def test_a_page_of_a_pushed_request_may_be_loaded_again_in_the_browser_that_began_it_until_the_decision() -> None:
+    door = make_door()
+    await door.user()
+    async with door.http() as http, door.http() as elsewhere:
+        name = (await push(http)).json()["request_uri"]
+        browser = Browser(http)
+        await open_pushed(http, name)
+        signing_in = await open_pushed(http, name)
+        assert signing_in.status_code == 200
+        stolen = await open_pushed(elsewhere, name)
+        assert stolen.status_code == 400
+        other = await open_pushed(http, name, "https://other.example/client.json")
+        assert other.status_code == 400
+        first = await browser.sign_in(signing_in)
+        again = await open_pushed(http, name)
+        assert "xyz" not in again.text
+        assert (first.status_code, again.status_code) == (200, 200)
+        answer = callback_of(await browser.approve(first))
+        assert (await redeem(http, answer["code"])).status_code == 200
+        ended = await open_pushed(http, name)
+        assert ended.status_code == 400
+    assert len(list(door.store.collection("oauth_transactions").scan("_node"))) == 0
 
 
 async def test_without_the_binding_another_client_could_use_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

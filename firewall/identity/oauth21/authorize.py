@@ -100,17 +100,22 @@ class Authorization:
             return message(parts.pages, "busy", 429)
         if form is None:
             return message(parts.pages, "request", 400)
+        pushed, name = form.get("request_uri"), form.get("client_id")
+        begun = parts.transactions.begun_by(request, pushed, name)
+        if begun is not None and (client := await self._client_of(begun)) is not None:
+            return await self._step(request, begun, client)  # loaded again
         try:
-            pushed = form.get("request_uri")
             if pushed:
-                form = parts.pushed.take(pushed, form.get("client_id"))
+                form = parts.pushed.take(pushed, name)
             client_id, redirect_uri = oauth.parse_identity(form)
-        except OAuthError:
-            return message(parts.pages, "request", 400)
+        except OAuthError as error:
+            facts: JSONObject = {"error": error.error, "code": error.code, **stranger(name)}
+            parts.noted("identity.authorize.refused", request.client_ip, facts)
+            return message(parts.pages, "pushed" if error.code == "pushed_unknown" else "request", 400)
         try:
             client = await parts.clients.find(client_id, address=request.client_ip)
         except Malformed as error:
-            facts: JSONObject = {"code": error.code, "detail": error.detail, **stranger(client_id)}
+            facts = {"code": error.code, "detail": error.detail, **stranger(client_id)}
             parts.noted("identity.client.refused", request.client_ip, facts)
             return message(parts.pages, "client", 400)
         if client is None:
@@ -130,7 +135,9 @@ class Authorization:
                 return message(parts.pages, "request", 400)
             return self._told(client, redirect_uri, _safe_state(form), error.error)
         own = _is_own_doing(request)
-        transaction, cookie = parts.transactions.open(asked, cross_site=not own, address=request.client_ip)
+        transaction, cookie = parts.transactions.open(
+            asked, cross_site=not own, address=request.client_ip, request_uri=pushed
+        )
         return await self._step(request, transaction, client, headers=(cookie, *parts.transactions.surplus(request)))
 
     def checked(self, form: Form, client: Client) -> AuthorizationRequest:

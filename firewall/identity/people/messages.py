@@ -14,6 +14,7 @@ REASONS = {
     "client": "The program that sent you here is not known, or its description could not be read.",
     "redirect": "The program that sent you here wants to be answered at an address it has not registered.",
     "request": "The request is not complete or repeats itself. Start again from your program.",
+    "pushed": "This request has expired or was used before. Start again from your program.",
     "ended": "This request has ended or was started in another browser. Start again from your program.",
     "origin": "This form was not sent from our own page. Start again from your program.",
     "busy": "Too many requests. Wait a minute, then start again from your program.",

@@ -37,7 +37,8 @@ class Transaction:
     """A request under way.
 
     cross_site: how it began was not the person's own doing (UI-02). signed_in: id of the session that
-    a sign-in within this transaction began, "" before that.
+    a sign-in within this transaction began, "" before that. pushed_sha256: digest of the ``request_uri`` that it began
+    with, "" where its parameters stood in the address.
     """
 
     txn_id: str
@@ -46,6 +47,7 @@ class Transaction:
     cross_site: bool
     signed_in: str
     secret: str = field(repr=False)
+    pushed_sha256: str = ""
 
 
 class Transactions:
@@ -69,11 +71,11 @@ class Transactions:
         )
 
     def open(
-        self, request: AuthorizationRequest, *, cross_site: bool, address: str
+        self, request: AuthorizationRequest, *, cross_site: bool, address: str, request_uri: str = ""
     ) -> tuple[Transaction, tuple[bytes, bytes]]:
         """Keep a checked request; return it with the Set-Cookie header that ties it to this browser.
 
-        address: whose place it takes. Raises StateUnavailable.
+        address: whose place it takes. request_uri: the pushed request it began with. Raises StateUnavailable.
         """
         txn_id = self._ids.new("t")
         secret = base64.urlsafe_b64encode(self._token_bytes(32)).rstrip(b"=").decode()
@@ -95,13 +97,15 @@ class Transactions:
             "created_s": now_us // SECOND_US,
             "cross_site": cross_site,
             "secret_sha256": opaque.digest(secret),
+            "pushed_sha256": opaque.digest(request_uri) if request_uri else "",
         }
         kept, expires_us = records.encode(value), now_us + lifetime_s * SECOND_US
         self._places.take(address, txn_id, size=len(kept), expires_us=expires_us)
         self._transactions.put(NODE, txn_id, kept, expires_us=expires_us)
         name, held = self._cookie(txn_id), f"{txn_id}.{secret}"
         cookie = set_cookie(name, held, secure=self._settings.secure, max_age_s=lifetime_s)
-        return Transaction(txn_id, request, now_us // SECOND_US, cross_site, "", secret), cookie
+        pushed = records.text(value, "pushed_sha256")
+        return Transaction(txn_id, request, now_us // SECOND_US, cross_site, "", secret, pushed), cookie
 
     def read(self, request: WebRequest, txn_id: str) -> Transaction | None:
         """Return the transaction if it lives and this browser began it."""
@@ -128,7 +132,8 @@ class Transactions:
         )
         cross_site = value.get("cross_site") is not False
         signed_in = records.text(value, "signed_in")
-        return Transaction(txn_id, request_kept, records.number(value, "created_s"), cross_site, signed_in, secret)
+        created_s, pushed = records.number(value, "created_s"), records.text(value, "pushed_sha256")
+        return Transaction(txn_id, request_kept, created_s, cross_site, signed_in, secret, pushed)
 
     def under_way(self, request: WebRequest) -> list[Transaction]:
         """Return the living transactions that this browser began, the oldest first: `COOKIES` at most."""
@@ -136,6 +141,18 @@ class Transactions:
         held = [value.rpartition(".")[0] for name, value in request.cookies.items() if name.startswith(prefix)]
         found = (self.read(request, txn_id) for txn_id in held[-COOKIES:])
         return [transaction for transaction in found if transaction is not None]
+
+    def begun_by(self, request: WebRequest, request_uri: str, client_id: str) -> Transaction | None:
+        """Return what this browser has under way since it brought that ``request_uri`` of that client; None for nothing.
+
+        The name serves once, and the address with it stays in the browser: a page that is loaded again is the same
+        request (RFC 9126 §4: duplicates that come of a reload may be allowed), for nobody but who holds its cookie.
+        """
+        if not request_uri:
+            return None
+        digest = opaque.digest(request_uri)
+        mine = (each for each in self.under_way(request) if each.request.client_id == client_id)
+        return next((each for each in mine if each.pushed_sha256 == digest), None)
 
     def onward(self, transaction: Transaction) -> tuple[bytes, bytes]:
         """Return the header that says which transaction the next page of this browser is about.
