@@ -44,7 +44,8 @@ class Resource:
     id: str
     upstream: str
     properties: Mapping[str, JSON] = field(default_factory=dict)
-    encoded: list[bytes] = field(default_factory=list, compare=False, repr=False)
+    # No argument of `replace`: what is made of another resource would be shown to policy as that one.
+    encoded: list[bytes] = field(init=False, default_factory=list, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class PermitRecords:
             decision.engine,
             permit.label,
             exchange.trace_id != "",
-            settles is not None,
+            settles and (settles["result"], settles["error"]),
         )
         kept = self._kept.get(slot) if usual else None
         if kept is not None:

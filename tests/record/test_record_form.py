@@ -17,9 +17,10 @@ from firewall.core.jsonvalue import JSONObject
 from firewall.core.label import Label
 from firewall.core.permit import Permit
 from firewall.core.points import Point
+from firewall.core.principal import Actor
 from firewall.core.record_form import PLACES, Filled, Form
 from firewall.enforce.guard import _MINT
-from firewall.enforce.records import FORMS, PermitRecords, outcome_of
+from firewall.enforce.records import FORMS, PermitRecords, decision_record, outcome_of
 from tests.support.kit import call, principal, tool
 
 COMPLETION: JSONObject = {"uid": "", "seq": 0, "log": "node/audit/log_1", "time_us": 0, "node": "n%d", "ver": "1"}
@@ -121,6 +122,8 @@ def test_the_second_record_of_a_kind_is_filled_in_and_says_the_same(settles: boo
         {"who": principal(tenant="globex", grant_id="g_1")},
         {"who": principal(subject="u_mallory", grant_id="g_1")},
         {"who": principal(client_id="other", grant_id="g_1")},
+        {"who": principal(grant_id="g_1", chain=(Actor("u_alice"), Actor("agent", "agent")))},
+        {"who": principal(grant_id="g_1", chain=(Actor("u_alice", "agent"),))},
         {"who": principal()},
         {"resource": tool(scope="demo:write")},
         {"resource": dataclasses.replace(TOOL, id="demo/other")},
@@ -183,3 +186,104 @@ def test_forms_are_bounded() -> None:
     for n in range(FORMS + 10):
         kept.record(permit(1, resource=dataclasses.replace(TOOL, id=f"demo/{n}")), exchange(1), "h:", None)
     assert len(kept._kept) <= FORMS
+
+
+# What somebody would call themselves, or a grant, who wants to stand in a place that is another's.
+HOSTILE = st.sampled_from(
+    [
+        "",
+        "g_1",
+        "\x00gid\x00",
+        "\x00",
+        "\\u0000gid\\u0000",
+        '\\u0000","subject":"u_mallory',
+        '"',
+        "\\",
+        '","tenant":"globex',
+        "gid",
+        "%s",
+        "%d",
+        "_",
+        "é",
+        "²",
+        "\u0660",
+        "g 1",
+        "g\n",
+    ]
+) | st.text(max_size=6)
+CALLERS = st.builds(
+    lambda subject, client, tenant, gid, actors: principal(
+        subject=subject, client_id=client, tenant=tenant, grant_id=gid, chain=tuple(Actor(a, b) for a, b in actors)
+    ),
+    HOSTILE,
+    HOSTILE,
+    st.sampled_from(["default", "globex"]) | HOSTILE,
+    HOSTILE,
+    st.lists(st.tuples(HOSTILE, HOSTILE), max_size=2),
+)
+# One record after the other, each the one before it but for one thing.
+STEPS = st.one_of(
+    st.tuples(st.just("who"), st.integers(0, 2)),
+    st.tuples(st.just("gid"), st.none() | HOSTILE),
+    st.tuples(st.just("actor"), HOSTILE),
+    st.tuples(st.just("resource"), st.sampled_from([TOOL, tool(scope='x","gid":"g_2')])),
+    st.tuples(st.just("trace"), st.sampled_from(["", "ab" * 16])),
+    st.tuples(st.just("result"), st.sampled_from(["", "ok", "refused"])),
+    st.tuples(st.just("label"), st.sampled_from([0, 1, 1 << 9])),
+)
+
+
+@given(
+    callers=st.lists(CALLERS, min_size=3, max_size=3),
+    steps=st.lists(STEPS, min_size=1, max_size=20),
+    room=st.integers(1, 6),
+)
+def test_every_record_says_what_is_true_of_its_own_caller(callers: list[Any], steps: list[Any], room: int) -> None:
+    """Beside a plain rendering: `decision_record`, with no form kept; with little room, so that forms come and go."""
+    kept = PermitRecords()
+    now: dict[str, Any] = {"who": 0, "gid": None, "actor": "", "resource": TOOL, "trace": "", "result": "", "label": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("firewall.enforce.records.FORMS", room)
+        for n, (name, value) in enumerate(steps, 1):
+            now[name] = value
+            who = callers[now["who"]]
+            if now["gid"] is not None:
+                who = dataclasses.replace(who, grant_id=now["gid"])
+            if now["actor"]:
+                who = dataclasses.replace(who, chain=(*who.chain, Actor(now["actor"], "agent")))
+            asked = permit(n, who=who, resource=now["resource"], label=now["label"])
+            of, result, digest = exchange(n, now["trace"]), now["result"], f"h:{n:032x}"
+            error = "" if result == "ok" else "e"
+            ended = outcome_of(of, outcome=result, error=error, duration_us=n) if result else None
+            alone = decision_record(
+                asked.action,
+                of,
+                phase="intent",
+                decision_id=asked.decision_id,
+                decision=asked.decision,
+                fault="",
+                findings=(),
+                label=asked.label,
+                digest=digest,
+                size=len(asked.payload),
+                settles=ended,
+            )
+            record = kept.record(asked, of, digest, ended)
+            assert (filled(record) if isinstance(record, Filled) else whole(record)) == whole(alone)
+
+
+def test_how_an_exchange_ended_is_another_form() -> None:
+    kept = PermitRecords()
+    for n, result in ((1, "ok"), (2, "refused"), (3, "ok")):
+        ended = outcome_of(exchange(n), outcome=result, error="", duration_us=n)
+        record = kept.record(permit(n), exchange(n), "h:", ended)
+        said = record.record() if isinstance(record, Filled) else record
+        assert said["outcome"]["result"] == result  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("gid", ["g_1", "_", "-", "A0z"])
+def test_the_twin_plain_grants_are_filled_in(gid: str) -> None:
+    kept = PermitRecords()
+    records(kept, 1, who=principal(grant_id="g_0"))
+    second, alone = records(kept, 2, who=principal(grant_id=gid))
+    assert filled(second) == alone
