@@ -5,6 +5,9 @@ the connection closes after that answer, and the client repeats it (RFC 9112 9.3
 only belong to one request, whatever the bytes were. Heads beyond their bounds, requests that take too long to
 arrive, and bodies that are framing for the most part (chunk extensions, trailers) are refused in our own fixed
 words; then the connection closes. A request that has its answer gets no second one: it is closed on without a word.
+
+What is answered from its head alone, a 401 above all, has its body still under way; its client may have the answer, and
+begin the next request, before the rest is read here. Where the body says its length the two are told apart by it.
 """
 
 from __future__ import annotations
@@ -105,6 +108,7 @@ class StrictProtocol(asyncio.Protocol):
         self._raw = b""  # what arrived of the head under way; its first line is compared with what was parsed
         self._header_total = 0
         self._framing = 0  # bytes after the head under way, less what its body paid for
+        self._body_left = 0  # bytes of a body that said its length; 0 for any other
         self._reading_since = 0.0  # loop time at which the request under way began; 0 when none is
         self._idle_since = 0.0  # loop time at which the last answer ended
         self._timer: asyncio.TimerHandle | None = None
@@ -142,6 +146,14 @@ class StrictProtocol(asyncio.Protocol):
         self._parser = None
 
     def data_received(self, data: bytes) -> None:
+        left, call = self._body_left, self._call
+        if 0 < left < len(data) and call is not None and call.complete:
+            self._read(data[:left])
+            data = data[left:]
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Feed the parser. data: of one message's body, or from the first byte of a message on."""
         if self._deaf or self.transport.is_closing():
             return  # under TLS, what arrives until the end is said would still be given to us
         if self._in_head:
@@ -239,9 +251,12 @@ class StrictProtocol(asyncio.Protocol):
         ):
             self._stop("http_desync")
         expects = False
+        self._body_left = 0
         for name, value in headers:
             if name == b"host":
                 self._known_host = value
+            elif name == b"content-length":
+                self._body_left = int(value)
             elif name == b"expect":
                 expects = version == "1.1"  # an older client knows no answer before the answer (RFC 9110 10.1.1)
         path, raw_path, query = split_target(target)
@@ -272,6 +287,7 @@ class StrictProtocol(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._framing -= _FRAMING_SHARE * len(body)
+        self._body_left -= len(body)
         call = self._call
         if call is not None and not call.complete and call.feed(body) and not self.reading_paused:
             self.reading_paused = True

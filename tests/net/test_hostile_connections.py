@@ -240,6 +240,41 @@ async def test_what_comes_behind_a_request_under_way_is_never_read_as_one() -> N
     assert [scope["path"] for scope in app.scopes] == ["/a b"]
 
 
+@pytest.mark.parametrize("cut", range(0, 12, 3))
+@pytest.mark.parametrize("told_apart", [True, False])
+async def test_the_next_request_may_come_in_the_packet_that_ends_a_body_whose_answer_has_left(
+    cut: int, told_apart: bool
+) -> None:
+    """A client that is answered 401 by its head alone, and asks again at once: two packets of its, one read of ours.
+
+    The twin does not count what a body has left: then the second head has no first byte to be compared from.
+    """
+    paths: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        paths.append(scope["path"])
+        await early(scope, receive, send)
+
+    post, whole = b"POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n", b"GET / HTTP/1."
+    connection, wire = connected(app)
+    connection.data_received(post + whole[:cut])
+    await settle()
+    assert wire.written.count(b"HTTP/1.1 200") == 1
+    if not told_apart:
+        connection._body_left = 0
+    connection.data_received(whole[cut:12] + post.replace(b"first", b"second"))
+    await settle()
+    if told_apart:
+        assert wire.written.count(b"HTTP/1.1 200") == 2
+        assert paths == ["/first", "/second"]
+        assert not wire.closed
+        connection.data_received(whole[:12] + b"GET /third  HTTP/1.1\r\nHost: a\r\n\r\n")  # two spaces
+        await settle()
+    assert wire.closed
+    assert paths == (["/first", "/second"] if told_apart else ["/first"])
+    connection.connection_lost(None)
+
+
 @pytest.mark.parametrize("status", [204, 304])
 async def test_a_status_without_a_body_sends_none_whatever_the_application_says(status: int) -> None:
     async with ours(Said(start(status), body(b"GET /smuggled"))) as port:
