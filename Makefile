@@ -11,9 +11,12 @@ OPA_VERSION := v1.22.2
 OPA := build/bin/opa
 # How many pytest workers; `make test WORKERS=0 ARGS='-k guard -x'` runs in one process.
 WORKERS ?= 2
+# Which tests `make slow` runs, and which have commands of their own.
+SLOW := e2e or slow
+APART := conformance or perf
 ARGS ?=
 
-.PHONY: help setup run tour test attack fuzz lint fix types coverage conformance bench opa lock clean
+.PHONY: help setup run tour test slow attack fuzz lint fix types coverage conformance bench opa lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +30,11 @@ run: setup ## start the firewall in the foreground, in front of real demonstrati
 tour: setup ## drive a running firewall as an agent would (second terminal)
 	@exec $(BIN)/bartizan tour $(ARGS)
 
-test: setup ## run the tests (about ten minutes)
-	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not conformance and not perf" $(ARGS)
+test: setup ## run the tests (under five minutes); what takes longer: make slow
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not ($(SLOW)) and not ($(APART))" $(ARGS)
+
+slow: setup ## run the tests of whole processes and of every combination (about five minutes more)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "($(SLOW)) and not ($(APART))" $(ARGS)
 
 attack: setup ## run the attack cases only; each names the control and OWASP ids it proves
 	@exec $(BIN)/python -m pytest tests/attack $(ARGS)
@@ -54,7 +60,7 @@ types: setup ## mypy, strict, on our packages
 
 coverage: setup ## run the tests and report what they reach (build/coverage/html)
 	@mkdir -p build/coverage
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not conformance and not perf" --cov --cov-report=term --cov-report=html $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not ($(APART))" --cov --cov-report=term --cov-report=html $(ARGS)
 
 conformance: setup ## run the official MCP suites, other people's servers and clients, and kill loaded nodes; installs Node from PyPI
 	@requirements/install.sh conformance

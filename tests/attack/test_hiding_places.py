@@ -160,7 +160,16 @@ async def hear(street: Street, place: Place, behind: Era, front: Era, *, inspect
         return json.dumps(client.heard, ensure_ascii=False), name, here
 
 
-@pytest.mark.parametrize(("place", "behind", "front"), ROWS, ids=IDS)
+def cells(what: str, rows: list[Any], ids: list[str]) -> Any:
+    """Give a test its rows. Those that cross the eras are half of them, and run with `make slow`."""
+    made = [
+        pytest.param(*row, id=name, marks=() if row[1] == row[2] else pytest.mark.slow)
+        for row, name in zip(rows, ids, strict=True)
+    ]
+    return pytest.mark.parametrize((what, "behind", "front"), made)
+
+
+@cells("place", ROWS, IDS)
 async def test_hidden_text_of_a_server_reaches_no_client_wherever_it_stands(
     street: Street, place: Place, behind: Era, front: Era
 ) -> None:
@@ -182,7 +191,7 @@ def _stands_for(place: Place, kind: str, name: str) -> bool:
     return kind == place.defines and (kind == "instructions" or corner(place.name) in name)
 
 
-@pytest.mark.parametrize(("place", "behind", "front"), ROWS, ids=IDS)
+@cells("place", ROWS, IDS)
 async def test_its_twin_without_inspection_is_heard(street: Street, place: Place, behind: Era, front: Era) -> None:
     heard, _, _ = await hear(street, place, behind, front, inspecting=False)
     assert (place.words in heard or blob(place.words) in heard) is place.told
@@ -275,7 +284,7 @@ async def send(
         return here.server.received(), here.records(name)
 
 
-@pytest.mark.parametrize(("way", "behind", "front"), OUT, ids=OUT_IDS)
+@cells("way", OUT, OUT_IDS)
 async def test_a_secret_of_a_client_reaches_no_server_whichever_way_it_goes(
     street: Street, way: Way, behind: Era, front: Era
 ) -> None:
@@ -286,7 +295,7 @@ async def test_a_secret_of_a_client_reaches_no_server_whichever_way_it_goes(
     assert any("secret" in rule or "aws" in rule for rule in found) or not way.leave, found
 
 
-@pytest.mark.parametrize(("way", "behind", "front"), OUT, ids=OUT_IDS)
+@cells("way", OUT, OUT_IDS)
 async def test_its_twin_without_inspection_arrives(street: Street, way: Way, behind: Era, front: Era) -> None:
     got, _ = await send(street, way, behind, front, inspecting=False)
     assert (SECRET in got) is way.leave

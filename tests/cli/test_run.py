@@ -22,7 +22,7 @@ from tests.support.composed import audit_records, modern, raw_exchange, request_
 from tests.support.pace import slack_s
 from tests.support.pipe import BARTIZAN, CHILD, Pipe, alive, bartizan, environment, piped
 
-pytestmark = pytest.mark.timeout(45)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(45)]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from firewall.record.record import RUN_ENDED, validate_record
 from tests.support.composed import audit_records, warm_cache
 from tests.support.pipe import CHILD, Pipe, bartizan, piped
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 # In the guard, not in its child. What is stuck: a thread can speak; nothing can, not even a thread; it has the log.
 HANGS = {
