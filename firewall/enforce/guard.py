@@ -324,15 +324,16 @@ class Guard:
         of the body that `clear` made beside the loop, after the kill switch and the limits. payload: the
         body, encoded a moment ago.
         """
+        step: Question | Permit | Refusal | None = None
         try:
-            step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside, payload)
+            step = self.prepare(action, exchange, seen, aside, payload)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 answer = self._engine.decide(action.point, step.asked.json, step.asked)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error)
+            return self._failed(action, exchange, error, step.findings if isinstance(step, Question) else ())
 
     async def check_remote(
         self,
@@ -345,15 +346,16 @@ class Guard:
         """Decide with the engine, wherever it is."""
         if not self._remote:
             return self.check(action, exchange, seen, aside=aside)
+        step: Question | Permit | Refusal | None = None
         try:
-            step: Question | Permit | Refusal = self.prepare(action, exchange, seen, aside)
+            step = self.prepare(action, exchange, seen, aside)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 answer = await self._engine.decide_remote(action.point, step.asked.json)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error)
+            return self._failed(action, exchange, error, step.findings if isinstance(step, Question) else ())
 
     def _stopped(self, action: Action) -> bool:
         """Whether a stop covers the caller, the upstream, or the protocol's whole room (``llm``, ``a2a``, ``mcp``)."""
@@ -529,7 +531,7 @@ class Guard:
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], permit.decision_id)
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(permit.action, exchange, error)
+            return self._failed(permit.action, exchange, error, permit.findings)
 
     async def decide_stream(
         self, action: Action, exchange: Exchange, findings: Sequence[Finding]
@@ -632,8 +634,10 @@ class Guard:
             return Refusal(FAULTS["audit_unavailable"], decision_id)
         return Refusal(told, decision_id, challenge, retry_after_s, rules, step_up, short.detail if short else None)
 
-    def _failed(self, action: Action, exchange: Exchange, error: Exception) -> Refusal:
-        """The last resort: whatever went wrong is a deny, recorded, told in fixed words."""
+    def _failed(
+        self, action: Action, exchange: Exchange, error: Exception, findings: tuple[Finding, ...] = ()
+    ) -> Refusal:
+        """The last resort: whatever went wrong is a deny, recorded with what was found, told in fixed words."""
         if isinstance(error, PolicyFault):
             told = (
                 FAULTS["denied"]
@@ -647,7 +651,7 @@ class Guard:
         self._on_internal(error)
         code = error.code if isinstance(error, BartizanError) else "internal"
         self._telemetry.decision(action.point, "error", (code,), 0)
-        return self._refuse(action, exchange, told, self._ids.new("d"), rules=(f"core.{code}",))
+        return self._refuse(action, exchange, told, self._ids.new("d"), findings=findings, rules=(f"core.{code}",))
 
     def _append(self, record: JSONObject | Filled) -> str:
         receipt = self._audit.append(record)
