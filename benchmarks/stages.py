@@ -191,7 +191,7 @@ def _decision(worker: Worker, asked: tuple[Action, Exchange], tail: str) -> list
             revision=worker.bundle.revision,
         )
 
-    answer = engine.decide(action.point, question.asked.json, question.asked)
+    answer = engine.decide(action.point, question.asked)
     verdict = guard.check(action, exchange)
     assert isinstance(verdict, Permit), "the benchmark's call must be allowed"
     decision = verdict.decision
@@ -217,12 +217,12 @@ def _decision(worker: Worker, asked: tuple[Action, Exchange], tail: str) -> list
         (f"stage.encode_input.{tail}", cost_us(encode), "policy input"),
         (
             f"stage.policy.{tail}",
-            cost_us(lambda: engine.decide(action.point, question.asked.json, question.asked)),
+            cost_us(lambda: engine.decide(action.point, question.asked)),
             engine.name,
         ),
         (
             f"stage.parse_decision.{tail}",
-            cost_us(lambda: parse_decision(answer, revision="", engine="", eval_us=1)),
+            cost_us(lambda: parse_decision(answer, revision="", engine="")),
             "strict decision",
         ),
         (

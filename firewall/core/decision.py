@@ -76,7 +76,6 @@ class Decision:
     shadow: tuple[Reason, ...]
     revision: str
     engine: str
-    eval_us: int
     raw: JSON = None
 
     @property

@@ -39,10 +39,11 @@ _SEAL: Final = object()
 class Permit:
     """A permitted Action with its final body; not yet sendable: its record is not written.
 
-    label: the caller's, with what this message raised.
+    label: the caller's, with what this message raised. eval_us: of all evaluations. frame: as of the
+    `PolicyInput` that was decided about, b"" after several rounds.
     """
 
-    __slots__ = ("action", "body", "decision", "decision_id", "findings", "label", "payload")
+    __slots__ = ("action", "body", "decision", "decision_id", "eval_us", "findings", "frame", "label", "payload")
 
     def __init__(
         self,
@@ -54,6 +55,8 @@ class Permit:
         decision_id: str,
         findings: tuple[Finding, ...],
         label: Label,
+        eval_us: int,
+        frame: bytes,
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("a Permit comes from enforce.guard only")
@@ -64,6 +67,8 @@ class Permit:
         self.decision_id = decision_id
         self.findings = findings
         self.label = label
+        self.eval_us = eval_us
+        self.frame = frame
 
 
 @final
@@ -114,9 +119,11 @@ class Mint:
         decision_id: str,
         findings: tuple[Finding, ...],
         label: Label,
+        eval_us: int = 0,
+        frame: bytes = b"",
     ) -> Permit:
         """Return a Permit."""
-        return Permit(_SEAL, action, body, payload, decision, decision_id, findings, label)
+        return Permit(_SEAL, action, body, payload, decision, decision_id, findings, label, eval_us, frame)
 
     def clear(
         self,

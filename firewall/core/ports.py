@@ -53,10 +53,10 @@ class PolicyEngine(Protocol):
     def revision(self) -> str:
         """Return the revision of the loaded bundle."""
 
-    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
+    def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
         """Return the decision document's JSON; raises PolicyFault("engine_error").
 
-        asked: what ``input_json`` was made as; an engine may remember its answer by it.
+        question: as `decide.question.ask` made it, so that its answer may be remembered; or a document from elsewhere.
         """
 
 

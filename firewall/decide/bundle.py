@@ -167,7 +167,7 @@ def failing_cases(bundle: Bundle) -> list[str]:
     for case in bundle.cases:
         try:
             answer = strict.decide(case.point, case.document)
-            contract.parse_decision(answer, revision="", engine="", eval_us=0)
+            contract.parse_decision(answer, revision="", engine="")
         except PolicyFault as fault:
             failures.append(f"{case.source}: {case.name}: {fault.code}: {fault.detail}")
             continue

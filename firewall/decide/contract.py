@@ -134,8 +134,10 @@ _KNOWN: Final = 256
 _KNOWN_BYTES: Final = 1024
 
 
-def parse_decision(answer: bytes, *, revision: str, engine: str, eval_us: int) -> Decision:
+def parse_decision(answer: bytes, *, revision: str, engine: str) -> Decision:
     """Return the Decision in an engine's answer, or raise PolicyFault("decision_invalid").
+
+    An ordinary answer that comes again is the same object: whoever keeps something of a decision finds it by that.
 
     answer: the decision document as JSON, at most 1 MiB: exactly the members ``contract`` ("1"),
         ``decision``, ``effect``, ``risk`` (0–100), ``reasons``, ``obligations``, ``shadow``,
@@ -151,17 +153,7 @@ def parse_decision(answer: bytes, *, revision: str, engine: str, eval_us: int) -
             if len(_decisions) >= _KNOWN:
                 _decisions.clear()
             _decisions[slot] = known
-    return Decision(
-        known.effect,
-        known.risk,
-        known.reasons,
-        known.obligations,
-        known.shadow,
-        revision,
-        engine,
-        eval_us,
-        known.raw,
-    )
+    return known
 
 
 def _checked(answer: bytes, revision: str, engine: str) -> Decision:
@@ -192,7 +184,7 @@ def _checked(answer: bytes, revision: str, engine: str) -> Decision:
         raise PolicyFault("decision_invalid", "a step-up that is not a deny")
     shadow = _reasons(raw.get("shadow", []))
     _reasons(raw.get("lifted", []))
-    return Decision(effect, risk, reasons, obligations, shadow, revision, engine, 0, raw)
+    return Decision(effect, risk, reasons, obligations, shadow, revision, engine, raw)
 
 
 def _reasons(value: object) -> tuple[Reason, ...]:

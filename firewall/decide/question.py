@@ -37,6 +37,8 @@ _OPTIONS: Final = (
 # Shorter than the shortest encoding of an array or object beyond its bound, so that an ordinary
 # call needs no walk: 1,025 items take 2,051 bytes, 513 distinct keys take more.
 _NO_WALK_BYTES: Final = 2 * bounds.POLICY_ARRAY_ITEMS
+# With so much of frame and arguments, the exchange's id and the time cannot make an input too large.
+_SURELY_FITS: Final = bounds.POLICY_INPUT_BYTES - 4 * bounds.KIB
 _FRAGMENTS: Final = 4096
 _PRINCIPALS: Final = 16_384  # tokens that are in use at once, and room
 # Encoded parts that do not change, by the address of what they were made of: an entry keeps that alive, so that no
@@ -110,11 +112,7 @@ def ask(
     LIST_CHUNK for ``arguments.items``) or for an unknown resource type, property or value.
     """
     given, point = action.arguments, action.point
-    try:
-        arguments = orjson.dumps(given, option=_OPTIONS)
-        request_id = orjson.dumps(exchange.id)
-    except (TypeError, ValueError, RecursionError):
-        raise _unencodable() from None
+    arguments = _dumps(given)
     if len(arguments) > _NO_WALK_BYTES or _is_deep(arguments) or arguments.find(b"null") >= 0:
         _check_shape(given)
     if point in _LIST_POINTS:
@@ -136,10 +134,11 @@ def ask(
                 _frames.clear()
             known = _frames[slot] = _framed(action, caller, _context(action, (), label, revision, None, None))
         frame = known
-    document = b'%b,"request_id":%b,"time_us":%d%b%b}}}' % (frame.before, request_id, now_us, frame.after, arguments)
-    if len(document) > bounds.POLICY_INPUT_BYTES:
-        raise PolicyFault("input_invalid", "the policy input is too large")
-    return PolicyInput(document, frame.digest, arguments)
+    asked = PolicyInput(frame.before, frame.after, frame.digest, exchange.id, now_us, arguments)
+    if len(frame.before) + len(frame.after) + len(arguments) > _SURELY_FITS:
+        if len(asked.json) > bounds.POLICY_INPUT_BYTES:
+            raise PolicyFault("input_invalid", "the policy input is too large")
+    return asked
 
 
 def _framed(action: Action, caller: Caller, context: bytes) -> Frame:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from firewall.core.errors import PolicyFault
 from firewall.core.points import INFO, Point
-from firewall.core.policy_input import PolicyInput
+from firewall.core.policy_input import PolicyInput, document_of
 from firewall.decide.bundle import Bundle
 from firewall.decide.memo import Memo, is_blind, is_steady
 from firewall.decide.program import Compiled, Strict
@@ -47,10 +47,10 @@ class RegorusEngine:
             self._strict = Strict(bundle.modules, bundle.data_json)
         self.name = Compiled.name if self.mode == "compiled" else Strict.name
 
-    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
+    def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
         """Return the decision document as JSON. Raises PolicyFault("engine_error").
 
-        asked: the same question in parts, where `question.ask` made it: its answer may be remembered.
+        question: the answer of one that `question.ask` made may be remembered, that of a mere document is not.
 
         When the compiled machine gives no answer (its limit of instructions, a panic), the strict
         interpreter is asked once: it is the reference, only slower.
@@ -59,12 +59,16 @@ class RegorusEngine:
             raise PolicyFault("engine_error", "an engine belongs to the thread that made it")
         compiled = self._machines.get(point)
         if compiled is not None:
-            memo = self._memos[point] if point in self._memos else self._memo(point)
-            key = memo.key(asked) if memo is not None and asked is not None else b""
-            if memo is not None and key and (known := memo.get(key)) is not None:
-                return known
+            memo = None
+            if not isinstance(question, bytes):
+                memo = self._memos[point] if point in self._memos else self._memo(point)
+                if memo is not None:
+                    key = memo.key(question)
+                    known = memo.get(key) if key else None
+                    if known is not None:
+                        return known
             try:
-                answer = compiled.decide(input_json)
+                answer = compiled.decide(document_of(question))
                 if memo is not None and key:
                     memo.put(key, answer)
                 return answer
@@ -74,7 +78,7 @@ class RegorusEngine:
                 self._machines[point] = Compiled(point, self._bundle.programs[point], self._bundle.data_json)
         if self._strict is None:
             self._strict = Strict(self._bundle.modules, self._bundle.data_json)
-        return self._strict.decide(point, input_json)
+        return self._strict.decide(point, document_of(question))
 
     def _memo(self, point: Point) -> Memo | None:
         """Make the memo of a point at its first decision, if its program allows one."""

@@ -19,7 +19,7 @@ import orjson
 from firewall.core.errors import PolicyFault
 from firewall.core.jsonvalue import JSON
 from firewall.core.points import Point
-from firewall.core.policy_input import PolicyInput
+from firewall.core.policy_input import PolicyInput, document_of
 from firewall.decide.bundle import Bundle
 from firewall.decide.program import Strict
 from firewall.decide.regorus import RegorusEngine
@@ -67,15 +67,19 @@ class SampledEngine:
         """``compiled`` or ``interpreter``."""
         return self._engine.mode
 
-    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
+    def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
         """Return the engine's decision; now and then keep it for `drain`. Raises PolicyFault."""
-        answer = self._engine.decide(point, input_json, asked)
+        answer = self._engine.decide(point, question)
         self._left -= 1
-        if self._left <= 0 and self._engine.mode == "compiled" and len(input_json) <= INPUT_BYTES:
-            self._left = self._every
-            self._queue.append((point, input_json, answer))
-            self._wake.set()
+        if self._left <= 0:
+            self._sample(point, document_of(question), answer)
         return answer
+
+    def _sample(self, point: Point, document: bytes, answer: bytes) -> None:
+        if self._engine.mode == "compiled" and len(document) <= INPUT_BYTES:
+            self._left = self._every
+            self._queue.append((point, document, answer))
+            self._wake.set()
 
     def drain(self, most: int = QUEUE) -> int:
         """Ask the interpreter about up to so many kept decisions; return how many. Never raises."""

@@ -105,7 +105,7 @@ def _agree(fast: _Answer, reference: Callable[[], _Answer]) -> bool:
 def _ask(decide: Callable[[bytes], bytes], document: bytes) -> _Answer:
     try:
         answer = decide(document)
-        decision = parse_decision(answer, revision="", engine="", eval_us=0)
+        decision = parse_decision(answer, revision="", engine="")
     except PolicyFault:
         return _Answer(Effect.DENY, None)
     raw = decision.raw

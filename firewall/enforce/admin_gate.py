@@ -90,9 +90,9 @@ class AdminGate:
         decision_id = self._ids.new("d")
         action = _action(who, act)
         decision: Decision | None = None
-        fault = ""
+        eval_us, fault = 0, ""
         try:
-            decision = await self._ask(action, act, exchange)
+            decision, eval_us = await self._ask(action, act, exchange)
         except Exception as error:  # noqa: BLE001  every failure is a deny
             self._on_internal(error)
             fault = error.code if isinstance(error, BartizanError) else "internal"
@@ -103,7 +103,7 @@ class AdminGate:
             effect, rules = Effect.APPROVE, (LISTED,)
         told = {Effect.ALLOW: "", Effect.APPROVE: "approval_pending"}.get(effect, fault or "denied")
         try:
-            self._record(action, exchange, decision_id, decision, told)
+            self._record(action, exchange, decision_id, decision, eval_us, told)
         except AuditUnavailable:
             return Ruling(Effect.DENY, (), decision_id, exchange, "audit_unavailable")
         return Ruling(effect, rules, decision_id, exchange, fault)
@@ -118,8 +118,8 @@ class AdminGate:
         except AuditUnavailable:
             return  # the intent stands without an outcome, and `audit verify` reports it
 
-    async def _ask(self, action: Action, act: AdminAct, exchange: Exchange) -> Decision:
-        """Raises PolicyFault."""
+    async def _ask(self, action: Action, act: AdminAct, exchange: Exchange) -> tuple[Decision, int]:
+        """Return the decision and its microseconds. Raises PolicyFault."""
         engine = self._engine
         approval: JSON = {"id": act.approval, "rules": list(act.shown)} if act.approval else None
         question = encode_input(
@@ -137,15 +137,21 @@ class AdminGate:
         else:
             answer = engine.decide(action.point, question)
         eval_us = (self._clock.monotonic_ns() - started) // 1000
-        decision = parse_decision(answer, revision=engine.revision, engine=engine.name, eval_us=eval_us)
+        decision = parse_decision(answer, revision=engine.revision, engine=engine.name)
         rules = tuple(r.rule for r in decision.reasons)
         self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
         if decision.effect is Effect.APPROVE and not rules:
             raise PolicyFault("decision_invalid", "an approval without a rule to be shown")
-        return decision
+        return decision, eval_us
 
     def _record(
-        self, action: Action, exchange: Exchange, decision_id: str, decision: Decision | None, told: str
+        self,
+        action: Action,
+        exchange: Exchange,
+        decision_id: str,
+        decision: Decision | None,
+        eval_us: int,
+        told: str,
     ) -> None:
         payload = strict_json.dumps(action.body)
         record = decision_record(
@@ -159,6 +165,7 @@ class AdminGate:
             label=CLEAN,
             digest=self._audit.hmac(action.principal.tenant, payload),
             size=len(payload),
+            eval_us=eval_us,
         )
         uid = self._audit.append(record).uid
         exchange.decisions.append(decision_id)

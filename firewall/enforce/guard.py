@@ -98,8 +98,8 @@ class Question:
     """An inspected Action and the policy input made from it; what stands between prepare and conclude.
 
     given: the findings came from the caller, which knew what of the body is text. payload: the body as it
-    will be sent if nothing changes it, b"" when it is not encoded yet. earlier, noted: decision and
-    findings of the rounds before, when a transformation made this question.
+    will be sent if nothing changes it, b"" when it is not encoded yet. earlier, spent_us, noted: decision, its
+    microseconds and findings of the rounds before, when a transformation made this question.
     """
 
     action: Action
@@ -111,6 +111,7 @@ class Question:
     given: bool = False
     payload: bytes = b""
     rounds: int = 1
+    spent_us: int = 0
     earlier: Decision | None = None
     noted: tuple[Finding, ...] = ()
 
@@ -256,9 +257,9 @@ class Guard:
             label = self._labels.current(like.principal)
             started = self._clock.monotonic_ns()
             asked = self._ask(like, (), label, exchange)
-            answer = self._engine.decide(point, asked.json, asked)  # type: ignore[union-attr]
+            answer = self._engine.decide(point, asked)  # type: ignore[union-attr]
             eval_us = (self._clock.monotonic_ns() - started) // 1000
-            decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
+            decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name)
             if not decision.permits or decision.obligations:
                 return None
             ids = [self._ids.new("d") for _ in bodies]
@@ -273,6 +274,7 @@ class Guard:
                 label=label,
                 digest="",
                 size=0,
+                eval_us=eval_us,
             )
             digest = self._audit.hmac
             receipts = self._audit.append_all(
@@ -329,7 +331,7 @@ class Guard:
             step = self.prepare(action, exchange, seen, aside, payload)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
-                answer = self._engine.decide(action.point, step.asked.json, step.asked)  # type: ignore[union-attr]
+                answer = self._engine.decide(action.point, step.asked)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
@@ -440,12 +442,15 @@ class Guard:
         Raises PolicyFault (decision_invalid, obligation_failed), StateUnavailable.
         """
         action = question.action
-        latest = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
+        latest = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name)
         rules = tuple([r.rule for r in latest.reasons]) if latest.reasons else ()
         self._telemetry.decision(action.point, EFFECT_NAMES[latest.effect], rules, eval_us)
-        decision = latest if question.earlier is None else _joined(question.earlier, latest)
+        decision, frame = latest, question.asked.frame
+        if question.earlier is not None:
+            decision, frame = _joined(question.earlier, latest), b""
+        spent_us = question.spent_us + eval_us
         if latest.effect > _PERMITS:
-            return self._refuse_by(question, decision, rules)
+            return self._refuse_by(question, decision, spent_us, rules)
         body, raised, follow = action.body, CLEAN, None
         if latest.obligations:
             applied = apply(action, latest.obligations, question.findings)
@@ -462,9 +467,9 @@ class Guard:
             if label != question.label:
                 self._labels.raise_(action.principal, raised)
         if follow is not None:
-            return self._next(question, decision, *follow, label)
+            return self._next(question, decision, spent_us, *follow, label)
         findings = (*question.noted, *question.findings) if question.noted else question.findings
-        return _MINT.permit(action, body, payload, decision, question.decision_id, findings, label)
+        return _MINT.permit(action, body, payload, decision, question.decision_id, findings, label, spent_us, frame)
 
     def _uncovered(
         self, question: Question, body: JSON, cured: frozenset[tuple[str, str]]
@@ -491,7 +496,13 @@ class Guard:
         return replace(action, body=body, arguments=arguments), (*still, *fresh)
 
     def _next(
-        self, question: Question, decision: Decision, action: Action, findings: tuple[Finding, ...], label: Label
+        self,
+        question: Question,
+        decision: Decision,
+        spent_us: int,
+        action: Action,
+        findings: tuple[Finding, ...],
+        label: Label,
     ) -> Question:
         if question.rounds >= ROUNDS:
             raise PolicyFault("obligation_failed", "a transformation does not come to rest")
@@ -503,6 +514,7 @@ class Guard:
             payload=b"",
             asked=self._ask(action, findings, label, question.exchange),
             rounds=question.rounds + 1,
+            spent_us=spent_us,
             earlier=decision,
             noted=(*question.noted, *question.findings),
         )
@@ -548,18 +560,28 @@ class Guard:
             if self._remote:
                 answer = await self._engine.decide_remote(action.point, question.asked.json)  # type: ignore[union-attr]
             else:
-                answer = self._engine.decide(action.point, question.asked.json, question.asked)  # type: ignore[union-attr]
+                answer = self._engine.decide(action.point, question.asked)  # type: ignore[union-attr]
             eval_us = (self._clock.monotonic_ns() - started) // 1000
-            decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name, eval_us=eval_us)
+            decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name)
             rules = tuple(r.rule for r in decision.reasons)
             self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
             if not decision.permits:
-                return self._refuse_by(question, decision, rules)
+                return self._refuse_by(question, decision, eval_us, rules)
             check_stream(decision.obligations, question.findings)
             marks = [o.params["label"] for o in decision.obligations if o.type == "taint"]
             if marks:
                 self._labels.raise_(action.principal, label_of(marks))
-            uid = self._record(action, exchange, "outcome", question.decision_id, decision, "", question.findings, b"")
+            uid = self._record(
+                action,
+                exchange,
+                "outcome",
+                question.decision_id,
+                decision,
+                "",
+                question.findings,
+                b"",
+                eval_us=eval_us,
+            )
             await self._settle(uid)
             return decision
         except AuditUnavailable:
@@ -582,7 +604,7 @@ class Guard:
 
     # -- refusals -----------------------------------------------------------------------------------------
 
-    def _refuse_by(self, question: Question, decision: Decision, rules: tuple[str, ...]) -> Refusal:
+    def _refuse_by(self, question: Question, decision: Decision, eval_us: int, rules: tuple[str, ...]) -> Refusal:
         if decision.effect is Effect.APPROVE:
             told = FAULTS["approval_pending"]
         elif asked_of_sign_in(decision.step_up_scopes) is not None:
@@ -601,6 +623,7 @@ class Guard:
             told,
             question.decision_id,
             decision=decision,
+            eval_us=eval_us,
             findings=question.findings,
             challenge=decision.step_up_scopes,
             rules=rules,
@@ -615,6 +638,7 @@ class Guard:
         decision_id: str,
         *,
         decision: Decision | None = None,
+        eval_us: int = 0,
         findings: tuple[Finding, ...] = (),
         challenge: tuple[str, ...] = (),
         rules: tuple[str, ...] = (),
@@ -627,7 +651,16 @@ class Guard:
         because = short.because if short else None
         try:
             uid = self._record(
-                action, exchange, phase, decision_id, decision, told.code, findings, b"", because=because
+                action,
+                exchange,
+                phase,
+                decision_id,
+                decision,
+                told.code,
+                findings,
+                b"",
+                eval_us=eval_us,
+                because=because,
             )
             self._receipts.pop(uid, None)  # a refusal sends nothing, so nothing waits for its disk
         except AuditUnavailable:
@@ -669,6 +702,8 @@ class Guard:
         fault: str,
         findings: Sequence[Finding],
         payload: bytes,
+        *,
+        eval_us: int = 0,
         settles: JSONObject | None = None,
         label: Label | None = None,
         because: JSONObject | None = None,
@@ -685,6 +720,7 @@ class Guard:
             label=self._labels.current(action.principal) if label is None else label,
             digest=self._audit.hmac(tenant, payload) if payload else "",
             size=len(payload),
+            eval_us=eval_us,
             settles=settles,
             because=because,
         )
@@ -700,7 +736,6 @@ def _joined(earlier: Decision, decision: Decision) -> Decision:
         reasons=(*earlier.reasons, *decision.reasons),
         obligations=(*earlier.obligations, *decision.obligations),
         shadow=(*earlier.shadow, *decision.shadow),
-        eval_us=earlier.eval_us + decision.eval_us,
     )
 
 

@@ -36,6 +36,7 @@ def decision_record(
     label: Label,
     digest: str,
     size: int,
+    eval_us: int = 0,
     settles: JSONObject | None = None,
     because: JSONObject | None = None,
 ) -> JSONObject:
@@ -87,7 +88,7 @@ def decision_record(
             "shadow": [r.rule for r in decision.shadow],
             "policy": decision.revision,
             "engine": decision.engine,
-            "eval_us": decision.eval_us,
+            "eval_us": eval_us,
         }
     if findings:
         secret_keys = {parse_pointer(f.pointer)[-1] for f in findings if f.detector == KEY_DETECTOR and f.pointer}
@@ -103,57 +104,38 @@ def decision_record(
 class PermitRecords:
     """The records of permits; one in which nothing was found is filled into the form of an earlier one.
 
-    A form is kept by all that such a record says beside its places; the caller by what is said of one, so that all
-    tokens of a caller share it. What is a whole object is told apart by its address: the entry keeps it alive, so that
-    no address in use can come to mean another thing or answer.
+    A form is kept by all that such a record says beside its places: by the frame of what was asked, which holds what is
+    said of the caller, the object and the message, and by the decision, an object for each answer (`parse_decision`).
+    The entry keeps the decision alive, so that no address in use can come to mean another one.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[object, ...], tuple[Form, tuple[object, ...]]] = {}
+        self._kept: dict[tuple[object, ...], tuple[Form, Decision]] = {}
 
     def record(
         self, permit: Permit, exchange: Exchange, digest: str, settles: JSONObject | None
     ) -> JSONObject | Filled:
         """Return the record of a permit. digest: of its payload. settles: as of `decision_record`."""
-        action, decision = permit.action, permit.decision
-        told, duties, shadow = decision.reasons, decision.obligations, decision.shadow
-        principal = action.principal
-        gid = principal.grant_id
-        usual = not permit.findings and len(told) + len(duties) + len(shadow) <= _FORM_ITEMS and _is_plain(gid)
-        slot = (
-            principal.key,
-            principal.chain,
-            gid != "",
-            id(action.resource),
-            id(action.protocol),
-            action.point,
-            action.verb,
-            action.side_effect,
-            id(told),
-            id(duties),
-            id(shadow),
-            decision.effect,
-            decision.risk,
-            decision.revision,
-            decision.engine,
-            permit.label,
-            exchange.trace_id != "",
-            settles and (settles["result"], settles["error"]),
-        )
+        action, decision, frame = permit.action, permit.decision, permit.frame
+        gid, trace = action.principal.grant_id, exchange.trace_id
+        usual = frame and not permit.findings and _is_plain(gid)
+        # What is asked names an upstream by what it holds, a record by itself.
+        upstream = action.resource.upstream
+        ended = settles and (settles["result"], settles["error"])
+        slot = (frame, id(decision), upstream, permit.label, gid != "", trace != "", ended)
         kept = self._kept.get(slot) if usual else None
         if kept is not None:
             values: JSONObject = {
                 "bytes": len(permit.payload),
                 "hmac": digest,
-                "eval_us": decision.eval_us,
+                "eval_us": permit.eval_us,
                 "decision_id": permit.decision_id,
                 "exchange": exchange.id,
-                "trace": exchange.trace_id,
+                "trace": trace,
+                "gid": gid,
             }
-            if gid:
-                values["gid"] = gid
             if settles is not None:
-                values |= settles
+                values.update(settles)
             return Filled(kept[0], values)
         record = decision_record(
             action,
@@ -166,20 +148,21 @@ class PermitRecords:
             label=permit.label,
             digest=digest,
             size=len(permit.payload),
+            eval_us=permit.eval_us,
             settles=settles,
         )
-        if usual:
-            self._keep(slot, record, (action.resource, action.protocol, told, duties, shadow))
+        if usual and len(decision.reasons) + len(decision.obligations) + len(decision.shadow) <= _FORM_ITEMS:
+            self._keep(slot, record, decision)
         return record
 
-    def _keep(self, slot: tuple[object, ...], record: JSONObject, named: tuple[object, ...]) -> None:
+    def _keep(self, slot: tuple[object, ...], record: JSONObject, decision: Decision) -> None:
         try:
             form = Form(record)
         except ValueError:
             return  # a NUL stands in it: each such record is encoded by itself
         if len(self._kept) >= FORMS:
             self._kept.clear()
-        self._kept[slot] = (form, named)
+        self._kept[slot] = (form, decision)
 
 
 def _is_plain(gid: str) -> bool:

@@ -71,7 +71,7 @@ def _judge(case: Case, engine: str, revision: str, answer: bytes | PolicyFault) 
     if isinstance(answer, PolicyFault):
         return CaseResult(case, engine, b"", (f"{answer.code}: {answer.detail}",))
     try:
-        parse_decision(answer, revision=revision, engine=engine, eval_us=0)
+        parse_decision(answer, revision=revision, engine=engine)
     except PolicyFault as fault:
         return CaseResult(case, engine, answer, (f"{fault.code}: {fault.detail}",))
     return CaseResult(case, engine, answer, tuple(case.differences(orjson.loads(answer))))

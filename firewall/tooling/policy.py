@@ -162,7 +162,7 @@ def policy_eval(
         started = time.perf_counter_ns()
         answer = engine.decide(point, in_order(dict(document)))
         took_us = (time.perf_counter_ns() - started) // 1000
-        decision = parse_decision(answer, revision=bundle.revision, engine=engine.name, eval_us=took_us)
+        decision = parse_decision(answer, revision=bundle.revision, engine=engine.name)
     except ValueError:
         return Outcome(False, ("the document names no known point",), {"ok": False, "code": "input_invalid"})
     except (ConfigFault, PolicyFault) as fault:

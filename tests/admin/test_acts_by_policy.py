@@ -237,7 +237,7 @@ class Engine:
     def __init__(self, answer: bytes | Exception) -> None:
         self.answer = answer
 
-    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
+    def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

@@ -232,7 +232,7 @@ ALLOW = {**DENY, "decision": True, "effect": "allow", "reasons": [], "risk": 0}
 
 def parsed(document: Any) -> Any:
     raw = document if isinstance(document, bytes) else orjson.dumps(document)
-    return parse_decision(raw, revision="r", engine="e", eval_us=1)
+    return parse_decision(raw, revision="r", engine="e")
 
 
 class TestDecision:

@@ -184,7 +184,7 @@ def _ask(asked: Action, exchange: str, findings: tuple[Finding, ...] = (), **mor
 
 
 def _answer(engine: RegorusEngine, point: Point, asked: PolicyInput) -> Any:
-    return orjson.loads(engine.decide(point, asked.json, asked))
+    return orjson.loads(engine.decide(point, asked))
 
 
 def test_the_same_callers_next_call_needs_no_evaluation_whatever_its_arguments() -> None:

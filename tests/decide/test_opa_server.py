@@ -224,9 +224,9 @@ class TestRealServer:
         engine = OpaServerEngine(opa.address, shipped.revision, deadline_s=5.0)
         try:
             allow = await engine.decide_remote(CALL, encoded(call()))
-            assert parse_decision(allow, revision="", engine="", eval_us=0).permits
+            assert parse_decision(allow, revision="", engine="").permits
             deny = await engine.decide_remote(CALL, encoded(call(resource=tool(pin="changed")), [found("secret")]))
-            rules = {r.rule for r in parse_decision(deny, revision="", engine="", eval_us=0).reasons}
+            rules = {r.rule for r in parse_decision(deny, revision="", engine="").reasons}
             assert rules == {"tools.pin_changed", "content.secret_in_request"}
         finally:
             await engine.close()

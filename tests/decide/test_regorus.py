@@ -41,7 +41,7 @@ def reading_paths(bundle: Bundle) -> Bundle:
 
 def effect(engine: RegorusEngine, document: bytes, point: Point = CALL) -> str:
     answer = engine.decide(point, document)
-    parse_decision(answer, revision="", engine="", eval_us=0)
+    parse_decision(answer, revision="", engine="")
     return str(orjson.loads(answer)["effect"])
 
 
@@ -168,7 +168,7 @@ class TestFailClosed:
         result = replace(call(), point=Point.MCP_TOOL_RESULT, arguments={"is_error": False, "structured": False})
         document = encoded(result, [found("secret", 90, f"/result/content/{n}/text") for n in range(200)])
         answer = engine.decide(Point.MCP_TOOL_RESULT, document)
-        decision = parse_decision(answer, revision="", engine="", eval_us=0)
+        decision = parse_decision(answer, revision="", engine="")
         assert [o.type for o in decision.obligations].count("redact") == 200
         assert engine.fallbacks == 1
         assert engine.mode == "compiled"

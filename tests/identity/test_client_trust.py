@@ -10,7 +10,7 @@ import pytest
 from firewall.core.errors import ConfigFault, Malformed
 from firewall.core.jsonvalue import JSON, get
 from firewall.core.points import Point
-from firewall.core.policy_input import PolicyInput
+from firewall.core.policy_input import PolicyInput, document_of
 from firewall.core.ports import ClientFacts
 from firewall.decide.bundle import load, read
 from firewall.decide.regorus import RegorusEngine
@@ -170,8 +170,8 @@ async def test_rego_reads_everything_that_is_known_of_a_client() -> None:
         def __init__(self) -> None:
             self.read: list[JSON] = []
 
-        def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
-            document = strict_json.loads(input_json)
+        def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
+            document = strict_json.loads(document_of(question))
             assert isinstance(document, dict)
             self.read.append(get(document, ("action", "properties", "arguments")))
             return strict_json.dumps(ALLOW)

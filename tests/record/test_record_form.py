@@ -19,6 +19,7 @@ from firewall.core.permit import Permit
 from firewall.core.points import Point
 from firewall.core.principal import Actor
 from firewall.core.record_form import PLACES, Filled, Form
+from firewall.decide.question import ask
 from firewall.enforce.guard import _MINT
 from firewall.enforce.records import FORMS, PermitRecords, decision_record, outcome_of
 from tests.support.kit import call, principal, tool
@@ -74,7 +75,7 @@ def test_a_record_with_the_mark_of_places_has_no_form() -> None:
 
 FOUND = (Finding("SCAN-04", "secret.key", "secret", 90, "/params", "patterns"),)
 REASON = Reason("demo.rule", Effect.ALLOW, "told", ("ASI02",), 10)
-ALLOWED = Decision(Effect.ALLOW, 0, (), (), (), "sha256:1", "engine/1", 12)
+ALLOWED = Decision(Effect.ALLOW, 0, (), (), (), "sha256:1", "engine/1")
 
 
 WHO, TOOL, PROTOCOL = principal(grant_id="g_1"), tool(), call({}).protocol
@@ -83,8 +84,8 @@ WHO, TOOL, PROTOCOL = principal(grant_id="g_1"), tool(), call({}).protocol
 def permit(n: int = 1, decision: Decision = ALLOWED, label: int = 0, **changes: Any) -> Permit:
     action = call({"text": f"t{n}"}, who=changes.pop("who", WHO), resource=changes.pop("resource", TOOL))
     action = dataclasses.replace(action, **{"protocol": PROTOCOL, **changes})
-    decided = dataclasses.replace(decision, eval_us=10 + n)
-    return _MINT.permit(action, action.body, b"x" * n, decided, f"d_{n}", (), Label(label))
+    asked = ask(action, (), label=Label(0), exchange=exchange(n), now_us=n, revision="sha256:1")
+    return _MINT.permit(action, action.body, b"x" * n, decision, f"d_{n}", (), Label(label), 10 + n, asked.frame)
 
 
 def exchange(n: int, trace: str = "") -> Exchange:
@@ -159,8 +160,19 @@ def test_a_permit_with_a_finding_has_a_record_of_its_own() -> None:
     kept = PermitRecords()
     for n in (1, 2):
         plain = permit(n)
-        found = _MINT.permit(plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", FOUND, Label(0))
+        found = _MINT.permit(
+            plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", FOUND, Label(0), 1, plain.frame
+        )
         assert isinstance(kept.record(found, exchange(n), "h:", None), dict)
+
+
+def test_what_several_rounds_decided_together_has_a_record_of_its_own() -> None:
+    kept = PermitRecords()
+    for n in (1, 2):
+        plain = permit(n)
+        joined = _MINT.permit(plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", (), Label(0), 1, b"")
+        assert isinstance(kept.record(joined, exchange(n), "h:", None), dict)
+    assert not kept._kept
 
 
 def test_all_grants_of_a_caller_share_a_form_and_each_record_names_its_own() -> None:
@@ -266,6 +278,7 @@ def test_every_record_says_what_is_true_of_its_own_caller(callers: list[Any], st
                 label=asked.label,
                 digest=digest,
                 size=len(asked.payload),
+                eval_us=asked.eval_us,
                 settles=ended,
             )
             record = kept.record(asked, of, digest, ended)

@@ -13,7 +13,7 @@ from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
-from firewall.core.policy_input import PolicyInput
+from firewall.core.policy_input import PolicyInput, document_of
 from firewall.core.ports import Receipt
 from firewall.core.principal import Actor, Principal
 from firewall.core.record_form import Filled
@@ -139,8 +139,8 @@ class ScriptedEngine:
         self.script = script
         self.inputs: list[JSONObject] = []
 
-    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
-        asked = orjson.loads(input_json)
+    def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
+        asked = orjson.loads(document_of(question))
         self.inputs.append(asked)
         answer = self.script(asked)
         return answer if isinstance(answer, bytes) else orjson.dumps(answer)
@@ -149,7 +149,7 @@ class ScriptedEngine:
 class BrokenEngine(ScriptedEngine):
     """Never answers."""
 
-    def decide(self, point: Point, input_json: bytes, asked: PolicyInput | None = None) -> bytes:
+    def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
         raise PolicyFault("engine_error")
 
 
