@@ -57,7 +57,7 @@ from firewall.net import server as net_server
 from firewall.net.asgi import App
 from firewall.net.channel import Peers, Seat
 from firewall.net.cors import CrossOrigin
-from firewall.net.dial import Dialler, DiallerSettings
+from firewall.net.dial import Dialler
 from firewall.net.egress_proxy import EgressProxy
 from firewall.net.handover import Handover
 from firewall.net.heartbeat import Heartbeat
@@ -168,11 +168,7 @@ def build(config: Config, *, on_fault: OnFault = lambda _code, _detail: None, se
     bundle, engine, telemetry, guard = core.bundle, core.engine, core.telemetry, core.guard
     registry, pins = core.registry, core.pins
     _configure(config, registry)
-    fetch_ports = DiallerSettings().fetch_ports | set(config.identity.cimd.ports)
-    way_out = config.egress
-    dialler = Dialler(
-        clock, DiallerSettings(fetch_ports=fetch_ports, proxy=way_out.proxy, proxy_network=way_out.network)
-    )
+    dialler = Dialler(clock, rooms.way_out(config))
     client = RenewingClient(PooledClient(dialler))
     specs = mcp_specs(config, registry)
     named_clients.check(config)

@@ -12,6 +12,7 @@ from firewall.enforce import lock
 from firewall.enforce.pins import PinRules
 from firewall.enforce.registry import RegistryEntry
 from firewall.identity.serve import OPEN_TO_BROWSERS
+from firewall.net.dial import DiallerSettings
 from firewall.net.edge import EdgeSettings
 from firewall.net.server import TLSSettings
 from llm_router.choose import Model, Models, Provider
@@ -47,6 +48,12 @@ def _local_names(host: str) -> tuple[str, ...]:
     if host in ("127.0.0.1", "::1", "localhost"):
         return ("127.0.0.1", "localhost", "[::1]")
     return (host,) if host not in ("0.0.0.0", "::") else ()  # noqa: S104  compared, not bound
+
+
+def way_out(config: Config) -> DiallerSettings:
+    """Return how the node's own fetches leave. Whoever examines the node fetches as it does."""
+    ports = DiallerSettings().fetch_ports | set(config.identity.cimd.ports)
+    return DiallerSettings(fetch_ports=ports, proxy=config.egress.proxy, proxy_network=config.egress.network)
 
 
 def tenants(config: Config, given: tuple[str, ...]) -> tuple[str, ...]:

@@ -267,7 +267,7 @@ def test_the_command_says_yes_or_no_and_its_exit_code_too(
     idp = issuer()
     sample = tmp_path / "token"
     sample.write_text(token(idp, exp=4102444800, iat=4102444500))
-    monkeypatch.setattr("firewall.admin.doctor.idp.Dialler", lambda _clock: _Closing([idp]))
+    monkeypatch.setattr("firewall.admin.doctor.idp.Dialler", lambda _clock, _settings: _Closing([idp]))
     file = tmp_path / "bartizan.yaml"
     file.write_text(f"public_url: {PUBLIC}\nstate_dir: {tmp_path}/state\n")
     line = ["--config", str(file), "doctor", "idp", ISSUER, "--resource", "/mcp/files", "--token", str(sample)]

@@ -23,7 +23,7 @@ from firewall.identity.oidc.provider import ProviderFetcher
 from firewall.identity.oidc.secret import Secrets, secret_reader
 from firewall.identity.oidc.settings import ProviderSettings
 from firewall.net.address import Network, classify
-from firewall.net.dial import Dialler
+from firewall.net.dial import Dialler, DiallerSettings
 from firewall.state.sqlite import SQLiteStore
 from firewall.wire.http import parse_url
 
@@ -86,17 +86,19 @@ def examine_idp(
     reports = []
     for profile in profiles or [None]:  # type: ignore[list-item]
         question = _question(config, issuer, path, profile, provider, read, token)
-        found = asyncio.run(_ask(question, fetcher, clock, now_s))
+        found = asyncio.run(_ask(question, fetcher, clock, now_s, rooms.way_out(config)))
         reports.append((profile, _agree(_here(found, config, path), profile)))
     proved = _prove(config, clock, reports)
     examined = next((e for _, e in reports if not e.direct), reports[0][1])
     return Report(examined, config.public_url + path, _snippet(examined, config, path, profiles, provider), proved)
 
 
-async def _ask(question: Question, fetcher: ProviderFetcher | None, clock: Clock, now_s: int) -> Examined:
+async def _ask(
+    question: Question, fetcher: ProviderFetcher | None, clock: Clock, now_s: int, leaving: DiallerSettings
+) -> Examined:
     if fetcher is not None:
         return await Examination(question, fetcher, now_s).run()
-    dialler = Dialler(clock)
+    dialler = Dialler(clock, leaving)
     try:
         return await Examination(question, dialler, now_s).run()
     finally:

@@ -12,6 +12,7 @@ from firewall.admin.doctor.check import Check, Examination, Patient, count
 from firewall.admin.doctor.oauth import trace
 from firewall.admin.doctor.oauth.face import resources
 from firewall.config import Config
+from firewall.config.rooms import way_out
 from firewall.core.bounds import METADATA_BYTES
 from firewall.core.errors import BartizanError, ConfigFault, Malformed
 from firewall.core.step_up import LEVELS
@@ -93,12 +94,13 @@ def documents(patient: Patient) -> Iterator[Check]:
     config = patient.config
     given = config.identity.cimd
     proxy = next((name for name in PROXIES if os.environ.get(name)), "")
-    if given.policy != "off" and proxy:
+    if given.policy != "off" and proxy and not config.egress.proxy:
         yield Check(
             "oauth-17",
             "warn",
-            "a web proxy is set here, and never used: documents of programs are fetched directly or not at all",
-            "let this node reach their hosts on port 443, or pin their documents in identity.cimd.pinned",
+            "a web proxy is set here, and not used: what is not in the file leaves this machine directly or not at all",
+            "name it as egress.proxy, let this node reach port 443 of their hosts, or pin their documents in "
+            "identity.cimd.pinned",
             f"{proxy} is set",
         )
         return
@@ -196,7 +198,7 @@ def _try(patient: Patient, urls: list[str]) -> list[str]:
         return ""
 
     async def every() -> list[str]:
-        dialler = Dialler(patient.clock)
+        dialler = Dialler(patient.clock, way_out(patient.config))
         try:
             return list(await asyncio.gather(*(one(dialler, url) for url in urls)))
         finally:

@@ -155,7 +155,7 @@ def ask(patient: Patient, paths: list[str]) -> Mapping[str, Mapping[str, JSON] |
         return value if isinstance(value, dict) else "the answer is no object"
 
     async def every() -> Mapping[str, Mapping[str, JSON] | str]:
-        dialler = Dialler(patient.clock)
+        dialler = Dialler(patient.clock, rooms.way_out(patient.config))
         try:
             return {path: await one(dialler, path) for path in paths}
         finally:

@@ -12,6 +12,7 @@ from firewall.admin.doctor.check import Check, Examination, Patient, count
 from firewall.admin.doctor.idp import shape_of
 from firewall.admin.doctor.oauth.face import resources
 from firewall.config import Config, front_door
+from firewall.config.rooms import way_out
 from firewall.core.errors import BartizanError, ConfigFault, Malformed
 from firewall.identity.issuers.preflight import Preflights
 from firewall.identity.oidc.metadata import METADATA_BYTES, parse_metadata
@@ -188,7 +189,7 @@ def _unproved(patient: Patient, name: str) -> ConfigFault | None:
 
 async def _ask(patient: Patient, settings: list[ProviderSettings], keys: list[_KeySet]) -> list[tuple[str, str]]:
     """Return what does not answer as it must: what it is, and why."""
-    dialler = Dialler(patient.clock)
+    dialler = Dialler(patient.clock, way_out(patient.config))
     faults: list[tuple[str, str]] = []
     try:
         for one in settings:
