@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from firewall.core.errors import CONFIG_EXIT, ConfigFault
 from firewall.net.clock import SystemClock
 from firewall.net.spawn import Job
-from firewall.net.workers import Supervisor, WorkerSettings
+from firewall.net.workers import Supervisor, WorkerSettings, check_free
 
 if TYPE_CHECKING:
     from firewall.config import Config
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from firewall.worker import Ready
 
 _WORKER_EVENTS: Final = ("died", "stuck")
+
+Addresses = tuple[tuple[str, int], ...]
 
 
 def unheard(_code: str, _detail: str) -> None:
@@ -48,23 +50,41 @@ def become(config: Config, *, on_ready: Ready | None = None, on_fault: OnFault =
     Job(_supervise, *_job(config, on_ready, on_fault), advice).become(title=("bartizan", *sys.argv[1:]))
 
 
-def _job(config: Config, on_ready: Ready | None, on_fault: OnFault) -> tuple[bytes, int, bool, OnFault]:
+def _job(config: Config, on_ready: Ready | None, on_fault: OnFault) -> tuple[bytes, int, bool, OnFault, Addresses]:
     """Return what the parent must know; what only the workers use is bytes to it."""
-    return pickle.dumps((config, on_ready, on_fault)), config.workers, config.policy.bundle is not None, on_fault
+    argument, own_policy = pickle.dumps((config, on_ready, on_fault)), config.policy.bundle is not None
+    both = (config.listeners.data, config.listeners.admin)
+    shared = tuple((listener.host, listener.port) for listener in both) if config.workers > 1 else ()
+    return argument, config.workers, own_policy, on_fault, shared
 
 
-def _supervise(argument: bytes, workers: int, own_policy: bool, on_fault: OnFault, advice: str = "") -> int:
+def _supervise(
+    argument: bytes, workers: int, own_policy: bool, on_fault: OnFault, shared: Addresses = (), advice: str = ""
+) -> int:
+    """shared: where several workers are to listen together."""
+
     def told(event: str, index: int) -> None:
         if event in _WORKER_EVENTS:
             on_fault(f"worker_{event}", str(index))
 
-    code = _examined(argument) if own_policy else 0
+    code = _taken(shared) or (_examined(argument) if own_policy else 0)
     if not code:
         settings = WorkerSettings(workers, hopeless=frozenset({CONFIG_EXIT}))
         code = Supervisor(_work, argument, settings, SystemClock(), told).run()
     if code == CONFIG_EXIT and advice:
         print(advice, file=sys.stderr, flush=True)  # noqa: T201
     return code
+
+
+def _taken(shared: Addresses) -> int:
+    """Return 0 where nobody listens yet, else say so on stderr and return the exit code."""
+    try:
+        for host, port in shared:
+            check_free(host, port)
+    except ConfigFault as error:
+        print(f"bartizan: {error.diagnostics()}", file=sys.stderr, flush=True)  # noqa: T201
+        return CONFIG_EXIT
+    return 0
 
 
 def _work(index: int, heartbeat: Heartbeat, argument: bytes) -> None:

@@ -233,6 +233,26 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return sock
 
 
+def check_free(host: str, port: int) -> None:
+    """Raise ConfigFault listen where somebody listens at an address that several workers are to share.
+
+    One user's sockets with SO_REUSEPORT do not disturb each other: a second node would be given part of the first
+    one's connections, and decide about callers that are not its own. A socket without it sees them.
+    """
+    if not port:
+        return  # any free one
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger are nobody
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigFault(
+                "listen",
+                f"cannot bind {host} port {port}: {error.strerror}",
+                fix="choose another port, or stop what uses this one",
+            ) from None
+
+
 def _run_worker(
     main: WorkerMain,
     board: int,

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from firewall import parent
+from firewall.core.errors import CONFIG_EXIT, ConfigFault
 from firewall.net.runtime import SystemClock
-from firewall.net.workers import Supervisor, WorkerSettings, reserve_port
+from firewall.net.server import Listener, bind
+from firewall.net.workers import Supervisor, WorkerSettings, check_free, reserve_port
 from tests.net.worker_main import hopeless, serve, slow_last
 
 PROGRAM = """
@@ -212,3 +215,36 @@ def test_a_reserved_port_is_held_without_being_served() -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(held.getsockname(), timeout=1)
     held.close()
+
+
+def listening(port: int = 0) -> socket.socket:
+    """Return what a worker of several listens on."""
+    sock = bind(Listener("data", "127.0.0.1", port, unserved, reuse_port=True))
+    sock.listen()
+    return sock
+
+
+async def unserved(scope: object, receive: object, send: object) -> None:
+    raise AssertionError
+
+
+def test_a_second_node_does_not_share_the_port_of_the_first_ones_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    """The twin is in it: the sockets themselves do not mind, and each would get a part of the connections."""
+    with listening() as first:
+        port = first.getsockname()[1]
+        listening(port).close()
+        with pytest.raises(ConfigFault, match="listen"):
+            check_free("127.0.0.1", port)
+        assert parent._supervise(b"", 2, False, parent.unheard, (("127.0.0.1", 0), ("127.0.0.1", port))) == CONFIG_EXIT
+        assert f"cannot bind 127.0.0.1 port {port}" in capsys.readouterr().err
+    check_free("127.0.0.1", port)
+
+
+def test_connections_that_linger_keep_no_node_from_starting() -> None:
+    with listening() as first:
+        port = first.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            first.setblocking(True)
+            first.accept()[0].close()  # who closes first lingers
+            assert client.recv(1) == b""
+    check_free("127.0.0.1", port)

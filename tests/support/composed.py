@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,25 +54,29 @@ Pairs = Sequence[tuple[str, str]]
 
 
 _GIVEN: set[int] = set()
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_LOCKS = Path(tempfile.gettempdir()) / "bartizan-test-ports"
+_HELD: list[int] = []  # the descriptor of that file; locks on its bytes last as long as it is open
 
 
 def free_port() -> int:
     """Return a port that is free, below those that the system gives to clients by itself, and given to nobody else.
 
-    Between this and its binding time passes: no port is given twice, and each worker of a run has a range of its own.
+    Between this and its binding time passes, and several workers on one port do not mind those of another run: each
+    would be given a part of the other's connections. So a port is this process's own, on the whole machine, for as long
+    as it lives: it holds a lock on the byte of that number.
     """
-    if len(_GIVEN) > 2000:
-        _GIVEN.clear()
+    if not _HELD:
+        _HELD.append(os.open(_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     while True:
-        port = 10_000 + 2_750 * _WORKER + secrets.randbelow(2_750)
+        port = 10_000 + secrets.randbelow(22_000)
         if port in _GIVEN:
             continue
-        with socket.socket() as probe:
-            try:
+        try:
+            fcntl.lockf(_HELD[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        except OSError:
+            continue
         _GIVEN.add(port)
         return port
 
