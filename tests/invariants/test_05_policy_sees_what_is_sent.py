@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from firewall.core.bounds import POLICY_ARRAY_ITEMS, POLICY_STRING_CHARS
+from firewall.core.policy_input import document_of
 from firewall.decide import contract
 from tests.invariants.conftest import House
 from tests.support.composed import Composed
@@ -22,9 +23,9 @@ def watch(wall: Composed, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
     engine = type(wall.worker.guard._engine)
     decide = engine.decide
 
-    def kept(self, point, input_json, parts=None):  # type: ignore[no-untyped-def]
-        asked.append(json.loads(input_json))
-        return decide(self, point, input_json, parts)
+    def kept(self, point, question):  # type: ignore[no-untyped-def]
+        asked.append(json.loads(document_of(question)))
+        return decide(self, point, question)
 
     monkeypatch.setattr(engine, "decide", kept)
     return asked

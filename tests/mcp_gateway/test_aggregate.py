@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from firewall.core.policy_input import document_of
 from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
@@ -321,10 +322,10 @@ async def test_what_was_hidden_is_left_out_at_once_and_what_is_shown_is_decided_
             asked = []
             decide = stack.kit.guard._engine.decide
 
-            def spy(point, input_json, parts=None):
+            def spy(point, question):
                 if point == "mcp.tool.listed":
-                    asked.append(input_json.count(b'"effect_class"'))
-                return decide(point, input_json, parts)
+                    asked.append(document_of(question).count(b'"effect_class"'))
+                return decide(point, question)
 
             stack.kit.guard._engine.decide = spy
             for _ in range(3):
