@@ -22,6 +22,7 @@ from firewall.core.bounds import HEADER_COUNT, KIB
 from firewall.core.errors import UpstreamFault
 from firewall.net.address import Network, permits
 from firewall.net.dial import Dialler, check_peer
+from firewall.net.outbox import Outbox, OutboxTransport
 from firewall.wire.http import URL
 
 # Below the 5 s after which uvicorn and Node close an idle connection: a POST that meets a closing one is
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_interim",
         "_keep",
         "_loop",
+        "_outbox",
         "_parser",
         "_paused",
         "_seen_head",
@@ -68,9 +70,10 @@ class Connection(asyncio.Protocol):
         "status",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
-        self._transport: asyncio.Transport | None = None
+        self._outbox = outbox
+        self._transport: OutboxTransport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[bool] | None = None
         self._until = self._timer_at = 0.0
@@ -191,11 +194,11 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = OutboxTransport(transport, self._outbox)  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy or self.done:
-            self.close()  # nobody asked
+        if not self.busy or self.done or self._transport is None or self._transport.holding:
+            self.close()  # nobody asked: what comes before a request has left answers something else
             return
         self._framing += len(data)  # `on_body` takes off what is body
         try:
@@ -207,7 +210,7 @@ class Connection(asyncio.Protocol):
             self._fail("malformed")
             return
         self._framing = max(self._framing, -_FRAMING_BYTES)  # a long body buys no endless trailer
-        if self._ahead > _AHEAD_BYTES and not self._paused and self._transport is not None:
+        if self._ahead > _AHEAD_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -287,9 +290,17 @@ class Pool:
     """Connections to one origin under one permission and one TLS identity. At most ``limit`` are in use."""
 
     def __init__(
-        self, dialler: Dialler, url: URL, network: Network, tls: ssl.SSLContext | None, *, limit: int = 100
+        self,
+        dialler: Dialler,
+        url: URL,
+        network: Network,
+        tls: ssl.SSLContext | None,
+        outbox: Outbox,
+        *,
+        limit: int = 100,
     ) -> None:
         self._dialler = dialler
+        self._outbox = outbox
         self._host, self._port = url.host, url.port
         self._network: Network = network
         self._tls = tls
@@ -377,7 +388,7 @@ class Pool:
         for address in await self._dialler.resolve(self._host, self._network):
             if not permits(self._network, address):
                 raise UpstreamFault("blocked_address", "not a permitted address")
-            connection = Connection(loop)
+            connection = Connection(loop, self._outbox)
             limit = asyncio.timeout(self._dialler.settings.connect_s)
             try:
                 async with limit:

@@ -25,6 +25,7 @@ from firewall.net.asgi import App
 from firewall.net.asgi_call import Call
 from firewall.net.edge import edge_words
 from firewall.net.head import check_head, split_target
+from firewall.net.outbox import Outbox, OutboxTransport
 
 _STATUS: Final = {400: b"400 Bad Request", 408: b"408 Request Timeout", 431: b"431 Request Header Fields Too Large"}
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
@@ -58,6 +59,7 @@ class ListenerState:
     connections: set[StrictProtocol] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     date: bytes = b""
+    outbox: Outbox = field(default_factory=Outbox)
 
 
 class _Refused(Exception):
@@ -118,7 +120,7 @@ class StrictProtocol(asyncio.Protocol):
     # -- the connection ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.transport = transport
+        self.transport = OutboxTransport(transport, self.state.outbox)
         self.state.connections.add(self)
         if len(self.state.connections) > self.settings.connections:
             transport.abort()

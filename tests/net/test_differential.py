@@ -155,6 +155,7 @@ async def ours(raw: bytes, step: int = 0) -> tuple[list[Reading], bytes]:
         if wire.closed or connection._call is None or connection._call._more:
             connection.connection_lost(None)  # nothing more comes
         await asyncio.sleep(0)
+    await asyncio.sleep(0)  # what a turn of the loop writes leaves at its end
     connection.connection_lost(None)
     return read, wire.written
 
