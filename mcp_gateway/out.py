@@ -60,7 +60,7 @@ class Out:
             self._beat = self._tasks.spawn(self._keep_alive(self._stream), "mcp.keep_alive")
             if self.on_open is not None:
                 self.on_open()
-        await self._stream.events([(one, "message", "") for one in cleared])
+        await self._stream.messages(cleared)
 
     async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
         """Write the response and end. status: of a plain cleared answer; a stream has sent its own by then."""

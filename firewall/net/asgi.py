@@ -267,6 +267,15 @@ class EventStream:
                 raise TypeError("only what the guard cleared, or our own words, may leave")
         await self._write(b"".join(parts))
 
+    async def messages(self, cleared: Iterable[Cleared]) -> None:
+        """Send messages that are there together, in order, in one piece; as `events` where each is a "message"."""
+        parts = []
+        for one in cleared:
+            if not isinstance(one, Cleared):
+                raise TypeError("only what the guard cleared may leave")
+            parts.append(sse.encode_message(one.payload))
+        await self._write(b"".join(parts))
+
     async def fixed_event(self, reply: FixedReply, *, event: str = "", id: str = "") -> None:
         """Send our own words as an event."""
         if not isinstance(reply, FixedReply):

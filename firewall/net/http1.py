@@ -277,7 +277,8 @@ class Connection(asyncio.Protocol):
         self._chunks.append(body)
         self._ahead += len(body)
         self._framing -= _FRAMING_SHARE * len(body)
-        self._wake()
+        if len(self._chunks) == 1:
+            self._wake()
 
     def on_message_complete(self) -> None:
         if self._seen_head:

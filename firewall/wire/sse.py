@@ -18,7 +18,9 @@ from firewall.core.value import value
 
 _BOM: Final = b"\xef\xbb\xbf"
 _RETRY_DIGITS: Final = 9
-_MESSAGE: Final = b"event: message"
+_DATA: Final = b"data: "
+_MESSAGE: Final = b"event: message\n"
+_NAMED: Final = _MESSAGE + _DATA
 
 
 @value
@@ -67,33 +69,15 @@ class Parser:
         if b"\r" in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = chunk.split(b"\n")
-        last = lines.pop()
-        if self._partial and lines:
-            # A line is copied at most once more than it was cut: a drip of single bytes stays linear.
-            lines[0] = bytes(self._partial) + lines[0]
-            self._partial.clear()
-        for line in lines:
-            if line[:6] == b"data: " and not self._bom:
-                # Nearly every line that is not empty is one of these; `_line` says the same of it.
-                self._size += len(line)
-                if self._size > self._max:
-                    return self._fail("sse_event_too_large", out)
-                if not line.isascii() and not _is_utf8(line):
-                    return self._fail("sse_not_utf8", out)
-                self._data.append(line[6:])
-            elif line == _MESSAGE and not self._bom:
-                # Nor is any other field as common as this one, and `_line` says the same of it too.
-                self._size += len(line)
-                if self._size > self._max:
-                    return self._fail("sse_event_too_large", out)
-                self._event = "message"
-            elif line or self._bom:
-                error = self._line(line, out)
-                if error is not None:
-                    return self._fail(error, out)
-            else:
-                self._dispatch(out)
+        ended, end, last = chunk.rpartition(b"\n")
+        if end:
+            if self._partial:
+                # A line is copied at most once more than it was cut: a drip of single bytes stays linear.
+                ended = bytes(self._partial) + ended
+                self._partial.clear()
+            error = self._lines(ended + end, out)
+            if error is not None:
+                return self._fail(error, out)
         self._partial += last
         if len(self._partial) + (0 if self._partial[:1] == b":" else self._size) > self._max + (
             len(_BOM) if self._bom else 0
@@ -113,6 +97,36 @@ class Parser:
         self._data.clear()
         out.append(Malformed(code))
         return out
+
+    def _lines(self, text: bytes, out: list[Event | Malformed]) -> str | None:
+        """Take lines, each with its end; return an error code or None."""
+        *blocks, rest = text.split(b"\n\n")
+        for block in blocks:
+            # Nearly every event is one line of data, a "message" where it is named; `_line` says the same of it.
+            named = block.startswith(_NAMED)
+            begin = len(_NAMED) if named else len(_DATA)
+            if (
+                (named or block.startswith(_DATA))
+                and block.find(b"\n", begin) < 0
+                and not self._size  # nothing of an event before it is under way
+                and not self._bom
+            ):
+                if len(block) - named > self._max:  # line ends do not count
+                    return "sse_event_too_large"
+                if not block.isascii() and not _is_utf8(block):
+                    return "sse_not_utf8"
+                out.append(Event(block[begin:], "message", self._id, self._retry))
+                self._retry = None
+                continue
+            for line in (*block.split(b"\n"), b""):
+                error = self._line(line, out)
+                if error is not None:
+                    return error
+        for line in rest.split(b"\n")[:-1]:
+            error = self._line(line, out)
+            if error is not None:
+                return error
+        return None
 
     def _line(self, line: bytes, out: list[Event | Malformed]) -> str | None:
         """Take one whole line; return an error code or None."""
@@ -167,7 +181,7 @@ def encode(data: bytes, *, event: str = "", id: str = "", retry_ms: int | None =
 
     Raises Malformed: sse_field (a line end or NUL in event or id).
     """
-    head = _MESSAGE + b"\n" if event == "message" else _field(b"event: ", event) if event else b""
+    head = _MESSAGE if event == "message" else _field(b"event: ", event) if event else b""
     if id:
         head += _field(b"id: ", id)
     if retry_ms is not None:
@@ -175,6 +189,13 @@ def encode(data: bytes, *, event: str = "", id: str = "", retry_ms: int | None =
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
     return b"%bdata: %b\n\n" % (head, data)
+
+
+def encode_message(data: bytes) -> bytes:
+    """Return what ``encode(data, event="message")`` does: the event that nearly every stream is made of."""
+    if b"\n" in data or b"\r" in data:
+        return encode(data, event="message")
+    return b"%b%b\n\n" % (_NAMED, data)
 
 
 def _field(name: bytes, text: str) -> bytes:

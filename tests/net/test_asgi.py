@@ -194,6 +194,7 @@ async def test_writers_take_nothing_else() -> None:
         lambda: stream.event(reply),  # type: ignore[arg-type]
         lambda: stream.event(b"raw"),  # type: ignore[arg-type]
         lambda: stream.events([(cleared(), "", ""), (b"raw", "", "")]),  # type: ignore[list-item]
+        lambda: stream.messages([cleared(), reply]),  # type: ignore[list-item]
         lambda: stream.fixed_event(cleared()),  # type: ignore[arg-type]
     ):
         with pytest.raises(TypeError):
@@ -209,6 +210,7 @@ async def test_an_event_stream_has_the_headers_that_proxies_respect_and_ends_onc
     await stream.open()
     await stream.event(cleared(b'{"n":1}'), event="message", id="7")
     await stream.events([(cleared(b'{"n":2}'), "message", ""), (FixedReply(200, (), b'{"n":3}'), "", "8")])
+    await stream.messages([cleared(b'{"n":4}'), cleared(b'{"n":5}')])
     await stream.comment()
     await stream.fixed_event(FixedReply(403, (), b'{"error":1}'))
     await stream.close()
@@ -220,9 +222,10 @@ async def test_an_event_stream_has_the_headers_that_proxies_respect_and_ends_onc
     assert sent.body == (
         b'event: message\nid: 7\ndata: {"n":1}\n\n'
         b'event: message\ndata: {"n":2}\n\nid: 8\ndata: {"n":3}\n\n'
+        b'event: message\ndata: {"n":4}\n\nevent: message\ndata: {"n":5}\n\n'
         b':\n\ndata: {"error":1}\n\n'
     )
-    assert [m.get("more_body") for m in sent.messages[1:]] == [True, True, True, True, False]
+    assert [m.get("more_body") for m in sent.messages[1:]] == [True, True, True, True, True, False]
     with pytest.raises(RuntimeError):
         await stream.event(cleared())
 

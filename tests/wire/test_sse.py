@@ -26,6 +26,12 @@ UNITS = st.sampled_from(
         b"data:two\ndata: lines\n\n",
         b"event: message\nid: 7\nretry: 10\ndata: {}\r\n\r\n",
         b"event: message\n",
+        b"event: message\ndata: 1\n\n",
+        b"event: message\ndata: " + b"u" * (MAX - 20) + b"\n\n",
+        b"event: message\ndata: " + b"t" * (MAX - 19) + b"\n\n",
+        b"event: message\ndata: \xc3\xa9\n\n",
+        b"event: message\ndata: \xff\n\n",
+        b"retry: 7\n\n",
         b"data: " + b"w" * (MAX - 20) + b"\nevent: message\n\n",
         b"data: " + b"v" * (MAX - 19) + b"\nevent: message\n\n",
         b"event: other\nevent: message\ndata: 1\n\n",
@@ -138,5 +144,11 @@ def test_the_most_common_event_line_counts_and_means_as_every_other() -> None:
         fits = b"data: " + b"x" * (MAX - 6 - len(line) + 1) + b"\n" + line + b"\n"
         assert run([fits])[0] == [Event(b"x" * (MAX - 5 - len(line)), name)]
         assert run([fits.replace(b"data: ", b"data: x")])[0] == ["sse_event_too_large"]
+    for size, fits in ((MAX - 20, True), (MAX - 19, False)):
+        whole = b"event: message\ndata: " + b"x" * size + b"\n\n"
+        for stream in (whole, b":\n\n" + whole):  # the first event of a stream is read line by line
+            assert run([stream])[0] == [Event(b"x" * size) if fits else "sse_event_too_large"]
+    for data in (b"1", b"a\nb", b"a\r\nb", b""):
+        assert sse.encode_message(data) == sse.encode(data, event="message")
     assert sse.encode(b"1", event="message", id="7") == b"event: message\nid: 7\ndata: 1\n\n"
     assert sse.encode(b"1", event="other") == b"event: other\ndata: 1\n\n"
