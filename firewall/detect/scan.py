@@ -146,7 +146,7 @@ def gather(value: JSON, out: list[str]) -> None:
     if isinstance(value, dict):
         append = out.append
         for key, item in value.items():
-            if len(key) > _LONGEST_CONSTANT or key not in CONSTANTS:
+            if key not in CONSTANTS:  # a member's name has its hash already, however long it is
                 append(key)
             kind = type(item)
             if kind is str:
