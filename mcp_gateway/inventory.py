@@ -55,7 +55,9 @@ Review = Callable[[JSON], Sequence[Finding]]
 class PinBook(Protocol):
     """The part of `enforce.pins.Pins` that the inventory needs."""
 
-    def epoch(self) -> int: ...
+    def epoch(self) -> int:
+        """Return the node's epoch, which moves with every change of a pin or of the registry."""
+
     def first_contact(self, tenant: str, upstream: str) -> bool: ...
     def meet(self, tenant: str, upstream: str) -> bool: ...
     def met(self, tenant: str, upstream: str) -> None: ...
@@ -190,17 +192,24 @@ class Inventory:
 
     def pin(self, tenant: str, entry: Entry) -> PinStatus:
         """Return an entry's pin status now: an approval anywhere on the node counts at once."""
-        epoch = self._pins.epoch()
-        if entry.epoch != epoch:
+        now = (tenant, self._pins.epoch())
+        if entry.pinned != now:
             one = entry.definition
             entry.pin = self._pins.status(tenant, entry.spec.name, one.kind, one.name, one.digest)
-            entry.epoch = epoch
+            entry.pinned = now
         return entry.pin
 
     def resource(self, tenant: str, entry: Entry, schema: Verdict) -> Resource:
-        """Return the Resource of a request or result, with present facts. Raises StateUnavailable."""
-        state = self._registry.state(tenant, "mcp", entry.spec.name)
-        return entry.resource(state, self.pin(tenant, entry), schema)
+        """Return the Resource of a request or result, with present facts. Raises StateUnavailable.
+
+        Facts are read again when the node's epoch moved: every change of a pin and of the registry moves it.
+        """
+        now = (tenant, self._pins.epoch())
+        if entry.stood != now:
+            entry.state = self._registry.state(tenant, "mcp", entry.spec.name)
+            self.pin(tenant, entry)
+            entry.stood = now  # last: what could not be read is read again
+        return entry.resource(entry.state, entry.pin, schema)
 
     def state(self, tenant: str, spec: UpstreamSpec) -> str:
         """Return an upstream's registry state now. Raises StateUnavailable."""
@@ -313,13 +322,13 @@ class Inventory:
         trust: bool,
         before: Entry | None,
     ) -> Entry:
-        epoch = self._pins.epoch()
+        now = (tenant, self._pins.epoch())
         if before is not None and before.definition.digest == one.digest and before.reasons == reasons:
             if before.definition.passing != one.passing:
                 before.definition = one
             return before  # its compiled schemas and encoded facts stay good; its pin is read by epoch
         pin = self._pins.observe(tenant, spec.name, one.kind, one.name, one.digest, trust=trust, reasons=reasons)
-        return entry_of(spec, one, reasons, pin, epoch)
+        return entry_of(spec, one, reasons, pin, now)
 
     def _judge(self, values: Mapping[str, JSONObject]) -> dict[str, tuple[str, ...]]:
         """Return the rules of serious findings of some definitions, by digest."""

@@ -5,12 +5,16 @@ import json
 
 import pytest
 
+from firewall.core.errors import StateUnavailable
 from firewall.decide.bundle import load
 from firewall.decide.regorus import RegorusEngine
 from firewall.detect.scan import PatternScanner
 from firewall.detect.tool_review import review
+from mcp_gateway.entries import entry
+from mcp_gateway.inventory import Inventory
 from mcp_gateway.lists import definition
 from tests.mcp_gateway.scripted import TOOLS, as_json, fine, scripted
+from tests.support.kit import FixedClock
 from tests.support.mcp import person, running, spec
 from tests.support.patterns import PATTERNS
 
@@ -335,3 +339,68 @@ async def test_list_answers_are_private_whatever_the_upstream_claims():
         result = (await stack.modern("/mcp/demo", "tools/list")).json()["result"]
         assert (result["resultType"], result["ttlMs"], result["cacheScope"]) == ("complete", 0, "private")
         assert "io.modelcontextprotocol/serverInfo" in json.dumps(result["_meta"])
+
+
+class Facts:
+    """A book of pins and a registry whose facts are per tenant, and whose epoch moves when told."""
+
+    def __init__(self):
+        self.at, self.broken, self.reads = 7, False, 0
+        self.pins, self.states = {}, {}
+
+    def epoch(self):
+        return self.at
+
+    def status(self, tenant, upstream, kind, name, digest):
+        if self.broken:
+            raise StateUnavailable("the book does not answer")
+        return self.pins.get(tenant, "approved")
+
+    def state(self, tenant, kind, name):
+        self.reads += 1
+        return self.states.get(tenant, "approved")
+
+
+@pytest.fixture
+def known():
+    """Facts, and what a call of one tool is told of them for a tenant."""
+    facts = Facts()
+    nobody = {"pool": None, "house": None, "review": lambda _value: [], "review_severity": 0}
+    inventory = Inventory(pins=facts, registry=facts, clock=FixedClock(), **nobody)
+    tool = entry(spec("demo", url="http://127.0.0.1:1/mcp"), definition(TOOLS[0]), (), "approved", ("default", 7))
+
+    def told(tenant="default"):
+        read = inventory.resource(tenant, tool, "ok").properties
+        return read["state"], read["pin"]
+
+    return facts, told
+
+
+def test_facts_of_a_tool_are_read_once_for_an_epoch(known):
+    facts, told = known
+    assert [told() for _ in range(3)] == [("approved", "approved")] * 3
+    assert facts.reads == 1
+
+
+def test_a_suspension_and_a_changed_pin_count_with_the_next_epoch(known):
+    facts, told = known
+    assert told() == ("approved", "approved")
+    facts.states["default"], facts.pins["default"], facts.at = "suspended", "changed", 8
+    assert told() == ("suspended", "changed")
+
+
+def test_facts_of_one_tenant_are_no_facts_of_another(known):
+    facts, told = known
+    facts.states["globex"], facts.pins["globex"] = "revoked", "new"
+    assert [told(), told("globex"), told()] == [("approved", "approved"), ("revoked", "new"), ("approved", "approved")]
+
+
+def test_facts_that_could_not_be_read_are_read_again(known):
+    facts, told = known
+    told()
+    facts.states["default"], facts.pins["default"], facts.at, facts.broken = "suspended", "changed", 8, True
+    for _ in range(2):
+        with pytest.raises(StateUnavailable):
+            told()
+    facts.broken = False
+    assert told() == ("suspended", "changed")

@@ -256,4 +256,4 @@ def _entry(spec: UpstreamSpec, kind: Kind, digest: str, status: PinStatus, house
         one = lists.definition(value, kind) if value is not None else None
     except Malformed:
         return None
-    return entry(spec, one, (), status, house.pins.epoch()) if one is not None and one.digest == digest else None
+    return entry(spec, one, (), status) if one is not None and one.digest == digest else None
