@@ -28,6 +28,7 @@ const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const say = (step, value) => console.log(JSON.stringify({ step, ...value }));
 
 const kept = {};
+let asked = false; // whether a person was asked already for the command under way
 const program = {
   redirectUrl: given.redirect,
   clientMetadataUrl: given.document,
@@ -49,8 +50,10 @@ const program = {
   discoveryState: () => kept.discovery,
   dpop: () => (given.dpop ? (kept.dpop ??= DpopSession.create()) : undefined),
   redirectToAuthorization(url) {
-    // A stream that ended and a call may both want a login at once: a person gets one page to look at.
-    if (kept.login) return;
+    // A stream that ended and a call may both want a login at once: a person gets one page to look at. Whoever comes
+    // while that login is being redeemed, or has found out late, takes what came of it.
+    if (kept.login || asked) return;
+    asked = true;
     kept.login = { state: url.searchParams.get("state"), verifier: kept.verifier };
     say("authorize", { url: url.href });
   },
@@ -74,10 +77,13 @@ async function connect() {
 async function finish() {
   const back = new URL((await lines.next()).value).searchParams;
   const { state, verifier } = kept.login;
-  delete kept.login;
   if (back.get("state") !== state) throw new Error("not the state that was sent");
   kept.verifier = verifier;
-  await transport.finishAuth(newer ? back : back.get("code"));
+  try {
+    await transport.finishAuth(newer ? back : back.get("code"));
+  } finally {
+    delete kept.login;
+  }
 }
 
 async function once([command, name]) {
@@ -93,6 +99,7 @@ async function once([command, name]) {
 
 for await (const line of lines) {
   const command = line.split(" ");
+  asked = Boolean(kept.login);
   try {
     let told;
     try {

@@ -22,7 +22,7 @@ from tests.front_door.visit import Visit, pass_time, visit
 from tests.support.composed import modern
 from tests.support.door import CIMD_URL
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(120, func_only=True)]
 
 WANTED = {"@modelcontextprotocol/client": "2.4.0", "@modelcontextprotocol/sdk": "1.32.2"}
 STEP_S = 30
