@@ -46,6 +46,7 @@ class Call:
         "disconnected",
         "keep_alive",
         "started",
+        "task",
         "written",
     )
 
@@ -64,6 +65,7 @@ class Call:
         self._waiting: list[asyncio.Future[None]] = []
         self._head = b""  # of a response whose body is still to come
         self._left = 0  # bytes that the response still owes; below 0 as of `head.Framing`
+        self.task: asyncio.Task[None] | None = None  # what runs it, one of the listener's until it ends
         self.keep_alive = keep_alive
         self.disconnected = False
         self.started = False
@@ -115,6 +117,10 @@ class Call:
             if not self.complete and not self.disconnected:
                 _LOG.error("a request ended without a whole response")
                 self._fail()
+        finally:
+            task, self.task = self.task, None
+            if task is not None:  # a callback of the task's would cost a step of the loop
+                self._connection.state.tasks.discard(task)
 
     async def receive(self) -> Message:
         """Return the next part of the body, or that the client is gone or answered (``http.disconnect``)."""

@@ -288,7 +288,10 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to one origin under one permission and one TLS identity. At most ``limit`` are in use."""
+    """Connections to one origin under one permission and one TLS identity. At most ``limit`` are in use.
+
+    loop: the one that is running when it is made, which is the one that it belongs to.
+    """
 
     def __init__(
         self,
@@ -300,6 +303,7 @@ class Pool:
         *,
         limit: int = 100,
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self._dialler = dialler
         self._outbox = outbox
         self._host, self._port = url.host, url.port
@@ -329,10 +333,10 @@ class Pool:
         self._busy.discard(connection)
         connection.busy = False
         if connection.reusable and not self._closed:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = self.loop.time()
             self._idle.append(connection)
             if self._sweeper is None:
-                self._sweeper = asyncio.get_running_loop().call_later(KEEP_S, self._sweep)
+                self._sweeper = self.loop.call_later(KEEP_S, self._sweep)
         else:
             connection.close()
         self._next()
@@ -347,7 +351,7 @@ class Pool:
         self._idle.clear()
 
     def _kept(self) -> Connection | None:
-        now = asyncio.get_running_loop().time()
+        now = self.loop.time()
         while self._idle:
             connection = self._idle.pop()
             # INVARIANT: `reusable` is asked again: bytes or an end may have come while it was idle.
@@ -359,7 +363,7 @@ class Pool:
 
     async def _opened(self) -> Connection:
         while len(self._busy) + self._dialling >= self._limit:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = self.loop.create_future()
             self._waiters.append(waiter)
             try:
                 await waiter
@@ -382,7 +386,7 @@ class Pool:
 
     async def _dial(self) -> Connection:
         """Connect to the first pinned address that answers; each is judged again, and so is the peer."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         if self._closed:
             raise UpstreamFault("unreachable")
         fault = UpstreamFault("unreachable")
@@ -423,7 +427,7 @@ class Pool:
                 return
 
     def _sweep(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self.loop.time()
         kept: list[Connection] = []
         for connection in self._idle:
             if connection.lost or now - connection.idle_since >= KEEP_S:
@@ -431,4 +435,4 @@ class Pool:
             else:
                 kept.append(connection)
         self._idle = kept
-        self._sweeper = asyncio.get_running_loop().call_later(KEEP_S, self._sweep) if kept else None
+        self._sweeper = self.loop.call_later(KEEP_S, self._sweep) if kept else None

@@ -282,10 +282,8 @@ class StrictProtocol(asyncio.Protocol):
         keep_alive = version == "1.1" and parser.should_keep_alive()
         head_only, old = method == b"HEAD", version == "1.0"
         call = self._call = Call(self, keep_alive=keep_alive, head_only=head_only, expects=expects, old=old)
-        tasks = self.state.tasks
-        task = self.loop.create_task(call.run(self._app, scope))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        call.task = self.loop.create_task(call.run(self._app, scope))
+        self.state.tasks.add(call.task)
 
     def on_body(self, body: bytes) -> None:
         self._framing -= _FRAMING_SHARE * len(body)

@@ -7,7 +7,6 @@ of six codes; its own words stay out of them.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -130,8 +129,8 @@ class PooledClient:
         method: Method = "POST",
     ) -> UpstreamReply:
         """See UpstreamClient.request."""
-        until = asyncio.get_running_loop().time() + deadline_s
         pool, place = self._place(target)
+        until = pool.loop.time() + deadline_s
         message = self._blocks.written(cleared, headers, method, place)
         connection = await pool.take(until)
         try:
@@ -216,7 +215,7 @@ class _Stream:
         self._message = message
         self._deadline_s = deadline_s
         self._idle_s = idle_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = pool.loop
         self._over = False
         self.status = 0
         self.headers: dict[str, str] = {}

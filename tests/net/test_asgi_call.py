@@ -529,3 +529,29 @@ async def test_a_client_that_takes_a_large_answer_slowly_but_steadily_is_not_cut
     connection._watch()
     assert wire.closing
     connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("how", ["answered", "nothing was said", "it failed", "cancelled"])
+async def test_a_request_that_ended_is_none_that_a_stop_would_wait_for(how: str) -> None:
+    waits = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if how == "it failed":
+            raise RuntimeError
+        if how == "cancelled":
+            await waits.wait()
+        if how == "answered":
+            await Said(*ANSWERS["whole"])(scope, receive, send)
+
+    state = ListenerState()
+    connection = StrictProtocol(app, state)
+    connection.connection_made(_Closing())  # type: ignore[arg-type]
+    connection.data_received(GET)
+    (task,) = state.tasks
+    await asyncio.sleep(0)
+    if how == "cancelled":
+        assert state.tasks
+        task.cancel()
+    await asyncio.wait({task}, timeout=5)
+    assert not state.tasks
+    connection.connection_lost(None)
