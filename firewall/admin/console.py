@@ -49,6 +49,7 @@ from firewall.admin.web import (
     office_of,
     page,
 )
+from firewall.config import fingerprints
 from firewall.core.errors import AuditUnavailable, BartizanError, Malformed
 from firewall.core.jsonvalue import JSONObject
 from firewall.identity.throttle import Throttle
@@ -79,7 +80,7 @@ def make(parts: AdminParts, access: Access) -> App:
 
     async def examine(reach: bool) -> JSONObject:
         checks = await asyncio.to_thread(doctor.examine, parts.config, clock=parts.clock, running=True, reach=reach)
-        return doctor.as_json(checks)
+        return {**doctor.as_json(checks), "configuration": {**fingerprints(parts.config)}}
 
     app.state.examine = examine
     for one in ROUTERS:

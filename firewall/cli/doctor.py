@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firewall.cli.audit import age_us
 from firewall.cli.context import Node, load_config
 from firewall.cli.output import emit, when
 from firewall.core.errors import ConfigFault
 from firewall.core.jsonvalue import JSONObject
+
+if TYPE_CHECKING:
+    from firewall.admin.doctor import Check
+    from firewall.config import Config
 
 MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 TOKEN_BYTES = 64 * 1024
@@ -62,8 +68,9 @@ def run(given: argparse.Namespace) -> int:
         source = str(given.config) if given.config is not None else "none: the demonstration's"
         node = Node(given)
         if node.running():
-            checks = [doctor.Check("config", "ok", f"{source}; a node runs with it")]
-            checks += [doctor.Check(**row) for row in node.get("doctor", reach=given.reach)["checks"]]
+            told = node.get("doctor", reach=given.reach)
+            checks = [_runs_with(config, source, told.get("configuration", {}))]
+            checks += [doctor.Check(**row) for row in told["checks"]]
         else:
             checks = [doctor.Check("config", "ok", f"{source}; no node runs")]
             checks += doctor.examine(config, clock=SystemClock(), reach=given.reach)
@@ -79,6 +86,24 @@ def run(given: argparse.Namespace) -> int:
     lines.append(f"{len(checks)} checks: {failed} failed, {warned} to know.")
     emit(given, doctor.as_json(checks), lines)
     return 1 if failed else 0
+
+
+def _runs_with(config: Config, source: str, running: Mapping[str, str]) -> Check:
+    """Return whether a node runs with this very file. running: `fingerprints` of what it runs with."""
+    from firewall.admin.doctor import Check
+    from firewall.config import fingerprints
+
+    here = fingerprints(config) if not config.demo else {}
+    other = sorted(name for name, mark in here.items() if running.get(name) != mark)
+    if not other:
+        return Check("config", "ok", f"{source}; a node runs with it")
+    return Check(
+        "config",
+        "warn",
+        f"the node runs with other settings than {source} holds now: what follows is about those it runs with",
+        f"restart it to have the file's; bartizan config check --config {source} looks at the file",
+        f"different: {', '.join(other)}",
+    )
 
 
 def _idp(given: argparse.Namespace) -> int:

@@ -5,12 +5,14 @@ Only this file of the house reads configuration from disk or the environment.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import yaml
 from pydantic import ValidationError
 
@@ -44,6 +46,18 @@ def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
         if variable in environ:
             raw[key] = environ[variable]
     return build(raw, at)
+
+
+def fingerprints(config: Config) -> dict[str, str]:
+    """Return 16 hexadecimal digits of SHA-256 for each top-level setting: whether two configurations differ, and where.
+
+    Without ``state_dir`` and ``workers``, which the command line may set for one start.
+    """
+    values = config.model_dump(mode="json", exclude={"state_dir", "workers"})
+    return {
+        name: hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+        for name, value in values.items()
+    }
 
 
 def places(path: Path) -> Places:
