@@ -31,15 +31,11 @@ from mcp_gateway.message import (
     RpcId,
     is_reserved,
 )
-from mcp_gateway.versions import LEGACY, MODERN, MODERN_VERSIONS, Era, era_of
+from mcp_gateway.versions import MODERN, MODERN_VERSIONS, Era, era_of
 
 OURSELVES: Final[JSONObject] = {"name": "bartizan", "title": "Bartizan", "version": "1"}
 INSTRUCTIONS_CHARS: Final = 16_384
 
-# Members of a result that belong to one era, or to exchanges this bridge does not carry.
-_RESULT_OWNED: Final = frozenset(
-    {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState", "task", "_meta"}
-)
 _SERVER_INFO: Final = ("name", "title", "version", "description", "websiteUrl")
 _CAPABILITIES: Final = ("sampling", "elicitation", "roots")
 
@@ -208,36 +204,6 @@ def listed(rpc_id: RpcId, era: Era, member: str, entries: list[JSON], cursor: st
             "_meta": {SERVER_INFO: OURSELVES},
         }
     return jsonrpc.build_response(rpc_id, result)
-
-
-def tool_result(rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject) -> JSONObject:
-    """Return a ``tools/call`` result as it goes to the client.
-
-    Raises Malformed("result_shape"): not an object, a ``resultType`` other than ``complete``,
-    content that is not a list of typed blocks, a non-boolean ``isError``.
-    """
-    if not isinstance(result, dict) or result.get("resultType", "complete") != "complete" or "task" in result:
-        raise Malformed("result_shape")
-    content = result.get("content")
-    if not isinstance(content, list):
-        raise Malformed("result_shape")
-    for block in content:
-        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-            raise Malformed("result_shape")
-    if not isinstance(result.get("isError", False), bool):
-        raise Malformed("result_shape")
-    out: JSONObject = {k: v for k, v in result.items() if k not in _RESULT_OWNED}
-    if era == LEGACY and not isinstance(out.get("structuredContent", {}), dict):
-        # Any JSON value is modern; older clients demand an object. The same data stands in `content`.
-        del out["structuredContent"]
-    meta = kept_meta(result.get("_meta"))
-    if era == MODERN:
-        out["resultType"] = "complete"
-        if server_info.get("name") and server_info.get("version"):
-            meta[SERVER_INFO] = server_info
-    if meta:
-        out["_meta"] = meta
-    return jsonrpc.build_response(rpc_id, out)
 
 
 def notice(value: JSONObject, call: Call) -> JSONObject | None:

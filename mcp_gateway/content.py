@@ -1,4 +1,4 @@
-"""Results that carry content: resources, prompts, completions, and the URIs inside tool results. Pure.
+"""Results that carry content: those of tools, resources, prompts and completions, and the URIs inside them. Pure.
 
 - A resource's contents are a closed list of members, each with exactly one of ``text`` and ``blob``. A
   blob that says it is text goes on as text: inspection then reads what a host would show.
@@ -22,11 +22,15 @@ from firewall.wire import jsonrpc
 from mcp_gateway import apps, pictures
 from mcp_gateway.bridge import kept_meta
 from mcp_gateway.message import SERVER_INFO, RpcId, is_reserved
-from mcp_gateway.versions import MODERN, Era
+from mcp_gateway.versions import LEGACY, MODERN, Era
 
 Outward = Callable[[str], str] | None
 
 CONTENTS: Final = 1_000
+# Members of a result of a tool that belong to one era, or to exchanges that its call does not carry.
+_RESULT_OWNED: Final = frozenset(
+    {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState", "task", "_meta"}
+)
 _LINKLESS: Final = ("2024-11-05", "2025-03-26")
 TTL_MS: Final = 24 * 3600 * 1000  # the longest that an upstream's ttlMs is believed
 MESSAGES: Final = 1_000
@@ -90,23 +94,30 @@ def completion_result(rpc_id: RpcId, era: Era, result: JSON, server_info: JSONOb
     return _message(rpc_id, era, {"completion": out}, given, server_info)
 
 
-def tool_content(message: JSONObject, outward: Outward, rights: apps.Rights) -> JSONObject:
-    """Return a tool result's message with the URIs of its blocks told as the endpoint tells them.
+def tool_result(
+    rpc_id: RpcId, era: Era, result: JSON, server_info: JSONObject, outward: Outward, rights: apps.Rights
+) -> JSONObject:
+    """Return a ``tools/call`` result as it goes to the client, with the URIs of its blocks told.
 
-    What else a block holds stays as it is. Raises Malformed("result_shape") for a block of a known
-    kind without its members.
+    What else a block holds stays as it is. Raises Malformed("result_shape"): not an object, a ``resultType`` other than
+    ``complete``, content that is not a list of typed blocks, a block of a known kind without its members, a
+    non-boolean ``isError``.
     """
-    result = message.get("result")
-    blocks = result.get("content") if isinstance(result, dict) else None
-    if not isinstance(result, dict) or not isinstance(blocks, list):
-        return message
-    told: list[JSON] | None = None
-    for n, one in enumerate(blocks):
-        new = _addressed(one, outward, rights)
-        if new is not one:
-            told = list(blocks) if told is None else told
-            told[n] = new
-    return message if told is None else {**message, "result": {**result, "content": told}}
+    given = _complete(result)
+    blocks = given.get("content")
+    if "task" in given or not isinstance(blocks, list) or not isinstance(given.get("isError", False), bool):
+        raise Malformed("result_shape")
+    told: list[JSON] = []
+    for one in blocks:
+        if not isinstance(one, dict) or not isinstance(one.get("type"), str):
+            raise Malformed("result_shape")
+        told.append(_addressed(one, outward, rights))
+    out: JSONObject = {member: given[member] for member in given if member not in _RESULT_OWNED}
+    out["content"] = told
+    if era == LEGACY and not isinstance(out.get("structuredContent", {}), dict):
+        # Any JSON value is modern; older clients demand an object. The same data stands in `content`.
+        del out["structuredContent"]
+    return _message(rpc_id, era, out, given, server_info)
 
 
 def readable(message: JSONObject, version: str) -> JSONObject:

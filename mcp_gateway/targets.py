@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from firewall.core.action import Resource
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
-from mcp_gateway import bridge, content, lists, uris
+from mcp_gateway import content, lists, uris
 from mcp_gateway.action import UpstreamHeaders
 from mcp_gateway.bridge import Opened
 from mcp_gateway.content import TTL_MS, Outward
@@ -105,9 +105,8 @@ class ToolTarget:
 
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
-        message = bridge.tool_result(call.id, call.era, result, said.server_info)
-        message = content.readable(content.tool_content(message, self.outward, self.spec.apps), call.version)
-        return message, self._facts(self.tool.check_result(result))
+        message = content.tool_result(call.id, call.era, result, said.server_info, self.outward, self.spec.apps)
+        return content.readable(message, call.version), self._facts(self.tool.check_result(result))
 
 
 class _Reading:

@@ -14,7 +14,7 @@ from firewall.core.errors import Malformed
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.points import Point
 from firewall.wire import jsonrpc
-from mcp_gateway import bridge, content, tasks
+from mcp_gateway import content, tasks
 from mcp_gateway.action import UpstreamHeaders
 from mcp_gateway.bridge import Opened
 from mcp_gateway.content import Outward
@@ -142,8 +142,8 @@ class ResultTarget:
 
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
-        message = bridge.tool_result(call.id, call.era, result, said.server_info)
-        message = content.readable(content.tool_content(message, self._outward, self.spec.apps), call.version)
+        message = content.tool_result(call.id, call.era, result, said.server_info, self._outward, self.spec.apps)
+        message = content.readable(message, call.version)
         body = message["result"]
         assert isinstance(body, dict)
         if self._ours:

@@ -146,7 +146,7 @@ class TaskViews:
 
 def tool_result(result: JSON, outward: Outward, rights: Rights) -> JSONObject:
     """Return a tool's result as it stands inside a task. Raises Malformed("result_shape")."""
-    whole = content.tool_content(bridge.tool_result(0, MODERN, result, {}), outward, rights)["result"]
+    whole = content.tool_result(0, MODERN, result, {}, outward, rights)["result"]
     assert isinstance(whole, dict)
     del whole["resultType"]  # the discriminator is that of the answer around it
     return whole

@@ -22,7 +22,7 @@ from firewall.identity.rfc7591 import metadata as registration
 from firewall.identity.rfc8628 import codes as device_codes
 from firewall.wire import canonical, cimd, http, jsonrpc, jwt, oauth, sse, strict_json
 from llm_router import answer, chat, message_answer, message_events, messages, shape
-from mcp_gateway import bridge, headers, incoming, lists
+from mcp_gateway import apps, bridge, content, headers, incoming, lists
 from mcp_gateway import message as mcp_message
 from tests.support.composed import META, VERSION
 
@@ -91,7 +91,7 @@ def mcp_answer(data: bytes) -> None:
     """An upstream's JSON as a result, an opening, a definition."""
     value = strict_json.loads(data)
     for use in (
-        lambda: bridge.tool_result(1, "modern", value, {}),
+        lambda: content.tool_result(1, "modern", value, {}, None, apps.NONE),
         lambda: bridge.opened(value, "modern"),
         lambda: bridge.opened(value, "legacy"),
         lambda: lists.shown(lists.definition(value), "legacy", "x"),

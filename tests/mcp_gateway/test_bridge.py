@@ -91,7 +91,7 @@ def test_results_are_valid_in_the_era_of_the_client(era):
         "content": TEXT, "structuredContent": {"a": 1}, "isError": False, "resultType": "complete", "ttlMs": 5,
         "vendor": 1, "_meta": {"com.example/k": 1, "io.modelcontextprotocol/evil": 2},
     }  # fmt: skip
-    body = bridge.tool_result("c", era, received, INFO)
+    body = content.tool_result("c", era, received, INFO, None, apps.NONE)
     result = body["result"]
     official.validate_server_result("tools/call", version, result)
     assert body["id"] == "c"
@@ -104,8 +104,8 @@ def test_results_are_valid_in_the_era_of_the_client(era):
 
 def test_structured_content_of_any_kind_is_for_modern_clients_only():
     received = {"content": TEXT, "structuredContent": [1]}
-    assert bridge.tool_result(1, MODERN, received, INFO)["result"]["structuredContent"] == [1]
-    assert "structuredContent" not in bridge.tool_result(1, LEGACY, received, INFO)["result"]
+    assert content.tool_result(1, MODERN, received, INFO, None, apps.NONE)["result"]["structuredContent"] == [1]
+    assert "structuredContent" not in content.tool_result(1, LEGACY, received, INFO, None, apps.NONE)["result"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_structured_content_of_any_kind_is_for_modern_clients_only():
 )  # fmt: skip
 def test_a_result_of_unknown_kind_is_refused(value):
     with pytest.raises(Malformed, match="result_shape"):
-        bridge.tool_result(1, MODERN, value, INFO)
+        content.tool_result(1, MODERN, value, INFO, None, apps.NONE)
 
 
 def test_our_own_opening_answers_are_valid():
@@ -180,8 +180,6 @@ def test_the_end_of_an_elicitation_is_told_to_clients_that_know_it():
 def test_no_block_of_a_result_speaks_in_a_reserved_name():
     block = {"type": "text", "text": "a", "_meta": {"io.modelcontextprotocol/serverInfo": {}, "vendor/x": 1}}
     plain = {"type": "text", "text": "b"}
-    message = bridge.tool_result(1, "modern", {"content": [plain, block]}, {})
-    told = content.tool_content(message, None, apps.NONE)
+    told = content.tool_result(1, "modern", {"content": [plain, block]}, {}, None, apps.NONE)
     assert told["result"]["content"] == [plain, {**block, "_meta": {"vendor/x": 1}}]
-    untouched = bridge.tool_result(1, "modern", {"content": [plain]}, {})
-    assert content.tool_content(untouched, None, apps.NONE) is untouched
+    assert told["result"]["content"][0] is plain

@@ -220,15 +220,13 @@ def test_uris_in_content_are_told_as_the_endpoint_tells_them():
 
     link = {"type": "resource_link", "uri": "a:b", "name": "n"}
     inner = {"type": "resource", "resource": {"uri": "a:c", "text": "t", "odd": 1}}
-    message = {"id": 1, "result": {"content": [link, inner, {"type": "text", "text": "a:b"}]}}
-    told = content.tool_content(message, outward, apps.NONE)["result"]["content"]
+    result = {"content": [link, inner, {"type": "text", "text": "a:b"}]}
+    told = content.tool_result(1, "modern", result, {}, outward, apps.NONE)["result"]["content"]
     assert [told[0]["uri"], told[1]["resource"], told[2]] == [
         "w:a:b",
         {"uri": "w:a:c", "text": "t"},
         {"type": "text", "text": "a:b"},
     ]
-    plain = {"id": 1, "result": {"content": [{"type": "text", "text": "x"}]}}
-    assert content.tool_content(plain, outward, apps.NONE) is plain
 
 
 @pytest.mark.parametrize(
@@ -236,7 +234,7 @@ def test_uris_in_content_are_told_as_the_endpoint_tells_them():
 )
 def test_a_block_without_its_members_is_refused(block):
     with pytest.raises(Malformed, match="result_shape"):
-        content.tool_content({"result": {"content": [block]}}, None, apps.NONE)
+        content.tool_result(1, "modern", {"content": [block]}, {}, None, apps.NONE)
 
 
 @given(st.binary(max_size=64))
