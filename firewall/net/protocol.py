@@ -162,6 +162,7 @@ class StrictProtocol(asyncio.Protocol):
             self._raw += data
         else:
             self._framing += len(data)
+        between = not self._reading_since
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -170,7 +171,7 @@ class StrictProtocol(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(self._fault)
             return
-        if not self._reading_since and (self._call is None or self._call.complete):
+        if between and not self._reading_since and (self._call is None or self._call.complete):
             self._reading_since = self.loop.time()  # line ends between requests begin nothing, and keep nothing open
         if self._in_head:
             if len(self._raw) > self.settings.header_bytes + self.settings.target_bytes:

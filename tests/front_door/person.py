@@ -80,7 +80,8 @@ class Person:
         return reply
 
 
-def wait(true: Callable[[], bool], what: str, *, within_s: float = 8.0) -> None:
+def wait(true: Callable[[], bool], what: str, *, within_s: float = 20.0) -> None:
+    """Wait for what a page will show. within_s: a bound for what never comes, not for how fast it comes."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         with contextlib.suppress(NoSuchElementException, StaleElementReferenceException):

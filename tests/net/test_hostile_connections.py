@@ -149,6 +149,18 @@ async def test_a_body_that_drips_after_its_answer_is_closed_on_without_a_word() 
     connection.connection_lost(None)
 
 
+@pytest.mark.parametrize(("rest", "idle"), [(b"0\r\n\r\n", True), (b"0\r\n\r\n\r\n", True), (b"5\r\nhe", False)])
+async def test_a_connection_whose_body_ends_after_its_answer_is_idle_from_then_on(rest: bytes, idle: bool) -> None:
+    """And not one that has begun something: that is cut after the time of a head, in which its client may ask again."""
+    connection, wire = connected(early)
+    connection.data_received(CHUNKED)
+    await settle()
+    connection.data_received(rest)
+    assert (connection._reading_since == 0.0) == idle
+    assert not wire.closed
+    connection.connection_lost(None)
+
+
 @pytest.mark.parametrize(
     ("begun", "drop"), [(b"GET / HTTP/1.1\r\nX: ", b"a"), (CHUNKED + b"f0\r\nhe", b"l"), (b"", b"\r\n")]
 )
