@@ -85,9 +85,6 @@ class PinBook(Protocol):
     def status(self, tenant: str, upstream: str, kind: PinKind, name: str, digest: str) -> PinStatus:
         """Return how a digest compares with the pin."""
 
-    def epoch(self) -> int:
-        """Return a number that changes with every approval."""
-
 
 @dataclass(frozen=True, slots=True)
 class House:
