@@ -299,19 +299,18 @@ class Pool:
         url: URL,
         network: Network,
         tls: ssl.SSLContext | None,
-        outbox: Outbox,
         *,
         limit: int = 100,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._dialler = dialler
-        self._outbox = outbox
         self._host, self._port = url.host, url.port
         self._network: Network = network
         self._tls = tls
         self._limit = limit
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._outbox = Outbox(self._busy)
         self._dialling = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None

@@ -2,7 +2,8 @@
 
 uvloop writes at once, and a write wakes whoever reads at the other end. In a busy loop that reader has gone
 back to sleep between two writes, so that each pays for a wake-up of its own, which costs more than the bytes
-do. Here they wait until what was ready to run has run, or `WRITES` of them or `BYTES` are there.
+do. Here they wait until what was ready to run has run, or `WRITES` of them or `BYTES` are there. Who is
+alone waits for nobody.
 
 INVARIANT: bytes of one connection stay in order, and what was written before `close` leaves before it.
 """
@@ -10,6 +11,7 @@ INVARIANT: bytes of one connection stay in order, and what was written before `c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sized
 from typing import Any, Final
 
 from firewall.core.bounds import KIB
@@ -19,13 +21,22 @@ BYTES: Final = 32 * KIB  # much was worked on for that long: nobody waits for th
 
 
 class Outbox:
-    """The writes of one turn, of any number of connections of one loop."""
+    """The writes of one turn, of any number of connections of one loop.
 
-    __slots__ = ("_bytes", "_waiting", "_writes")
+    under_way: what may write; where it is one, there is nothing to wait for.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_bytes", "_under_way", "_waiting", "_writes")
+
+    def __init__(self, under_way: Sized) -> None:
+        self._under_way = under_way
         self._waiting: list[OutboxTransport] = []
         self._writes = self._bytes = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else may write in this turn."""
+        return len(self._under_way) < 2
 
     def add(self, transport: OutboxTransport, size: int, *, first: bool) -> None:
         """Remember that a connection has something to write. first: it had nothing before."""
@@ -65,6 +76,10 @@ class OutboxTransport(asyncio.Transport):
     def write(self, data: bytes) -> None:  # type: ignore[override]  # of no mutable buffer: it would be read later
         """Write at the end of the turn, or earlier."""
         held = self._held
+        if self._outbox.alone and not held:
+            if not self._inner.is_closing():
+                self._inner.write(data)
+            return
         held.append(data)
         self._outbox.add(self, len(data), first=len(held) == 1)
 

@@ -59,7 +59,10 @@ class ListenerState:
     connections: set[StrictProtocol] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     date: bytes = b""
-    outbox: Outbox = field(default_factory=Outbox)
+    outbox: Outbox = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(self.tasks)
 
 
 class _Refused(Exception):

@@ -20,7 +20,6 @@ from firewall.core.permit import Cleared
 from firewall.net.address import Network
 from firewall.net.dial import Dialler
 from firewall.net.http1 import Connection, Pool
-from firewall.net.outbox import Outbox
 from firewall.wire.http import URL, parse_url
 
 Method: TypeAlias = Literal["POST", "GET", "DELETE"]
@@ -116,7 +115,6 @@ class PooledClient:
         self._places: dict[tuple[Target, bool], tuple[Pool, bytes]] = {}
         self._pools: dict[tuple[str, Network, str, str, str, bool], Pool] = {}
         self._blocks = _Blocks()
-        self._outbox = Outbox()
 
     async def request(
         self,
@@ -187,8 +185,7 @@ class PooledClient:
         pool = self._pools.get(key)
         if pool is None:
             tls = tls_of(target) if url.scheme == "https" else None
-            limit = self._limits[lasting]
-            pool = self._pools[key] = Pool(self._dialler, url, target.network, tls, self._outbox, limit=limit)
+            pool = self._pools[key] = Pool(self._dialler, url, target.network, tls, limit=self._limits[lasting])
         line = f"{url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n".encode("ascii")
         self._places[target, lasting] = (pool, line)
         return pool, line

@@ -10,6 +10,7 @@ from firewall.net import outbox
 from firewall.net.http1 import Connection
 from firewall.net.outbox import Outbox, OutboxTransport
 
+OTHERS = range(2)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -46,7 +47,7 @@ class Wire(asyncio.Transport):
 
 async def test_what_one_turn_writes_leaves_at_its_end_in_one_piece_per_connection_and_in_order() -> None:
     log: list[tuple[str, bytes]] = []
-    box = Outbox()
+    box = Outbox(OTHERS)
     first, second = (OutboxTransport(Wire(log, name), box) for name in ("first", "second"))
     first.write(b"a")
     second.write(b"b")
@@ -63,7 +64,7 @@ async def test_what_one_turn_writes_leaves_at_its_end_in_one_piece_per_connectio
     ("size", "count"), [(1, outbox.WRITES), (outbox.BYTES, 1), (outbox.BYTES // 4, 4)], ids=["writes", "bytes", "both"]
 )
 async def test_so_many_writes_or_bytes_do_not_wait_for_the_end_of_the_turn(size: int, count: int) -> None:
-    box = Outbox()
+    box = Outbox(OTHERS)
     wires = [Wire() for _ in range(count)]
     for number, wire in enumerate(wires):
         assert not any(w.written for w in wires), number
@@ -77,7 +78,7 @@ async def test_so_many_writes_or_bytes_do_not_wait_for_the_end_of_the_turn(size:
 
 
 async def test_what_was_written_before_a_close_leaves_before_it_and_an_abort_drops_it() -> None:
-    box, closed, cut = Outbox(), Wire(), Wire()
+    box, closed, cut = Outbox(OTHERS), Wire(), Wire()
     orderly, harsh = OutboxTransport(closed, box), OutboxTransport(cut, box)
     orderly.write(b"the end")
     harsh.write(b"never seen")
@@ -95,7 +96,7 @@ async def test_what_was_written_before_a_close_leaves_before_it_and_an_abort_dro
 
 
 async def test_a_connection_that_is_lost_takes_nothing_and_holds_up_nobody() -> None:
-    box, gone, there = Outbox(), Wire(), Wire()
+    box, gone, there = Outbox(OTHERS), Wire(), Wire()
     OutboxTransport(gone, box).write(b"x")
     OutboxTransport(there, box).write(b"y")
     gone.closing = True
@@ -105,22 +106,20 @@ async def test_a_connection_that_is_lost_takes_nothing_and_holds_up_nobody() -> 
 
 async def test_what_is_held_counts_as_unsent() -> None:
     wire = Wire()
-    transport = OutboxTransport(wire, Outbox())
+    transport = OutboxTransport(wire, Outbox(OTHERS))
     wire.unsent = 5
     transport.write(b"abc")
     transport.write(b"d")
-    assert transport.holding
-    assert transport.get_write_buffer_size() == 9
+    assert (transport.holding, transport.get_write_buffer_size()) == (True, 9)
     await asyncio.sleep(0)
-    assert not transport.holding
-    assert transport.get_write_buffer_size() == 5
+    assert (transport.holding, transport.get_write_buffer_size()) == (False, 5)
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["before", "the twin: after"])
 async def test_bytes_that_come_before_a_request_has_left_are_no_answer_to_it(left: bool) -> None:
     """An upstream that says more than it was asked must not choose what the next caller reads."""
     wire = Wire()
-    connection = Connection(asyncio.get_running_loop(), Outbox())
+    connection = Connection(asyncio.get_running_loop(), Outbox(OTHERS))
     connection.connection_made(wire)
     connection.send(b"POST / HTTP/1.1\r\n\r\n")
     if left:
@@ -139,3 +138,20 @@ async def test_bytes_that_come_before_a_request_has_left_are_no_answer_to_it(lef
         await asyncio.sleep(0)
         assert not wire.written
     connection.close()
+
+
+async def test_who_is_alone_waits_for_nobody_but_for_what_it_wrote_before() -> None:
+    under_way, wire, other = {1, 2}, Wire(), Wire()
+    box = Outbox(under_way)
+    transport = OutboxTransport(wire, box)
+    transport.write(b"a")
+    under_way.pop()
+    transport.write(b"b")  # not before what is held
+    OutboxTransport(other, box).write(b"c")
+    assert (wire.written, other.written) == ([], [b"c"])
+    await asyncio.sleep(0)
+    transport.write(b"d")
+    assert wire.written == [b"ab", b"d"]
+    transport.close()
+    transport.write(b"too late")
+    assert wire.written == [b"ab", b"d"]
