@@ -178,4 +178,4 @@ def _event(parked: Parked, link: str, told: JSONObject | None, *, bare: bool) ->
 
 def _ours(agent: Resource) -> Resource:
     """Return an agent's resource for words about it that are our own: they taint nobody who reads them."""
-    return replace(agent, properties={**agent.properties, "trust": "trusted"}, encoded=[])
+    return replace(agent, properties={**agent.properties, "trust": "trusted"})

@@ -26,7 +26,8 @@ from tests.support.kit import call, principal, tool
 
 COMPLETION: JSONObject = {"uid": "", "seq": 0, "log": "node/audit/log_1", "time_us": 0, "node": "n%d", "ver": "1"}
 OWN = {"uid": "log_1.7", "seq": 7, "time_us": 1_795_000_000_000_000}
-TEXT = st.text(max_size=20).filter(lambda text: "\x00" not in text)
+# Not what looks like the mark of places, written out either: such a record has no form (below), which costs and no more.
+TEXT = st.text(max_size=20).filter(lambda text: "\x00" not in text and "u0000" not in text)
 
 
 def whole(record: JSONObject) -> bytes:
