@@ -148,6 +148,7 @@ REASONS: Final = {
     "than the client's own, and its may_act does not name the client.",
     # Of the request's own form, which whoever sent it can see.
     "parameter_repeated": "A parameter is sent more than once.",
+    "resource_repeated": "The parameter resource is sent more than once: a token is for one resource.",
     "pkce_missing": _PKCE,
     "pkce_method": _PKCE,
     "pkce_shape": _PKCE,

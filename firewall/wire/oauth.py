@@ -132,7 +132,12 @@ def parse_form(data: bytes) -> Form:
 
 
 def refuse_repeated(form: Form) -> None:
-    """Raise OAuthError invalid_request: parameter_repeated, when any parameter occurred twice."""
+    """Raise OAuthError when any parameter occurred twice (AS-07): invalid_request, parameter_repeated.
+
+    A resource alone is invalid_target, resource_repeated: a token is for one (AS-06; RFC 8707 §2).
+    """
+    if form.repeated == {"resource"}:
+        raise OAuthError("invalid_target", "resource_repeated")
     if form.repeated:
         raise OAuthError("invalid_request", "parameter_repeated")
 
@@ -322,15 +327,17 @@ def _loopback_parts(uri: str) -> tuple[str, str] | None:
 
 
 def canonical_resource(uri: str) -> str:
-    """Return a resource indicator in our spelling: scheme and host in lower case, without one trailing slash.
+    """Return a resource indicator in our spelling: scheme and host in lower case, no query, not one trailing slash.
 
     MCP 2026-07-28, authorization, "Canonical Server URI": clients are told this form, and servers to take the others.
+    A client that was given our address with a query asks for it with that query, which our endpoints ignore.
     Only what a client *asks for* is read so; ``aud`` of a token is compared as it stands (RS-09). What is no ASCII
     is left alone: lower case makes letters of ours out of some that only look like them.
     """
     scheme, mark, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme}://{host}".lower() + slash + path.removesuffix("/") if mark and path and uri.isascii() else uri
+    path = path.partition("?")[0].removesuffix("/")
+    return f"{scheme}://{host}".lower() + slash + path if mark and path and uri.isascii() and "#" not in uri else uri
 
 
 def check_resource(presented: str, known: Mapping[str, object]) -> str:

@@ -277,7 +277,7 @@ async def test_pitfall_10_no_parameter_of_a_token_request_may_repeat(name: str) 
         body = httpx2.QueryParams([*form, (name, given), *([(name, given)] if name == "scope" else [])])
         kind = {"content-type": "application/x-www-form-urlencoded"}
         reply = await http.post("/token", content=str(body), headers=kind)
-        assert reply.json()["error"] == "invalid_request"
+        assert reply.json()["error"] == ("invalid_target" if name == "resource" else "invalid_request")
         reply = await http.post("/token", content=str(httpx2.QueryParams(form)), headers=kind)
         assert reply.status_code == 200
 

@@ -521,9 +521,13 @@ async def test_as_07_a_repeated_parameter_is_refused() -> None:
     async with door.http() as http:
         good = await http.post("/token", content=f"{body}&resource={TIME}", headers=headers, auth=("planner", SECRET))
         assert good.is_success
-        for name in (f"resource={TIME}&resource={GIT}", f"audience={TIME}&audience={TIME}", "scope=a&scope=b"):
+        for name, error in (
+            (f"resource={TIME}&resource={GIT}", "invalid_target"),
+            (f"audience={TIME}&audience={TIME}", "invalid_request"),
+            ("scope=a&scope=b", "invalid_request"),
+        ):
             bad = await http.post("/token", content=f"{body}&{name}", headers=headers, auth=("planner", SECRET))
-            assert bad.json()["error"] == "invalid_request"
+            assert bad.json()["error"] == error
 
 
 # -- DESIGN §6b-6: an intersection over the whole chain ---------------------------------------------------

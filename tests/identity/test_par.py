@@ -219,7 +219,10 @@ async def test_as_07_nothing_may_repeat_in_a_pushed_request() -> None:
     async with door.http() as http:
         body = f"{urlencode(authorize_query())}&resource={TIME}"
         reply = await http.post("/par", content=body, headers={"content-type": "application/x-www-form-urlencoded"})
-    assert reply.json()["error"] == "invalid_request"
+        assert reply.json()["error"] == "invalid_target"
+        body = f"{urlencode(authorize_query())}&prompt=login&prompt=none"
+        reply = await http.post("/par", content=body, headers={"content-type": "application/x-www-form-urlencoded"})
+        assert reply.json()["error"] == "invalid_request"
 
 
 @pytest.mark.parametrize("path", ["/par", "/introspect"])

@@ -39,6 +39,16 @@ def test_a_form_is_decoded_and_repeats_are_kept_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"resource=a&resource=a", "invalid_target"), (b"resource=a&resource=b&x=1&x=1", "invalid_request")],
+)
+def test_as_06_a_second_resource_is_no_target(data: bytes, error: str) -> None:
+    with pytest.raises(OAuthError) as caught:
+        oauth.refuse_repeated(oauth.parse_form(data))
+    assert caught.value.error == error
+
+
+@pytest.mark.parametrize(
     "data", [b"a=%FF", b"a=%00", b"a=%0A", b"\xe9=1", b"&".join([b"a=1"] * 65), b"a=" + b"x" * 8193]
 )
 def test_a_form_that_cannot_be_read_exactly_is_refused(data: bytes) -> None:
@@ -262,6 +272,8 @@ def test_as_06_a_resource_is_one_of_the_known_in_a_spelling_that_means_the_same(
         "https://fw.example/mcp/",
         "https://FW.example/mcp",
         "HTTPS://fw.EXAMPLE/mcp/",
+        "https://fw.example/mcp?x=1",
+        "https://fw.example/mcp/?",
     ):
         assert oauth.check_resource(same, known) == "https://fw.example/mcp"
     for other in (
@@ -272,9 +284,10 @@ def test_as_06_a_resource_is_one_of_the_known_in_a_spelling_that_means_the_same(
         "https://fw.example//mcp",
         "https://fw.example/MCP",
         "https://fw.example/mcp/b",
-        "https://fw.example/mcp?x=1",
-        "https://fw.example/mcp/?",
         "https://fw.example/mcp#",
+        "https://fw.example/mcp?x=1#",
+        "https://fw.example?/mcp",
+        "https://fw.example/?/mcp",
         "https://fw.example./mcp",
         "https://fw.example:443/mcp",
         "https://ada@fw.example/mcp",
