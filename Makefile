@@ -9,8 +9,8 @@ export PYTHON
 BIN := .venv/bin
 OPA_VERSION := v1.22.2
 OPA := build/bin/opa
-# How many pytest workers; `make test WORKERS=0 ARGS='-k guard -x'` runs in one process.
-WORKERS ?= 2
+# How many pytest workers, which wait much; `make test WORKERS=0 ARGS='-k guard -x'` runs in one process.
+WORKERS ?= 3
 # Which tests `make slow` runs, and which have commands of their own.
 SLOW := e2e or slow
 APART := conformance or perf
@@ -30,10 +30,10 @@ run: setup ## start the firewall in the foreground, in front of real demonstrati
 tour: setup ## drive a running firewall as an agent would (second terminal)
 	@exec $(BIN)/bartizan tour $(ARGS)
 
-test: setup ## run the tests (under five minutes); what takes longer: make slow
+test: setup ## run the tests (about four minutes); what takes longer: make slow
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not ($(SLOW)) and not ($(APART))" $(ARGS)
 
-slow: setup ## run the tests of whole processes and of every combination (about five minutes more)
+slow: setup ## run the tests of whole processes and of every combination (two minutes more)
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "($(SLOW)) and not ($(APART))" $(ARGS)
 
 attack: setup ## run the attack cases only; each names the control and OWASP ids it proves

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
 import webbrowser
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,7 +24,6 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
 DEMO_CLIENT = "https://tour.bartizan.example/client.json"
-REDIRECT = "http://127.0.0.1:53682/callback"
 
 
 class Memory(TokenStorage):
@@ -47,17 +47,18 @@ class Memory(TokenStorage):
 
 
 class LoopbackCallback:
-    """Listens on the redirect URI for the one answer of the browser."""
+    """Listens for the one answer of the browser, on whatever port is free: a loopback redirect may have any (RFC 8252 §7.3)."""
 
-    def __init__(self, redirect_uri: str) -> None:
-        self._at = urlsplit(redirect_uri)
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.redirect_uri = f"http://127.0.0.1:{self._socket.getsockname()[1]}/callback"
         self._answer: asyncio.Future[dict[str, str]] | None = None
         self._server: asyncio.Server | None = None
 
     async def open(self, url: str) -> None:
         """Listen, then show the sign-in page."""
         self._answer = asyncio.get_running_loop().create_future()
-        self._server = await asyncio.start_server(self._serve, self._at.hostname, self._at.port)
+        self._server = await asyncio.start_server(self._serve, sock=self._socket)
         print(f"sign in: {url}", flush=True)
         # A browser in the terminal keeps its caller waiting until it is left; the answer must be heard meanwhile.
         asyncio.get_running_loop().run_in_executor(None, webbrowser.open, url)
@@ -88,11 +89,11 @@ class LoopbackCallback:
 
 async def run(url: str, tool: str, arguments: dict[str, object], client_id: str) -> None:
     """Sign in, list, call."""
-    callback = LoopbackCallback(REDIRECT)
+    callback = LoopbackCallback()
     auth = OAuthClientProvider(
         server_url=url,
         client_metadata=OAuthClientMetadata(
-            redirect_uris=[REDIRECT],
+            redirect_uris=[callback.redirect_uri],
             token_endpoint_auth_method="none",
             grant_types=["authorization_code", "refresh_token"],
             response_types=["code"],
