@@ -316,6 +316,8 @@ def measure(
                 if time.monotonic() > until:
                     raise
                 await asyncio.sleep(0.1)
+        for server in servers:  # their tools are read and reviewed once, before anything is counted
+            await Caller(setting.port, f"/mcp/{server}", token(setting, server, 0)).ask("tools/list", {})
         await bridges(figures, wall, setting, times)
         await lists(figures, wall, setting, times)
         await events(figures, wall, setting, times)
