@@ -10,7 +10,7 @@ BIN := .venv/bin
 OPA_VERSION := v1.22.2
 OPA := build/bin/opa
 # How many pytest workers, which wait much; `make test WORKERS=0 ARGS='-k guard -x'` runs in one process.
-WORKERS ?= 3
+WORKERS ?= 4
 # Which tests `make slow` runs, and which have commands of their own.
 SLOW := e2e or slow
 APART := conformance or perf
