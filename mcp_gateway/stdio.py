@@ -40,7 +40,7 @@ from mcp_gateway.child_words import COLLECTION, ChildWords, Ear
 from mcp_gateway.exchanges import Messages, lasts, parsed
 from mcp_gateway.house import House, Refused
 from mcp_gateway.mux import Mux, MuxExchange
-from mcp_gateway.sandbox import Cage, Support
+from mcp_gateway.sandbox import SYSTEM_READ, Cage, Support
 from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.upstream import Patience, answer_server
 from mcp_gateway.versions import LEGACY, MODERN, NEWEST_HANDSHAKE, NEWEST_MODERN
@@ -414,21 +414,31 @@ def _signal(group: int, number: int) -> None:
 def lacking_walls(spec: UpstreamSpec, settings: Settings, support: Support) -> tuple[str, ...]:
     """Return the walls that the child of an upstream will lack.
 
-    Raises ConfigFault: sandbox_missing (no seccomp, or less than ``required``), sandbox_private (a
-    granted path reaches keys, state or policy), scratch_missing.
+    Raises ConfigFault: sandbox_missing (no seccomp, or less than ``required``), sandbox_private (a granted path, the
+    program's own directory or what every child may read reaches keys, state or policy), scratch_missing.
     """
     if not settings.scratch:
         raise ConfigFault("scratch_missing", f"mcp upstream {spec.name}", fix="set a scratch directory")
-    for granted in (*spec.read, *spec.write, settings.scratch):
+    # What is granted without being asked for counts as well; without a cage, nothing is granted and all is reached.
+    unasked = _program_roots(spec.command[0]) if spec.sandbox != "off" else ()
+    for granted in (*spec.read, *spec.write, settings.scratch, *unasked):
         held = next((private for private in settings.private if _overlap(granted, private)), "")
         if held:
             raise ConfigFault(
                 "sandbox_private",
                 f"{spec.name} may not be given {granted}: {held} is Bartizan's own",
-                fix="give it a narrower path; keys, state and policy stay out of every child's reach",
+                fix="give it a narrower path, and a program a directory of its own; keys, state and policy stay out of "
+                "every child's reach",
             )
     if spec.sandbox == "off":
         return ("landlock", "seccomp", "network namespace")
+    held = next((private for private in settings.private if _is_system(private)), "")
+    if held:
+        raise ConfigFault(
+            "sandbox_private",
+            f"{held} is Bartizan's own, and lies where every local program may read",
+            fix="keep state, and the secret that keys are sealed under, out of /usr and /opt",
+        )
     missing = support.missing
     if missing and spec.sandbox == "required":
         raise ConfigFault(
@@ -443,6 +453,12 @@ def lacking_walls(spec: UpstreamSpec, settings: Settings, support: Support) -> t
             fix="write unsandboxed: true to accept that",
         )
     return missing
+
+
+def _is_system(path: str) -> bool:
+    """Return whether a path lies below what every child may read."""
+    path = os.path.realpath(path)
+    return any(os.path.commonpath((path, root)) == root for root in map(os.path.realpath, SYSTEM_READ))
 
 
 def _overlap(a: str, b: str) -> bool:

@@ -45,7 +45,8 @@ def unlock_secret(environ: Mapping[str, str], keys: Path, *, make: bool = False)
 
     keys: the directory ``keys`` of the state directory. make: make the account's own secret where nobody named
     another and nothing is sealed. The file holds 32 to 4,096 bytes (a trailing line end does not count) that others
-    may not read; it may be a link, as mounted secrets are. Raises ConfigFault: key_unlock, key_locked.
+    may not read; it may be a link, as mounted secrets are. The account's own belongs to the account, in a directory
+    that nobody else may change: whoever could put one there would know it. Raises ConfigFault: key_unlock, key_locked.
     """
     file, own = secret_file(environ)
     if file is None:
@@ -54,13 +55,14 @@ def unlock_secret(environ: Mapping[str, str], keys: Path, *, make: bool = False)
         return None
     if Path(os.path.realpath(file)).is_relative_to(os.path.realpath(keys.parent)):
         raise ConfigFault("key_unlock", f"{file} lies in the state directory, as what it seals", fix=_NAME_ONE)
-    if own and not file.exists():
+    if own and not _is_there(file):
         if not make:
             return None
-        if _holds_sealed(keys):
+        # Looked at again: a worker that started with us may have made it, and sealed a key, since.
+        if _holds_sealed(keys) and not _is_there(file):
             raise ConfigFault("key_locked", f"{keys} holds sealed files, and {file} is missing", fix=_FIX)
         _make(file)
-    return _read(file)
+    return _read(file, own=own)
 
 
 def secret_file(environ: Mapping[str, str]) -> tuple[Path | None, bool]:
@@ -81,20 +83,43 @@ def secret_file(environ: Mapping[str, str]) -> tuple[Path | None, bool]:
 
 
 def secret_places(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the paths that no local program may be given, because the secret lies there."""
+    """Return the paths that no local program may be given, because the secret lies there, or a link leads there."""
     file, own = secret_file(environ)
-    return () if file is None else (os.path.realpath(file.parent if own else file),)
+    if file is None:
+        return ()
+    return tuple(dict.fromkeys(os.path.realpath(path) for path in ((file.parent, file) if own else (file,))))
 
 
-def _read(file: Path) -> bytes:
+def _is_there(file: Path) -> bool:
+    """Return whether the account has a file of that name, a link that leads nowhere included."""
     try:
-        with open(file, "rb") as opened_file:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ConfigFault("key_unlock", f"{file}: {type(error).__name__}", fix=_NAME_ONE) from error
+    return True
+
+
+def _read(file: Path, *, own: bool) -> bytes:
+    try:
+        # Without waiting: a pipe of that name would hold the start up for ever.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened_file:
             info = os.fstat(opened_file.fileno())
-            data = opened_file.read(MOST_BYTES + 1).rstrip(b"\r\n")
+            data = opened_file.read(MOST_BYTES + 1).rstrip(b"\r\n") if stat.S_ISREG(info.st_mode) else b""
+        around = os.stat(file.parent)
     except OSError as error:
         raise ConfigFault("key_unlock", f"{file}: {type(error).__name__}", fix=f"see {VARIABLE}") from error
-    if not stat.S_ISREG(info.st_mode) or info.st_mode & 0o027:
+    if not stat.S_ISREG(info.st_mode):
+        raise ConfigFault("key_unlock", f"{file} is no file", fix=_NAME_ONE)
+    if info.st_mode & 0o027:
         raise ConfigFault("key_unlock", f"{file}: others may read or change it", fix=f"chmod 400 {file}")
+    if own and (around.st_mode & 0o022 or not {info.st_uid, around.st_uid} <= {0, os.geteuid()}):
+        raise ConfigFault(
+            "key_unlock",
+            f"{file} or its directory is another account's, or others may change what lies there",
+            fix=f"chmod 700 {file.parent}, and look who made the file",
+        )
     if not LEAST_BYTES <= len(data) <= MOST_BYTES:
         raise ConfigFault(
             "key_unlock", f"{file}: too short or too long", fix=f"put {LEAST_BYTES} random bytes or more into it"

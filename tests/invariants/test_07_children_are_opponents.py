@@ -72,6 +72,29 @@ def test_a_child_may_not_be_given_our_state(tmp_path: Path, reach: str) -> None:
         app.build(config.build(given))
 
 
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.skipif("landlock" in WALLS.missing, reason=LANDLOCK)
+async def test_a_program_whose_own_directory_reaches_our_state_is_refused_and_would_read_our_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    """Its directory is granted without being asked for: a server that lies in a home would see what else lies there."""
+    program = tmp_path / "home" / "server"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {CHILD} $1\n")
+    program.chmod(0o700)
+    refused = tmp_path / "home" / "refused"
+    named = program
+    if linked:
+        (tmp_path / "bin").mkdir()
+        named = tmp_path / "bin" / "server"
+        named.symlink_to(program)
+    command = [str(named), str(tmp_path / "home" / "state" / "keys" / "seal.key")]
+    with warm_cache(refused), pytest.raises(ConfigFault, match="sandbox_private"):
+        app.build(config.build(settings(refused, mcp={"local": child(refused, command=command)})))
+    monkeypatch.setattr("mcp_gateway.stdio._overlap", lambda _a, _b: False)
+    assert (await report(tmp_path / "home", command=command))["secret"] == "allowed"
+
+
 def test_running_without_any_wall_must_be_written_down(tmp_path: Path) -> None:
     with pytest.raises(ConfigFault) as told:
         config.build(settings(tmp_path / "state", mcp={"local": child(tmp_path, sandbox="off", unsandboxed=False)}))

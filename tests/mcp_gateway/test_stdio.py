@@ -247,6 +247,11 @@ class TestConfiguration:
             kid = self.kid(unsandboxed=True, read=(granted,))
             assert await self.refused(kid, NO_WALLS, tmp_path, private=(state,)) == "sandbox_private"
 
+    @pytest.mark.parametrize("private", ["/opt/node/state", "/usr/local/var/node"])
+    async def test_what_every_child_may_read_holds_neither_keys_nor_state(self, tmp_path: Path, private: str):
+        every = Support(7, True, True)
+        assert await self.refused(self.kid(), every, tmp_path, private=(private,)) == "sandbox_private"
+
 
 async def test_a_child_dies_with_its_gateway(support: Support, tmp_path: Path):
     """kill -9 of the gateway: the death signal of the kernel reaches the child."""

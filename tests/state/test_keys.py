@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from firewall.core.errors import ConfigFault
+from firewall.state import unlock
 from firewall.state.keys import KeyRing, thumbprint
 from firewall.state.unlock import secret_places, unlock_secret
 
@@ -222,7 +223,7 @@ def test_op_04_a_node_seals_its_keys_under_a_secret_of_its_account_that_it_makes
     assert [path.name for path in file.parent.iterdir()] == ["unlock"]
     another = unlock_secret({"HOME": "/none", "XDG_CONFIG_HOME": str(tmp_path / "config")}, keys, make=True)
     assert another not in (None, made)
-    assert secret_places(account) == (str(file.parent),)
+    assert secret_places(account) == (str(file.parent), str(file))
 
 
 def test_op_04_a_secret_that_is_gone_is_not_replaced_by_one_that_opens_nothing(tmp_path: Path) -> None:
@@ -254,6 +255,81 @@ def test_op_04_a_secret_beside_what_it_seals_is_refused(tmp_path: Path, way: str
         unlock_secret(environ, state / "keys", make=True)
     assert caught.value.code == "key_unlock"
     assert sorted(path.name for path in state.iterdir()) == ["keys", "unlock"]
+
+
+def test_op_04_an_own_secret_that_others_could_have_put_there_is_not_taken(tmp_path: Path) -> None:
+    account, keys = {"HOME": str(tmp_path / "home")}, tmp_path / "state" / "keys"
+    folder = tmp_path / "home" / ".config" / "bartizan"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret(account, keys, make=True)
+    assert caught.value.code == "key_unlock"
+    folder.chmod(0o700)
+    assert unlock_secret(account, keys, make=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+@pytest.mark.parametrize("which", ["unlock", "."])
+def test_op_04_an_own_secret_of_another_account_is_not_taken(tmp_path: Path, which: str) -> None:
+    account, keys = {"HOME": str(tmp_path / "home")}, tmp_path / "state" / "keys"
+    assert unlock_secret(account, keys, make=True)
+    os.chown(tmp_path / "home" / ".config" / "bartizan" / which, 65534, 65534)
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret(account, keys, make=True)
+    assert caught.value.code == "key_unlock"
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link that leads nowhere"])
+def test_op_04_what_is_no_file_is_no_secret_and_holds_nothing_up(tmp_path: Path, kind: str, own: bool) -> None:
+    file = tmp_path / "home" / ".config" / "bartizan" / "unlock"
+    file.parent.mkdir(mode=0o700, parents=True)
+    if kind == "pipe":
+        os.mkfifo(file, 0o400)
+    elif kind == "directory":
+        file.mkdir(mode=0o500)
+    else:
+        file.symlink_to(tmp_path / "none")
+    environ = {"HOME": str(tmp_path / "home")} if own else {"BARTIZAN_UNLOCK_FILE": str(file)}
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret(environ, tmp_path / "state" / "keys", make=True)
+    assert caught.value.code == "key_unlock"
+    assert [path.name for path in file.parent.iterdir()] == ["unlock"]
+
+
+def test_op_04_a_place_that_cannot_be_looked_at_is_a_fault_of_ours_and_no_crash(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault) as caught:
+        unlock_secret({"HOME": "/" + "x" * 300}, tmp_path / "state" / "keys")
+    assert caught.value.code == "key_unlock"
+
+
+def test_op_04_the_place_where_a_link_leads_is_kept_from_programs_too(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "home" / ".config" / "bartizan", tmp_path / "elsewhere"
+    folder.mkdir(mode=0o700, parents=True)
+    elsewhere.write_bytes(UNLOCK)
+    elsewhere.chmod(0o400)
+    (folder / "unlock").symlink_to(elsewhere)
+    account = {"HOME": str(tmp_path / "home")}
+    assert unlock_secret(account, tmp_path / "state" / "keys") == UNLOCK
+    assert set(secret_places(account)) == {str(folder), str(elsewhere)}
+
+
+def test_op_04_workers_that_start_together_take_the_secret_that_the_first_one_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, keys = {"HOME": str(tmp_path / "home")}, tmp_path / "state" / "keys"
+    holds_sealed, made = unlock._holds_sealed, list[bytes | None]()
+
+    def meanwhile(place: Path) -> bool:
+        """Another worker makes the secret and seals a key between our first look and our second."""
+        monkeypatch.setattr(unlock, "_holds_sealed", holds_sealed)
+        made.append(unlock_secret(account, keys, make=True))
+        KeyRing(keys, unlock=made[0]).secret("seal")
+        return holds_sealed(place)
+
+    monkeypatch.setattr(unlock, "_holds_sealed", meanwhile)
+    assert [unlock_secret(account, keys, make=True)] == made
 
 
 @pytest.mark.parametrize("environ", [{}, {"HOME": "relative"}, {"HOME": "/proc/none"}])
