@@ -248,6 +248,24 @@ async def test_a_form_is_taken_from_our_own_page_alone(room: Room, headers: dict
     assert bool(room.parts.kill_switch.stops()) == (status == 303)
 
 
+async def test_no_form_of_the_console_is_taken_from_another_page_nor_an_act_of_the_api_from_one_of_ours(
+    room: Room,
+) -> None:
+    browser = await room.person("admin")
+    form = {"csrf": await browser.csrf(), "username": "admin", "password": PASSWORD, "scope": "all", "decision": "deny"}
+    posted = sorted(path for method, path, _ in routes(room) if method == "POST")
+    assert len([path for path in posted if not path.startswith("/api/")]) == len(FORMS) + len(OPEN) - 1
+    for path in posted:
+        api = path.startswith("/api/")
+        body: dict[str, Any] = {"json": {}} if api else {"data": form}
+        # What our own form says opens no act of the API either: its scripts say their origin.
+        for headers in [headers for headers, status in CROSS if status == 403] + ([OWN] if api else []):
+            sent = {**headers, "X-CSRF-Token": form["csrf"]}  # its session's token helps nobody
+            answer = await browser.http.post(fill(path), headers=sent, **body)
+            assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), (path, headers)
+    assert room.parts.kill_switch.stops() == []
+
+
 @pytest.mark.parametrize("token", ["", "0" * 64, "é"])
 async def test_a_form_without_the_sessions_token_changes_nothing(room: Room, token: str) -> None:
     browser = await room.person("operator")

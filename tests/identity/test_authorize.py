@@ -415,6 +415,45 @@ async def test_ui_06_forms_count_from_our_own_pages_only(headers: dict[str, str]
         assert (await browser.approve(page)).status_code == 303
 
 
+# What programs post; who it is stands in the request itself, never in a cookie.
+PROGRAMS = {"/token", "/revoke", "/introspect", "/par", "/device_authorization", "/register"}
+FORGED = (
+    {"Origin": "null"},
+    {"Origin": "null", "Sec-Fetch-Site": "cross-site"},
+    {"Origin": "null", "Sec-Fetch-Site": "same-site"},
+    {"Origin": "null", "Sec-Fetch-Site": "Same-Origin"},
+    {"Origin": "null", "Sec-Fetch-Site": "same-origin, same-origin"},
+    {"Origin": "null, null", "Sec-Fetch-Site": "same-origin"},
+    {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"},
+    {"Origin": ORIGIN + ":8443", "Sec-Fetch-Site": "same-origin"},
+    {"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"},
+)
+
+
+async def test_ui_06_whatever_can_be_posted_is_a_form_that_asks_who_sent_it_or_reads_no_cookie() -> None:
+    """Each route of the front door: a new one that is neither is found here (the edge lets ``Origin: null`` through)."""
+    door = make_door(device_grant=True)
+    await door.user()
+    posted = {path for path, handlers in door.identity.front_door._routes.items() if "POST" in handlers}
+    assert posted >= {"/login", "/login/code", "/consent", "/account/grants", "/account/security", "/device", "/logout"}
+    async with door.http() as http:
+        browser = Browser(http)
+        page = await browser.sign_in(await browser.open(authorize_query()))
+        values = {**inputs_of(page.text), "username": "ada", "password": PASSWORD, "decision": "approve"}
+        for path in sorted(posted - PROGRAMS):
+            for headers in FORGED:
+                answer = await http.post(path, data=values, headers=headers)
+                assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), (path, headers)
+            known = await browser.post(path, values)
+            assert "not sent from our own page. Start" not in known.text, path
+        for path in sorted(posted & PROGRAMS):
+            named = await http.post(path, headers={"Origin": "null", "Sec-Fetch-Site": "same-origin"}, data=values)
+            http.cookies.clear()
+            stranger = await http.post(path, headers={"Origin": "null", "Sec-Fetch-Site": "same-origin"}, data=values)
+            assert (named.status_code, named.text) == (stranger.status_code, stranger.text), path
+            assert named.status_code in (400, 401), path
+
+
 async def test_ui_06_a_page_may_be_loaded_twice_and_sent_once() -> None:
     door = make_door()
     await door.user()
