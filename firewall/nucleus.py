@@ -179,6 +179,7 @@ def build(
     paths.make()
     ids, tasks = RandomIds(), Tasks()
     keys = KeyRing(paths.keys, unlock=unlock_secret(os.environ, paths.keys, make=True))
+    keys.seal_all()
     store = SQLiteStore(paths.store, clock=clock)
     marks = SharedMarks(paths.shared, workers=settings.workers)
     allowances = SharedAllowances(paths.shared)

@@ -6,8 +6,8 @@
   start together end up with one key, whoever was first.
 - A directory or file that others may read, that another user owns, or that is a symlink is refused:
   a key that may have leaked is not a key.
-- Where there is a secret to seal them under, files are sealed (`state.unlock`); plain ones are then sealed when
-  they are next read.
+- Where there is a secret to seal them under, files are sealed (`state.unlock`); plain ones are then sealed at the
+  start of a node, or when they are next read.
 - Rotation adds a generation; the newest signs, older ones are kept for verifying until removed.
 - Nothing here is ever logged; errors name the file, never its content.
 """
@@ -21,7 +21,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -174,6 +174,25 @@ class KeyRing:
             finally:
                 os.close(directory)
 
+    def seal_all(self) -> None:
+        """Seal every file that lies open, whoever reads it or not: old generations, keys of what is switched off (OP-04).
+
+        First every sealed one must open, so that under another secret nothing is changed. Raises ConfigFault.
+        """
+        with self._lock:
+            directory = self._open_directory()
+            try:
+                files = [file for file in sorted(os.listdir(directory)) if _is_key(file)]
+                sealed = {file: sealing.is_sealed(_read(directory, file)) for file in files}
+                for file in sorted(files, key=lambda file: not sealed[file]):
+                    self._content(directory, file)
+            except FileNotFoundError:
+                return  # retired since we looked, by a worker that has done this already
+            except OSError as error:
+                raise ConfigFault("key_unavailable", f"{self.directory}: {type(error).__name__}") from error
+            finally:
+                os.close(directory)
+
     # -- files -----------------------------------------------------------------------------------
 
     def _all(self, kind: Kind, name: str) -> list[tuple[int, bytes]]:
@@ -307,6 +326,13 @@ def _read(directory: int, file: str) -> bytes:
         return os.read(handle, FILE_BYTES)
     finally:
         os.close(handle)
+
+
+def _is_key(file: str) -> bool:
+    """Return whether a file of the directory is named as a key of ours is."""
+    start, _, generation = file.rpartition(".")
+    kind, _, name = start.partition("-")
+    return kind in get_args(Kind) and bool(name) and generation.isascii() and generation.isdigit()
 
 
 def _damaged(file: str) -> ConfigFault:

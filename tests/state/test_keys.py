@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from firewall.core.errors import ConfigFault
 from firewall.state import unlock
 from firewall.state.keys import KeyRing, thumbprint
-from firewall.state.unlock import secret_places, unlock_secret
+from firewall.state.unlock import is_sealed, secret_places, unlock_secret
 
 
 def test_keys_are_made_once_and_found_again(tmp_path: Path) -> None:
@@ -175,6 +175,28 @@ def test_a_plain_key_is_sealed_when_it_is_next_read(tmp_path: Path) -> None:
     assert sorted(found) == ["ec-as.1", "secret-seal.1"]
     assert all(b"PRIVATE" not in data and secret not in data for data in found.values())
     assert {stat.S_IMODE(path.stat().st_mode) for path in ring.directory.iterdir()} == {0o600}
+
+
+def test_op_04_what_nobody_reads_is_sealed_at_the_start_too(tmp_path: Path) -> None:
+    plain = KeyRing(tmp_path / "keys")
+    plain.secret("of-something-that-is-off")
+    plain.ec_signing_key("as")
+    plain.rotate("ec", "as")
+    (tmp_path / "keys" / "note.txt").write_text("not a key")
+    KeyRing(tmp_path / "keys", unlock=UNLOCK).seal_all()
+    found = held(tmp_path / "keys")
+    assert found.pop("note.txt") == b"not a key"
+    assert len(found) == 3
+    assert all(is_sealed(data) for data in found.values())
+
+
+def test_op_04_under_another_secret_nothing_is_sealed_beside_what_does_not_open(tmp_path: Path) -> None:
+    KeyRing(tmp_path / "keys", unlock=UNLOCK).secret("seal")
+    KeyRing(tmp_path / "keys").ec_signing_key("as")
+    before = held(tmp_path / "keys")
+    with pytest.raises(ConfigFault, match="key_locked"):
+        KeyRing(tmp_path / "keys", unlock=b"v" * 32).seal_all()
+    assert held(tmp_path / "keys") == before
 
 
 def test_the_secret_comes_from_a_file_or_from_a_credential_of_systemd(tmp_path: Path) -> None:
