@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["PATH"] = os.pathsep.join([str(ROOT / "build" / "bin"), os.environ.get("PATH", os.defpath)])
 
 # The secret that keys are sealed under is made for the tests, not for whoever runs them.
-os.environ["XDG_CONFIG_HOME"] = str(ROOT / "build" / "config")
+_config = tempfile.TemporaryDirectory(prefix="bartizan-tests-")
+os.environ["XDG_CONFIG_HOME"] = _config.name
 
 set_hypothesis_home_dir(ROOT / "build" / "hypothesis")
 # Deadlines measure the neighbours of a shared machine, not the code.

@@ -22,8 +22,6 @@ def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
     browser's form. Browsers send ``Sec-Fetch-Site`` over https and to this machine only: elsewhere no form is taken.
     """
     site, sent = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    if sent is None:
-        return site == OWN
-    if sent == NO_ORIGIN:
+    if sent is None or sent == NO_ORIGIN:
         return site == OWN
     return sent.lower() == origin.lower() and site in (None, OWN)
