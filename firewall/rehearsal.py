@@ -7,6 +7,7 @@ What `app` refuses and this does not see is a defect: tests/flow/test_rehearsal.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from firewall.record.tracing import check_endpoint
 from firewall.state.memory import MemoryStore
 from firewall.state.shared import SharedMarks
 from firewall.state.sqlite import SQLiteStore
+from firewall.state.unlock import secret_places
 from mcp_gateway import sandbox
 from mcp_gateway.stdio import lacking_walls
 
@@ -124,7 +126,13 @@ def _together(config: Config, machine: bool) -> None:
         pinned = {url: given for url, given in config.identity.cimd.pinned.items() if not isinstance(given, str)}
         config = _with(config, {("identity", "cimd", "pinned"): pinned})
     specs = tuple(rooms.mcp_spec(config, name, given) for name, given in config.mcp.items())
-    settings = rooms.mcp_settings(config, specs, scratch=str(Paths(config.state).children), egress_socket="")
+    settings = rooms.mcp_settings(
+        config,
+        specs,
+        scratch=str(Paths(config.state).children),
+        egress_socket="",
+        private=secret_places(os.environ) if machine else (),
+    )
     if machine:
         support = sandbox.detect() if any(spec.transport == "stdio" for spec in specs) else None
         for spec in specs:

@@ -29,6 +29,7 @@ from firewall.identity.settings import ClientSettings
 from firewall.net.runtime import SystemClock, Tasks
 from firewall.nucleus import Paths
 from firewall.state.sqlite import SQLiteStore
+from firewall.state.unlock import secret_places
 from tests.support.composed import ROOT, free_port, warm_cache
 
 
@@ -169,6 +170,8 @@ CASES = (
         "llm:\n  providers:\n    p: {base_url: https://p.example, credential: {env: X, header: 'a b'}} #!\n",
     ),
     Case("sandbox_private", mcp("command: [/bin/true], read: [STATE]"), machine=True),
+    Case("sandbox_private", mcp("command: [/bin/true], read: [SECRET]"), machine=True),
+    Case("sandbox_private", mcp("command: [HOME/server]"), machine=True),
     Case(
         "upstream_documents",
         "mcp:\n" + "".join(f"  m{n}: {{{URL}{n}, auth: {{ways: [user]}}}}\n" for n in range(120)),
@@ -252,7 +255,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[nucleus.Nucleus]:
 
 def written(tmp_path: Path, case: Case) -> Path:
     path = tmp_path / "bartizan.yaml"
-    text = case.text.replace("STATE", str(tmp_path / "state"))
+    text = case.text.replace("STATE", str(tmp_path / "state")).replace("HOME", str(tmp_path))
+    text = text.replace("SECRET", secret_places(os.environ)[0])
     if "listeners:" not in text:
         text += f"listeners: {{data: {{port: {free_port()}}}, admin: {{port: {free_port()}}}}}\n"
     if "public_url:" not in text:
