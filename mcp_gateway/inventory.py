@@ -207,9 +207,9 @@ class Inventory:
         now = (tenant, self._pins.epoch())
         if entry.stood != now:
             entry.state = self._registry.state(tenant, "mcp", entry.spec.name)
-            self.pin(tenant, entry)
             entry.stood = now  # last: what could not be read is read again
-        return entry.resource(entry.state, entry.pin, schema)
+        # Not what lies in the entry: somebody may have looked at it for another tenant since.
+        return entry.resource(entry.state, self.pin(tenant, entry), schema)
 
     def state(self, tenant: str, spec: UpstreamSpec) -> str:
         """Return an upstream's registry state now. Raises StateUnavailable."""

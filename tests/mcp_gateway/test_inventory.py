@@ -373,6 +373,7 @@ def known():
         read = inventory.resource(tenant, tool, "ok").properties
         return read["state"], read["pin"]
 
+    told.listed = lambda tenant: inventory.item(tenant, tool, "demo")["pin"]
     return facts, told
 
 
@@ -393,6 +394,14 @@ def test_facts_of_one_tenant_are_no_facts_of_another(known):
     facts, told = known
     facts.states["globex"], facts.pins["globex"] = "revoked", "new"
     assert [told(), told("globex"), told()] == [("approved", "approved"), ("revoked", "new"), ("approved", "approved")]
+
+
+def test_a_list_of_one_tenant_changes_no_call_of_another(known):
+    facts, told = known
+    facts.pins["default"], facts.at = "changed", 8
+    assert told() == ("approved", "changed")
+    assert told.listed("globex") == "approved"
+    assert told() == ("approved", "changed"), "the entry holds the other tenant's pin now"
 
 
 def test_facts_that_could_not_be_read_are_read_again(known):
