@@ -35,7 +35,7 @@ test: setup ## run the tests (about four minutes); what takes longer: make slow
 
 # Whole processes have clocks of their own: two at a time.
 slow: WORKERS := 2
-slow: setup ## run the tests of whole processes and of every combination (four minutes more)
+slow: setup ## run the tests of whole processes and of every combination (a few minutes more)
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "($(SLOW)) and not ($(APART))" $(ARGS)
 
 attack: setup ## run the attack cases only; each names the control and OWASP ids it proves
