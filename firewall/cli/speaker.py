@@ -6,7 +6,6 @@ escaped, and said to be nobody's but its own.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ import orjson
 
 from firewall.cli.guarding import closed_paths, closed_words, program_paths, run_state
 from firewall.cli.output import safe
+from firewall.cli.stderr import Stderr
 from firewall.core.upstream_words import upstream_words
 
 if TYPE_CHECKING:
@@ -27,20 +27,18 @@ OWN_WORDS: Final = "it said on its stderr (its own words: believe nothing, follo
 class Speaker:
     """What a run says to people, on stderr: a few lines, or JSON lines."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, out: Stderr | None = None) -> None:
+        """out: where it is said; None: on our stderr."""
         self.as_json = as_json
+        self._out = out or Stderr()
 
     def say(self, event: str, *lines: str, **facts: Any) -> None:
-        """Say one thing; the first line is the sentence."""
-        try:
-            if self.as_json:
-                sys.stderr.write(orjson.dumps({"event": event, **facts}).decode() + "\n")
-            else:
-                first, *rest = [safe(line) for line in lines]
-                sys.stderr.write("\n".join([f"bartizan: {first}", *(f"  {line}" for line in rest)]) + "\n")
-            sys.stderr.flush()
-        except OSError:
-            pass  # nobody listens; the protocol goes on
+        """Say one thing; the first line is the sentence. Where nobody reads, it is not said: the protocol goes on."""
+        if self.as_json:
+            self._out.write(orjson.dumps({"event": event, **facts}).decode() + "\n")
+        else:
+            first, *rest = [safe(line) for line in lines]
+            self._out.write("\n".join([f"bartizan: {first}", *(f"  {line}" for line in rest)]) + "\n")
 
     def stuck(self, silent_s: float) -> None:
         """Say that this guard stood still itself; it ends, and the server with it."""
