@@ -37,7 +37,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import IO
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MACHINE = os.uname().machine
@@ -154,14 +153,19 @@ def command(cage: Cage) -> tuple[list[str], int]:
     others for as long as a process lives. The caller closes it after the start. ``-I -S``: nothing of
     the caller's own Python settings is read.
     """
-    fd = os.memfd_create("cage", 0) if hasattr(os, "memfd_create") else os.dup(_unnamed().fileno())
+    fd = _unnamed()
     os.write(fd, json.dumps(asdict(cage)).encode())
     os.lseek(fd, 0, os.SEEK_SET)
     return [sys.executable, "-I", "-S", os.path.abspath(__file__), str(fd)], fd
 
 
-def _unnamed() -> IO[bytes]:
-    return tempfile.TemporaryFile()
+def _unnamed() -> int:
+    """Return the descriptor of an empty file without a name."""
+    try:
+        return os.memfd_create("cage", 0)
+    except AttributeError:  # not Linux, or a Python built for any: those that uv installs
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def detect() -> Support:

@@ -22,7 +22,7 @@ def unnamed_file(content: bytes) -> int:
     """Return the descriptor of a file without a name that holds these bytes; children may inherit it when told."""
     try:
         descriptor = os.memfd_create("bartizan", os.MFD_CLOEXEC)
-    except AttributeError:  # not Linux
+    except AttributeError:  # not Linux, or a Python built for any: those that uv installs
         import tempfile
 
         with tempfile.TemporaryFile() as file:

@@ -142,3 +142,8 @@ async def test_the_environment_of_a_child_never_stands_in_arguments(tmp_path: Pa
     argv, fd = command(cage)
     os.close(fd)
     assert "s3cret-value" not in " ".join(argv)
+
+
+async def test_a_python_without_memory_files_starts_programs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(os, "memfd_create")  # as in those that uv installs, and on other systems
+    assert await run("print('runs')", tmp_path) == (0, "runs\n")
