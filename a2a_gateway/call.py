@@ -81,7 +81,7 @@ async def clear_seen(guard: Guard, action: Action, exchange: Exchange, seen: lis
     verdict = await guard.check_remote(action, exchange, seen)
     if isinstance(verdict, Refusal):
         return verdict
-    cleared = guard.commit_or_refuse(verdict, exchange)
+    cleared = guard.commit(verdict, exchange)
     if isinstance(cleared, Cleared):
         try:
             await guard.settle(cleared)  # at once, unless records must be on disk first

@@ -202,7 +202,7 @@ def build(
         engine=deciding,
         scanner=PatternScanner(cache=paths.cache, digest=audit.hmac),
         labels=labels(marks, store) if labels else _kept_labels(marks, store, clock),
-        limits=Limits(allowances, clock, settings.limits),
+        limits=Limits(allowances, settings.limits),
         kill_switch=KillSwitch(store.collection("kill"), marks, clock),
         audit=audit,
         telemetry=telemetry,

@@ -190,7 +190,7 @@ async def clear_seen(
     permit = await guard.check_remote(action, exchange, findings)
     if isinstance(permit, Refusal):
         return permit
-    cleared = guard.commit_or_refuse(permit, exchange)
+    cleared = guard.commit(permit, exchange)
     if isinstance(cleared, Refusal):
         return cleared
     try:

@@ -6,7 +6,7 @@
 
 A Permit or Cleared can be made only with the mint that this module hands out once, to
 `firewall.enforce.guard`, when that module is imported. Code that tries to build one elsewhere does
-not type-check (`Mint` has no public constructor), fails at run time, and is named by
+not type-check (`Mint` cannot be constructed), fails at run time, and is named by
 `tests/enforce/test_choke_point.py`.
 
 A Cleared stays sendable when another worker of the node has to send it: `Border.seal` vouches for one that
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, Never, final
 
 from firewall.core.action import Action, Headers
 from firewall.core.decision import Decision
@@ -32,7 +32,18 @@ from firewall.core.label import Label
 from firewall.core.step_up import StepUp
 from firewall.core.tool_details import ToolDetail
 
-_SEAL: Final = object()
+
+@final
+class Mint:
+    """The right to make Permits and Cleareds: shown to their constructors, made once, taken once."""
+
+    __slots__ = ()
+
+    def __init__(self, nobody: Never) -> None:
+        raise TypeError("there is one mint")  # made below, past this
+
+
+_ONLY: Final[Mint] = object.__new__(Mint)
 
 
 @final
@@ -47,7 +58,7 @@ class Permit:
 
     def __init__(
         self,
-        seal: object,
+        mint: Mint,
         action: Action,
         body: JSON,
         payload: bytes,
@@ -55,10 +66,10 @@ class Permit:
         decision_id: str,
         findings: tuple[Finding, ...],
         label: Label,
-        eval_us: int,
-        frame: bytes,
+        eval_us: int = 0,
+        frame: bytes = b"",
     ) -> None:
-        if seal is not _SEAL:
+        if mint is not _ONLY:
             raise TypeError("a Permit comes from enforce.guard only")
         self.action = action
         self.body = body
@@ -86,7 +97,7 @@ class Cleared:
 
     def __init__(
         self,
-        seal: object,
+        mint: Mint,
         body: JSON,
         payload: bytes,
         headers: Headers,
@@ -94,7 +105,7 @@ class Cleared:
         record_uid: str,
         action: Action | None = None,
     ) -> None:
-        if seal is not _SEAL:
+        if mint is not _ONLY:
             raise TypeError("a Cleared comes from enforce.guard only")
         self.body = body
         self.payload = payload
@@ -102,40 +113,6 @@ class Cleared:
         self.decision_id = decision_id
         self.record_uid = record_uid
         self.action = action
-
-
-@final
-class Mint:
-    """The right to make Permits and Cleareds; taken once."""
-
-    __slots__ = ()
-
-    def permit(
-        self,
-        action: Action,
-        body: JSON,
-        payload: bytes,
-        decision: Decision,
-        decision_id: str,
-        findings: tuple[Finding, ...],
-        label: Label,
-        eval_us: int = 0,
-        frame: bytes = b"",
-    ) -> Permit:
-        """Return a Permit."""
-        return Permit(_SEAL, action, body, payload, decision, decision_id, findings, label, eval_us, frame)
-
-    def clear(
-        self,
-        body: JSON,
-        payload: bytes,
-        headers: Headers,
-        decision_id: str,
-        record_uid: str,
-        action: Action | None = None,
-    ) -> Cleared:
-        """Return a Cleared."""
-        return Cleared(_SEAL, body, payload, headers, decision_id, record_uid, action)
 
 
 @final
@@ -167,7 +144,7 @@ class Border:
         """
         if not hmac.compare_digest(proof, self._proof(payload, purpose, decision_id, record_uid)):
             raise Malformed("cleared_foreign")
-        return Cleared(_SEAL, body, payload, (), decision_id, record_uid)
+        return Cleared(_ONLY, body, payload, (), decision_id, record_uid)
 
     def _proof(self, payload: bytes, purpose: str, decision_id: str, record_uid: str) -> bytes:
         parts = [part.encode() for part in ("bartizan cleared 1", purpose, decision_id, record_uid)]
@@ -182,7 +159,7 @@ def take_mint() -> Mint:
     if _taken:
         raise RuntimeError("the mint belongs to enforce.guard")
     _taken.append(True)
-    return Mint()
+    return _ONLY
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,6 @@ from firewall.core.ports import (
     Telemetry,
 )
 from firewall.core.principal import Principal
-from firewall.core.record_form import Filled
 from firewall.core.step_up import StepUp
 from firewall.core.value import value
 from firewall.decide.contract import parse_decision
@@ -144,7 +143,7 @@ class Guard:
         self._telemetry = telemetry
         self._clock = clock
         self._ids = ids
-        self._settings = settings
+        self._to_disk = settings.durability == "disk"
         self._step_up = settings.step_up
         self._on_internal = on_internal
         self._receipts: dict[str, Receipt] = {}
@@ -223,8 +222,8 @@ class Guard:
             verdict = self.check(action, exchange, aside=aside, payload=payload)
         if isinstance(verdict, Refusal):
             return verdict
-        cleared = self.commit_or_refuse(verdict, exchange)
-        if self._settings.durability == "disk" and isinstance(cleared, Cleared):
+        cleared = self.commit(verdict, exchange)
+        if self._to_disk and isinstance(cleared, Cleared):
             try:
                 await self.settle(cleared)
             except AuditUnavailable:
@@ -242,7 +241,7 @@ class Guard:
         message is to be given to `clear`, which says what becomes of it. Never raises.
         """
         point, tenant = like.point, like.principal.tenant
-        if self._remote or self._settings.durability == "disk" or like.arguments:
+        if self._remote or self._to_disk or like.arguments:
             return None
         if INFO[point].direction == "request" or point in SETTLING:
             return None
@@ -284,7 +283,7 @@ class Guard:
                 ]
             )
             out = [
-                _MINT.clear(body, sent, like.headers(body), one, receipt.uid, like.of(body))
+                Cleared(_MINT, body, sent, like.headers(body), one, receipt.uid, like.of(body))
                 for body, sent, one, receipt in zip(bodies, payloads, ids, receipts, strict=True)
             ]
         except Exception:  # noqa: BLE001  `clear` meets it again, and denies
@@ -369,7 +368,7 @@ class Guard:
         if self.kill_switch.stopped(action.principal, upstream, action.protocol.name):
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
         if INFO[action.point].direction == "request":
-            wait = self._limits.take(action.principal)
+            wait = self._limits.take(action.principal, self._clock.now_us())
             if wait:
                 return self._refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
         return None
@@ -384,35 +383,37 @@ class Guard:
     ) -> Question | Refusal:
         """Kill switch, limits, inspection, label and policy input; raises PolicyFault("input_invalid")."""
         decision_id = self._ids.new("d")
-        principal = action.principal
-        if aside is None:
-            refusal = self._gate(action, exchange, decision_id)
-            if refusal is not None:
-                return refusal
-        elif self._stopped(action):  # pulled while the thread was reading
+        principal, info, now_us = action.principal, INFO[action.point], self._clock.now_us()
+        upstream = exchange.upstream = action.resource.upstream
+        # Also after a body was read in a thread: the switch may have been pulled meanwhile.
+        if self.kill_switch.stopped(principal, upstream, action.protocol.name):
             return self._refuse(action, exchange, FAULTS["killed"], decision_id)
+        if aside is None and info.direction == "request":
+            wait = self._limits.take(principal, now_us)
+            if wait:
+                return self._refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
         if principal.details or self._step_up:
-            refusal = self._by_token(action, exchange, decision_id)
+            refusal = self._by_token(action, exchange, decision_id, now_us)
             if refusal is not None:
                 return refusal
         if aside is not None:
             findings = aside
         elif seen is not None:
             findings = tuple(seen)
-        elif INFO[action.point].content:
+        elif info.content:
             findings = tuple(self.scanner.scan(action.body, action.point, principal.tenant))
         else:
             findings = ()
         for finding in findings:
             self._telemetry.finding(finding.rule, action.point)
         label = self._labels.current(principal)
-        now_us, revision = self._clock.now_us(), self._engine.revision
+        revision = self._engine.revision
         asked = ask(action, findings, label=label, exchange=exchange, now_us=now_us, revision=revision)
         return Question(action, exchange, decision_id, findings, label, asked, seen is not None, payload)
 
-    def _by_token(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
+    def _by_token(self, action: Action, exchange: Exchange, decision_id: str, now_us: int) -> Refusal | None:
         """What the caller's token and sign-in do not reach is refused before policy, which cannot widen it."""
-        short = unmet(action, self._step_up, self._clock.now_us() // 1_000_000)
+        short = unmet(action, self._step_up, now_us // 1_000_000)
         if short is None:
             return None
         return self._refuse(
@@ -469,7 +470,7 @@ class Guard:
         if follow is not None:
             return self._next(question, decision, spent_us, *follow, label)
         findings = (*question.noted, *question.findings) if question.noted else question.findings
-        return _MINT.permit(action, body, payload, decision, question.decision_id, findings, label, spent_us, frame)
+        return Permit(_MINT, action, body, payload, decision, question.decision_id, findings, label, spent_us, frame)
 
     def _uncovered(
         self, question: Question, body: JSON, cured: frozenset[tuple[str, str]]
@@ -519,31 +520,34 @@ class Guard:
             noted=(*question.noted, *question.findings),
         )
 
-    def commit(self, permit: Permit, exchange: Exchange) -> Cleared:
-        """Write the permit's record and return sendable bytes. Raises AuditUnavailable."""
-        action = permit.action
-        settles = None
-        if exchange.intent_uid and action.point in SETTLING and not exchange.settled:
-            exchange.bytes_out += len(permit.payload)
-            duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
-            settles = outcome_of(exchange, outcome="ok", error="", duration_us=duration)
-        digest = self._audit.hmac(action.principal.tenant, permit.payload)
-        uid = self._append(self._permits.record(permit, exchange, digest, settles))
-        if settles is not None:
-            exchange.settled = True
-        if not exchange.intent_uid and INFO[action.point].direction == "request":
-            exchange.intent_uid = uid
-        exchange.decisions.append(permit.decision_id)
-        return _MINT.clear(permit.body, permit.payload, action.headers(permit.body), permit.decision_id, uid, action)
+    def commit(self, permit: Permit, exchange: Exchange) -> Cleared | Refusal:
+        """Write the permit's record and return sendable bytes. Never raises.
 
-    def commit_or_refuse(self, permit: Permit, exchange: Exchange) -> Cleared | Refusal:
-        """As `commit`; an unwritable record, or a header that cannot be made, is a Refusal."""
+        An unwritable record, or a header that cannot be made, is a Refusal.
+        """
+        action, payload = permit.action, permit.payload
+        settles = None
         try:
-            return self.commit(permit, exchange)
+            if exchange.intent_uid and action.point in SETTLING and not exchange.settled:
+                exchange.bytes_out += len(payload)
+                duration = (self._clock.monotonic_ns() - exchange.started_ns) // 1000
+                settles = outcome_of(exchange, outcome="ok", error="", duration_us=duration)
+            digest = self._audit.hmac(action.principal.tenant, payload)
+            receipt = self._audit.append(self._permits.record(permit, exchange, digest, settles))
+            uid = receipt.uid
+            if self._to_disk:
+                self._receipts[uid] = receipt
+            if settles is not None:
+                exchange.settled = True
+            if not exchange.intent_uid and INFO[action.point].direction == "request":
+                exchange.intent_uid = uid
+            exchange.decisions.append(permit.decision_id)
+            body = permit.body
+            return Cleared(_MINT, body, payload, action.headers(body), permit.decision_id, uid, action)
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], permit.decision_id)
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(permit.action, exchange, error, permit.findings)
+            return self._failed(action, exchange, error, permit.findings)
 
     async def decide_stream(
         self, action: Action, exchange: Exchange, findings: Sequence[Finding]
@@ -600,7 +604,7 @@ class Guard:
 
         For `stream_guard` alone; `tests/enforce/test_choke_point.py` fails on any other caller.
         """
-        return _MINT.clear(body, strict_json.dumps(body), (), decision_id, exchange.intent_uid)
+        return Cleared(_MINT, body, strict_json.dumps(body), (), decision_id, exchange.intent_uid)
 
     # -- refusals -----------------------------------------------------------------------------------------
 
@@ -686,9 +690,9 @@ class Guard:
         self._telemetry.decision(action.point, "error", (code,), 0)
         return self._refuse(action, exchange, told, self._ids.new("d"), findings=findings, rules=(f"core.{code}",))
 
-    def _append(self, record: JSONObject | Filled) -> str:
+    def _append(self, record: JSONObject) -> str:
         receipt = self._audit.append(record)
-        if self._settings.durability == "disk":
+        if self._to_disk:
             self._receipts[receipt.uid] = receipt
         return receipt.uid
 

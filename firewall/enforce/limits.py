@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firewall.core.ports import Allowances, Clock
+from firewall.core.ports import Allowances
 from firewall.core.principal import Principal
 from firewall.enforce.labels import shared_key
 
@@ -27,21 +27,19 @@ class LimitSettings:
 class Limits:
     """Counts calls; `take` answers 0 or the seconds to wait."""
 
-    def __init__(self, pool: Allowances, clock: Clock, settings: LimitSettings) -> None:
+    def __init__(self, pool: Allowances, settings: LimitSettings) -> None:
         self._pool = pool
-        self._clock = clock
         self._ceiling = settings.calls_per_minute
         self._lease = max(1, settings.calls_per_minute // max(1, settings.lease_fraction))
         self._minute = -1
         self._left: dict[tuple[str, str, str], int] = {}
 
-    def take(self, principal: Principal) -> int:
-        """Spend one call; return 0, or how many seconds (1–60) to wait.
+    def take(self, principal: Principal, now_us: int) -> int:
+        """Spend one call at a time (Unix microseconds); return 0, or how many seconds (1–60) to wait.
 
         Raises StateUnavailable: the lease is spent and the next one cannot be counted.
         """
-        now = self._clock.now_us()
-        minute = now // MINUTE_US
+        minute = now_us // MINUTE_US
         if minute != self._minute:
             self._minute = minute
             self._left.clear()
@@ -50,6 +48,6 @@ class Limits:
         if left <= 0:
             left = self._pool.take(shared_key(b"calls", *key), minute, self._lease, ceiling=self._ceiling)
             if left <= 0:
-                return max(1, 60 - (now % MINUTE_US) // 1_000_000)
+                return max(1, 60 - (now_us % MINUTE_US) // 1_000_000)
         self._left[key] = left - 1
         return 0

@@ -88,7 +88,7 @@ class StreamGuard:
         else:
             action = replace(self._action, body=rest)
             permit = await self._guard.check_remote(action, self._exchange, findings)
-            verdict = permit if isinstance(permit, Refusal) else self._guard.commit_or_refuse(permit, self._exchange)
+            verdict = permit if isinstance(permit, Refusal) else self._guard.commit(permit, self._exchange)
             if isinstance(verdict, Refusal):
                 return self._stop(verdict)
             try:
@@ -234,7 +234,7 @@ async def open_stream(guard: Guard, action: Action, exchange: Exchange) -> Strea
     verdict = await guard.check_remote(action, exchange)
     if isinstance(verdict, Refusal):
         return verdict
-    cleared = guard.commit_or_refuse(verdict, exchange)
+    cleared = guard.commit(verdict, exchange)
     if isinstance(cleared, Refusal):
         return cleared
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firewall.core.errors import Malformed
-from firewall.core.permit import Border, Cleared, Permit, take_mint
+from firewall.core.permit import Border, Cleared, Mint, Permit, take_mint
 from firewall.core.points import INFO, Point
 from tests.support.kit import call, kit, principal
 
@@ -53,6 +53,16 @@ def test_a_permit_or_cleared_cannot_be_made_without_the_mint():
         Cleared(object(), None, b"", (), "", "")
 
 
+def test_nobody_makes_a_second_mint_and_one_made_past_its_constructor_is_worth_nothing():
+    with pytest.raises(TypeError, match="one mint"):
+        Mint(None)
+    forged = object.__new__(Mint)
+    with pytest.raises(TypeError, match="comes from"):
+        Permit(forged, None, None, b"", None, "", (), None)
+    with pytest.raises(TypeError, match="comes from"):
+        Cleared(forged, None, b"", (), "", "")
+
+
 def test_the_mint_is_taken_already():
     import firewall.enforce.guard  # noqa: F401
 
@@ -62,7 +72,7 @@ def test_the_mint_is_taken_already():
 
 def test_only_the_guard_names_the_mint_and_only_the_stream_guard_relays():
     assert users_of("take_mint") == {"firewall/enforce/guard.py"}
-    assert users_of("_SEAL") == {"firewall/core/permit.py"}
+    assert users_of("_ONLY") == {"firewall/core/permit.py"}
     assert users_of("_MINT") == {"firewall/enforce/guard.py"}
     # `core.permit` defines it; the two ends of a stdio link use it.
     assert users_of("Border") == {"mcp_gateway/owner.py", "mcp_gateway/remote.py"}

@@ -25,24 +25,24 @@ class Pool:
         return self.inner.take(key, window, wanted, ceiling=ceiling)
 
 
-def workers(clock: FixedClock, count: int = 1, *, per_minute: int = 1000) -> tuple[Pool, list[Limits]]:
+def workers(count: int = 1, *, per_minute: int = 1000) -> tuple[Pool, list[Limits]]:
     pool = Pool()
-    return pool, [Limits(pool, clock, LimitSettings(per_minute)) for _ in range(count)]
+    return pool, [Limits(pool, LimitSettings(per_minute)) for _ in range(count)]
 
 
-def spent(one: Limits, calls: int) -> int:
+def spent(one: Limits, calls: int, clock: FixedClock) -> int:
     """Return how many of so many calls are within the limit."""
-    return sum(one.take(principal()) == 0 for _ in range(calls))
+    return sum(one.take(principal(), clock.now_us()) == 0 for _ in range(calls))
 
 
 @pytest.mark.parametrize("per_minute", [7, 1000])
 def test_lim_01_all_workers_together_never_pass_the_ceiling(per_minute: int) -> None:
     clock = FixedClock(START_US)
-    _, made = workers(clock, 4, per_minute=per_minute)
+    _, made = workers(4, per_minute=per_minute)
     for second in range(180):
         if second % 60 == 0:
             got = 0
-        got += sum(spent(one, per_minute // 20 + 1) for one in made)
+        got += sum(spent(one, per_minute // 20 + 1, clock) for one in made)
         assert got <= per_minute
         if second % 60 == 59:
             assert got > per_minute * 3 // 4
@@ -52,19 +52,19 @@ def test_lim_01_all_workers_together_never_pass_the_ceiling(per_minute: int) -> 
 def test_lim_01_without_a_common_count_every_worker_would_spend_the_whole() -> None:
     """The twin."""
     clock = FixedClock(START_US)
-    apart = [one for _ in range(4) for one in workers(clock)[1]]
-    assert sum(spent(one, 1001) for one in apart) == 4000
+    apart = [one for _ in range(4) for one in workers()[1]]
+    assert sum(spent(one, 1001, clock) for one in apart) == 4000
 
 
 def test_the_node_is_asked_once_per_lease() -> None:
     clock = FixedClock(START_US)
-    pool, (one,) = workers(clock)
-    assert spent(one, 900) == 900
+    pool, (one,) = workers()
+    assert spent(one, 900, clock) == 900
     assert pool.asked <= 20
-    assert spent(one, 500) == 100
+    assert spent(one, 500, clock) == 100
     clock.advance(2)
     asked = pool.asked
-    assert one.take(principal()) == 58
+    assert one.take(principal(), clock.now_us()) == 58
     assert pool.asked == asked + 1
 
 

@@ -86,7 +86,7 @@ def permit(n: int = 1, decision: Decision = ALLOWED, label: int = 0, **changes: 
     action = call({"text": f"t{n}"}, who=changes.pop("who", WHO), resource=changes.pop("resource", TOOL))
     action = dataclasses.replace(action, **{"protocol": PROTOCOL, **changes})
     asked = ask(action, (), label=Label(0), exchange=exchange(n), now_us=n, revision="sha256:1")
-    return _MINT.permit(action, action.body, b"x" * n, decision, f"d_{n}", (), Label(label), 10 + n, asked.frame)
+    return Permit(_MINT, action, action.body, b"x" * n, decision, f"d_{n}", (), Label(label), 10 + n, asked.frame)
 
 
 def exchange(n: int, trace: str = "") -> Exchange:
@@ -161,8 +161,8 @@ def test_a_permit_with_a_finding_has_a_record_of_its_own() -> None:
     kept = PermitRecords()
     for n in (1, 2):
         plain = permit(n)
-        found = _MINT.permit(
-            plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", FOUND, Label(0), 1, plain.frame
+        found = Permit(
+            _MINT, plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", FOUND, Label(0), 1, plain.frame
         )
         assert isinstance(kept.record(found, exchange(n), "h:", None), dict)
 
@@ -171,7 +171,7 @@ def test_what_several_rounds_decided_together_has_a_record_of_its_own() -> None:
     kept = PermitRecords()
     for n in (1, 2):
         plain = permit(n)
-        joined = _MINT.permit(plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", (), Label(0), 1, b"")
+        joined = Permit(_MINT, plain.action, plain.body, plain.payload, plain.decision, f"d_{n}", (), Label(0), 1, b"")
         assert isinstance(kept.record(joined, exchange(n), "h:", None), dict)
     assert not kept._kept
 

@@ -257,7 +257,7 @@ def kit(*, engine=None, scanner=None, calls_per_minute: int = 100_000, durabilit
     store = MemoryStore(clock)
     labels = FlowLabels(marks, store.collection("labels"))
     kill_switch = KillSwitch(store.collection("kill"), marks, clock)
-    limits = Limits(SharedAllowances(None), clock, LimitSettings(calls_per_minute))
+    limits = Limits(SharedAllowances(None), LimitSettings(calls_per_minute))
     audit, telemetry, faults = RecordingAudit(), QuietTelemetry(), []
     guard = Guard(
         engine=engine or ScriptedEngine(),

@@ -82,7 +82,7 @@ class Evaluator:
             # An allow asks nothing of the message; its labels are raised here, with the caller.
             duties = {o.type for o in verdict.decision.obligations if verdict.decision.effect is Effect.TRANSFORM}
             lost = duties - enforcer.obligations
-            cleared = self.guard.commit_or_refuse(verdict, exchange)
+            cleared = self.guard.commit(verdict, exchange)
             if isinstance(cleared, Refusal):
                 return self._refused(cleared)
             await self.guard.settle(cleared)
