@@ -25,26 +25,31 @@ from mcp_gateway.schema import Schema, Verdict
 from mcp_gateway.settings import UpstreamSpec
 
 PinStatus = Literal["approved", "new", "changed", "warned"]
-AsOf = tuple[str, int]
-"""(tenant, epoch of the node): when a fact was read, and for whom."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresentFacts:
+    """What was read of an entry for one tenant at one epoch of the node; replaced as a whole, never in part.
+
+    state: of its upstream in the registry.
+    """
+
+    tenant: str
+    epoch: int
+    state: str
+    pin: PinStatus
 
 
 @dataclass(slots=True)
 class Entry:
-    """One listed object. ``pin`` is as of ``pinned``: for a tenant, at an epoch of the node.
-
-    state: of its upstream in the registry, as of ``stood``. resources are kept per (state, pin, schema).
-    """
+    """One listed object. present: its facts as they were read last; resources are kept per (state, pin, schema)."""
 
     spec: UpstreamSpec
     definition: Definition
     effect: str
     reasons: tuple[str, ...]
-    pin: PinStatus
-    pinned: AsOf | None = None
-    resources: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
-    state: str = field(default="", compare=False)
-    stood: AsOf | None = field(default=None, compare=False)
+    resources: dict[tuple[str, str, str], Resource] = field(default_factory=dict, compare=False)
+    present: PresentFacts | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> Kind:
@@ -114,13 +119,11 @@ class Tool(Entry):
         )
 
 
-def entry(
-    spec: UpstreamSpec, one: Definition, reasons: tuple[str, ...], pin: PinStatus, pinned: AsOf | None = None
-) -> Entry:
+def entry(spec: UpstreamSpec, one: Definition, reasons: tuple[str, ...]) -> Entry:
     """Return the entry of a definition: a Tool for a tool."""
     if one.kind != "tool":
-        return Entry(spec, one, READ, reasons, pin, pinned)
-    return Tool(spec, one, effect_class(spec.facts, one.name, one.value.get("annotations")), reasons, pin, pinned)
+        return Entry(spec, one, READ, reasons)
+    return Tool(spec, one, effect_class(spec.facts, one.name, one.value.get("annotations")), reasons)
 
 
 @dataclass(slots=True)

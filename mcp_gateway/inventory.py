@@ -32,7 +32,7 @@ from firewall.core.ports import Clock
 from firewall.wire import canonical
 from mcp_gateway import bridge, lists
 from mcp_gateway.bridge import Opened
-from mcp_gateway.entries import Catalogue, Entry, PinStatus, Tool
+from mcp_gateway.entries import Catalogue, Entry, PinStatus, PresentFacts, Tool
 from mcp_gateway.entries import definitions as definitions_of
 from mcp_gateway.entries import entry as entry_of
 from mcp_gateway.house import House, Refused, States
@@ -107,6 +107,7 @@ class Inventory:
         self._pool = pool
         self._house = house
         self._pins = pins
+        self._epoch = pins.epoch
         self._registry = registry
         self._review = review
         self._severity = review_severity
@@ -175,7 +176,7 @@ class Inventory:
         Instructions, name, title and description are one definition; while it is new or changed, all
         are withheld, and the server goes by the name that configuration gave it.
         """
-        epoch = self._pins.epoch()
+        epoch = self._epoch()
         known = self._words.get((tenant, spec.name))
         if known is not None and known[0] is opened and known[1] == epoch:
             return known[2]
@@ -188,41 +189,43 @@ class Inventory:
 
     def epoch(self) -> int:
         """Return a number that changes whenever a pin was approved anywhere on the node."""
-        return self._pins.epoch()
-
-    def pin(self, tenant: str, entry: Entry) -> PinStatus:
-        """Return an entry's pin status now: an approval anywhere on the node counts at once."""
-        now = (tenant, self._pins.epoch())
-        if entry.pinned != now:
-            one = entry.definition
-            entry.pin = self._pins.status(tenant, entry.spec.name, one.kind, one.name, one.digest)
-            entry.pinned = now
-        return entry.pin
+        return self._epoch()
 
     def resource(self, tenant: str, entry: Entry, schema: Verdict) -> Resource:
         """Return the Resource of a request or result, with present facts. Raises StateUnavailable.
 
         Facts are read again when the node's epoch moved: every change of a pin and of the registry moves it.
         """
-        now = (tenant, self._pins.epoch())
-        if entry.stood != now:
-            entry.state = self._registry.state(tenant, "mcp", entry.spec.name)
-            entry.stood = now  # last: what could not be read is read again
-        # Not what lies in the entry: somebody may have looked at it for another tenant since.
-        return entry.resource(entry.state, self.pin(tenant, entry), schema)
+        now = entry.present
+        if now is None or now.epoch != self._epoch() or now.tenant != tenant:
+            now = self._stand(tenant, entry)
+        found = entry.resources.get((now.state, now.pin, schema))
+        return found if found is not None else entry.resource(now.state, now.pin, schema)
+
+    def _stand(self, tenant: str, entry: Entry) -> PresentFacts:
+        """Read an entry's facts for a tenant now: an approval anywhere on the node counts at once."""
+        epoch = self._epoch()  # before the facts: a change in between is seen next time
+        name, one = entry.spec.name, entry.definition
+        state = self._registry.state(tenant, "mcp", name)
+        pin = self._pins.status(tenant, name, one.kind, one.name, one.digest)
+        made = entry.present = PresentFacts(tenant, epoch, state, pin)
+        return made
 
     def state(self, tenant: str, spec: UpstreamSpec) -> str:
         """Return an upstream's registry state now. Raises StateUnavailable."""
         return self._registry.state(tenant, "mcp", spec.name)
 
     def item(self, tenant: str, entry: Entry, exposed: str) -> JSONObject:
-        """Return what policy reads about an entry of a list."""
+        """Return what policy reads about an entry of a list. Raises StateUnavailable."""
+        now = entry.present
+        if now is None or now.epoch != self._epoch() or now.tenant != tenant:
+            now = self._stand(tenant, entry)
         return {
             "id": exposed,
             "effect_class": entry.effect,
             "scope": entry.scope,
-            "pin": self.pin(tenant, entry),
-            "state": self.state(tenant, entry.spec),
+            "pin": now.pin,
+            "state": now.state,
         }
 
     # -- reading ----------------------------------------------------------------------------------------
@@ -322,13 +325,12 @@ class Inventory:
         trust: bool,
         before: Entry | None,
     ) -> Entry:
-        now = (tenant, self._pins.epoch())
         if before is not None and before.definition.digest == one.digest and before.reasons == reasons:
             if before.definition.passing != one.passing:
                 before.definition = one
             return before  # its compiled schemas and encoded facts stay good; its pin is read by epoch
-        pin = self._pins.observe(tenant, spec.name, one.kind, one.name, one.digest, trust=trust, reasons=reasons)
-        return entry_of(spec, one, reasons, pin, now)
+        self._pins.observe(tenant, spec.name, one.kind, one.name, one.digest, trust=trust, reasons=reasons)
+        return entry_of(spec, one, reasons)
 
     def _judge(self, values: Mapping[str, JSONObject]) -> dict[str, tuple[str, ...]]:
         """Return the rules of serious findings of some definitions, by digest."""

@@ -110,10 +110,9 @@ class Pins:
         self._clock = clock
         self._rules = rules
         self._record = record
-
-    def epoch(self) -> int:
-        """Return a number that changes whenever a pin was approved anywhere on the node."""
-        return self._marks.epoch()
+        # A number that changes whenever a pin was approved anywhere on the node: the node's own, read several
+        # times per request. Raises StateUnavailable.
+        self.epoch = marks.epoch
 
     def status(self, tenant: str, upstream: str, kind: Kind, name: str, digest: str) -> PinStatus:
         """Return how a digest compares with the pin; reads only."""

@@ -110,7 +110,7 @@ def test_a_tool_keeps_one_maker_per_revision_and_makes_another_for_other_mirrore
         region = {"type": "string", "x-mcp-header": header}
         return lists.definition({"name": "t", "inputSchema": {"type": "object", "properties": {"region": region}}})
 
-    one = entries.entry(UpstreamSpec("s", url="https://s.example/mcp"), definition("Region"), (), "approved", 1)
+    one = entries.entry(UpstreamSpec("s", url="https://s.example/mcp"), definition("Region"), ())
     modern, legacy = one.headers("2026-07-28"), one.headers("2025-11-25")
     body = {"params": {"name": "t", "arguments": {"region": "eu"}}}
     assert one.headers("2026-07-28") is modern

@@ -367,7 +367,7 @@ def known():
     facts = Facts()
     nobody = {"pool": None, "house": None, "review": lambda _value: [], "review_severity": 0}
     inventory = Inventory(pins=facts, registry=facts, clock=FixedClock(), **nobody)
-    tool = entry(spec("demo", url="http://127.0.0.1:1/mcp"), definition(TOOLS[0]), (), "approved", ("default", 7))
+    tool = entry(spec("demo", url="http://127.0.0.1:1/mcp"), definition(TOOLS[0]), ())
 
     def told(tenant="default"):
         read = inventory.resource(tenant, tool, "ok").properties

@@ -24,7 +24,7 @@ OLD = Opened("2025-11-25", LEGACY)
 
 def one(kind, spec=SPEC, **raw):
     raw = {"name": "n", **({"inputSchema": {"type": "object"}} if kind == "tool" else {}), **raw}
-    return entry(spec, lists.definition(raw, kind), (), "approved")
+    return entry(spec, lists.definition(raw, kind), ())
 
 
 def call(method, era=MODERN, **params):

@@ -216,7 +216,7 @@ def _facts(
         raise Unfit("params_invalid", "resource.properties.hash must be a string", 400)
     pinned = pin.name if pin else name
     status = house.pins.status(tenant, spec.name, kind, pinned, digest) if digest else "new"
-    found = _entry(spec, kind, digest, status, house) if digest else None
+    found = _entry(spec, kind, digest, house) if digest else None
     if found is None or found.definition.name != pinned:
         if kind == "tool":
             effect = (spec.effects or {}).get(name, "write")
@@ -241,16 +241,16 @@ def _pin(house: House, tenant: str, spec: UpstreamSpec, kind: Kind, name: str) -
     if exact is not None or kind != "resource":
         return exact
     for one in sorted((p for p in pins if p.kind == "template"), key=lambda p: p.name):
-        found = _entry(spec, "template", one.seen, one.status, house)
+        found = _entry(spec, "template", one.seen, house)
         if found is not None and found.definition.template is not None and found.definition.template.matches(name):
             return one
     return None
 
 
-def _entry(spec: UpstreamSpec, kind: Kind, digest: str, status: PinStatus, house: House) -> Entry | None:
+def _entry(spec: UpstreamSpec, kind: Kind, digest: str, house: House) -> Entry | None:
     value = house.definition(digest)
     try:
         one = lists.definition(value, kind) if value is not None else None
     except Malformed:
         return None
-    return entry(spec, one, (), status) if one is not None and one.digest == digest else None
+    return entry(spec, one, ()) if one is not None and one.digest == digest else None
