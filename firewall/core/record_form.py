@@ -14,23 +14,26 @@ import orjson
 from firewall.core.jsonvalue import JSON, JSONObject
 from firewall.core.value import value
 
-# Member, with the object that it stands in or "" → how its value is written. The last member's name is the value's.
+# Member, with the object that it stands in or "" → how its value is written. In the order of a record's text, which
+# is sorted; `Form.entry` writes them in it.
 PLACES: Final[dict[tuple[str, str], str]] = {
     ("args", "bytes"): "d",
     ("args", "hmac"): "s",
     ("decision", "eval_us"): "d",
+    ("", "decision_id"): "s",
+    ("", "exchange"): "s",
+    ("", "gid"): "s",
     ("outcome", "bytes_in"): "d",
     ("outcome", "bytes_out"): "d",
     ("outcome", "duration_us"): "d",
     ("outcome", "intent"): "s",
-    ("", "decision_id"): "s",
-    ("", "exchange"): "s",
-    ("", "gid"): "s",
     ("", "seq"): "d",
     ("", "time_us"): "d",
     ("", "trace"): "s",
     ("", "uid"): "s",
 }
+# The values of all places but seq, time_us and uid, in the order of `PLACES`; "" for each that the form has not.
+Values = tuple[JSON, ...]
 _MARK: Final = "\x00%s\x00"
 _ESCAPED_NUL: Final = "\\u0000"
 
@@ -38,27 +41,29 @@ _ESCAPED_NUL: Final = "\\u0000"
 class Form:
     """One form. Raises ValueError for a record with a NUL in it, which marks the places."""
 
-    __slots__ = ("_completion", "_names", "_pieces", "_record")
+    __slots__ = ("_completion", "_pieces", "_record")
 
     def __init__(self, record: JSONObject) -> None:
         if _ESCAPED_NUL in orjson.dumps(record).decode():
             raise ValueError("a NUL stands in the record")
         self._record = record
         self._completion: JSONObject | None = None
-        self._pieces: list[str] = []  # of the text; each second one is a place
-        self._names: list[str] = []  # of the places, in their order
+        self._pieces: tuple[str, ...] = ()  # of the text: what stands before, between and after the places
 
-    def entry(self, values: JSONObject, completion: JSONObject) -> bytes:
-        """Return the record with these values, completed by what its writer adds.
+    def entry(self, values: Values, completion: JSONObject, uid: str, seq: int | str, time_us: int | str) -> bytes:
+        """Return the record with these values, completed by what its writer adds; "" for a place that is not there.
 
         completion: the same object as long as it holds the same members; its places get values too.
         """
         if self._completion is not completion:
-            self._pieces, self._names = _cut({"v": 1, **self._record, **completion})
+            self._pieces = _cut({"v": 1, **self._record, **completion})
             self._completion = completion
-        pieces = self._pieces.copy()
-        pieces[1::2] = map(str, map(values.__getitem__, self._names))
-        return "".join(pieces).encode()
+        size, digest, eval_us, decision, exchange, gid, came, went, took, intent, trace = values
+        a, b, c, d, e, f, g, h, i, j, k, l, m, n, o = self._pieces  # noqa: E741
+        return (
+            f"{a}{size}{b}{digest}{c}{eval_us}{d}{decision}{e}{exchange}{f}{gid}"
+            f"{g}{came}{h}{went}{i}{took}{j}{intent}{k}{seq}{l}{time_us}{m}{trace}{n}{uid}{o}"
+        ).encode()
 
 
 @value
@@ -66,30 +71,29 @@ class Filled:
     """A record to be written: a form, and a value for each place that its maker knows; a writer adds its own."""
 
     form: Form
-    values: JSONObject
+    values: Values
 
     def record(self) -> JSONObject:
         """Return it as a whole, without what a writer adds."""
-        found: JSONObject = orjson.loads(self.form.entry(self.values, {}))
+        found: JSONObject = orjson.loads(self.form.entry(self.values, {}, "", "", ""))
         return found
 
 
-def _cut(record: JSONObject) -> tuple[list[str], list[str]]:
-    """Return a record's text, sorted and cut at its places, an empty piece for each; and their names in that order."""
+def _cut(record: JSONObject) -> tuple[str, ...]:
+    """Return a record's text, sorted and cut at every one of `PLACES`; one that is not there cuts off nothing."""
     record = dict(record)
-    marks: dict[str, str] = {}
+    marks: list[str] = []
     for (above, name), kind in PLACES.items():
         inner: JSON = record.get(above) if above else record
-        if isinstance(inner, dict) and name in inner:
+        there = isinstance(inner, dict) and name in inner
+        if isinstance(inner, dict) and there:
             if above:
                 inner = record[above] = dict(inner)
             inner[name] = _MARK % name
-            mark = orjson.dumps(_MARK % name).decode()
-            marks[mark if kind == "d" else mark[1:-1]] = name  # a string keeps its quotes
-    text = orjson.dumps(record, option=orjson.OPT_SORT_KEYS).decode()
-    names = [marks[mark] for mark in sorted(marks, key=text.index)]
+        mark = orjson.dumps(_MARK % name).decode()
+        marks.append((mark if kind == "d" else mark[1:-1]) if there else "")  # a string keeps its quotes
+    rest, pieces = orjson.dumps(record, option=orjson.OPT_SORT_KEYS).decode(), []
     for mark in marks:
-        text = text.replace(mark, "\x00")
-    pieces = [""] * (2 * len(names) + 1)
-    pieces[::2] = text.split("\x00")
-    return pieces, names
+        piece, _, rest = rest.partition(mark) if mark else ("", "", rest)
+        pieces.append(piece)
+    return (*pieces, rest)

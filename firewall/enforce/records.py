@@ -118,25 +118,28 @@ class PermitRecords:
         """Return the record of a permit. digest: of its payload. settles: as of `decision_record`."""
         action, decision, frame = permit.action, permit.decision, permit.frame
         gid, trace = action.principal.grant_id, exchange.trace_id
-        usual = frame and not permit.findings and _is_plain(gid)
-        # What is asked names an upstream by what it holds, a record by itself.
-        upstream = action.resource.upstream
-        ended = settles and (settles["result"], settles["error"])
-        slot = (frame, id(decision), upstream, permit.label, gid != "", trace != "", ended)
-        kept = self._kept.get(slot) if usual else None
-        if kept is not None:
-            values: JSONObject = {
-                "bytes": len(permit.payload),
-                "hmac": digest,
-                "eval_us": permit.eval_us,
-                "decision_id": permit.decision_id,
-                "exchange": exchange.id,
-                "trace": trace,
-                "gid": gid,
-            }
-            if settles is not None:
-                values.update(settles)
-            return Filled(kept[0], values)
+        slot: tuple[object, ...] = ()
+        if frame and not permit.findings and (not gid or (gid.isascii() and gid.isidentifier()) or _is_plain(gid)):
+            # What is asked names an upstream by what it holds, a record by itself.
+            upstream = action.resource.upstream
+            ended = settles and (settles["result"], settles["error"])
+            slot = (frame, id(decision), upstream, permit.label, gid != "", trace != "", ended)
+            kept = self._kept.get(slot)
+            if kept is not None:
+                own = len(permit.payload), digest, permit.eval_us, permit.decision_id, exchange.id, gid
+                if settles is None:
+                    return Filled(kept[0], (*own, "", "", "", "", trace))
+                return Filled(
+                    kept[0],
+                    (
+                        *own,
+                        settles["bytes_in"],
+                        settles["bytes_out"],
+                        settles["duration_us"],
+                        settles["intent"],
+                        trace,
+                    ),
+                )
         record = decision_record(
             action,
             exchange,
@@ -151,7 +154,7 @@ class PermitRecords:
             eval_us=permit.eval_us,
             settles=settles,
         )
-        if usual and len(decision.reasons) + len(decision.obligations) + len(decision.shadow) <= _FORM_ITEMS:
+        if slot and len(decision.reasons) + len(decision.obligations) + len(decision.shadow) <= _FORM_ITEMS:
             self._keep(slot, record, decision)
         return record
 

@@ -1,6 +1,6 @@
 """The audit writer: one Merkle log per process, group commit, fail closed (core.ports.AuditLog).
 
-`append` hashes and writes one record and returns when ``write`` has returned; a single flusher
+`append` writes one record and returns when ``write`` has returned; a single flusher
 thread makes groups durable (64 records or 5 ms), signs a checkpoint each second and anchors it.
 When neither the directory nor the spool takes a record, `append` raises AuditUnavailable and the
 caller forwards nothing; it is tried again after a second. There is no mode that goes on without.
@@ -251,9 +251,7 @@ class AuditWriter:
         if log is not self._completed:
             self._complete(log)
         if isinstance(record, Filled):
-            values = record.values
-            values["uid"], values["seq"], values["time_us"] = uid, index, time_us
-            data = record.form.entry(values, self._completion)
+            data = record.form.entry(record.values, self._completion, uid, index, time_us)
         else:
             data = self._encoded(record, uid, index, time_us)
         if log.bytes + place.others + len(data) > self._settings.local_max:
@@ -263,7 +261,12 @@ class AuditWriter:
         except Malformed:
             self._refused += 1
             raise AuditUnavailable("record_too_long") from None
-        self._count(1)
+        self._appended += 1
+        pending = self._pending = self._pending + 1
+        if pending == 1:
+            self._wake.set()
+        elif pending == GROUP_RECORDS:
+            self._full.set()
         return Receipt(uid, index)
 
     def _write_all(self, log: Log, records: Sequence[JSONObject]) -> list[Receipt]:
@@ -282,7 +285,12 @@ class AuditWriter:
         except Malformed:
             self._refused += 1
             raise AuditUnavailable("record_too_long") from None
-        self._count(len(entries))
+        self._appended += len(entries)
+        before, self._pending = self._pending, self._pending + len(entries)
+        if not before:
+            self._wake.set()
+        if before < GROUP_RECORDS <= self._pending:
+            self._full.set()
         return receipts
 
     def _complete(self, log: Log) -> None:
@@ -300,15 +308,6 @@ class AuditWriter:
         except TypeError:
             self._refused += 1
             raise AuditUnavailable("record_invalid") from None
-
-    def _count(self, written: int) -> None:
-        """Count records that were written, and wake the flusher for the first of a group and for a whole one."""
-        self._appended += written
-        before, self._pending = self._pending, self._pending + written
-        if not before:
-            self._wake.set()
-        if before < GROUP_RECORDS <= self._pending:
-            self._full.set()
 
     def _write_elsewhere(self, record: JSONObject | Filled) -> Receipt:
         """Try the other directory, at once; refuse when there is none."""
@@ -396,6 +395,9 @@ class AuditWriter:
                 place.anchored = log.signed.size
 
     def _flush(self, place: Place) -> Frontier:
+        log = place.log
+        if log is not None:
+            log.grow()  # most of the tree's work, while others append
         with self._lock:
             log = place.log
             if log is None:
@@ -405,12 +407,12 @@ class AuditWriter:
                 self._pending = 0
             if frontier.size == place.synced:
                 return frontier
-            size, handles, tiles = log.begin_sync()
-        log.finish_sync(handles, tiles)
+            begun = log.begin_sync()
+        log.finish_sync(begun)
         with self._lock:
-            place.synced = size
-            done = [w for w in place.waiters if w[0] < size]
-            place.waiters = [w for w in place.waiters if w[0] >= size]
+            place.synced = begun.size
+            done = [w for w in place.waiters if w[0] < begun.size]
+            place.waiters = [w for w in place.waiters if w[0] >= begun.size]
         wake_up(done, None)
         return frontier
 

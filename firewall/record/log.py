@@ -1,4 +1,4 @@
-"""One Merkle log in one directory: append, recover, checkpoint. No policy, no threads.
+"""One Merkle log in one directory: append, recover, checkpoint. No policy, no threads of its own.
 
     <log>/live                   the bundle that is being filled: tlog-tiles encoding, appended
     <log>/tile/entries/<N>       full bundles of 256 entries: ``live``, renamed
@@ -6,23 +6,28 @@
     <log>/checkpoint             the newest signed checkpoint
     <log>/lock                   flock of the writer
 
-Bytes are hashed as they are stored, so verification never serialises anything again. After a crash
-``live`` may end in half an entry: it was never acknowledged, and is cut off.
+Bytes are hashed as they are stored, so verification never serialises anything again. The tree is not needed
+to acknowledge an entry, which has its index: it grows in bulk, before a sync begins and whoever asks for its edge.
+After a crash ``live`` may end in half an entry: it was never acknowledged, and is cut off.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
+from typing import Final
 
 from firewall.core.errors import BartizanError, Malformed
 from firewall.record.merkle import Frontier, leaf_hash
 from firewall.record.note import Checkpoint, Signer, Verifier, open_note
 from firewall.record.tiles import (
+    ENTRY_BYTES,
     HEIGHT,
     WIDTH,
     Tiler,
@@ -33,6 +38,8 @@ from firewall.record.tiles import (
     tile_hashes,
     tile_path,
 )
+
+WAITING: Final = 2 * WIDTH  # entries that are not in the tree yet: whoever syncs takes them long before
 
 
 class LogDamaged(BartizanError):
@@ -53,8 +60,18 @@ class Remembered:
     tiler: Tiler
 
 
+@dataclass(frozen=True, slots=True)
+class Syncing:
+    """A sync that began: the size that it covers, descriptors to sync and close, tiles to write, folders of new names."""
+
+    size: int
+    handles: list[int]
+    tiles: list[tuple[str, bytes]]
+    renamed: set[Path]
+
+
 class Log:
-    """An open log; its owner holds the lock. Not thread-safe: the owner serialises calls.
+    """An open log; its owner holds the lock. Not thread-safe but for `grow`: the owner serialises calls.
 
     origin: the checkpoint's first line. signer: signs checkpoints. known: verifiers of the existing
     checkpoint (older keys included).
@@ -83,12 +100,16 @@ class Log:
         self.signed = Checkpoint(origin, 0, b"")
         self.bytes = 0
         self.broken = False  # a half-written entry could not be cut off: end this log
+        # Entries that are not in the tree yet; one thread at a time takes them, in their order.
+        self._waiting: deque[bytes] = deque()
+        self._growing = Lock()
         # The tree in two parts, so that each inner node is hashed once: full bundles, and the live one.
         self._full, self._row = Frontier(), Frontier()
         self._row_leaves: list[bytes] = []
         self._tiler = Tiler()
         self._tiles: list[tuple[str, bytes]] = []
         self._filled: list[int] = []
+        self._renamed: set[Path] = set()
         self._bundles = 0
         self._offset = 0
         self._live = -1
@@ -108,31 +129,51 @@ class Log:
             self.close()
             raise
 
+    def grow(self) -> None:
+        """Take into the tree what was appended. Thread-safe: what comes meanwhile is taken, or is left for the next."""
+        with self._growing:
+            self._take()
+
     def edge(self) -> Frontier:
         """Return the frontier of all entries: an independent copy."""
-        return self._full.joined(self._row)
+        with self._growing:
+            self._take()
+            return self._full.joined(self._row)
 
     def append(self, entry: bytes) -> int:
         """Write one entry and return its index once ``write`` has returned.
 
         Raises Malformed("entry_too_long"); OSError after cutting off what was written in part.
         """
-        if len(entry) > 65_535:
+        index, length = self.size, len(entry)
+        if length > ENTRY_BYTES:
             raise Malformed("entry_too_long")
-        if self._offset and not self.size % WIDTH:
+        if self._offset and not index % WIDTH:
             self._roll()
         elif self._live < 0:
             self._open_live()
-        self._write(len(entry).to_bytes(2, "big") + entry)
-        self._grow(sha256(b"\x00" + entry).digest())
-        return self.size - 1
+        try:
+            written = os.write(self._live, length.to_bytes(2, "big") + entry)
+        except OSError:
+            self._cut()
+            raise
+        if written != length + 2:  # a full disk may take a part
+            self._cut()
+            raise OSError(28, "short write")
+        self._offset += written
+        self.bytes += written
+        self._waiting.append(entry)
+        self.size = index + 1
+        if len(self._waiting) >= WAITING:
+            self.grow()
+        return index
 
     def append_all(self, entries: Sequence[bytes]) -> int:
         """Write entries with one ``write`` for each bundle that they stand in; return the index of the first.
 
         Raises as `append`: then those of an earlier bundle are in the log, and none of the one that failed.
         """
-        if max(map(len, entries), default=0) > 65_535:
+        if max(map(len, entries), default=0) > ENTRY_BYTES:
             raise Malformed("entry_too_long")
         first, at = self.size, 0
         while at < len(entries):
@@ -142,9 +183,11 @@ class Log:
                 self._open_live()
             part = entries[at : at + WIDTH - self.size % WIDTH]
             self._write(b"".join([len(entry).to_bytes(2, "big") + entry for entry in part]))
-            for entry in part:
-                self._grow(sha256(b"\x00" + entry).digest())
+            self._waiting.extend(part)
+            self.size += len(part)
             at += len(part)
+        if len(self._waiting) >= WAITING:
+            self.grow()
         return first
 
     def _write(self, data: bytes) -> None:
@@ -160,35 +203,36 @@ class Log:
         self._offset += written
         self.bytes += written
 
-    def begin_sync(self) -> tuple[int, list[int], list[tuple[str, bytes]]]:
-        """Return the size that a sync will cover, the descriptors to sync, and hash tiles to write.
+    def begin_sync(self) -> Syncing:
+        """Begin to make every entry durable. `finish_sync` ends it, outside the owner's lock.
 
-        The live descriptor is duplicated: all of them belong to the caller, who passes them to
-        `finish_sync`, outside the owner's lock.
+        The live descriptor is duplicated, so that a bundle may roll meanwhile.
         """
+        with self._growing:
+            self._take()
+            tiles, self._tiles = self._tiles, []
         filled, self._filled = self._filled, []
-        tiles, self._tiles = self._tiles, []
+        renamed, self._renamed = self._renamed, set()
         live = [os.dup(self._live)] if self._live >= 0 else []
-        return self.size, [*filled, *live], tiles
+        return Syncing(self.size, [*filled, *live], tiles, renamed)
 
-    def finish_sync(self, handles: list[int], tiles: list[tuple[str, bytes]]) -> None:
+    def finish_sync(self, begun: Syncing) -> None:
         """Make what `begin_sync` returned durable. Raises OSError."""
         try:
-            for handle in handles:
+            for handle in begun.handles:
                 os.fdatasync(handle)
         finally:
-            for handle in handles:
+            for handle in begun.handles:
                 os.close(handle)
-        for path, data in tiles:
+        for path, data in begun.tiles:
             write_whole(self.directory / path, data)
-        if tiles:  # a bundle was renamed: its new name must last too
-            _sync_directory(self.directory)
-            _sync_directory((self.directory / entries_path(self._bundles)).parent)
+        if begun.renamed:  # a bundle's new name must last too, and ``live`` is another file now
+            for folder in (self.directory, *begun.renamed):
+                _sync_directory(folder)
 
     def sync(self) -> None:
         """Make every entry durable. Raises OSError."""
-        _, handles, tiles = self.begin_sync()
-        self.finish_sync(handles, tiles)
+        self.finish_sync(self.begin_sync())
 
     def sign(self, frontier: Frontier) -> Checkpoint:
         """Sign and store a checkpoint over durable entries; never one smaller than the last.
@@ -203,7 +247,7 @@ class Log:
 
     def remember(self) -> Remembered | None:
         """Return the finished bundles for a later `Log` of this process; None at a bundle's edge. After a sync only."""
-        if self._tiles or self._bundles * WIDTH != self.size - len(self._row_leaves):
+        if self._tiles or self._bundles * WIDTH != self._full.size:
             return None
         return Remembered(self._bundles, self.bytes - self._offset, self._full.copy(), self._tiler.copy())
 
@@ -228,13 +272,16 @@ class Log:
         while (self.directory / entries_path(self._bundles)).exists():
             self._load_bundle(self._bundles, checkpoint)
             self._bundles += 1
+        if self._bundles:
+            self._renamed.add((self.directory / entries_path(self._bundles - 1)).parent)
         self._open_live()
         data = os.pread(self._live, os.fstat(self._live).st_size, 0)
         entries, whole = _acknowledged(data)
         if len(entries) > WIDTH:
             raise LogDamaged("log_changed", "the live bundle holds more than 256 entries")
         for entry in entries:
-            self._grow(leaf_hash(entry))
+            self._add(leaf_hash(entry))
+            self.size += 1
             if self.size == checkpoint.size:
                 self._compare(checkpoint, self.edge())
         if checkpoint.size > self.size:
@@ -300,14 +347,18 @@ class Log:
         if frontier.root() != checkpoint.root:
             raise LogDamaged("log_changed", f"the entries do not match the checkpoint of size {checkpoint.size}")
 
-    def _grow(self, leaf: bytes) -> None:
-        self.size += 1
+    def _take(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            self._add(sha256(b"\x00" + waiting.popleft()).digest())
+
+    def _add(self, leaf: bytes) -> None:
         self._row.append(leaf)
         self._row_leaves.append(leaf)
         if len(self._row_leaves) == WIDTH:
-            root = self._row.root()
+            root, n = self._row.root(), self._full.size // WIDTH
             self._full.append_subtree(root, HEIGHT)
-            self._tiles.append((tile_path(0, self._bundles), b"".join(self._row_leaves)))
+            self._tiles.append((tile_path(0, n), b"".join(self._row_leaves)))
             self._tiles += self._tiler.add_full(root)
             self._row, self._row_leaves = Frontier(), []
 
@@ -321,6 +372,7 @@ class Log:
         target = self.directory / entries_path(self._bundles)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(self.directory / "live", target)
+        self._renamed.add(target.parent)
         self._filled.append(self._live)
         self._live = -1
         self._bundles += 1

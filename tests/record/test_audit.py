@@ -19,7 +19,9 @@ import pytest
 from firewall.core.errors import AuditUnavailable
 from firewall.net.runtime import FakeClock
 from firewall.record import log as log_module
-from firewall.record.log import iter_bundles
+from firewall.record.log import Log, Syncing, iter_bundles
+from firewall.record.merkle import Frontier
+from firewall.record.note import Checkpoint
 from firewall.record.proof import check_proof, entry_of, prove
 from firewall.record.record import validate_record
 from firewall.record.verify import verify
@@ -352,6 +354,39 @@ def test_one_record_that_has_no_form_keeps_the_others_of_its_group_out(
     writer.close()
     folder = tmp_path / "audit" / writer.log_id
     assert [r["exchange"] for r in entries(folder) if r["kind"] == "decision"] == ["x_4"]
+    assert verify(tmp_path / "audit", [writer.vkey]).ok
+
+
+async def test_a_checkpoint_covers_what_was_synced_and_nothing_that_came_meanwhile(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(checkpoint_s=60.0, group_ms=1)
+    await writer.durable(writer.append(decision(0)))
+    synced: list[int] = []
+    signed: list[int] = []
+    finish, sign = Log.finish_sync, Log.sign
+
+    def meanwhile(log: Log, begun: Syncing) -> None:
+        finish(log, begun)
+        synced.append(begun.size)
+        writer.append(decision(len(synced)))
+
+    def note(log: Log, frontier: Frontier) -> Checkpoint:
+        signed.append(frontier.size)
+        return sign(log, frontier)
+
+    place = writer._places[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "finish_sync", meanwhile)
+        patch.setattr(Log, "sign", note)
+        for n in range(10, 310):  # more than a bundle, and than one group
+            receipt = writer.append(decision(n))
+            if n % 50 == 0:
+                place.checkpoint_at = -60.0
+                await writer.durable(receipt)
+    writer.close()
+    assert signed
+    assert set(signed) <= set(synced)
     assert verify(tmp_path / "audit", [writer.vkey]).ok
 
 
