@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -90,10 +91,10 @@ def test_a_log_that_nobody_syncs_holds_no_more_than_a_few_entries(tmp_path: Path
 
 
 def test_an_entry_that_was_not_written_is_not_in_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log, real = opened(tmp_path), log_module.os.write
+    log, real = opened(tmp_path), os.write
     log.append(entry(0))
     with monkeypatch.context() as patch:
-        patch.setattr(log_module.os, "write", lambda handle, data: real(handle, data[:4]))
+        patch.setattr(os, "write", lambda handle, data: real(handle, data[:4]))
         with pytest.raises(OSError, match="short"):
             log.append(entry(7))
     assert log.append(entry(1)) == 1
