@@ -12,7 +12,6 @@ from typing import Final
 import orjson
 
 from firewall.core.jsonvalue import JSON, JSONObject
-from firewall.core.value import value
 
 # Member, with the object that it stands in or "" → how its value is written. In the order of a record's text, which
 # is sorted; `Form.entry` writes them in it.
@@ -66,16 +65,15 @@ class Form:
         ).encode()
 
 
-@value
-class Filled:
+class Filled(tuple[Form, Values]):
     """A record to be written: a form, and a value for each place that its maker knows; a writer adds its own."""
 
-    form: Form
-    values: Values
+    __slots__ = ()
 
     def record(self) -> JSONObject:
         """Return it as a whole, without what a writer adds."""
-        found: JSONObject = orjson.loads(self.form.entry(self.values, {}, "", "", ""))
+        form, values = self
+        found: JSONObject = orjson.loads(form.entry(values, {}, "", "", ""))
         return found
 
 

@@ -21,6 +21,7 @@ from firewall.enforce.token_rules import needed_scope
 MAX_FINDINGS = 40
 FORMS = 4096
 _FORM_ITEMS = 4  # a decision that says more is seldom the one of the next call
+_GOES_ON: JSONObject = {"bytes_in": "", "bytes_out": "", "duration_us": "", "intent": ""}  # a form without an outcome
 KEY_DETECTOR = "pattern.key"  # what was found stands in the name of a member, so its pointer holds the value
 
 
@@ -122,24 +123,14 @@ class PermitRecords:
         if frame and not permit.findings and (not gid or (gid.isascii() and gid.isidentifier()) or _is_plain(gid)):
             # What is asked names an upstream by what it holds, a record by itself.
             upstream = action.resource.upstream
-            ended = settles and (settles["result"], settles["error"])
-            slot = (frame, id(decision), upstream, permit.label, gid != "", trace != "", ended)
+            how = settles and (settles["result"], settles["error"])
+            slot = (frame, id(decision), upstream, permit.label, gid != "", trace != "", how)
             kept = self._kept.get(slot)
             if kept is not None:
-                own = len(permit.payload), digest, permit.eval_us, permit.decision_id, exchange.id, gid
-                if settles is None:
-                    return Filled(kept[0], (*own, "", "", "", "", trace))
-                return Filled(
-                    kept[0],
-                    (
-                        *own,
-                        settles["bytes_in"],
-                        settles["bytes_out"],
-                        settles["duration_us"],
-                        settles["intent"],
-                        trace,
-                    ),
-                )
+                of = settles or _GOES_ON
+                ended = of["bytes_in"], of["bytes_out"], of["duration_us"], of["intent"]
+                ours = len(permit.payload), digest, permit.eval_us, permit.decision_id, exchange.id, gid
+                return Filled((kept[0], (*ours, *ended, trace)))
         record = decision_record(
             action,
             exchange,

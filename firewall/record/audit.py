@@ -98,6 +98,7 @@ class AuditWriter:
         on_fault: Callable[[str, str], None] | None = None,
     ) -> None:
         self._settings = settings or Settings()
+        self._local_max = self._settings.local_max
         self._clock, self._ids = clock, ids
         self._lock = threading.Lock()
         self._hmac_key = hmac_key
@@ -154,11 +155,31 @@ class AuditWriter:
             log = self._log
             if log is None:
                 log = self._choose()
+            if log is not self._completed:
+                self._complete(log)
+            place, index, time_us = self._place, log.size, self._clock.now_us()
+            uid = f"{place.log_id}.{index}"
+            if isinstance(record, Filled):
+                form, values = record
+                entry = form.entry(values, self._completion, uid, index, time_us)
+            else:
+                entry = self._encoded(record, uid, index, time_us)
             try:
-                return self._write(log, record)
+                if log.bytes + place.others + len(entry) > self._local_max:
+                    raise OSError(28, "audit.local_max")
+                log.append(entry)
             except OSError as error:
-                self._failed(self._place, type(error).__name__)
-            return self._write_elsewhere(record)
+                self._failed(place, type(error).__name__)
+                return self._write_elsewhere(record)
+            except Malformed:
+                raise self._too_long() from None
+            self._appended += 1
+            self._pending += 1
+            if self._pending == 1:
+                self._wake.set()
+            elif self._pending == GROUP_RECORDS:
+                self._full.set()
+            return Receipt(uid, index)
 
     def append_all(self, records: Sequence[JSONObject]) -> list[Receipt]:
         """As `append` for records that are there together, in order, at the price of one ``write``.
@@ -171,7 +192,7 @@ class AuditWriter:
             if log is None:
                 log = self._choose()
             try:
-                return self._write_all(log, records)
+                return self._write(log, *records)
             except OSError as error:
                 self._failed(self._place, type(error).__name__)
                 raise AuditUnavailable("audit_write", type(error).__name__) from error
@@ -211,7 +232,7 @@ class AuditWriter:
                 "refused": self._refused,
                 "lag": log.size - place.synced if log else 0,
                 "bytes": log.bytes + place.others if log else 0,
-                "used": (log.bytes + place.others) / self._settings.local_max if log else 1.0,
+                "used": (log.bytes + place.others) / self._local_max if log else 1.0,
                 "checkpoint_age_s": time.monotonic() - place.checkpoint_at
                 if log and log.size > log.signed.size
                 else 0.0,
@@ -232,8 +253,7 @@ class AuditWriter:
             if place.log is None:
                 continue
             try:
-                self._flush(place)
-                self._sign(place, place.log.edge())
+                self._sign(place, self._flush(place))
                 place.anchor.append(LOG_CLOSE, place.log.signed)
             except (OSError, LogDamaged) as error:
                 self._on_fault("audit_close", type(error).__name__)
@@ -244,32 +264,8 @@ class AuditWriter:
 
     # -- writing (the lock is held) ------------------------------------------------------------------
 
-    def _write(self, log: Log, record: JSONObject | Filled) -> Receipt:
-        index, place = log.size, self._place
-        uid = f"{place.log_id}.{index}"
-        time_us = self._clock.now_us()
-        if log is not self._completed:
-            self._complete(log)
-        if isinstance(record, Filled):
-            data = record.form.entry(record.values, self._completion, uid, index, time_us)
-        else:
-            data = self._encoded(record, uid, index, time_us)
-        if log.bytes + place.others + len(data) > self._settings.local_max:
-            raise OSError(28, "audit.local_max")
-        try:
-            log.append(data)
-        except Malformed:
-            self._refused += 1
-            raise AuditUnavailable("record_too_long") from None
-        self._appended += 1
-        pending = self._pending = self._pending + 1
-        if pending == 1:
-            self._wake.set()
-        elif pending == GROUP_RECORDS:
-            self._full.set()
-        return Receipt(uid, index)
-
-    def _write_all(self, log: Log, records: Sequence[JSONObject]) -> list[Receipt]:
+    def _write(self, log: Log, *records: JSONObject) -> list[Receipt]:
+        """Write some records, all of them or none of those that share a bundle. Raises OSError, AuditUnavailable."""
         place, time_us = self._place, self._clock.now_us()
         if log is not self._completed:
             self._complete(log)
@@ -278,13 +274,12 @@ class AuditWriter:
             self._encoded(record, receipt.uid, receipt.index, time_us)
             for record, receipt in zip(records, receipts, strict=True)
         ]
-        if log.bytes + place.others + sum(map(len, entries)) > self._settings.local_max:
+        if log.bytes + place.others + sum(map(len, entries)) > self._local_max:
             raise OSError(28, "audit.local_max")
         try:
             log.append_all(entries)
         except Malformed:
-            self._refused += 1
-            raise AuditUnavailable("record_too_long") from None
+            raise self._too_long() from None
         self._appended += len(entries)
         before, self._pending = self._pending, self._pending + len(entries)
         if not before:
@@ -292,6 +287,10 @@ class AuditWriter:
         if before < GROUP_RECORDS <= self._pending:
             self._full.set()
         return receipts
+
+    def _too_long(self) -> AuditUnavailable:
+        self._refused += 1
+        return AuditUnavailable("record_too_long")
 
     def _complete(self, log: Log) -> None:
         """Make what every record of a log is completed by; its own uid, seq and time are filled in."""
@@ -313,7 +312,7 @@ class AuditWriter:
         """Try the other directory, at once; refuse when there is none."""
         log = self._choose()
         try:
-            return self._write(log, record)
+            return self._write(log, record.record() if isinstance(record, Filled) else record)[0]
         except OSError as error:
             self._failed(self._place, type(error).__name__)
             self._refused += 1
@@ -427,7 +426,7 @@ class AuditWriter:
             log = place.log
             if place is not self._place or log is None or self._log is not log:
                 return False
-            return log.bytes + place.others + _BEGIN_BYTES <= self._settings.local_max
+            return log.bytes + place.others + _BEGIN_BYTES <= self._local_max
 
     def _switch(self, place: Place, log_id: str, log: Log) -> Ending | None:
         """Write the first record of the next log and go on there. None: everything is as it was."""

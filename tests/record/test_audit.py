@@ -362,8 +362,8 @@ async def test_a_checkpoint_covers_what_was_synced_and_nothing_that_came_meanwhi
 ) -> None:
     writer = make(checkpoint_s=60.0, group_ms=1)
     await writer.durable(writer.append(decision(0)))
-    synced: list[int] = []
-    signed: list[int] = []
+    place = writer._places[0]
+    synced, signed = [place.synced], list[int]()
     finish, sign = Log.finish_sync, Log.sign
 
     def meanwhile(log: Log, begun: Syncing) -> None:
@@ -375,7 +375,6 @@ async def test_a_checkpoint_covers_what_was_synced_and_nothing_that_came_meanwhi
         signed.append(frontier.size)
         return sign(log, frontier)
 
-    place = writer._places[0]
     with monkeypatch.context() as patch:
         patch.setattr(Log, "finish_sync", meanwhile)
         patch.setattr(Log, "sign", note)

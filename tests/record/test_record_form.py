@@ -25,7 +25,7 @@ from firewall.enforce.records import FORMS, PermitRecords, decision_record, outc
 from tests.support.kit import call, principal, tool
 
 COMPLETION: JSONObject = {"uid": "", "seq": 0, "log": "node/audit/log_1", "time_us": 0, "node": "n%d", "ver": "1"}
-OWN: Any = {"uid": "log_1.7", "seq": 7, "time_us": 1_795_000_000_000_000}
+OWN: dict[str, Any] = {"uid": "log_1.7", "seq": 7, "time_us": 1_795_000_000_000_000}
 # Not what looks like the mark of places, written out either: such a record has no form (below), which costs and no more.
 TEXT = st.text(max_size=20).filter(lambda text: "\x00" not in text and "u0000" not in text)
 
@@ -36,7 +36,8 @@ def whole(record: JSONObject) -> bytes:
 
 def filled(record: JSONObject | Filled) -> bytes:
     assert isinstance(record, Filled)
-    return record.form.entry(record.values, COMPLETION, **OWN)
+    form, values = record
+    return form.entry(values, COMPLETION, **OWN)
 
 
 @given(
