@@ -9,7 +9,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from firewall.config import Config, front_door, rooms
 from firewall.core.errors import FAULTS, BartizanError, ConfigFault, StateUnavailable
@@ -41,31 +41,37 @@ ENVELOPE_AGAIN_S: Final = 2.0  # between two steps of one
 _NOT_FOUND: Final = edge_reply(FAULTS["path_unknown"])
 
 
+class Room(Protocol):
+    """An application that knows its own paths."""
+
+    def handles(self, path: str) -> bool: ...
+    def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> Awaitable[None]: ...
+
+
 class DataPlane:
     """Routes by exact prefix; the only dispatch on the data path."""
 
-    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Any, authzen: Any = None) -> None:
+    def __init__(self, mcp: App, a2a: App, llm: App | None, front_door: Room, authzen: Room | None = None) -> None:
         self._mcp = mcp
         self._a2a = a2a
         self._llm = llm
         self._front_door = front_door
         self._authzen = authzen
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Hand one request to its room; an unknown path is 404, without a redirect."""
         path = scope["path"]
         if path.startswith("/mcp/") or path == "/mcp":
-            await self._mcp(scope, receive, send)
-        elif path.startswith("/v1/") and self._llm is not None:
-            await self._llm(scope, receive, send)
-        elif path.startswith("/a2a/"):
-            await self._a2a(scope, receive, send)
-        elif self._front_door.handles(path):
-            await self._front_door(scope, receive, send)
-        elif self._authzen is not None and self._authzen.handles(path):
-            await self._authzen(scope, receive, send)
-        else:
-            await write_fixed(send, _NOT_FOUND)
+            return self._mcp(scope, receive, send)
+        if path.startswith("/v1/") and self._llm is not None:
+            return self._llm(scope, receive, send)
+        if path.startswith("/a2a/"):
+            return self._a2a(scope, receive, send)
+        if self._front_door.handles(path):
+            return self._front_door(scope, receive, send)
+        if self._authzen is not None and self._authzen.handles(path):
+            return self._authzen(scope, receive, send)
+        return write_fixed(send, _NOT_FOUND)
 
 
 @dataclass

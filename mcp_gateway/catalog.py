@@ -192,10 +192,6 @@ class Catalog:
             return None
         return (await self.catalogue(principal, spec, spec.ttl_s, kind)).entries.get(name)
 
-    def at_hand(self, principal: Principal, spec: UpstreamSpec, key: str) -> Catalogue | None:
-        """Return an upstream's tools, fresh enough for a call, if nobody has to be asked for them. key: `key` now."""
-        return self._known.fresh((principal.tenant, spec.name, key, "tool"), spec, spec.ttl_s)
-
     async def index(self, principal: Principal, endpoint: Endpoint, named: str = "") -> Index:
         """Return who answers which URI, fresh enough for a read. Raises UpstreamFault, Refused.
 

@@ -34,6 +34,8 @@ from mcp_gateway.views import Views
 
 __all__ = ["Dispatch", "Handler"]
 
+# What a handler may raise; anything else is a fault of ours.
+TOLD: Final = (UpstreamFault, Refused, StateUnavailable, Malformed)
 CLIENT_INFO_MEMBERS: Final = ("name", "title", "version")
 
 
@@ -82,31 +84,34 @@ class Dispatch:
         self.handlers = MappingProxyType({**self.handlers, **later.handlers})
 
     async def serve(self, turn: Turn, endpoint: Endpoint) -> str:
-        """Answer a request whose method has a row for its era; return the exchange's outcome.
-
-        Faults and refusals are answered here, each in its fixed words.
-        """
-        call, out = turn.call, turn.out
+        """Answer a request whose method has a row for its era; return the exchange's outcome."""
         try:
-            return await self.handlers[call.method](turn, endpoint)
-        except ConsentNeeded as needed:
-            if await self._linking.connected(turn, needed):
+            return await self.handlers[turn.call.method](turn, endpoint)
+        except TOLD as error:
+            return await self.fail(turn, endpoint, error)
+
+    async def fail(self, turn: Turn, endpoint: Endpoint, error: Exception) -> str:
+        """Answer a request whose handler raised one of `TOLD`, in fixed words; return the exchange's outcome."""
+        call, out = turn.call, turn.out
+        if isinstance(error, ConsentNeeded):
+            if await self._linking.connected(turn, error):
                 return await self.serve(turn, endpoint)
-            return await self._linking.tell(turn, needed)
-        except UpstreamFault as error:
+            return await self._linking.tell(turn, error)
+        if isinstance(error, UpstreamFault):
             return await turn.fail(error)
-        except Refused as error:
+        if isinstance(error, Refused):
             return await turn.refuse(error.refusal, tool_call=call.method == "tools/call")
-        except StateUnavailable:
+        if isinstance(error, StateUnavailable):
             await out.final(reply.failed("policy_unavailable", call.id, turn.exchange.id))
             return "refused"
-        except Rejected as error:
+        if isinstance(error, Rejected):
             error.rpc_id = call.id
             await out.final(reply.rejected(error, turn.exchange.id))
             return "refused"
-        except Malformed as error:
+        if isinstance(error, Malformed):
             await out.final(reply.failed(error.code, call.id, turn.exchange.id))
             return "refused"
+        raise error
 
     # -- sessions --------------------------------------------------------------------------------------
 

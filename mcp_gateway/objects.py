@@ -111,41 +111,70 @@ class Objects:
             return self._search.call(turn, endpoint, turn.call.name, arguments or {})
         return self.call_tool(turn, endpoint, turn.call.name, arguments, mirrored=turn.call.era == MODERN)
 
-    async def call_tool(
+    def call_tool(
         self, turn: Turn, endpoint: Endpoint, name: str, arguments: JSONObject | None, *, mirrored: bool
-    ) -> str:
+    ) -> Awaitable[str]:
         """Call a tool by its exposed name; return the exchange's outcome.
 
         mirrored: the client mirrors declared arguments as headers, which must agree.
         Raises Malformed (params_invalid, header_mismatch), UpstreamFault, Refused.
+
+        Nearly always the list and the link are there: then nobody is waited for until the call is decided, and one
+        look at the credential serves both. Where anything has to be waited for, `_waiting_call` looks at it again.
         """
         principal, call = turn.principal, turn.call
         spec, own = endpoint.route(name)
         if spec is None:
-            return await self._unknown_tool(turn, endpoint, name)
-        # Nearly always the list and the link are there: then nobody is waited for until the call is decided, and
-        # one look at the credential serves both. Whatever had to be waited for, the credential is looked at again.
+            return self._unknown_tool(turn, endpoint, name)
         key = self._catalog.key(principal, spec)
-        known = self._catalog.at_hand(principal, spec, key)
-        waited = known is None
+        known = self._inventory.fresh((principal.tenant, spec.name, key, "tool"), spec, spec.ttl_s)
         if known is None:
-            known = await self._catalog.catalogue(principal, spec, spec.ttl_s)
+            return self._waiting_call(turn, endpoint, spec, name, own, arguments, mirrored)
+        tool = known.entries.get(own)
+        if not isinstance(tool, Tool):
+            return self._unknown_tool(turn, endpoint, name)
+        target = self._tool_target(turn, endpoint, tool, arguments, mirrored)
+        if spec.asks or (self.begin is not None and tasks.concerned(call, tool.definition.value)):
+            return self._call_or_task(turn, target)
+        link = self._catalog.pool.ready(principal.tenant, spec.name, key)
+        if link is None:
+            return self._carry(turn, target)
+        if link.opened.extensions:
+            self._extend(call, target, link)
+        return self._relay.carry(turn, target, link, self._catalog.credentials(principal, spec), key)
+
+    async def _waiting_call(
+        self,
+        turn: Turn,
+        endpoint: Endpoint,
+        spec: UpstreamSpec,
+        name: str,
+        own: str,
+        arguments: JSONObject | None,
+        mirrored: bool,
+    ) -> str:
+        """As `call_tool`, of an upstream whose tools have to be asked for first."""
+        known = await self._catalog.catalogue(turn.principal, spec, spec.ttl_s)
         tool = known.entries.get(own)
         if not isinstance(tool, Tool):
             return await self._unknown_tool(turn, endpoint, name)
-        if mirrored and tool.definition.params:
-            h.check_params(tool.definition.params, arguments or {}, call.headers)
-        target = ToolTarget(tool, arguments, self._facts(turn, tool), self._outward(turn, endpoint, spec))
-        if self.begin is not None and tasks.concerned(call, tool.definition.value):
-            waited = True
+        return await self._call_or_task(turn, self._tool_target(turn, endpoint, tool, arguments, mirrored))
+
+    async def _call_or_task(self, turn: Turn, target: ToolTarget) -> str:
+        if self.begin is not None and tasks.concerned(turn.call, target.tool.definition.value):
             outcome = await self.begin(turn, target)
             if outcome is not None:
                 return outcome
-        link = None if waited or spec.asks else self._catalog.pool.ready(principal.tenant, spec.name, key)
-        if link is None:
-            return await self._carry(turn, target)
-        self._extend(call, target, link)
-        return await self._relay.carry(turn, target, link, self._catalog.credentials(principal, spec), key)
+        return await self._carry(turn, target)
+
+    def _tool_target(
+        self, turn: Turn, endpoint: Endpoint, tool: Tool, arguments: JSONObject | None, mirrored: bool
+    ) -> ToolTarget:
+        """Return the target of a call. Raises Malformed("header_mismatch")."""
+        if mirrored and tool.definition.params:
+            h.check_params(tool.definition.params, arguments or {}, turn.call.headers)
+        outward = None if endpoint.name else self._outward(turn, endpoint, tool.spec)
+        return ToolTarget(tool, arguments, partial(self._inventory.resource, turn.principal.tenant, tool), outward)
 
     async def _unknown_tool(self, turn: Turn, endpoint: Endpoint, name: str) -> str:
         resource = self._catalog.unknown(turn.principal, endpoint, name)

@@ -26,6 +26,7 @@ from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
+from firewall.net.tenure import TokenWatch
 from firewall.wire import jsonrpc
 from mcp_gateway import bridge, reply
 from mcp_gateway.action import request, response
@@ -59,7 +60,8 @@ NOTICES_PER_CALL: Final = 1_000  # each is decided and recorded: an upstream mus
 class Turn:
     """One request that is being served. session, face: of a legacy client; a modern one has neither.
 
-    still: whether the caller's token is good now; asked where an answer outlives a moment.
+    still: whether the caller's token is good now; asked where an answer outlives a moment. watch: asks it while an
+    answer streams.
     """
 
     principal: Principal
@@ -73,6 +75,7 @@ class Turn:
     session: Session | None = None
     face: Face | None = None
     still: Callable[[], bool] | None = None
+    watch: TokenWatch | None = None
     notices: int = 0
     waited: bool = False  # for a person who went to connect an account
     progress: float = float("-inf")

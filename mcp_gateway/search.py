@@ -7,7 +7,7 @@ rest. Nothing else changes: what a search shows is what a list would show to thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, Protocol
 
 from firewall.core.action import Resource
@@ -73,9 +73,9 @@ OWN: Final[Mapping[str, Definition]] = {
 class Calls(Protocol):
     """Who calls a tool by its exposed name (`objects.Objects`)."""
 
-    async def call_tool(
+    def call_tool(
         self, turn: Turn, endpoint: Endpoint, name: str, arguments: JSONObject | None, *, mirrored: bool
-    ) -> str:
+    ) -> Awaitable[str]:
         """Call it; return the exchange's outcome."""
 
 

@@ -10,7 +10,7 @@ one is worth nothing at another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable
 from functools import partial
 
 from firewall.core.bounds import BODY_BYTES, REQUEST_READ_S
@@ -24,7 +24,6 @@ from firewall.enforce.token_rules import cure
 from firewall.net import asgi
 from firewall.net.handover import HANDED
 from firewall.net.runtime import RandomIds, Tasks
-from firewall.net.tenure import TokenWatch
 from firewall.net.upstream import UpstreamClient
 from firewall.state.memory import MemoryStore
 from firewall.state.vault import Sealer
@@ -36,7 +35,7 @@ from mcp_gateway.asking import Asking
 from mcp_gateway.catalog import Catalog
 from mcp_gateway.child_words import ChildWords
 from mcp_gateway.conversation import Conversations
-from mcp_gateway.dispatch import Dispatch
+from mcp_gateway.dispatch import TOLD, Dispatch
 from mcp_gateway.elsewhere import Elsewhere
 from mcp_gateway.endpoints import Endpoint
 from mcp_gateway.face import LegacyFace
@@ -57,7 +56,7 @@ from mcp_gateway.settings import Settings, UpstreamSpec
 from mcp_gateway.standing import Standing
 from mcp_gateway.state_seal import StateSeal
 from mcp_gateway.stdio import Launcher
-from mcp_gateway.versions import LEGACY, is_notification, point_of
+from mcp_gateway.versions import LEGACY, REQUESTS, is_notification, point_of
 
 
 class MCPGateway:
@@ -238,17 +237,47 @@ class MCPGateway:
             await self._exchange(request)
 
     async def _exchange(self, request: Request) -> None:
-        """Serve one POST; close its exchange whatever happens."""
+        """Serve one POST: read, parse and dispatch; close its exchange whatever happens."""
+        headers = request.headers
         exchange = request.exchange = self._guard.new_exchange(
-            request.principal,
-            "mcp",
-            client_ip=request.client_ip,
-            traceparent=request.headers.get(b"traceparent", b""),
+            request.principal, "mcp", client_ip=request.client_ip, traceparent=headers.get(b"traceparent", b"")
         )
         request.out = Out(request.send, self._tasks, streams=request.prefers_stream)
         outcome = "internal"
+        turn: Turn | None = None
         try:
-            outcome = await self._post(request)
+            try:
+                check_media(headers)
+                if b"content-length" in headers:
+                    asgi.check_length(headers[b"content-length"], BODY_BYTES)
+                data = await asgi.body_of(request.receive, BODY_BYTES, REQUEST_READ_S)
+                exchange.bytes_in = len(data)
+                if not data:
+                    raise Malformed("body_missing")
+                message = parse(strict_json.loads(data), request.routing)
+                exchange.verb = message.method
+                if not isinstance(message, Call):
+                    outcome = await self._unasked(message, request)
+                    return
+                if self._near is not None and (owner := self._elsewhere.parked_at(message, request)) is not None:
+                    outcome = await self._elsewhere.hand_on(owner, data, message, request)
+                    return
+            except Malformed as error:
+                outcome = await self._unread(error, request)
+                return
+            if (message.method, message.era) not in REQUESTS:
+                exchange.verb, exchange.outcome = "unknown", "method_unknown"
+                await request.out.final(reply.unknown_method(message.id, message.era, exchange.id))
+                outcome = "refused"
+                return
+            turn = self._turn(message, request)
+            if message.era == LEGACY and message.method != "initialize":
+                outcome = await self._in_session(message, request, turn)
+                return
+            try:
+                outcome = await self._dispatch.handlers[message.method](turn, request.endpoint)
+            except TOLD as error:
+                outcome = await self._dispatch.fail(turn, request.endpoint, error)
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
@@ -257,78 +286,48 @@ class MCPGateway:
             if not request.out.done:
                 await request.out.final(reply.failed(code, None, exchange.id))
         finally:
-            request.out.stop()
+            out = request.out
+            out.on_open = None  # what it holds holds it: without this every request would leave a ring
+            if turn is not None and turn.watch is not None:
+                turn.watch.stop()
+            out.stop()
             self._guard.close(exchange, outcome=outcome, error=exchange.outcome)
 
-    async def _post(self, request: Request) -> str:
-        """Read, parse and dispatch; return the exchange's outcome."""
-        exchange, out = request.exchange, request.out
-        try:
-            headers = request.headers
-            check_media(headers)
-            if b"content-length" in headers:
-                asgi.check_length(headers[b"content-length"], BODY_BYTES)
-            data = await asgi.body_of(request.receive, BODY_BYTES, REQUEST_READ_S)
-            exchange.bytes_in = len(data)
-            if not data:
-                raise Malformed("body_missing")
-            message = parse(strict_json.loads(data), request.routing)
-            exchange.verb = message.method
-            if isinstance(message, Notice):
-                return await self._notice(message, request)
-            if isinstance(message, Answer):
-                return await self._answer(message, request)
-            if (owner := self._elsewhere.parked_at(message, request)) is not None:
-                return await self._elsewhere.hand_on(owner, data, message, request)
-        except Rejected as error:
-            exchange.outcome = error.code
-            await out.final(reply.rejected(error, exchange.id))
-            return "refused"
-        except Malformed as error:
-            exchange.outcome = error.code
-            if error.code != "client_gone":
-                await out.final(reply.failed(error.code, None, exchange.id))
-            return "refused"
-        return await self._call(message, request)
-
-    async def _call(self, call: Call, request: Request) -> str:
-        exchange, principal, endpoint = request.exchange, request.principal, request.endpoint
-        if point_of(call.method, call.era, "request") is None or is_notification(call.method):
-            exchange.verb, exchange.outcome = "unknown", "method_unknown"
-            await request.out.final(reply.unknown_method(call.id, call.era, exchange.id))
-            return "refused"
+    def _turn(self, call: Call, request: Request) -> Turn:
+        """Return what serving a request is told of it; see `Turn`."""
+        exchange, principal, endpoint, out = request.exchange, request.principal, request.endpoint, request.out
         if call.traceparent and not exchange.trace_id:
-            fresh = self._guard.new_exchange(principal, "mcp", traceparent=call.traceparent.encode("ascii", "ignore"))
-            exchange.trace_id, exchange.parent_span, exchange.sampled = fresh.trace_id, fresh.parent_span, fresh.sampled
+            exchange.follow(call.traceparent.encode("ascii", "ignore"))
+        turn = Turn(
+            principal,
+            exchange,
+            call,
+            out,
+            request.receive,
+            Leash(),
+            endpoint.url,
+            partial(cure, self._auth, endpoint.url),
+            still=partial(self._standing.still, request.headers, endpoint, principal),
+        )
+        if call.method != "subscriptions/listen":  # a listen ends by itself, with a result
+            out.on_open = partial(self._standing.watch, turn)  # most answers open no stream, and need none
+        return turn
 
-        def challenge(refusal: Refusal) -> bytes:
-            return cure(self._auth, endpoint.url, refusal)
+    async def _unread(self, error: Malformed, request: Request) -> str:
+        """Tell why a body cannot be read."""
+        exchange = request.exchange
+        exchange.outcome = error.code
+        if isinstance(error, Rejected):
+            await request.out.final(reply.rejected(error, exchange.id))
+        elif error.code != "client_gone":
+            await request.out.final(reply.failed(error.code, None, exchange.id))
+        return "refused"
 
-        def still() -> bool:
-            return self._standing.still(request.headers, endpoint, principal)
+    def _unasked(self, message: Notice | Answer, request: Request) -> Awaitable[str]:
+        """Take what is no request. Raises Malformed."""
+        return self._notice(message, request) if isinstance(message, Notice) else self._answer(message, request)
 
-        turn = Turn(principal, exchange, call, request.out, request.receive, Leash(), endpoint.url, challenge)
-        turn.still = still
-        watch: TokenWatch | None = None
-
-        def opened() -> None:
-            nonlocal watch
-            if watch is None:  # most answers open no stream, and need none
-                watch = TokenWatch(lambda: not turn.out.streaming or still(), partial(self._standing.over, turn))
-                watch.start()
-
-        on_open = None if call.method == "subscriptions/listen" else opened  # a listen ends by itself, with a result
-        request.out.on_open = on_open
-        try:
-            if call.era != LEGACY or call.method == "initialize":
-                return await self._dispatch.serve(turn, endpoint)
-            return await self._in_session(call, request, turn, on_open)
-        finally:
-            request.out.on_open = None  # what it holds holds it: without this every request would leave a ring
-            if watch is not None:
-                watch.stop()
-
-    async def _in_session(self, call: Call, request: Request, turn: Turn, on_open: Callable[[], None] | None) -> str:
+    async def _in_session(self, call: Call, request: Request, turn: Turn) -> str:
         """Serve a legacy client's request, which belongs to a session."""
         exchange, endpoint = request.exchange, request.endpoint
         try:
@@ -340,8 +339,9 @@ class MCPGateway:
         try:
             turn.session, turn.face = session, LegacyFace(session, self._guard, self._ids)
             turn.call = session.speaks(call)
-            turn.out = request.out = LegacyOut(request.send, self._tasks, session, streams=request.prefers_stream)
-            turn.out.on_open = on_open
+            out = LegacyOut(request.send, self._tasks, session, streams=request.prefers_stream)
+            out.on_open, request.out.on_open = request.out.on_open, None
+            turn.out = request.out = out
             return await self._dispatch.serve(turn, endpoint)
         finally:
             ended()

@@ -22,7 +22,7 @@ from firewall.core.principal import Principal
 from firewall.enforce.guard import Guard
 from firewall.net import asgi
 from firewall.net.runtime import Tasks
-from firewall.net.tenure import Tenure
+from firewall.net.tenure import Tenure, TokenWatch
 from mcp_gateway import reply
 from mcp_gateway.endpoints import Endpoint
 from mcp_gateway.incoming import Request
@@ -123,6 +123,12 @@ class Standing:
         """Return whether a stream's token is still good: a held stream must not outlive it."""
         return self._auth.still(headers, endpoint.url, principal)
 
+    def watch(self, turn: Turn) -> None:
+        """From now on, end the stream of an answer when its token is over. A second call does nothing."""
+        if turn.watch is None:
+            turn.watch = TokenWatch(partial(_good, turn), partial(self.over, turn))
+            turn.watch.start()
+
     def over(self, turn: Turn) -> None:
         """End the stream of an answer whose token is over (RS-19).
 
@@ -133,3 +139,8 @@ class Standing:
             turn.out.let_go()
         if turn.out.streaming:
             turn.leash.pull()
+
+
+def _good(turn: Turn) -> bool:
+    """Return whether an answer may go on: nothing streams, or the token is still good."""
+    return not turn.out.streaming or (turn.still is not None and turn.still())

@@ -96,6 +96,11 @@ def _rows() -> Mapping[tuple[str, Era, Flow], Point]:
 
 
 METHODS: Final = _rows()
+_NOTIFICATION: Final = "notifications/"
+# Every request of a client, with its era.
+REQUESTS: Final = frozenset(
+    (method, era) for method, era, flow in METHODS if flow == "request" and not method.startswith(_NOTIFICATION)
+)
 
 
 def era_of(version: str) -> Era | None:
@@ -116,7 +121,7 @@ def is_notification(method: str) -> bool:
     With an id such a method is an unknown request, and a request's method without an id is no notification:
     which of both a message is says its name and its shape together.
     """
-    return method.startswith("notifications/")
+    return method.startswith(_NOTIFICATION)
 
 
 def negotiated(requested: str) -> str:

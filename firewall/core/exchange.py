@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Final
 
 from firewall.core.principal import Principal
+
+_HEX: Final = b"0123456789abcdef"
 
 
 @dataclass(slots=True)
@@ -35,6 +38,20 @@ class Exchange:
     bytes_out: int = 0
     settled: bool = False  # the record of the answer says how this ended: no other is needed if it did
     closed: bool = False
+
+    def follow(self, traceparent: bytes) -> None:
+        """Take up a caller's trace: ``00-<32 hex>-<16 hex>-<2 hex>`` (W3C Trace Context §3.2.2); else nothing happens."""
+        value = traceparent
+        if len(value) != 55 or value[:3] != b"00-" or value[35:36] != b"-" or value[52:53] != b"-":
+            return
+        trace, span, flags = value[3:35], value[36:52], value[53:55]
+        if trace.strip(_HEX) or span.strip(_HEX) or flags.strip(_HEX):
+            return
+        if trace.strip(b"0") == b"" or span.strip(b"0") == b"":
+            return
+        self.trace_id = trace.decode()
+        self.parent_span = span.decode()
+        self.sampled = bool(int(flags, 16) & 1)
 
     @property
     def span_id(self) -> str:

@@ -159,7 +159,8 @@ class Guard:
         traceparent: W3C Trace Context 1 header value, or b""; a malformed one is ignored.
         """
         exchange = Exchange(self._ids.new("x"), principal, protocol, self._clock.monotonic_ns(), client_ip)
-        _read_traceparent(exchange, traceparent)
+        if traceparent:
+            exchange.follow(traceparent)
         return exchange
 
     def close(self, exchange: Exchange, *, outcome: str, error: str = "") -> None:
@@ -747,18 +748,3 @@ def _only(decision: Decision, code: str) -> bool:
     """Return whether every reason against is of this code: then its cause may be told."""
     against = [r.code for r in decision.reasons if r.effect is Effect.DENY]
     return bool(against) and all(found == code for found in against)
-
-
-def _read_traceparent(exchange: Exchange, value: bytes) -> None:
-    """Read ``00-<32 hex>-<16 hex>-<2 hex>`` (W3C Trace Context §3.2.2); anything else is ignored."""
-    if len(value) != 55 or value[:3] != b"00-" or value[35:36] != b"-" or value[52:53] != b"-":
-        return
-    trace, span, flags = value[3:35], value[36:52], value[53:55]
-    hexdigits = b"0123456789abcdef"
-    if trace.strip(hexdigits) or span.strip(hexdigits) or flags.strip(hexdigits):
-        return
-    if trace.strip(b"0") == b"" or span.strip(b"0") == b"":
-        return
-    exchange.trace_id = trace.decode()
-    exchange.parent_span = span.decode()
-    exchange.sampled = bool(int(flags, 16) & 1)
