@@ -4,13 +4,23 @@
 #   requirements/install.sh [GROUP…]     default: run demo dev
 #
 # Idempotent: a stamp keyed to what is installed makes the second call return at once. Needs python3 (3.11 or
-# newer) with venv, and git; names the missing package otherwise.
+# newer) with venv, and git; names the missing package otherwise. The newest Python that is here is taken, since a
+# newer one is a faster one; PYTHON=… names another.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# The newest Python, up to the newest that the tests ran on, that can make an environment; else whatever `python3` is.
+newest() {
+  local name
+  for name in python3.14 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import venv, ensurepip, sqlite3, ssl' 2>/dev/null; then echo "$name"; return; fi
+  done
+  echo python3
+}
+
 groups=("$@")
 [ ${#groups[@]} -gt 0 ] || groups=(run demo dev)
-python=${PYTHON:-python3}
+python=${PYTHON:-$(newest)}
 venv=.venv
 
 fail() { printf 'setup: %s\n' "$1" >&2; shift; for line in "$@"; do printf '       %s\n' "$line" >&2; done; exit 1; }

@@ -92,11 +92,11 @@ def alive(pid: int) -> bool:
 
 
 def unnamed_files() -> list[bytes]:
-    """Return what any process of our user could read by way of /proc: the memory that this process keeps as files."""
+    """Return what any process of our user could read by way of /proc: files of this process that have no name."""
     found = []
     for path in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            if os.readlink(path).startswith("/memfd:"):
+            if os.readlink(path).endswith(" (deleted)"):  # memory's too: "/memfd:bartizan (deleted)"
                 found.append(path.read_bytes())
     return found
 
