@@ -133,7 +133,7 @@ def _mixed(seen: Seen) -> Sequence[Verdict]:
     return (Verdict("hygiene.mixed_script", 60),)
 
 
-def _rule(name: str, severity: int, pattern: bytes, judge: Judge | None = None, probe: bytes = b"") -> Rule:
+def _rule(name: str, severity: int, pattern: bytes, judge: Judge | None = None, probe: tuple[bytes, ...] = ()) -> Rule:
     return Rule(f"hygiene.{name}", "SCAN-01", "hygiene", severity, "hygiene", pattern, judge=judge, probe=probe)
 
 
@@ -165,7 +165,7 @@ RULES: Final = (
         20,
         rb"(?:\xee[\x80-\xbf][\x80-\xbf]|\xef[\x80-\xa3][\x80-\xbf]|\xf3[\xb0-\xbf][\x80-\xbf][\x80-\xbf]|\xf4[\x80-\x8f][\x80-\xbf][\x80-\xbf]){1,60}",
     ),
-    _rule("mixed_script", 60, _LETTER + rb"{0,40}" + _MIX + _LETTER + rb"{0,40}", _mixed, _MIX),
+    _rule("mixed_script", 60, _LETTER + rb"{0,40}" + _MIX + _LETTER + rb"{0,40}", _mixed, (_MIX,)),
 )
 
 _COMPILED: Final = [byte_expression(rule.pattern) for rule in RULES]

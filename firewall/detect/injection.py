@@ -531,11 +531,11 @@ def compiled(phrase: str) -> bytes:
 _BEGIN, _END = "(?#probe)", "(?#end)"
 
 
-def _probe(phrase: str) -> bytes:
-    """Return the expression of a phrase's marked part, empty where none is marked."""
+def _probe(phrase: str) -> tuple[bytes, ...]:
+    """Return the expression of a phrase's marked part, none where none is marked."""
     if _BEGIN not in phrase and _END not in phrase:
-        return b""
-    return compiled(phrase.partition(_END)[0].rpartition(_BEGIN)[2])
+        return ()
+    return (compiled(phrase.partition(_END)[0].rpartition(_BEGIN)[2]),)
 
 
 def _injection(name: str, severity: int, phrase: str) -> Rule:

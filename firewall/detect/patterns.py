@@ -1,6 +1,7 @@
-"""All rules in one database: which rules can match anywhere in these bytes? Linear time.
+"""Which rules can match anywhere in these bytes? Linear time.
 
-hyperscan (block mode, one event an expression) answers; where it cannot be imported, google-re2's
+hyperscan (block mode, one event a rule) answers from three databases: the first is asked always, the one of numbers
+where digits stand, the one of definitions where definitions are judged. Where it cannot be imported, google-re2's
 Set does, more slowly, with the same rules. Either only *nominates*: `match.py` finds the place with
 google-re2, so that both give the same findings (tests/detect/test_patterns.py).
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -28,16 +30,25 @@ from firewall.state.once import one_at_a_time
 RULES: Final[tuple[Rule, ...]] = (
     hygiene.RULES + secrets.RULES + pii.RULES + injection.RULES + egress.RULES + views.RULES
 )
-# Several rules may share one expression of the first database; those that share `DIGITS` are told
+# What only definitions are judged by: ordinary prose is dear to look through for it.
+REVIEWS: Final = tuple(i for i, rule in enumerate(RULES) if rule.family == "review")
+# Several rules may share the expressions of the first database; those that share `DIGITS` are told
 # apart by a second, which is asked only then.
-PROBES: Final = tuple(dict.fromkeys(rule.probe or rule.pattern for rule in RULES))
+PROBES: Final = tuple(dict.fromkeys(rule.probe or (rule.pattern,) for i, rule in enumerate(RULES) if i not in REVIEWS))
 NOMINATED: Final = tuple(
-    tuple(i for i, rule in enumerate(RULES) if (rule.probe or rule.pattern) == probe) for probe in PROBES
+    tuple(i for i, rule in enumerate(RULES) if i not in REVIEWS and (rule.probe or (rule.pattern,)) == probe)
+    for probe in PROBES
 )
 NUMBERS: Final = tuple(i for i, rule in enumerate(RULES) if rule.probe == DIGITS)
 _DIGITS_PROBE: Final = PROBES.index(DIGITS)
-RULES_HASH: Final = sha256(b"\0".join((*PROBES, *(RULES[i].pattern for i in NUMBERS)))).hexdigest()
-_MAGIC: Final = b"bartizan patterns 2\n"
+# The expressions of each database, and what each expression says when it matches.
+_EXPRESSIONS: Final[tuple[tuple[tuple[bytes, int], ...], ...]] = (
+    tuple((expression, i) for i, probe in enumerate(PROBES) for expression in probe),
+    tuple((RULES[i].pattern, i) for i in NUMBERS),
+    tuple((RULES[i].pattern, i) for i in REVIEWS),
+)
+RULES_HASH: Final = sha256(repr(_EXPRESSIONS).encode()).hexdigest()
+_MAGIC: Final = b"bartizan patterns 3\n"
 _RE2_MEMORY: Final = 256 << 20
 
 
@@ -46,8 +57,11 @@ class Database(Protocol):
 
     name: str
 
-    def nominate(self, data: bytes) -> list[int]:
-        """Return the indices into `RULES` of rules that match somewhere in data; order is free."""
+    def nominate(self, data: bytes, definitions: bool = True) -> list[int]:
+        """Return the indices into `RULES` of rules that match somewhere in data; order is free.
+
+        definitions: whether those of family ``review`` are asked for.
+        """
 
 
 class HyperscanDatabase:
@@ -65,11 +79,11 @@ class HyperscanDatabase:
         self.loaded = False
         self._local = threading.local()
         path = cache / f"patterns-{self._key()}.hsdb" if cache is not None else None
-        self._databases: tuple[Any, Any] = self._load(path) or self._made(path)
-        self._first, self._second = self._databases[0].scan, self._databases[1].scan
-        # A database that is deaf must not serve: a tag character is the first rule's, a number the second's.
-        heard = self.nominate("\U000e0041 123-45-6789".encode())
-        if 0 not in heard or not set(NUMBERS).intersection(heard):
+        self._databases: list[Any] = self._load(path) or self._made(path)
+        self._first, self._numbers, self._reviews = (database.scan for database in self._databases)
+        # A database that is deaf must not serve: a tag character is the first rule's, the others have a word each.
+        heard = self.nominate("\U000e0041 123-45-6789 always bcc".encode())
+        if 0 not in heard or not set(NUMBERS).intersection(heard) or not set(REVIEWS).intersection(heard):
             raise RuntimeError("the pattern database does not answer")
 
     def _key(self) -> str:
@@ -82,7 +96,7 @@ class HyperscanDatabase:
         parts = (RULES_HASH, self.name, platform.machine(), platform.system(), sha256(flags).hexdigest())
         return sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def _made(self, path: Path | None) -> tuple[Any, Any]:
+    def _made(self, path: Path | None) -> list[Any]:
         """Compile for all who have this cache: one at a time, and who waited loads."""
         if path is None or not _ours(path.parent):
             return self._compile()
@@ -92,17 +106,19 @@ class HyperscanDatabase:
                 self._store(path, databases)
             return databases
 
-    def _compile(self) -> tuple[Any, Any]:
+    def _compile(self) -> list[Any]:
         flags = self._hs.HS_FLAG_SINGLEMATCH | self._hs.HS_FLAG_ALLOWEMPTY
         out = []
-        for expressions in (list(PROBES), [RULES[i].pattern for i in NUMBERS]):
-            count = len(expressions)
+        for rows in _EXPRESSIONS:
+            expressions, ids = zip(*rows, strict=True)
             database = self._hs.Database(mode=self._hs.HS_MODE_BLOCK)
-            database.compile(expressions=expressions, ids=list(range(count)), elements=count, flags=[flags] * count)
+            database.compile(
+                expressions=list(expressions), ids=list(ids), elements=len(rows), flags=[flags] * len(rows)
+            )
             out.append(database)
-        return out[0], out[1]
+        return out
 
-    def _load(self, path: Path | None) -> tuple[Any, Any] | None:
+    def _load(self, path: Path | None) -> list[Any] | None:
         """Return the databases of a file of ours that is whole and fits this CPU, else None."""
         if path is None:
             return None
@@ -118,18 +134,22 @@ class HyperscanDatabase:
         body = data[len(_MAGIC) + 32 :]
         if not data.startswith(_MAGIC) or sha256(body).digest() != data[len(_MAGIC) : len(_MAGIC) + 32]:
             return None
-        cut = 8 + int.from_bytes(body[:8], "big")
+        databases: list[Any] = []
         try:
-            first = self._hs.loadb(body[8:cut], self._hs.HS_MODE_BLOCK)
-            second = self._hs.loadb(body[cut:], self._hs.HS_MODE_BLOCK)
+            while body:
+                cut = 8 + int.from_bytes(body[:8], "big")
+                databases.append(self._hs.loadb(body[8:cut], self._hs.HS_MODE_BLOCK))
+                body = body[cut:]
         except self._hs.error:
             return None
+        if len(databases) != len(_EXPRESSIONS):
+            return None
         self.loaded = True
-        return first, second
+        return databases
 
-    def _store(self, path: Path, databases: tuple[Any, Any]) -> None:
-        first, second = (self._hs.dumpb(database) for database in databases)
-        body = len(first).to_bytes(8, "big") + first + second
+    def _store(self, path: Path, databases: Sequence[Any]) -> None:
+        dumped = [self._hs.dumpb(database) for database in databases]
+        body = b"".join(len(one).to_bytes(8, "big") + one for one in dumped)
         temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -139,22 +159,25 @@ class HyperscanDatabase:
         except OSError:
             temporary.unlink(missing_ok=True)
 
-    def nominate(self, data: bytes) -> list[int]:
+    def nominate(self, data: bytes, definitions: bool = True) -> list[int]:
         """See `Database.nominate`."""
         try:
-            first, second = self._local.scratch
+            first, second, third = self._local.scratch
         except AttributeError:
-            first, second = self._local.scratch = tuple(self._hs.Scratch(database) for database in self._databases)
+            made = tuple(self._hs.Scratch(database) for database in self._databases)
+            first, second, third = self._local.scratch = made
         hits: list[int] = []
         self._first(data, _heard, 0, hits, first)
-        if not hits:
-            return hits
         out: list[int] = []
+        if definitions:
+            self._reviews(data, _heard, 0, out, third)
+        if not hits:
+            return out
         for probe in hits:
             if probe == _DIGITS_PROBE:
                 numbers: list[int] = []
-                self._second(data, _heard, 0, numbers, second)
-                out += [NUMBERS[i] for i in numbers]
+                self._numbers(data, _heard, 0, numbers, second)
+                out += numbers
             else:
                 out += NOMINATED[probe]
         return out
@@ -188,8 +211,9 @@ class RE2Database:
         self._set.Add(rb"(?s).")
         self._set.Compile()
 
-    def nominate(self, data: bytes) -> list[int]:
-        """See `Database.nominate`."""
+    def nominate(self, data: bytes, definitions: bool = True) -> list[int]:
+        """See `Database.nominate`: here one set answers for all."""
+        del definitions
         if not data:
             return []
         hits = self._set.Match(data) or []

@@ -124,7 +124,7 @@ def near(check: Confirm, *words: str) -> Confirm:
     return confirm
 
 
-def _pii(name: str, severity: int, pattern: str, confirm: Confirm | None = None, probe: str = "") -> Rule:
+def _pii(name: str, severity: int, pattern: str, confirm: Confirm | None = None, probe: tuple[bytes, ...] = ()) -> Rule:
     return Rule(
         f"pii.{name}",
         "SCAN-05",
@@ -133,7 +133,7 @@ def _pii(name: str, severity: int, pattern: str, confirm: Confirm | None = None,
         "pii",
         pattern.encode(),
         confirm,
-        probe=DIGITS if name in _NUMBERS else probe.encode(),
+        probe=probe or (DIGITS if name in _NUMBERS else ()),
     )
 
 
@@ -142,7 +142,19 @@ def _beside(check: Confirm) -> Confirm:
 
 
 _NUMBERS: Final = frozenset(
-    {"iban", "credit_card", "us_ssn", "phone", "uk_nino", "uk_nhs", "es_dni", "fr_insee", "br_cpf", "in_aadhaar"}
+    {
+        "iban",
+        "credit_card",
+        "us_ssn",
+        "phone",
+        "uk_nino",
+        "uk_nhs",
+        "es_dni",
+        "fr_insee",
+        "br_cpf",
+        "in_aadhaar",
+        "it_fiscal_code",
+    }
 )
 
 RULES: Final = (
@@ -151,7 +163,7 @@ RULES: Final = (
         30,
         r"[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}@(?:[A-Za-z0-9-]{1,40}\.){1,3}[A-Za-z]{2,18}",
         email,
-        r"@[A-Za-z0-9-]{1,40}\.",
+        (rb"@[A-Za-z0-9-]{1,40}\.",),
     ),
     _pii("iban", 60, r"(?i)\b([A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,4})?)\b", of(iban)),
     _pii("credit_card", 70, r"\b([0-9](?:[ -]?[0-9]){11,18})\b", _beside(of(card_number))),
@@ -167,9 +179,9 @@ RULES: Final = (
         15,
         r"\b([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})\b",
         public_ip,
-        r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+        DIGITS,
     ),
-    _pii("ip_address", 15, r"(?i)\b((?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4})\b", None, r"(?i)(?::[0-9a-f]{1,4}){4}:"),
+    _pii("ip_address", 15, r"(?i)\b((?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4})\b", None, (rb"(?i)(?::[0-9a-f]{1,4}){4}:",)),
     _pii(
         "uk_nino",
         60,

@@ -74,9 +74,14 @@ class Seen:
         return not self.data[self.low : self.start].strip() and not self.data[self.end : self.high].strip()
 
 
-# A probe that many rules share: six digits with at most three separators between them. Where it is
-# nominated, a second database tells which of those rules it is.
-DIGITS: Final = rb"[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9]"
+# A probe that many rules share: six digits with at most three separators between them, four numbers with dots,
+# or digits between letters.
+# Where it is nominated, a second database tells which of those rules it is.
+DIGITS: Final = (
+    rb"[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9]"
+    rb"|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
+    rb"|[A-Z][0-9]{2}[A-Z][0-9]{2}[A-Z][0-9]{3}",
+)
 
 Confirm = Callable[[Seen], bool]
 Judge = Callable[[Seen], Sequence[Verdict]]
@@ -90,7 +95,7 @@ class Rule:
     confirm: a cheap check that must hold. judge: in its place, names the findings itself.
     tail: bytes that belong to the value when they follow it directly (unbounded run).
     weak: dropped where a finding of the same control that is not weak covers its start.
-    probe: a cheaper expression for the database that matches wherever this rule finds something; a pattern
+    probe: cheaper expressions for the database, one of which matches wherever this rule finds something; a pattern
         that begins with a wide class has no literal to look for and would slow every scan.
     """
 
@@ -104,7 +109,7 @@ class Rule:
     judge: Judge | None = None
     tail: frozenset[int] = frozenset()
     weak: bool = False
-    probe: bytes = b""
+    probe: tuple[bytes, ...] = ()
 
     def verdicts(self, seen: Seen) -> Sequence[Verdict]:
         """Return the findings of this match: none, one, or several."""

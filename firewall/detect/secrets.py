@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firewall.detect.rule import TOKEN, WORD, Confirm, Rule, Seen
+from firewall.detect.rule import DIGITS, TOKEN, WORD, Confirm, Rule, Seen
 from firewall.detect.values import any_but_placeholder, entropy, is_placeholder, random_looking
 
 UUID: Final = r"[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{12}"
@@ -413,6 +413,7 @@ def _rules() -> tuple[Rule, ...]:
             else WORD
             if name in _LONG
             else frozenset(),
+            probe=DIGITS if name in _DIGITS_FIRST else (),
         )
         for name, expression, severity, check in SHAPES
     ]
@@ -450,7 +451,7 @@ def _rules() -> tuple[Rule, ...]:
             pattern=rf"(?im)^[\w.-]{{0,40}}(?:{FIELD_WORDS})[\w.-]{{0,12}}\n([^\s]{{8,150}})$".encode(),
             confirm=field,
             weak=True,
-            probe=rf"(?i)(?:{FIELD_WORDS})[\w.-]{{0,12}}\n[^\s]{{8}}".encode(),
+            probe=(rf"(?i)(?:{FIELD_WORDS})[\w.-]{{0,12}}\n[^\s]{{8}}".encode(),),
         )
     )
     return tuple(rules)
@@ -470,5 +471,7 @@ _LONG: Final = frozenset(
         "gitlab_runner_token",
     }
 )
+# They begin with eight digits and more.
+_DIGITS_FIRST: Final = frozenset({"facebook_app_token", "telegram_token"})
 
 RULES: Final = _rules()

@@ -147,11 +147,16 @@ def from_spaced(run: bytes) -> str:
     return text.replace(" ", "").replace("\0", " ")
 
 
-def _rule(name: str, pattern: bytes, probe: bytes = b"") -> Rule:
+def _rule(name: str, pattern: bytes, *probe: bytes) -> Rule:
     return Rule(f"decode.{name}", "SCAN-02", "injection", 0, "decode", pattern, probe=probe)
 
 
 _RUN: Final = rb"[A-Za-z0-9+/_-]{24}"  # one probe for both kinds of run
+
+# Four letters set apart. One expression would be awake at every space; each of these has a literal to look for.
+_SPACED: Final = tuple(
+    b"(?i) [a-z0-9@$!] [a-z0-9@$!] [a-z0-9@$!] \\x%02x " % last for last in b"abcdefghijklmnopqrstuvwxyz0123456789@$!"
+)
 
 # Runs are long here: they are looked for in whole strings only, never in streams.
 RULES: Final = (
@@ -170,9 +175,7 @@ RULES: Final = (
         rb"(?i)(?:\\u[0-9a-f]{4}[ ,.]?){6}(?:\\u[0-9a-f]{4}[ ,.]?)*",
         rb"(?i)\\u[0-9a-f]{4}[ ,.]?\\u[0-9a-f]{4}",
     ),
-    _rule(
-        "spaced", rb"(?:[A-Za-z0-9@$!] {1,3}){11}(?:[A-Za-z0-9@$!.,] {1,3})*[A-Za-z0-9.]?", rb"(?: [A-Za-z0-9@$!]){4} "
-    ),
+    _rule("spaced", rb"(?:[A-Za-z0-9@$!] {1,3}){11}(?:[A-Za-z0-9@$!.,] {1,3})*[A-Za-z0-9.]?", *_SPACED),
 )
 DECODERS: Final[dict[str, Callable[[bytes], str]]] = {
     "decode.base64": from_base64,
