@@ -13,10 +13,10 @@ Rules enforced here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
-from typing import Final
+from typing import Any, Final
 
 from firewall.core.bounds import POLICY_FINDINGS
 from firewall.core.finding import Finding
@@ -33,7 +33,7 @@ Digest = Callable[[str, bytes], str]
 
 _SKIPPED: Final = frozenset({"jsonrpc", "method", "id"})
 # Names and revisions that stand in every modern MCP message. Long runs of letters and dates nominate
-# rules each time; a string that equals one of these, as a whole, has no finding (tested).
+# rules each time, and each string costs; one that equals one of these, as a whole, has no finding (tested).
 CONSTANTS: Final = frozenset(
     {
         "io.modelcontextprotocol/protocolVersion",
@@ -44,6 +44,23 @@ CONSTANTS: Final = frozenset(
         "2025-11-25",
         "2025-06-18",
         "2025-03-26",
+        "params",
+        "name",
+        "arguments",
+        "_meta",
+        "result",
+        "resultType",
+        "complete",
+        "content",
+        "structuredContent",
+        "isError",
+        "type",
+        "text",
+        "object",
+        "string",
+        "properties",
+        "inputSchema",
+        "description",
     }
 )
 _LONGEST_CONSTANT: Final = max(map(len, CONSTANTS))
@@ -138,51 +155,44 @@ def _says(string: str) -> bool:
     return len(string) > _LONGEST_CONSTANT or string not in CONSTANTS
 
 
-def gather(value: JSON, out: list[str]) -> None:
-    """Append every string of a value that is scanned, keys directly before their values, document order.
+def strings_of(body: JSON) -> list[str]:
+    """Return the strings of a body that are scanned, keys directly before their values, document order.
 
-    Depth is bounded by the strict parser (`bounds.JSON_DEPTH`).
+    One loop for all depths, as every message pays for it twice; depth is bounded by the strict parser
+    (`bounds.JSON_DEPTH`).
     """
-    if isinstance(value, dict):
-        append = out.append
-        for key, item in value.items():
-            if key not in CONSTANTS:  # a member's name has its hash already, however long it is
+    out: list[str] = []
+    append = out.append
+    items: Iterator[tuple[Any, Any]]
+    if isinstance(body, dict):
+        if "jsonrpc" in body:
+            body = {key: item for key, item in body.items() if key not in _SKIPPED}
+        items = iter(body.items())
+    else:
+        items = iter(((0, body),))
+    above: list[Iterator[tuple[Any, Any]]] = []
+    while True:
+        for key, item in items:  # an array's keys are numbers
+            if type(key) is str and key not in CONSTANTS:
                 append(key)
             kind = type(item)
             if kind is str:
-                if len(item) > _LONGEST_CONSTANT or item not in CONSTANTS:  # type: ignore[arg-type]
-                    append(item)  # type: ignore[arg-type]
-            elif kind is dict or kind is list:
-                gather(item, out)
-            elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):  # type: ignore[operator]
+                if len(item) > _LONGEST_CONSTANT or item not in CONSTANTS:
+                    append(item)
+            elif kind is dict:
+                above.append(items)
+                items = iter(item.items())
+                break
+            elif kind is list:
+                above.append(items)
+                items = enumerate(item)
+                break
+            elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):
                 append(str(item))
-    elif isinstance(value, list):
-        for item in value:
-            kind = type(item)
-            if kind is str:
-                if _says(item):  # type: ignore[arg-type]
-                    out.append(item)  # type: ignore[arg-type]
-            elif kind is dict or kind is list:
-                gather(item, out)
-            elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):  # type: ignore[operator]
-                out.append(str(item))
-    elif isinstance(value, str):
-        if _says(value):
-            out.append(value)
-
-
-def strings_of(body: JSON) -> list[str]:
-    """Return the strings of a body that are scanned, in order (see the module's rules)."""
-    out: list[str] = []
-    if isinstance(body, dict) and "jsonrpc" in body:
-        for key, item in body.items():
-            if key not in _SKIPPED:
-                if _says(key):
-                    out.append(key)
-                gather(item, out)
-    else:
-        gather(body, out)
-    return out
+        else:
+            if not above:
+                return out
+            items = above.pop()
 
 
 def places_of(body: JSON) -> list[tuple[Path, bool]]:
@@ -230,21 +240,23 @@ class PatternScanner:
         self.database: Database = database if database is not None else open_database(cache)
         self._nominate = self.database.nominate
         self._digest = digest
-        self._enabled = {point: _indices(families) for point, families in ENABLED.items()}
+        # What is looked for at a point, and whether its definitions are judged.
+        self._enabled = {point: (_indices(families), "review" in families) for point, families in ENABLED.items()}
         self._streamed = {point: _indices(families & STREAMED) for point, families in ENABLED.items()}
         self._decoders = {i: rule.id for i, rule in enumerate(RULES) if rule.family == "decode"}
 
     def scan(self, body: JSON, point: Point, tenant: str) -> list[Finding]:
         """Return findings with pointers into ``body``, document order; at most `POLICY_FINDINGS`."""
-        enabled = self._enabled.get(point)
-        if enabled is None:
-            enabled = self._enabled[Point.MCP_TOOL_CALL] if INFO[point].content else frozenset()
-        if not enabled:
-            return []
+        known = self._enabled.get(point)
+        if known is None:
+            if not INFO[point].content:
+                return []
+            known = self._enabled[Point.MCP_TOOL_CALL]
+        enabled, definitions = known
         strings = strings_of(body)
         text = "\n".join(strings)
         data = text.encode("utf-8", "replace")
-        hits = self._nominate(data)
+        hits = self._nominate(data, definitions)
         nominated = enabled.intersection(hits) if hits else _NONE
         if not nominated and (len(data) == len(text) or text.isascii()) and point not in _REVIEWED:
             return []
@@ -256,11 +268,11 @@ class PatternScanner:
         A rule that matches in one body matches in the text of all: strings are held apart here as they are within
         one body. So what is not nominated for all is nominated for none.
         """
-        enabled = self._enabled.get(point)
-        if enabled is None or point in _REVIEWED:
+        known = self._enabled.get(point)
+        if known is None or point in _REVIEWED:
             return [self.scan(body, point, tenant) for body in bodies]
         texts = ["\n".join(strings_of(body)) for body in bodies]
-        if enabled.intersection(self._nominate("\n".join(texts).encode("utf-8", "replace"))):
+        if known[0].intersection(self._nominate("\n".join(texts).encode("utf-8", "replace"), known[1])):
             return [self.scan(body, point, tenant) for body in bodies]
         return [
             [] if text.isascii() else self.scan(body, point, tenant) for body, text in zip(bodies, texts, strict=True)

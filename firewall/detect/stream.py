@@ -52,7 +52,7 @@ class PatternStream:
 
     def __init__(
         self,
-        nominate: Callable[[bytes], list[int]],
+        nominate: Callable[[bytes, bool], list[int]],
         enabled: frozenset[int],
         digest: Callable[[str, bytes], str] | None,
         tenant: str,
@@ -95,7 +95,7 @@ class PatternStream:
             return False
         window = self._window + text
         data = window.encode("utf-8", "replace")
-        if not self._enabled.isdisjoint(self._nominate(data)):
+        if not self._enabled.isdisjoint(self._nominate(data, False)):
             return False
         self._window = window
         self._fed += len(text)
@@ -131,7 +131,7 @@ class PatternStream:
     def _advance(self, *, closing: bool) -> list[Finding]:
         data = self._window.encode("utf-8", "replace")
         base, end = self._bytes, self._bytes + len(data)
-        nominated = self._enabled.intersection(self._nominate(data))
+        nominated = self._enabled.intersection(self._nominate(data, False))
         if not nominated and not self._tails and not self._waiting:
             self._pass(data)
             return []

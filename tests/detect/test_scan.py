@@ -26,7 +26,7 @@ class Deaf:
 
     name = "deaf"
 
-    def nominate(self, _data: bytes) -> list[int]:
+    def nominate(self, _data: bytes, _definitions: bool = True) -> list[int]:
         return []
 
 
