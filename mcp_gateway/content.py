@@ -111,7 +111,8 @@ def tool_result(
     for one in blocks:
         if not isinstance(one, dict) or not isinstance(one.get("type"), str):
             raise Malformed("result_shape")
-        told.append(_addressed(one, outward, rights))
+        plain = one["type"] == "text" and "_meta" not in one
+        told.append(one if plain else _addressed(one, outward, rights))
     out: JSONObject = {member: given[member] for member in given if member not in _RESULT_OWNED}
     out["content"] = told
     if era == LEGACY and not isinstance(out.get("structuredContent", {}), dict):
@@ -243,7 +244,7 @@ def _complete(result: JSON) -> JSONObject:
 
 
 def _message(rpc_id: RpcId, era: Era, out: JSONObject, given: JSONObject, server_info: JSONObject) -> JSONObject:
-    meta = kept_meta(given.get("_meta"))
+    meta = kept_meta(given["_meta"]) if "_meta" in given else {}
     if era == MODERN:
         out["resultType"] = "complete"
         if server_info.get("name") and server_info.get("version"):

@@ -27,10 +27,10 @@ from mcp_gateway.versions import (
     HANDSHAKE_VERSIONS,
     KNOWN_VERSIONS,
     LEGACY,
+    METHODS,
     MODERN,
     MODERN_VERSIONS,
     Era,
-    point_of,
 )
 
 RpcId = str | int
@@ -59,6 +59,8 @@ NAMED: Final[Mapping[str, str]] = {
 # what a task asked (SEP-2663). Everywhere else these members are dropped unread.
 ANSWERING: Final = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/update"})
 _AGAIN: Final = ("inputResponses", "requestState")
+# Every method that a modern client may ask for.
+_ASKED: Final = frozenset(method for method, era, flow in METHODS if (era, flow) == (MODERN, "request"))
 METHOD_CHARS: Final = 128
 NAME_CHARS: Final = 512
 URI_CHARS: Final = 8 * KIB
@@ -176,43 +178,48 @@ def _call(value: JSONObject, method: str, rpc_id: RpcId, received: Mapping[bytes
     if received is None:
         raise Malformed("header_mismatch", "an mcp header is repeated")
     told = received.get(h.VERSION, b"").decode("latin-1")
-    era = _era(told, meta)
+    # Mostly both say the same known revision.
+    era = MODERN if told in MODERN_VERSIONS and meta.get(PROTOCOL_VERSION) == told else _era(told, meta)
     key = NAMED.get(method)
-    kept = dict(params)
-    kept.pop("_meta", None)
+    named = params.get(key) if key is not None else None
     capabilities: JSON
     level: JSON = ""
     task = None
+    bring = method in ANSWERING and era == MODERN
     if era == MODERN:
-        version = _modern(received, told, meta, method, params, key)
+        _check_modern(received, told, meta, method, named)
         level = meta.get(LOG_LEVEL, "")
         if level and (not isinstance(level, str) or level not in LOG_LEVELS):
             raise Rejected("params_invalid")
         capabilities = meta[CLIENT_CAPABILITIES]
-        bring = method in ANSWERING
         if bring and ("inputResponses" in params or "requestState" in params):
             _check_again(params)
     else:
-        version = told or ASSUMED_VERSION
-        capabilities = _opening(method, params)
-        bring = False
-        if method == "tools/call":
-            task = _task(params)
+        capabilities = _opening(params) if method == "initialize" else {}
+        if method == "tools/call" and "task" in params:
+            task = _task(params["task"])
+    kept = dict(params)
+    kept.pop("_meta", None)
     if not bring:
         for member in _AGAIN:
             kept.pop(member, None)
     token = meta.get("progressToken")
     if token is not None and not _is_id(token):
         raise Rejected("params_invalid")
+    if key is not None:
+        if not isinstance(named, str) or not 0 < len(named) <= (URI_CHARS if key == "uri" else NAME_CHARS):
+            raise Rejected("params_invalid")
+        if not isinstance(params.get("arguments", {}), dict):
+            raise Rejected("params_invalid")
     trace = meta.get("traceparent", "")
     return Call(
         era,
-        version,
+        told or ASSUMED_VERSION,
         rpc_id,
         method,
         kept,
-        {k: v for k, v in meta.items() if k not in _READ and not is_reserved(k)},
-        _name(params, key) if key is not None else "",
+        {} if meta.keys() <= _READ else {k: v for k, v in meta.items() if k not in _READ and not is_reserved(k)},
+        named if isinstance(named, str) else "",
         capabilities if isinstance(capabilities, dict) else {},
         level if isinstance(level, str) else "",
         token,
@@ -247,10 +254,8 @@ def _answer(value: JSONObject, received: Mapping[bytes, bytes] | None) -> Answer
     raise Rejected("rpc_shape")
 
 
-def _opening(method: str, params: JSONObject) -> JSONObject:
+def _opening(params: JSONObject) -> JSONObject:
     """Return what a client declares at ``initialize``: a closed list of members, so that it stays small."""
-    if method != "initialize":
-        return {}
     info, given = params.get("clientInfo"), params.get("capabilities")
     if not isinstance(params.get("protocolVersion"), str) or not isinstance(info, dict) or not isinstance(given, dict):
         raise Rejected("params_invalid")
@@ -278,11 +283,8 @@ def _check_again(params: JSONObject) -> None:
         raise Rejected("params_invalid")
 
 
-def _task(params: JSONObject) -> JSONObject | None:
+def _task(task: JSON) -> JSONObject:
     """Return ``params.task`` (2025-11-25, tasks): its ``ttl`` in milliseconds, where one is wished for."""
-    if "task" not in params:
-        return None
-    task = params["task"]
     if not isinstance(task, dict):
         raise Rejected("params_invalid")
     ttl = task.get("ttl")
@@ -304,33 +306,21 @@ def _era(told: str, meta: JSONObject) -> Era:
     return LEGACY if not told or told in HANDSHAKE_VERSIONS else MODERN
 
 
-def _modern(
-    received: Mapping[bytes, bytes], told: str, meta: JSONObject, method: str, params: JSONObject, key: str | None
-) -> str:
+def _check_modern(received: Mapping[bytes, bytes], told: str, meta: JSONObject, method: str, named: JSON) -> None:
+    """Raise Rejected unless the envelope is whole, the headers say what the body says, and we speak the revision."""
     version = meta.get(PROTOCOL_VERSION)
-    if PROTOCOL_VERSION not in meta and told not in MODERN_VERSIONS:
+    if version is None and PROTOCOL_VERSION not in meta and told not in MODERN_VERSIONS:
         raise _unsupported(told)
     if not isinstance(version, str) or not isinstance(meta.get(CLIENT_CAPABILITIES), dict):
         raise Rejected("params_invalid")
     if told != version or not h.says(received.get(h.METHOD, b""), method):
         raise Rejected("header_mismatch")
-    named = params.get(key) if key is not None else None
     # A method that this era does not have is refused as unknown, whatever its headers say.
-    if named is not None and point_of(method, MODERN, "request") is not None:
+    if named is not None and method in _ASKED:
         if not isinstance(named, str) or not h.says(received.get(h.NAME, b""), named):
             raise Rejected("header_mismatch")
     if version not in MODERN_VERSIONS:
         raise _unsupported(version)
-    return version
-
-
-def _name(params: JSONObject, key: str) -> str:
-    name = params.get(key)
-    if not isinstance(name, str) or not 0 < len(name) <= (URI_CHARS if key == "uri" else NAME_CHARS):
-        raise Rejected("params_invalid")
-    if not isinstance(params.get("arguments", {}), dict):
-        raise Rejected("params_invalid")
-    return name
 
 
 def _notice(value: JSONObject, method: str, received: Mapping[bytes, bytes] | None) -> Notice:

@@ -13,7 +13,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -155,44 +155,49 @@ def _says(string: str) -> bool:
     return len(string) > _LONGEST_CONSTANT or string not in CONSTANTS
 
 
-def strings_of(body: JSON) -> list[str]:
-    """Return the strings of a body that are scanned, keys directly before their values, document order.
+def _object(value: dict[str, Any], append: Callable[[str], None]) -> None:
+    for key, item in value.items():
+        if key not in CONSTANTS:  # a member's name has its hash already, however long it is
+            append(key)
+        kind = type(item)
+        if kind is str:
+            if len(item) > _LONGEST_CONSTANT or item not in CONSTANTS:
+                append(item)
+        elif kind is dict:
+            if item:
+                _object(item, append)
+        elif kind is list:
+            _array(item, append)
+        elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):
+            append(str(item))
 
-    One loop for all depths, as every message pays for it twice; depth is bounded by the strict parser
-    (`bounds.JSON_DEPTH`).
+
+def _array(value: list[Any], append: Callable[[str], None]) -> None:
+    for item in value:
+        kind = type(item)
+        if kind is dict:
+            _object(item, append)
+        elif kind is str:
+            if len(item) > _LONGEST_CONSTANT or item not in CONSTANTS:
+                append(item)
+        elif kind is list:
+            _array(item, append)
+        elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):
+            append(str(item))
+
+
+def strings_of(body: JSON) -> list[str]:
+    """Return the strings of a body that are scanned (see the module's rules), keys directly before their values,
+    document order. Depth is bounded by the strict parser (`bounds.JSON_DEPTH`).
     """
     out: list[str] = []
-    append = out.append
-    items: Iterator[tuple[Any, Any]]
-    if isinstance(body, dict):
-        if "jsonrpc" in body:
-            body = {key: item for key, item in body.items() if key not in _SKIPPED}
-        items = iter(body.items())
+    if not isinstance(body, dict):
+        _array([body], out.append)
+    elif "jsonrpc" in body:
+        _object({key: item for key, item in body.items() if key not in _SKIPPED}, out.append)
     else:
-        items = iter(((0, body),))
-    above: list[Iterator[tuple[Any, Any]]] = []
-    while True:
-        for key, item in items:  # an array's keys are numbers
-            if type(key) is str and key not in CONSTANTS:
-                append(key)
-            kind = type(item)
-            if kind is str:
-                if len(item) > _LONGEST_CONSTANT or item not in CONSTANTS:
-                    append(item)
-            elif kind is dict:
-                above.append(items)
-                items = iter(item.items())
-                break
-            elif kind is list:
-                above.append(items)
-                items = enumerate(item)
-                break
-            elif kind is int and (item >= _LEAST_CARD or item <= -_LEAST_CARD):
-                append(str(item))
-        else:
-            if not above:
-                return out
-            items = above.pop()
+        _object(body, out.append)
+    return out
 
 
 def places_of(body: JSON) -> list[tuple[Path, bool]]:

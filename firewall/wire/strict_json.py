@@ -64,7 +64,10 @@ def loads(data: bytes, *, max_depth: int = JSON_DEPTH) -> JSON:
         raise Malformed("json_number" if "Integer" in str(error) else "json_too_deep") from None
     if again != data:
         _check_same_members(data, again)
-    if _opens(again, max_depth) > max_depth:
+    # How many brackets open, strings included, counted no further than needed: no text can be nested deeper.
+    # `replace` looks for one byte at memory speed, `count` looks at each: 0.2 µs instead of 2 for 1 KB.
+    enough = max_depth + 1
+    if 2 * len(again) - len(again.replace(b"{", b"", enough)) - len(again.replace(b"[", b"", enough)) > max_depth:
         _check_depth(again, max_depth)
     return value
 
@@ -103,13 +106,6 @@ def _check_same_members(data: bytes, again: bytes) -> None:
         for token in outside.translate(_PUNCTUATION_TO_SPACE).split():
             if len(token) >= _ROUNDED_DIGITS and token.lstrip(b"-").isdigit():
                 raise Malformed("json_number")
-
-
-def _opens(text: bytes, enough: int) -> int:
-    # How many brackets open, strings included, counted no further than needed: no text can be nested deeper.
-    # `replace` looks for one byte at memory speed, `count` looks at each: 0.2 µs instead of 2 for 1 KB.
-    without = len(text.replace(b"{", b"", enough + 1)) + len(text.replace(b"[", b"", enough + 1))
-    return 2 * len(text) - without
 
 
 def _check_depth(text: bytes, max_depth: int) -> None:
