@@ -213,7 +213,7 @@ def request(
         principal,
         method,
         resource,
-        protocol(version, transport),
+        _PROTOCOLS.get((version, transport)) or protocol(version, transport),
         body,
         arguments if arguments is not None else {},
         headers,
@@ -233,7 +233,7 @@ def response(
     arguments: JSONObject | None = None,
 ) -> Action:
     """Return the Action of a message on its way to the client."""
-    told = protocol(version, transport)
+    told = _PROTOCOLS.get((version, transport)) or protocol(version, transport)
     if point is Point.MCP_TOOL_RESULT:
         result = body.get("result")
         coupled: tuple[tuple[str | int, ...], ...] = ()

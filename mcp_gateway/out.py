@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 from firewall.core.action import Headers, Resource
@@ -62,18 +62,23 @@ class Out:
                 self.on_open()
         await self._stream.messages(cleared)
 
-    async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
+    def final(
+        self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()
+    ) -> Coroutine[None, None, None]:
         """Write the response and end. status: of a plain cleared answer; a stream has sent its own by then."""
         self.done = True
-        if self._stream is None and self._streams and isinstance(answer, Cleared) and status == 200:
+        if isinstance(answer, Cleared):
+            if self._stream is None and (not self._streams or status != 200):
+                return asgi.write_cleared(self._send, answer, status=status, extra=extra)
+        elif self._stream is None:
+            return asgi.write_fixed(self._send, answer)
+        return self._last(answer, extra)
+
+    async def _last(self, answer: Cleared | FixedReply, extra: Headers) -> None:
+        """Write the response as the stream's last event."""
+        if self._stream is None:
             self._stream = asgi.EventStream(self._send)
             await self._stream.open(extra)
-        if self._stream is None:
-            if isinstance(answer, Cleared):
-                await asgi.write_cleared(self._send, answer, status=status, extra=extra)
-            else:
-                await asgi.write_fixed(self._send, answer)
-            return
         if isinstance(answer, Cleared):
             await self._stream.event(answer, event="message")
         else:
@@ -135,17 +140,18 @@ class LegacyOut(Out):
                 if (pipe := line.pipe) is not None:
                     await pipe.room()
 
-    async def final(self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()) -> None:
+    def final(
+        self, answer: Cleared | FixedReply, *, status: int = 200, extra: Headers = ()
+    ) -> Coroutine[None, None, None]:
         """See Out.final."""
         self.done = True
         self.stop()
         if self._line is None and self._streams and isinstance(answer, Cleared) and status == 200:
             self._open(extra)
         if self._line is None:
-            await super().final(answer, status=status, extra=extra)
-            return
+            return super().final(answer, status=status, extra=extra)
         self._line.emit(answer)
-        await self._close(self._line)
+        return self._close(self._line)
 
     async def end(self) -> None:
         """See Out.end."""

@@ -57,18 +57,18 @@ class Memo:
     Two generations: what was asked for since the young one began is kept when it is full, the rest goes.
     """
 
-    __slots__ = ("_answers", "_blind", "_old", "_young", "hits")
+    __slots__ = ("_answers", "_old", "_young", "blind", "hits")
 
     def __init__(self, *, blind: bool) -> None:
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
         self._answers: dict[bytes, bytes] = {}
-        self._blind = blind
+        self.blind = blind
         self.hits = 0
 
     def key(self, asked: PolicyInput) -> bytes:
         """Return a digest of the part of a question that counts, or b"" when it is not to be remembered."""
-        if self._blind:
+        if self.blind:
             return asked.frame
         if len(asked.arguments) > ARGUMENTS_BYTES:
             return b""

@@ -7,6 +7,7 @@ on it only with the profile and the self-test behind it: `bundle.load` decided t
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Literal
 
 from firewall.core.errors import PolicyFault
@@ -17,6 +18,8 @@ from firewall.decide.memo import Memo, is_blind, is_steady
 from firewall.decide.program import Compiled, Strict
 
 Mode = Literal["auto", "compiled", "interpreter"]
+Sample = Callable[[Point, PolicyInput | bytes, bytes], int]
+"""Takes a question and its answer; returns after how many decisions it wants the next."""
 
 
 class RegorusEngine:
@@ -38,6 +41,8 @@ class RegorusEngine:
         self._bundle = bundle
         self._owner = threading.get_ident()
         self._strict: Strict | None = None
+        self._sample: Sample | None = None
+        self._until = 1
         self._machines: dict[Point, Compiled] = {}
         self._memos: dict[Point, Memo | None] = {}
         if self.mode == "compiled":
@@ -57,28 +62,37 @@ class RegorusEngine:
         """
         if threading.get_ident() != self._owner:
             raise PolicyFault("engine_error", "an engine belongs to the thread that made it")
+        answer = None
         compiled = self._machines.get(point)
         if compiled is not None:
-            memo = None
+            memo, key = None, b""
             if not isinstance(question, bytes):
                 memo = self._memos[point] if point in self._memos else self._memo(point)
                 if memo is not None:
-                    key = memo.key(question)
-                    known = memo.get(key) if key else None
-                    if known is not None:
-                        return known
-            try:
-                answer = compiled.decide(document_of(question))
-                if memo is not None and key:
-                    memo.put(key, answer)
-                return answer
-            except PolicyFault:
-                self.fallbacks += 1
-                # A machine that failed is not used again: a panic may have left it in any state.
-                self._machines[point] = Compiled(point, self._bundle.programs[point], self._bundle.data_json)
-        if self._strict is None:
-            self._strict = Strict(self._bundle.modules, self._bundle.data_json)
-        return self._strict.decide(point, document_of(question))
+                    key = question.frame if memo.blind else memo.key(question)
+                    if key:
+                        answer = memo.get(key)
+            if answer is None:
+                try:
+                    answer = compiled.decide(document_of(question))
+                    if memo is not None and key:
+                        memo.put(key, answer)
+                except PolicyFault:
+                    self.fallbacks += 1
+                    # A machine that failed is not used again: a panic may have left it in any state.
+                    self._machines[point] = Compiled(point, self._bundle.programs[point], self._bundle.data_json)
+        if answer is None:
+            if self._strict is None:
+                self._strict = Strict(self._bundle.modules, self._bundle.data_json)
+            answer = self._strict.decide(point, document_of(question))
+        self._until -= 1
+        if self._until <= 0 and self._sample is not None:
+            self._until = self._sample(point, question, answer)
+        return answer
+
+    def watch(self, sample: Sample) -> None:
+        """Show some decisions to a sampler, the next one first; it returns in how many it wants another."""
+        self._sample, self._until = sample, 1
 
     def _memo(self, point: Point) -> Memo | None:
         """Make the memo of a point at its first decision, if its program allows one."""

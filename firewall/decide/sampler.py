@@ -50,12 +50,14 @@ class SampledEngine:
         self._engine = engine
         self._every = max(1, every)
         self._alarm = alarm
-        self._left = 1  # the very first decision is a sample
         self._queue: deque[tuple[Point, bytes, bytes]] = deque(maxlen=QUEUE)
         self._strict = Strict(bundle.modules, bundle.data_json)
         self._wake = asyncio.Event()
         self.revision = engine.revision
         self.sampled = 0
+        engine.watch(self._keep)  # the very first decision is a sample
+        # Returns the engine's decision; now and then it is kept for `drain`. Raises PolicyFault.
+        self.decide = engine.decide
 
     @property
     def name(self) -> str:
@@ -67,19 +69,14 @@ class SampledEngine:
         """``compiled`` or ``interpreter``."""
         return self._engine.mode
 
-    def decide(self, point: Point, question: PolicyInput | bytes) -> bytes:
-        """Return the engine's decision; now and then keep it for `drain`. Raises PolicyFault."""
-        answer = self._engine.decide(point, question)
-        self._left -= 1
-        if self._left <= 0:
-            self._sample(point, document_of(question), answer)
-        return answer
-
-    def _sample(self, point: Point, document: bytes, answer: bytes) -> None:
-        if self._engine.mode == "compiled" and len(document) <= INPUT_BYTES:
-            self._left = self._every
-            self._queue.append((point, document, answer))
-            self._wake.set()
+    def _keep(self, point: Point, question: PolicyInput | bytes, answer: bytes) -> int:
+        """Keep a decision for `drain`; return in how many the next is wanted: at once, if this one was none to keep."""
+        document = document_of(question)
+        if self._engine.mode != "compiled" or len(document) > INPUT_BYTES:
+            return 1
+        self._queue.append((point, document, answer))
+        self._wake.set()
+        return self._every
 
     def drain(self, most: int = QUEUE) -> int:
         """Ask the interpreter about up to so many kept decisions; return how many. Never raises."""

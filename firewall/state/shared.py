@@ -68,6 +68,7 @@ class SharedMarks:
             self._map = self._attach(Path(directory), size)
             self._words = memoryview(self._map).cast("Q")
         self._mine = self._columns[self.worker]
+        self._others = tuple(column for column in self._columns if column != self._mine)
 
     def read(self, key: bytes) -> int:
         """Return the OR of all workers' 64-bit marks for a 16-byte key; all ones when unreadable."""
@@ -182,8 +183,8 @@ class SharedMarks:
             words = self._words
             if words[0] != _MAGIC:
                 raise StateUnavailable("shared memory is damaged")
-            epoch = 0
-            for column in self._columns:
+            epoch = words[self._mine]
+            for column in self._others:
                 epoch += words[column]
             return epoch
         except (ValueError, IndexError) as error:

@@ -113,7 +113,7 @@ class HandedTokens:
 
     def key_for(self, principal: Principal, upstream: str) -> str:
         """Return the pool key: a session in which a person's token was handed over is nobody else's."""
-        if not self._along(principal, upstream):
+        if not self._resources.gives_along or not self._along(principal, upstream):
             return self._behind.key_for(principal, upstream)
         parts = (principal.tenant, "handed", *principal.key[1:], principal.grant_id, principal.run)
         return "/".join(f"{len(part)}:{part}" for part in parts)
