@@ -24,7 +24,8 @@ from firewall.core.permit import Cleared, Permit, Refusal
 from firewall.core.principal import Principal
 from firewall.decide.contract import parse_decision
 from firewall.decide.question import encode_input
-from firewall.enforce.guard import Guard, Question
+from firewall.enforce.guard import Guard
+from firewall.enforce.rounds import Question
 from firewall.net import asgi
 from firewall.net.upstream import Target
 from firewall.wire import strict_json

@@ -131,3 +131,14 @@ INFO: Final[dict[Point, PointInfo]] = {
     Point.IDENTITY_CLIENT: PointInfo("identity", "request", False),
     Point.ADMIN_ACT: PointInfo("admin", "request", False),
 }
+
+# The points of whole answers: one of these is the end of its exchange, if nothing goes wrong after it.
+SETTLING: Final = frozenset(
+    {
+        Point.MCP_TOOL_RESULT,
+        Point.MCP_RESOURCE_RESULT,
+        Point.MCP_PROMPT_RESULT,
+        Point.MCP_COMPLETION_RESULT,
+        Point.MCP_ERROR,
+    }
+)

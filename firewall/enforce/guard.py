@@ -11,74 +11,44 @@
 - Every way out that is not a Permit is a Refusal. An unexpected exception is a Refusal with
   ``internal``. There is no switch that turns any of this off.
 - INVARIANT (DESIGN §6b-2): a label is raised before the bytes that caused it are released.
-- INVARIANT (DESIGN §6b-5): what a transformation made is judged like what came in. Taking hidden
-  characters out can put a key or a protected path together, so a body whose arguments changed, or
-  which shows what its original did not, is asked about again, at most `ROUNDS` times in all.
+- INVARIANT (DESIGN §6b-5): what a transformation made is judged like what came in (`rounds`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from firewall.core.action import Action
 from firewall.core.bounds import KIB
 from firewall.core.decision import EFFECT_NAMES, Decision, Effect
-from firewall.core.errors import (
-    FAULTS,
-    AuditUnavailable,
-    BartizanError,
-    Fault,
-    Malformed,
-    PolicyFault,
-    StateUnavailable,
-)
+from firewall.core.errors import FAULTS, AuditUnavailable, PolicyFault
 from firewall.core.exchange import Exchange
 from firewall.core.finding import Finding
-from firewall.core.jsonvalue import JSON, JSONObject
+from firewall.core.jsonvalue import JSON
 from firewall.core.label import CLEAN, Label, join, label_of
 from firewall.core.permit import Cleared, Permit, Refusal, take_mint
-from firewall.core.points import INFO, Point
+from firewall.core.points import INFO, SETTLING
 from firewall.core.policy_input import PolicyInput
-from firewall.core.ports import (
-    AuditLog,
-    Clock,
-    Ids,
-    Labels,
-    PolicyEngine,
-    Receipt,
-    RemotePolicyEngine,
-    Scanner,
-    Telemetry,
-)
+from firewall.core.ports import AuditLog, Clock, Ids, Labels, PolicyEngine, RemotePolicyEngine, Scanner, Telemetry
 from firewall.core.principal import Principal
 from firewall.core.step_up import StepUp
-from firewall.core.value import value
 from firewall.decide.contract import parse_decision
 from firewall.decide.question import ask
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
-from firewall.enforce.obligations import apply, check_coupled, check_stream, rebound
+from firewall.enforce.obligations import apply, check_coupled, check_stream
+from firewall.enforce.recorder import Recorder
 from firewall.enforce.records import PermitRecords, decision_record, outcome_of, outcome_record
-from firewall.enforce.token_rules import Unmet, asked_of_sign_in, unmet
+from firewall.enforce.rounds import Question, following, joined, uncovered
+from firewall.enforce.token_rules import unmet
 from firewall.wire import strict_json
 
 _MINT: Final = take_mint()
 ASIDE_BYTES: Final = 64 * KIB  # a body beyond it is inspected in a thread, so that others are served meanwhile
-# The points of whole answers: one of these is the end of its exchange, if nothing goes wrong after it.
-SETTLING: Final = frozenset(
-    {
-        Point.MCP_TOOL_RESULT,
-        Point.MCP_RESOURCE_RESULT,
-        Point.MCP_PROMPT_RESULT,
-        Point.MCP_COMPLETION_RESULT,
-        Point.MCP_ERROR,
-    }
-)
 _PERMITS: Final = Effect.TRANSFORM  # the severest effect of a permit
-ROUNDS: Final = 3  # decisions about one message; one that still changes then is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +60,6 @@ class GuardSettings:
 
     durability: Literal["batch", "disk"] = "batch"
     step_up: Mapping[str, StepUp] = field(default_factory=dict)
-
-
-@value
-class Question:
-    """An inspected Action and the policy input made from it; what stands between prepare and conclude.
-
-    given: the findings came from the caller, which knew what of the body is text. payload: the body as it
-    will be sent if nothing changes it, b"" when it is not encoded yet. earlier, spent_us, noted: decision, its
-    microseconds and findings of the rounds before, when a transformation made this question.
-    """
-
-    action: Action
-    exchange: Exchange
-    decision_id: str
-    findings: tuple[Finding, ...]
-    label: Label
-    asked: PolicyInput
-    given: bool = False
-    payload: bytes = b""
-    rounds: int = 1
-    spent_us: int = 0
-    earlier: Decision | None = None
-    noted: tuple[Finding, ...] = ()
 
 
 class Guard:
@@ -145,8 +92,7 @@ class Guard:
         self._ids = ids
         self._to_disk = settings.durability == "disk"
         self._step_up = settings.step_up
-        self._on_internal = on_internal
-        self._receipts: dict[str, Receipt] = {}
+        self._recorder = Recorder(audit, labels, telemetry, ids, to_disk=self._to_disk, on_internal=on_internal)
         self._permits = PermitRecords()
 
     # -- one exchange ------------------------------------------------------------------------------
@@ -206,29 +152,35 @@ class Guard:
     async def clear(self, action: Action, exchange: Exchange) -> Cleared | Refusal:
         """Decide, record and return sendable bytes, or the refusal. Never raises but on cancellation."""
         aside: tuple[Finding, ...] | None = None
+        step: Question | Permit | Refusal | None = None
         try:
             payload = strict_json.dumps(action.body)
             if len(payload) > ASIDE_BYTES and INFO[action.point].content:
                 # The kill switch and the limits come first here too: who is refused costs no inspection.
-                refusal = self._gate(action, exchange, self._ids.new("d"))
-                if refusal is not None:
-                    return refusal
+                step = self._gate(action, exchange, self._ids.new("d"), self._clock.now_us())
+                if step is not None:
+                    return step
                 aside = await self.inspect(action, action.body)
                 payload = b""  # others ran meanwhile: what is sent is encoded after what was inspected
+            step = self.prepare(action, exchange, None, aside, payload)
+            while isinstance(step, Question):
+                started = self._clock.monotonic_ns()
+                if self._remote:
+                    answer = await self._engine.decide_remote(action.point, step.asked.json)  # type: ignore[union-attr]
+                else:
+                    answer = self._engine.decide(action.point, step.asked)  # type: ignore[union-attr]
+                step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error)
-        if self._remote:
-            verdict = await self.check_remote(action, exchange, aside=aside)
-        else:
-            verdict = self.check(action, exchange, aside=aside, payload=payload)
-        if isinstance(verdict, Refusal):
-            return verdict
-        cleared = self.commit(verdict, exchange)
+            findings = step.findings if isinstance(step, Question) else ()
+            return self._recorder.failed(action, exchange, error, findings)
+        if isinstance(step, Refusal):
+            return step
+        cleared = self.commit(step, exchange)
         if self._to_disk and isinstance(cleared, Cleared):
             try:
                 await self.settle(cleared)
             except AuditUnavailable:
-                return Refusal(FAULTS["audit_unavailable"], verdict.decision_id)
+                return Refusal(FAULTS["audit_unavailable"], cleared.decision_id)
         return cleared
 
     def clear_alike(self, like: Action, bodies: Sequence[JSON], exchange: Exchange) -> list[Cleared] | None:
@@ -304,74 +256,56 @@ class Guard:
 
     async def settle(self, cleared: Cleared) -> None:
         """Return when the record of a Cleared is on disk. Raises AuditUnavailable."""
-        await self._settle(cleared.record_uid)
+        await self._recorder.settle(cleared.record_uid)
 
-    async def _settle(self, uid: str) -> None:
-        receipt = self._receipts.pop(uid, None)
-        if receipt is not None:
-            await self._audit.durable(receipt)
-
-    def check(
-        self,
-        action: Action,
-        exchange: Exchange,
-        seen: Sequence[Finding] | None = None,
-        *,
-        aside: tuple[Finding, ...] | None = None,
-        payload: bytes = b"",
-    ) -> Permit | Refusal:
+    def check(self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None) -> Permit | Refusal:
         """Decide with the embedded engine; no await, no I/O but the refusal's record.
 
-        seen: findings of a stream's inspector, in place of a scan of the body. aside: those of a scan
-        of the body that `clear` made beside the loop, after the kill switch and the limits. payload: the
-        body, encoded a moment ago.
+        seen: findings of a stream's inspector, in place of a scan of the body.
         """
         step: Question | Permit | Refusal | None = None
         try:
-            step = self.prepare(action, exchange, seen, aside, payload)
+            step = self.prepare(action, exchange, seen)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 answer = self._engine.decide(action.point, step.asked)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error, step.findings if isinstance(step, Question) else ())
+            findings = step.findings if isinstance(step, Question) else ()
+            return self._recorder.failed(action, exchange, error, findings)
 
     async def check_remote(
-        self,
-        action: Action,
-        exchange: Exchange,
-        seen: Sequence[Finding] | None = None,
-        *,
-        aside: tuple[Finding, ...] | None = None,
+        self, action: Action, exchange: Exchange, seen: Sequence[Finding] | None = None
     ) -> Permit | Refusal:
         """Decide with the engine, wherever it is."""
         if not self._remote:
-            return self.check(action, exchange, seen, aside=aside)
+            return self.check(action, exchange, seen)
         step: Question | Permit | Refusal | None = None
         try:
-            step = self.prepare(action, exchange, seen, aside)
+            step = self.prepare(action, exchange, seen)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 answer = await self._engine.decide_remote(action.point, step.asked.json)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error, step.findings if isinstance(step, Question) else ())
+            findings = step.findings if isinstance(step, Question) else ()
+            return self._recorder.failed(action, exchange, error, findings)
 
     def _stopped(self, action: Action) -> bool:
         """Whether a stop covers the caller, the upstream, or the protocol's whole room (``llm``, ``a2a``, ``mcp``)."""
         return self.kill_switch.stopped(action.principal, action.resource.upstream, action.protocol.name)
 
-    def _gate(self, action: Action, exchange: Exchange, decision_id: str) -> Refusal | None:
-        """Kill switch and limits: what comes before everything that costs."""
+    def _gate(self, action: Action, exchange: Exchange, decision_id: str, now_us: int) -> Refusal | None:
+        """Kill switch and limits, as `prepare` asks them: what comes before everything that costs."""
         upstream = exchange.upstream = action.resource.upstream
         if self.kill_switch.stopped(action.principal, upstream, action.protocol.name):
-            return self._refuse(action, exchange, FAULTS["killed"], decision_id)
+            return self._recorder.refuse(action, exchange, FAULTS["killed"], decision_id)
         if INFO[action.point].direction == "request":
-            wait = self._limits.take(action.principal, self._clock.now_us())
+            wait = self._limits.take(action.principal, now_us)
             if wait:
-                return self._refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
+                return self._recorder.refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
         return None
 
     def prepare(
@@ -382,17 +316,21 @@ class Guard:
         aside: tuple[Finding, ...] | None = None,
         payload: bytes = b"",
     ) -> Question | Refusal:
-        """Kill switch, limits, inspection, label and policy input; raises PolicyFault("input_invalid")."""
+        """Kill switch, limits, inspection, label and policy input; raises PolicyFault("input_invalid").
+
+        seen: findings of a stream's inspector, in place of a scan of the body. aside: those of a scan of the body that
+        was made beside the loop, after the kill switch and the limits. payload: the body, encoded a moment ago.
+        """
         decision_id = self._ids.new("d")
         principal, info, now_us = action.principal, INFO[action.point], self._clock.now_us()
         upstream = exchange.upstream = action.resource.upstream
         # Also after a body was read in a thread: the switch may have been pulled meanwhile.
         if self.kill_switch.stopped(principal, upstream, action.protocol.name):
-            return self._refuse(action, exchange, FAULTS["killed"], decision_id)
+            return self._recorder.refuse(action, exchange, FAULTS["killed"], decision_id)
         if aside is None and info.direction == "request":
             wait = self._limits.take(principal, now_us)
             if wait:
-                return self._refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
+                return self._recorder.refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
         if principal.details or self._step_up:
             refusal = self._by_token(action, exchange, decision_id, now_us)
             if refusal is not None:
@@ -417,7 +355,7 @@ class Guard:
         short = unmet(action, self._step_up, now_us // 1_000_000)
         if short is None:
             return None
-        return self._refuse(
+        return self._recorder.refuse(
             action,
             exchange,
             FAULTS[short.fault],
@@ -447,12 +385,13 @@ class Guard:
         latest = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name)
         rules = tuple([r.rule for r in latest.reasons]) if latest.reasons else ()
         self._telemetry.decision(action.point, EFFECT_NAMES[latest.effect], rules, eval_us)
-        decision, frame = latest, question.asked.frame
-        if question.earlier is not None:
-            decision, frame = _joined(question.earlier, latest), b""
-        spent_us = question.spent_us + eval_us
+        decision, frame, findings, spent_us = latest, question.asked.frame, question.findings, eval_us
+        before = question.earlier
+        if before is not None:
+            decision, frame = joined(before.decision, latest), b""
+            findings, spent_us = (*before.findings, *findings), before.spent_us + eval_us
         if latest.effect > _PERMITS:
-            return self._refuse_by(question, decision, spent_us, rules)
+            return self._recorder.refuse_by(question, decision, spent_us, rules)
         body, raised, follow = action.body, CLEAN, None
         if latest.obligations:
             applied = apply(action, latest.obligations, question.findings)
@@ -461,7 +400,7 @@ class Guard:
                 raise PolicyFault("obligation_failed", "nothing changed")
             if applied.changed:
                 check_coupled(action, body)
-                follow = self._uncovered(question, body, applied.cured)
+                follow = uncovered(self.scanner, question, body, applied.cured)
         payload = question.payload if body is action.body and question.payload else strict_json.dumps(body)
         label = question.label
         if raised:
@@ -469,57 +408,8 @@ class Guard:
             if label != question.label:
                 self._labels.raise_(action.principal, raised)
         if follow is not None:
-            return self._next(question, decision, spent_us, *follow, label)
-        findings = (*question.noted, *question.findings) if question.noted else question.findings
+            return following(question, decision, spent_us, *follow, label, self._ask)
         return Permit(_MINT, action, body, payload, decision, question.decision_id, findings, label, spent_us, frame)
-
-    def _uncovered(
-        self, question: Question, body: JSON, cured: frozenset[tuple[str, str]]
-    ) -> tuple[Action, tuple[Finding, ...]] | None:
-        """Return the Action and findings to ask about, when a changed body says what nobody has judged.
-
-        Raises PolicyFault when what was to be removed is still there.
-        """
-        action, tenant = question.action, question.action.principal.tenant
-        arguments = rebound(action.arguments, action.body, body)
-        if not cured and arguments is action.arguments:
-            return None
-        again = self.scanner.scan(body, action.point, tenant)
-        if any((f.rule, f.pointer) in cured for f in again):
-            raise PolicyFault("obligation_failed", "a removed value was found again")
-        known = {(f.rule, f.pointer) for f in question.findings}
-        if question.given:  # the caller left some of these out, knowing what they are
-            known |= {(f.rule, f.pointer) for f in self.scanner.scan(action.body, action.point, tenant)}
-        fresh = [f for f in again if (f.rule, f.pointer) not in known]
-        if not fresh and arguments is action.arguments:
-            return None
-        asked = {(f.rule, f.pointer) for f in question.findings}
-        still = [f for f in again if (f.rule, f.pointer) in asked]
-        return replace(action, body=body, arguments=arguments), (*still, *fresh)
-
-    def _next(
-        self,
-        question: Question,
-        decision: Decision,
-        spent_us: int,
-        action: Action,
-        findings: tuple[Finding, ...],
-        label: Label,
-    ) -> Question:
-        if question.rounds >= ROUNDS:
-            raise PolicyFault("obligation_failed", "a transformation does not come to rest")
-        return replace(
-            question,
-            action=action,
-            findings=findings,
-            label=label,
-            payload=b"",
-            asked=self._ask(action, findings, label, question.exchange),
-            rounds=question.rounds + 1,
-            spent_us=spent_us,
-            earlier=decision,
-            noted=(*question.noted, *question.findings),
-        )
 
     def commit(self, permit: Permit, exchange: Exchange) -> Cleared | Refusal:
         """Write the permit's record and return sendable bytes. Never raises.
@@ -537,7 +427,7 @@ class Guard:
             receipt = self._audit.append(self._permits.record(permit, exchange, digest, settles))
             uid = receipt.uid
             if self._to_disk:
-                self._receipts[uid] = receipt
+                self._recorder.receipts[uid] = receipt
             if settles is not None:
                 exchange.settled = True
             if not exchange.intent_uid and INFO[action.point].direction == "request":
@@ -548,7 +438,7 @@ class Guard:
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], permit.decision_id)
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error, permit.findings)
+            return self._recorder.failed(action, exchange, error, permit.findings)
 
     async def decide_stream(
         self, action: Action, exchange: Exchange, findings: Sequence[Finding]
@@ -571,34 +461,33 @@ class Guard:
             rules = tuple(r.rule for r in decision.reasons)
             self._telemetry.decision(action.point, EFFECT_NAMES[decision.effect], rules, eval_us)
             if not decision.permits:
-                return self._refuse_by(question, decision, eval_us, rules)
+                return self._recorder.refuse_by(question, decision, eval_us, rules)
             check_stream(decision.obligations, question.findings)
             marks = [o.params["label"] for o in decision.obligations if o.type == "taint"]
             if marks:
                 self._labels.raise_(action.principal, label_of(marks))
-            uid = self._record(
+            uid = self._recorder.write(
                 action,
                 exchange,
                 "outcome",
                 question.decision_id,
-                decision,
-                "",
-                question.findings,
-                b"",
+                decision=decision,
+                fault="",
+                findings=question.findings,
                 eval_us=eval_us,
             )
-            await self._settle(uid)
+            await self._recorder.settle(uid)
             return decision
         except AuditUnavailable:
             return Refusal(FAULTS["audit_unavailable"], exchange.id)
         except Exception as error:  # noqa: BLE001  every failure is a deny
-            return self._failed(action, exchange, error)
+            return self._recorder.failed(action, exchange, error)
 
     def stopped(self, action: Action, exchange: Exchange) -> Refusal | None:
         """Return the recorded refusal when the kill switch was pulled since a stream began, else None."""
         if not self._stopped(action):
             return None
-        return self._refuse(action, exchange, FAULTS["killed"], self._ids.new("d"))
+        return self._recorder.refuse(action, exchange, FAULTS["killed"], self._ids.new("d"))
 
     def _clear_piece(self, body: JSON, exchange: Exchange, decision_id: str) -> Cleared:
         """Return one piece of a stream that `stream_guard` has inspected and released.
@@ -606,145 +495,3 @@ class Guard:
         For `stream_guard` alone; `tests/enforce/test_choke_point.py` fails on any other caller.
         """
         return Cleared(_MINT, body, strict_json.dumps(body), (), decision_id, exchange.intent_uid)
-
-    # -- refusals -----------------------------------------------------------------------------------------
-
-    def _refuse_by(self, question: Question, decision: Decision, eval_us: int, rules: tuple[str, ...]) -> Refusal:
-        if decision.effect is Effect.APPROVE:
-            told = FAULTS["approval_pending"]
-        elif asked_of_sign_in(decision.step_up_scopes) is not None:
-            told = FAULTS["step_up_required"]
-        elif decision.step_up_scopes:
-            told = FAULTS["scope_missing"]
-        elif any(r.effect is Effect.DENY and r.code == "quarantined" for r in decision.reasons):
-            told = FAULTS["quarantined"]
-        elif question.action.point is Point.MCP_TOOL_CALL and _only(decision, "schema_mismatch"):
-            told = FAULTS["arguments_mismatch"]  # the model can mend them (SEP-1303)
-        else:
-            told = FAULTS["denied"]
-        return self._refuse(
-            question.action,
-            question.exchange,
-            told,
-            question.decision_id,
-            decision=decision,
-            eval_us=eval_us,
-            findings=question.findings,
-            challenge=decision.step_up_scopes,
-            rules=rules,
-            step_up=asked_of_sign_in(decision.step_up_scopes),
-        )
-
-    def _refuse(
-        self,
-        action: Action,
-        exchange: Exchange,
-        told: Fault,
-        decision_id: str,
-        *,
-        decision: Decision | None = None,
-        eval_us: int = 0,
-        findings: tuple[Finding, ...] = (),
-        challenge: tuple[str, ...] = (),
-        rules: tuple[str, ...] = (),
-        retry_after_s: int = 0,
-        step_up: StepUp | None = None,
-        short: Unmet | None = None,
-    ) -> Refusal:
-        exchange.decisions.append(decision_id)
-        phase = "refused" if INFO[action.point].direction == "request" else "outcome"
-        because = short.because if short else None
-        try:
-            uid = self._record(
-                action,
-                exchange,
-                phase,
-                decision_id,
-                decision,
-                told.code,
-                findings,
-                b"",
-                eval_us=eval_us,
-                because=because,
-            )
-            self._receipts.pop(uid, None)  # a refusal sends nothing, so nothing waits for its disk
-        except AuditUnavailable:
-            return Refusal(FAULTS["audit_unavailable"], decision_id)
-        return Refusal(told, decision_id, challenge, retry_after_s, rules, step_up, short.detail if short else None)
-
-    def _failed(
-        self, action: Action, exchange: Exchange, error: Exception, findings: tuple[Finding, ...] = ()
-    ) -> Refusal:
-        """The last resort: whatever went wrong is a deny, recorded with what was found, told in fixed words."""
-        if isinstance(error, PolicyFault):
-            told = (
-                FAULTS["denied"]
-                if error.code in ("input_invalid", "obligation_failed")
-                else FAULTS["policy_unavailable"]
-            )
-        elif isinstance(error, (StateUnavailable, Malformed)):
-            told = FAULTS["policy_unavailable"]
-        else:
-            told = FAULTS["internal"]
-        self._on_internal(error)
-        code = error.code if isinstance(error, BartizanError) else "internal"
-        self._telemetry.decision(action.point, "error", (code,), 0)
-        return self._refuse(action, exchange, told, self._ids.new("d"), findings=findings, rules=(f"core.{code}",))
-
-    def _append(self, record: JSONObject) -> str:
-        receipt = self._audit.append(record)
-        if self._to_disk:
-            self._receipts[receipt.uid] = receipt
-        return receipt.uid
-
-    def _record(
-        self,
-        action: Action,
-        exchange: Exchange,
-        phase: str,
-        decision_id: str,
-        decision: Decision | None,
-        fault: str,
-        findings: Sequence[Finding],
-        payload: bytes,
-        *,
-        eval_us: int = 0,
-        settles: JSONObject | None = None,
-        label: Label | None = None,
-        because: JSONObject | None = None,
-    ) -> str:
-        tenant = action.principal.tenant
-        record: JSONObject = decision_record(
-            action,
-            exchange,
-            phase=phase,
-            decision_id=decision_id,
-            decision=decision,
-            fault=fault,
-            findings=findings,
-            label=self._labels.current(action.principal) if label is None else label,
-            digest=self._audit.hmac(tenant, payload) if payload else "",
-            size=len(payload),
-            eval_us=eval_us,
-            settles=settles,
-            because=because,
-        )
-        return self._append(record)
-
-
-def _joined(earlier: Decision, decision: Decision) -> Decision:
-    """Return what the rounds of one message decided together."""
-    return replace(
-        decision,
-        effect=max(earlier.effect, decision.effect),
-        risk=max(earlier.risk, decision.risk),
-        reasons=(*earlier.reasons, *decision.reasons),
-        obligations=(*earlier.obligations, *decision.obligations),
-        shadow=(*earlier.shadow, *decision.shadow),
-    )
-
-
-def _only(decision: Decision, code: str) -> bool:
-    """Return whether every reason against is of this code: then its cause may be told."""
-    against = [r.code for r in decision.reasons if r.effect is Effect.DENY]
-    return bool(against) and all(found == code for found in against)

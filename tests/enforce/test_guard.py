@@ -338,7 +338,7 @@ async def test_refusals_leave_no_receipt_behind_where_durability_is_disk():
     k = kit(engine=ScriptedEngine(lambda _i: decided("deny", reason())), durability="disk")
     for _ in range(5):
         await k.guard.clear(call({}), k.guard.new_exchange(principal(), "mcp"))
-    assert not k.guard._receipts
+    assert not k.guard._recorder.receipts
 
 
 async def test_a_secret_that_is_the_name_of_a_member_is_not_written_into_the_record():

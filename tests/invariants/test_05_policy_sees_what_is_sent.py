@@ -20,12 +20,12 @@ ANY = {"name": "any", "description": "Takes anything.", "inputSchema": {"type": 
 def watch(wall: Composed, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Keep every policy input from here on."""
     asked: list[dict[str, Any]] = []
-    engine = type(wall.worker.guard._engine)
+    engine = wall.worker.guard._engine
     decide = engine.decide
 
-    def kept(self, point, question):  # type: ignore[no-untyped-def]
+    def kept(point, question):  # type: ignore[no-untyped-def]
         asked.append(json.loads(document_of(question)))
-        return decide(self, point, question)
+        return decide(point, question)
 
     monkeypatch.setattr(engine, "decide", kept)
     return asked
