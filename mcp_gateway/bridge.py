@@ -101,7 +101,7 @@ def envelope(
         meta["progressToken"] = token
     if trace:
         meta["traceparent"] = trace
-    if era_of(version) == MODERN:
+    if version in MODERN_VERSIONS:
         meta[PROTOCOL_VERSION] = version
         meta[CLIENT_CAPABILITIES] = declared or {}
         meta[CLIENT_INFO] = OURSELVES

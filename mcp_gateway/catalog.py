@@ -64,6 +64,7 @@ class Catalog:
         self._launcher = launcher
         self._client = client
         self._credentials = credentials
+        self.key_for = credentials.key_for  # (caller, upstream's name) → which credential the caller would use
         self._tasks = tasks
         self._resting: dict[tuple[str, str], float] = {}
         self._made: dict[tuple[object, ...], object] = {}
@@ -219,7 +220,7 @@ class Catalog:
         parts: dict[Kind, dict[str, Catalogue]] = {kind: {} for kind in _ADDRESSED}
         for one in endpoint.held(principal):
             for kind in _ADDRESSED:
-                found = self._known.peek(principal.tenant, one.name, self.key(principal, one), kind)
+                found = self._known.peek(principal.tenant, one.name, self.key_for(principal, one.name), kind)
                 if found is None:
                     return partial(uris.wrapped, spec.name)
                 parts[kind][one.name] = found
@@ -250,7 +251,7 @@ class Catalog:
         declared: client capabilities for an upstream that may ask (`questions.declared`); where a session
         carries them, the link is this caller's own. era: the client's (`Pool.session`).
         """
-        key = self.key(principal, spec)
+        key = self.key_for(principal, spec.name)
         link = self.pool.ready(principal.tenant, spec.name, key) if not declared else None
         if link is not None:
             return link
@@ -260,10 +261,6 @@ class Catalog:
         caller = "\0".join((principal.issuer, *principal.key))
         return await self.pool.session(principal.tenant, spec, key, credentials, caller, declared, era)
 
-    def key(self, principal: Principal, spec: UpstreamSpec) -> str:
-        """Return which credential a caller would use."""
-        return self._credentials.key_for(principal, spec.name)
-
     def credentials(self, principal: Principal, spec: UpstreamSpec) -> Credentials:
         """Return where the upstream's credential headers come from; never the inbound token (AUTH-02)."""
         return partial(self._credentials.headers_for, principal, spec.name)
@@ -272,7 +269,7 @@ class Catalog:
         self, principal: Principal, spec: UpstreamSpec, max_age_s: float, kind: Kind = "tool"
     ) -> Catalogue:
         """Return one kind of one upstream as a caller's credential sees it. Raises UpstreamFault, Refused."""
-        key, credentials = self.key(principal, spec), self.credentials(principal, spec)
+        key, credentials = self.key_for(principal, spec.name), self.credentials(principal, spec)
         return await self._known.get(principal.tenant, spec, key, credentials, max_age_s, kind)
 
     async def _joined(self, principal: Principal, specs: Sequence[UpstreamSpec]) -> str:
@@ -355,7 +352,7 @@ class Catalog:
         for spec in held:
             for kind in _ADDRESSED:
                 if spec.name not in out[kind]:
-                    last = self._known.peek(principal.tenant, spec.name, self.key(principal, spec), kind)
+                    last = self._known.peek(principal.tenant, spec.name, self.key_for(principal, spec.name), kind)
                     if last is not None:
                         out[kind][spec.name] = last
         return out

@@ -163,7 +163,7 @@ class Hub:
     # -- one slot ---------------------------------------------------------------------------------------
 
     def _slot(self, principal: Principal, spec: UpstreamSpec) -> Slot | None:
-        key = self._catalog.key(principal, spec)
+        key = self._catalog.key_for(principal, spec.name)
         name = (principal.tenant, spec.name, key)
         slot = self._slots.get(name)
         if slot is None:

@@ -17,61 +17,46 @@ WATCH_AFTER_S: Final = 0.05  # most calls are over by then
 _TICK_S: Final = 0.001  # of the loop's clock: a timer may ring so much too early
 
 
-class Watch:
-    """One call whose client is watched from ``due_s`` (loop time) on, until it is stopped."""
-
-    __slots__ = ("_leash", "_receive", "_task", "_waiting", "due_s")
-
-    def __init__(self, waiting: dict[Watch, None], receive: asgi.Receive, leash: Leash, due_s: float) -> None:
-        self._waiting = waiting
-        self._receive = receive
-        self._leash = leash
-        self._task: asyncio.Task[None] | None = None
-        self.due_s = due_s
-        waiting[self] = None
-
-    def stop(self) -> None:
-        """The call is over."""
-        if self._task is None:
-            self._waiting.pop(self, None)
-        else:
-            self._task.cancel()
-
-    def start(self, tasks: Tasks) -> None:
-        """Wait for the client to leave, from now on."""
-        del self._waiting[self]
-        self._task = tasks.spawn(self._pull(), "mcp.watch")
-
-    async def _pull(self) -> None:
-        await asgi.disconnected(self._receive)
-        self._leash.pull()
-
-
 class Leaving:
-    """Watches the clients of a worker's calls."""
+    """Watches the clients of a worker's calls; a call is known by its leash, which is pulled when its client left."""
 
-    __slots__ = ("_tasks", "_timer", "_waiting")
+    __slots__ = ("_tasks", "_timer", "_waiting", "_watched")
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._waiting: dict[Watch, None] = {}  # by their time: each waits equally long
         self._timer: asyncio.TimerHandle | None = None
+        # By their time, which is the loop's: each waits equally long.
+        self._waiting: dict[Leash, tuple[float, asgi.Receive]] = {}
+        self._watched: dict[Leash, asyncio.Task[None]] = {}
 
-    def watch(self, receive: asgi.Receive, leash: Leash) -> Watch:
-        """Return the watch over a call that begins now; stop it when the call is over."""
+    def watch(self, receive: asgi.Receive, leash: Leash) -> None:
+        """Watch the client of a call that begins now; `stop` when the call is over."""
         loop = asyncio.get_running_loop()
-        one = Watch(self._waiting, receive, leash, loop.time() + WATCH_AFTER_S)
+        due_s = loop.time() + WATCH_AFTER_S
+        self._waiting[leash] = (due_s, receive)
         if self._timer is None:
-            self._timer = loop.call_at(one.due_s, self._look)
-        return one
+            self._timer = loop.call_at(due_s, self._look)
+
+    def stop(self, leash: Leash) -> None:
+        """The call is over."""
+        if self._waiting.pop(leash, None) is None:
+            task = self._watched.pop(leash, None)
+            if task is not None:
+                task.cancel()
 
     def _look(self) -> None:
         """Start the watches whose time has come; the next look is when it comes for another."""
         self._timer = None
         loop = asyncio.get_running_loop()
         until = loop.time() + _TICK_S
-        for one in list(self._waiting):
-            if one.due_s > until:
-                self._timer = loop.call_at(one.due_s, self._look)
+        for leash, (due_s, receive) in list(self._waiting.items()):
+            if due_s > until:
+                self._timer = loop.call_at(due_s, self._look)
                 return
-            one.start(self._tasks)
+            del self._waiting[leash]
+            self._watched[leash] = self._tasks.spawn(_pull(receive, leash), "mcp.watch")
+
+
+async def _pull(receive: asgi.Receive, leash: Leash) -> None:
+    await asgi.disconnected(receive)
+    leash.pull()

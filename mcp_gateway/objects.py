@@ -126,7 +126,7 @@ class Objects:
         spec, own = endpoint.route(name)
         if spec is None:
             return self._unknown_tool(turn, endpoint, name)
-        key = self._catalog.key(principal, spec)
+        key = self._catalog.key_for(principal, spec.name)
         known = self._inventory.fresh((principal.tenant, spec.name, key, "tool"), spec, spec.ttl_s)
         if known is None:
             return self._waiting_call(turn, endpoint, spec, name, own, arguments, mirrored)
@@ -295,4 +295,4 @@ class Objects:
         link = await self._catalog.link(principal, spec, asking.declared(turn, spec), turn.call.era)
         self._extend(turn.call, target, link)
         credentials = self._catalog.credentials(principal, spec)
-        return await self._relay.carry(turn, target, link, credentials, self._catalog.key(principal, spec))
+        return await self._relay.carry(turn, target, link, credentials, self._catalog.key_for(principal, spec.name))

@@ -152,7 +152,7 @@ class Relay:
             retry = step
 
     def _request(self, turn: Turn, target: Target, link: Link, rpc_id: int, retry: Retry | None) -> Action:
-        call, version = turn.call, link.opened.version
+        call, version, exchange = turn.call, link.opened.version, turn.exchange
         params = target.upstream_params(call)
         if retry is not None and retry.params:
             params = {**params, **retry.params}
@@ -160,9 +160,8 @@ class Relay:
         extensions: JSONObject = getattr(target, "extensions", {})
         if extensions:
             can = {**(can or {}), "extensions": extensions}
-        body = bridge.request(
-            call, version, rpc_id, params, method=target.method, trace=turn.exchange.traceparent, declared=can
-        )
+        trace = exchange.traceparent if exchange.trace_id else ""
+        body = bridge.request(call, version, rpc_id, params, method=target.method, trace=trace, declared=can)
         return request(
             target.asked,
             turn.principal,
@@ -192,7 +191,9 @@ class Relay:
         outcome: str | Retry = "cancelled"
         ours = True
         pending: Pending | None = None
-        watch = self._leaving.watch(turn.receive, turn.leash) if turn.call.era == MODERN else None
+        watched = turn.call.era == MODERN
+        if watched:
+            self._leaving.watch(turn.receive, turn.leash)
         try:
             with turn.leash:
                 try:
@@ -229,8 +230,8 @@ class Relay:
                     if ours:
                         await exchange.aclose()
         finally:
-            if watch is not None:
-                watch.stop()
+            if watched:
+                self._leaving.stop(turn.leash)
         if pending is not None and pending.failure is not None:
             raise pending.failure
         if turn.leash.pulled and outcome == "cancelled":

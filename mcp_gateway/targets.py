@@ -67,7 +67,7 @@ class ToolTarget:
     upstream's URIs; None: as they are. extensions: those that this request declares upstream.
     """
 
-    __slots__ = ("_arguments", "_facts", "extensions", "outward", "spec", "tool")
+    __slots__ = ("_arguments", "_facts", "extensions", "headers", "outward", "spec", "tool")
 
     method: Final = "tools/call"
     asked: Final = Point.MCP_TOOL_CALL
@@ -82,10 +82,7 @@ class ToolTarget:
         self._facts = facts
         self.outward = outward
         self.extensions: JSONObject = {}
-
-    def headers(self, version: str) -> UpstreamHeaders:
-        """See Target.headers."""
-        return self.tool.headers(version)
+        self.headers = tool.headers  # see Target.headers
 
     def upstream_params(self, call: Call) -> JSONObject:
         """See Target.upstream_params."""

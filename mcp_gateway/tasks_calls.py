@@ -79,7 +79,7 @@ class TaskCalls:
 
     async def _carry(self, turn: Turn, target: ToolTarget, link: Link, shape: tasks.Shape, ttl_ms: int | None) -> str:
         principal, spec = turn.principal, target.spec
-        key = self._catalog.key(principal, spec)
+        key = self._catalog.key_for(principal, spec.name)
 
         def claim(task: Task) -> Entry:
             return self._table.claim(
@@ -106,7 +106,7 @@ class TaskCalls:
         """
         principal, spec = turn.principal, target.spec
         facts = partial(self._views.facts, principal, spec, target.tool)
-        credentials, key = self._catalog.credentials(principal, spec), self._catalog.key(principal, spec)
+        credentials, key = self._catalog.credentials(principal, spec), self._catalog.key_for(principal, spec.name)
 
         def waiting(theirs: str) -> ResultTarget:
             return ResultTarget(spec, target.tool, theirs, "", facts, target.outward)

@@ -158,7 +158,7 @@ class TaskServer:
             spec, tool, entry.theirs, entry.id, facts, self._catalog.outward(principal, endpoint, spec)
         )
         credentials = self._catalog.credentials(principal, spec)
-        return await self._relay.carry(turn, target, link, credentials, self._catalog.key(principal, spec))
+        return await self._relay.carry(turn, target, link, credentials, self._catalog.key_for(principal, spec.name))
 
     async def _list(self, turn: Turn, endpoint: Endpoint) -> str:
         """Answered from our table alone: what an upstream lists may be another caller's (mcp reference §5.7)."""
@@ -223,7 +223,7 @@ class TaskServer:
             raise NotMine from None
         spec = next((s for s in endpoint.specs if s.name == entry.upstream), None)
         shape = EXTENSION if turn.call.era == MODERN else CORE
-        if spec is None or entry.shape != shape or self._catalog.key(turn.principal, spec) != entry.key:
+        if spec is None or entry.shape != shape or self._catalog.key_for(turn.principal, spec.name) != entry.key:
             raise NotMine
         return entry, spec
 

@@ -60,7 +60,7 @@ class Watching:
         except Malformed:
             return False
         spec = next((s for s in endpoint.specs if s.name == entry.upstream), None)
-        if spec is None or entry.shape != EXTENSION or self._catalog.key(turn.principal, spec) != entry.key:
+        if spec is None or entry.shape != EXTENSION or self._catalog.key_for(turn.principal, spec.name) != entry.key:
             return False
         tool = await self._views.tool(turn.principal, spec, entry)
         facts = self._views.facts(turn.principal, spec, tool, "none")

@@ -32,7 +32,8 @@ async def test_a_client_that_leaves_ends_its_call_and_no_other(monkeypatch):
     tasks = Tasks()
     watched = Leaving(tasks)
     clients, leashes = [Client(), Client()], [Leash(), Leash()]
-    watches = [watched.watch(c.receive, leash) for c, leash in zip(clients, leashes, strict=True)]
+    for client, leash in zip(clients, leashes, strict=True):
+        watched.watch(client.receive, leash)
     calls = [asyncio.ensure_future(held(leash)) for leash in leashes]
     while not all(client.asked for client in clients):
         await asyncio.sleep(0.001)
@@ -41,8 +42,10 @@ async def test_a_client_that_leaves_ends_its_call_and_no_other(monkeypatch):
     assert not calls[1].done()
     calls[1].cancel()
     await asyncio.gather(*calls, return_exceptions=True)
-    for one in watches:
-        one.stop()
+    for leash in leashes:
+        watched.stop(leash)
+    assert not watched._waiting
+    assert not watched._watched
     await tasks.close()
 
 
@@ -50,13 +53,14 @@ async def test_a_call_that_is_over_in_time_costs_no_task(monkeypatch):
     monkeypatch.setattr(leaving, "WATCH_AFTER_S", 0.002)
     tasks = Tasks()
     watched, short, long = Leaving(tasks), Client(), Client()
-    over = watched.watch(short.receive, Leash())
-    over.stop()
-    lasting = watched.watch(long.receive, Leash())
+    over, lasting = Leash(), Leash()
+    watched.watch(short.receive, over)
+    watched.stop(over)
+    watched.watch(long.receive, lasting)
     while not long.asked:
         await asyncio.sleep(0.001)
     assert short.asked == 0
-    lasting.stop()
+    watched.stop(lasting)
     await tasks.close()
 
 
@@ -65,10 +69,10 @@ async def test_a_call_that_begins_after_a_pause_is_watched_too(monkeypatch):
     tasks = Tasks()
     watched = Leaving(tasks)
     for _ in range(2):
-        client = Client()
-        one = watched.watch(client.receive, Leash())
+        client, one = Client(), Leash()
+        watched.watch(client.receive, one)
         while not client.asked:
             await asyncio.sleep(0.001)
-        one.stop()
+        watched.stop(one)
         await asyncio.sleep(0.005)
     await tasks.close()
