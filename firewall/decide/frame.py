@@ -13,12 +13,13 @@ Caller = tuple[bytes, bytes]
 class Frame:
     """What stands around the exchange's id and the time, up to the arguments; and what it was made of, kept alive.
 
-    digest: SHA-256 of both pieces. caller: all that it says of a principal; of several tokens it may say the same.
+    digest: SHA-256 of both pieces. size: their bytes. caller: all that it says of a principal; of several tokens it may say the same.
     """
 
     before: bytes
     after: bytes
     digest: bytes
+    size: int
     caller: Caller
     resource: Resource
     protocol: Protocol

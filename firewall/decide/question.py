@@ -112,7 +112,10 @@ def ask(
     LIST_CHUNK for ``arguments.items``) or for an unknown resource type, property or value.
     """
     given, point = action.arguments, action.point
-    arguments = _dumps(given)
+    try:
+        arguments = orjson.dumps(given, option=_OPTIONS)
+    except (TypeError, ValueError, RecursionError):
+        raise _unencodable() from None
     # Nearly always there is but one bracket, and `find` runs at memory speed.
     nested = arguments.find(b"{", 1) >= 0 or arguments.find(b"[") >= 0
     if len(arguments) > _NO_WALK_BYTES or (nested and _is_deep(arguments)) or arguments.find(b"null") >= 0:
@@ -137,7 +140,7 @@ def ask(
             known = _frames[slot] = _framed(action, caller, _context(action, (), label, revision, None, None))
         frame = known
     asked = PolicyInput(frame.before, frame.after, frame.digest, exchange.id, now_us, arguments)
-    if len(frame.before) + len(frame.after) + len(arguments) > _SURELY_FITS:
+    if frame.size + len(arguments) > _SURELY_FITS:
         if len(asked.json) > bounds.POLICY_INPUT_BYTES:
             raise PolicyFault("input_invalid", "the policy input is too large")
     return asked
@@ -153,7 +156,7 @@ def _framed(action: Action, caller: Caller, context: bytes) -> Frame:
     after = b'},"action":{"name":%b,"properties":{"side_effect":%b,"arguments":' % (verb, effect)
     # Between the two stand members of ours alone, so that their ends cannot be taken for each other's beginnings.
     digest = sha256(before + after).digest()
-    return Frame(before, after, digest, caller, resource, action.protocol)
+    return Frame(before, after, digest, len(before) + len(after), caller, resource, action.protocol)
 
 
 def _is_deep(text: bytes) -> bool:
