@@ -30,7 +30,6 @@ from firewall.core.record_form import Filled
 from firewall.record import segments
 from firewall.record.digests import Digests
 from firewall.record.log import Log, LogDamaged
-from firewall.record.merkle import Frontier
 from firewall.record.note import Signer, Verifier
 from firewall.record.place import Ending, Place, wake_up
 from firewall.record.record import (
@@ -240,7 +239,7 @@ class AuditWriter:
             if place.log is None:
                 continue
             try:
-                self._sign(place, self._flush(place))
+                self._flush(place, sign=True)
                 place.anchor.append(LOG_CLOSE, place.log.signed)
             except (OSError, LogDamaged) as error:
                 self._on_fault("audit_close", type(error).__name__)
@@ -365,11 +364,12 @@ class AuditWriter:
             self._rotation.turn(self._place)
 
     def _tick(self, place: Place) -> None:
-        frontier = self._flush(place)
         now = time.monotonic()
-        if now - place.checkpoint_at >= self._settings.checkpoint_s:
+        if now - place.checkpoint_at < self._settings.checkpoint_s:
+            self._flush(place)
+        else:
             place.checkpoint_at = now
-            self._sign(place, frontier)
+            self._flush(place, sign=True)
             log = place.log
             if (
                 log is not None
@@ -380,32 +380,28 @@ class AuditWriter:
                 place.anchor.append(LOG_CHECKPOINT, log.signed)
                 place.anchored = log.signed.size
 
-    def _flush(self, place: Place) -> Frontier:
+    def _flush(self, place: Place, *, sign: bool = False) -> None:
+        """Make what is in a place's log durable. sign: and sign a checkpoint over just that. Raises OSError."""
         log = place.log
         if log is not None:
             log.grow()  # most of the tree's work, while others append
         with self._lock:
             log = place.log
             if log is None:
-                return Frontier()
-            frontier = log.edge()
+                return
             if place is self._place:
                 self._pending = 0
-            if frontier.size == place.synced:
-                return frontier
-            begun = log.begin_sync()
-        log.finish_sync(begun)
-        with self._lock:
-            place.synced = begun.size
-            done = [w for w in place.waiters if w[0] < begun.size]
-            place.waiters = [w for w in place.waiters if w[0] >= begun.size]
-        wake_up(done, None)
-        return frontier
-
-    def _sign(self, place: Place, frontier: Frontier) -> None:
-        log = place.log
-        if log is not None and frontier.size > log.signed.size:
-            log.sign(frontier)
+            begun = log.begin_sync() if log.size != place.synced else None
+            edge = log.edge() if sign and log.size > log.signed.size else None
+        if begun is not None:
+            log.finish_sync(begun)
+            with self._lock:
+                place.synced = begun.size
+                done = [w for w in place.waiters if w[0] < begun.size]
+                place.waiters = [w for w in place.waiters if w[0] >= begun.size]
+            wake_up(done, None)
+        if edge is not None and place.log is log:
+            log.sign(edge)
 
     def _can_switch(self, place: Place) -> bool:
         """Return whether the place is written to, and has room for the first records of another log."""

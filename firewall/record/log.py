@@ -103,9 +103,9 @@ class Log:
         # Entries that are not in the tree yet; one thread at a time takes them, in their order.
         self._waiting: deque[bytes] = deque()
         self._growing = Lock()
-        # The tree in two parts, so that each inner node is hashed once: full bundles, and the live one.
-        self._full, self._row = Frontier(), Frontier()
-        self._row_leaves: list[bytes] = []
+        # The tree in two parts: full bundles, and the leaves of the live one, whose nodes are hashed when it is full.
+        self._full = Frontier()
+        self._row: list[bytes] = []
         self._tiler = Tiler()
         self._tiles: list[tuple[str, bytes]] = []
         self._filled: list[int] = []
@@ -138,7 +138,7 @@ class Log:
         """Return the frontier of all entries: an independent copy."""
         with self._growing:
             self._take()
-            return self._full.joined(self._row)
+            return self._edge()
 
     def append(self, entry: bytes) -> int:
         """Write one entry and return its index once ``write`` has returned.
@@ -280,10 +280,10 @@ class Log:
         if len(entries) > WIDTH:
             raise LogDamaged("log_changed", "the live bundle holds more than 256 entries")
         for entry in entries:
-            self._add(leaf_hash(entry))
+            self._extend([leaf_hash(entry)])
             self.size += 1
             if self.size == checkpoint.size:
-                self._compare(checkpoint, self.edge())
+                self._compare(checkpoint, self._edge())
         if checkpoint.size > self.size:
             raise LogDamaged("log_rolled_back", f"{self.size} entries, {checkpoint.size} were signed")
         if whole != len(data):
@@ -350,17 +350,24 @@ class Log:
     def _take(self) -> None:
         waiting = self._waiting
         while waiting:
-            self._add(sha256(b"\x00" + waiting.popleft()).digest())
+            some = range(min(len(waiting), WIDTH - len(self._row)))
+            self._extend([sha256(b"\x00" + waiting.popleft()).digest() for _ in some])
 
-    def _add(self, leaf: bytes) -> None:
-        self._row.append(leaf)
-        self._row_leaves.append(leaf)
-        if len(self._row_leaves) == WIDTH:
-            root, n = self._row.root(), self._full.size // WIDTH
+    def _extend(self, leaves: list[bytes]) -> None:
+        """Add leaf hashes, no more than the live bundle has room for."""
+        self._row += leaves
+        if len(self._row) == WIDTH:
+            root, n = subtree_root(self._row), self._full.size // WIDTH
             self._full.append_subtree(root, HEIGHT)
-            self._tiles.append((tile_path(0, n), b"".join(self._row_leaves)))
+            self._tiles.append((tile_path(0, n), b"".join(self._row)))
             self._tiles += self._tiler.add_full(root)
-            self._row, self._row_leaves = Frontier(), []
+            self._row = []
+
+    def _edge(self) -> Frontier:
+        edge = self._full.copy()
+        for leaf in self._row:
+            edge.append(leaf)
+        return edge
 
     # -- the live bundle --------------------------------------------------------------------------------
 

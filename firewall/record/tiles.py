@@ -8,10 +8,11 @@ N is written in groups of three digits, all but the last prefixed by ``x``: 1234
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final
 
 from firewall.core.errors import Malformed
-from firewall.record.merkle import HASH_BYTES, Frontier
+from firewall.record.merkle import EMPTY_ROOT, HASH_BYTES
 
 WIDTH: Final = 256
 HEIGHT: Final = 8  # 2^8 = 256
@@ -74,10 +75,11 @@ def tile_hashes(data: bytes) -> list[bytes]:
 
 def subtree_root(hashes: list[bytes]) -> bytes:
     """Return the root over the hashes of one tile (the hash that stands one level up when it is full)."""
-    frontier = Frontier()
-    for one in hashes:
-        frontier.append(one)
-    return frontier.root()
+    row = hashes
+    while len(row) > 1:
+        nodes = [sha256(b"\x01" + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
+        row = nodes if len(row) % 2 == 0 else [*nodes, row[-1]]  # the last one without a pair stands one level up
+    return row[0] if row else EMPTY_ROOT
 
 
 class Tiler:

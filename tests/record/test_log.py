@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -53,31 +56,47 @@ def test_however_seldom_it_is_synced_the_tree_is_that_of_the_entries_in_their_or
     again.close()
 
 
-def test_entries_that_come_while_the_tree_grows_keep_their_order_in_it(tmp_path: Path) -> None:
-    log, lock, done = opened(tmp_path), threading.Lock(), threading.Event()
-    edges: list[tuple[int, bytes]] = []
+def test_entries_that_come_while_the_tree_grows_keep_their_order_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = opened(tmp_path)
+
+    def hashed(data: bytes) -> Any:
+        if log.size < 2 * WIDTH:
+            log.append(entry(log.size))
+        return sha256(data)
+
+    monkeypatch.setattr(log_module, "sha256", hashed)
+    log.append(entry(0))
+    log.grow()
+    assert (log.edge().size, log.edge().root()) == (2 * WIDTH, root(2 * WIDTH))
+    log.close()
+
+
+def test_threads_that_grow_a_tree_at_once_take_each_entry_once_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashed(data: bytes) -> Any:
+        time.sleep(0)  # lets another thread in
+        return sha256(data)
+
+    monkeypatch.setattr(log_module, "sha256", hashed)
+    log, begin = opened(tmp_path), threading.Barrier(4)
+    log.append_all([entry(n) for n in range(WAITING - 1)])
+    edges: list[Frontier] = []
 
     def grow() -> None:
-        while not done.is_set():
-            log.grow()
-            with lock:
-                edge = log.edge()
-                assert edge.size == log.size
-            edges.append((edge.size, edge.root()))
+        begin.wait(20)
+        log.grow()
+        edges.append(log.edge())
 
-    growers = [threading.Thread(target=grow) for _ in range(2)]
+    growers = [threading.Thread(target=grow) for _ in range(4)]
     for grower in growers:
         grower.start()
-    for n in range(3 * WIDTH):
-        with lock:
-            log.append(entry(n))
-    done.set()
     for grower in growers:
-        grower.join()
+        grower.join(20)
     log.close()
-    assert edges[-1][1] == root(edges[-1][0])
-    assert all(seen == root(size) for size, seen in edges[:: max(1, len(edges) // 20)])
-    assert log.edge().root() == root(3 * WIDTH)
+    assert [(edge.size, edge.root()) for edge in edges] == [(WAITING - 1, root(WAITING - 1))] * 4
 
 
 @pytest.mark.parametrize("group", [1, 100])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from firewall.core.errors import Malformed
 from firewall.record.merkle import Tree, leaf_hash
 from firewall.record.tiles import (
+    WIDTH,
     Tiler,
     decode_bundle,
     encode_entry,
@@ -83,3 +84,9 @@ def test_a_torn_tile_is_refused() -> None:
     for data in (b"", b"x" * 31, b"x" * 257 * 32):
         with pytest.raises(Malformed):
             tile_hashes(data)
+
+
+def test_the_root_of_a_tile_is_that_of_the_tree_over_its_hashes_however_many_there_are() -> None:
+    leaves = [leaf_hash(b"%d" % n) for n in range(WIDTH)]
+    tree = Tree(leaves)
+    assert [subtree_root(leaves[:n]) for n in range(WIDTH + 1)] == [tree.root(n) for n in range(WIDTH + 1)]
