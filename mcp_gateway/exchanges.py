@@ -54,6 +54,10 @@ class Opener(Protocol):
         """The session that requests belong to, b"" without one."""
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it belongs to."""
+
+    @property
     def resumable(self) -> bool:
         """Whether a cut stream can be taken up again: legacy revisions only."""
 
@@ -117,7 +121,7 @@ class HTTPExchange:
         self._rpc_id = rpc_id
         self._cleared = cleared
         self._credentials = credentials
-        self._ends_at = asyncio.get_running_loop().time() + deadline_s
+        self._ends_at = link.loop.time() + deadline_s
         self._context: Context | None = None
         self._stream: UpstreamStream | None = None
         self._done = self._sse = False
@@ -258,7 +262,7 @@ class HTTPExchange:
 
     async def _resume(self) -> None:
         """Take the stream up after its last event, or end: without an id nobody knows where it broke."""
-        remaining_s = self._ends_at - asyncio.get_running_loop().time()
+        remaining_s = self._ends_at - self._link.loop.time()
         able = self._link.resumable and self._resumes < RESUMES and remaining_s > 0
         if not able or not is_event_id(self._last_id):
             raise UpstreamFault("cut_stream", "the stream ended without a response")

@@ -13,9 +13,10 @@ class Leash:
     is cancelled and the cancellation is taken back at the block's end. One from elsewhere goes through.
     """
 
-    __slots__ = ("_before", "_sent", "_soon", "_task", "pulled")
+    __slots__ = ("_before", "_sent", "_soon", "_task", "loop", "pulled")
 
     def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None  # who knows it says it: looking it up is a system call
         self._task: asyncio.Task[object] | None = None
         self._before = 0
         self._sent = False
@@ -23,7 +24,7 @@ class Leash:
         self.pulled = False
 
     def __enter__(self) -> None:
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self.loop)
         if task is None:
             raise RuntimeError("a leash is held by a task")
         self._before = task.cancelling()

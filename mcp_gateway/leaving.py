@@ -20,10 +20,11 @@ _TICK_S: Final = 0.001  # of the loop's clock: a timer may ring so much too earl
 class Leaving:
     """Watches the clients of a worker's calls; a call is known by its leash, which is pulled when its client left."""
 
-    __slots__ = ("_tasks", "_timer", "_waiting", "_watched")
+    __slots__ = ("_loop", "_tasks", "_timer", "_waiting", "_watched")
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
+        self._loop: asyncio.AbstractEventLoop | None = None  # of all its calls, from the first on
         self._timer: asyncio.TimerHandle | None = None
         # By their time, which is the loop's: each waits equally long.
         self._waiting: dict[Leash, tuple[float, asgi.Receive]] = {}
@@ -31,7 +32,10 @@ class Leaving:
 
     def watch(self, receive: asgi.Receive, leash: Leash) -> None:
         """Watch the client of a call that begins now; `stop` when the call is over."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        leash.loop = loop
         due_s = loop.time() + WATCH_AFTER_S
         self._waiting[leash] = (due_s, receive)
         if self._timer is None:

@@ -219,7 +219,7 @@ class Pool:
 
 
 class HTTPLink:
-    """Streamable HTTP, either era. declared: what is declared in a legacy session."""
+    """Streamable HTTP, either era. declared: what is declared in a legacy session. Made where its loop runs."""
 
     transport = "http"
 
@@ -233,6 +233,7 @@ class HTTPLink:
         *,
         declared: JSONObject | None = None,
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self._client = client
         self._house = house
         self._tenant = tenant

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import httptools
@@ -66,6 +67,7 @@ class Connection(asyncio.Protocol):
         "done",
         "headers",
         "idle_since",
+        "is_closing",
         "lost",
         "status",
     )
@@ -80,13 +82,14 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.lost = self.busy = False
         self.idle_since = 0.0
+        self.is_closing: Callable[[], bool] = _not_made  # whether it is on its way to its end: the transport's own
         self._begin()
 
     def _begin(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.done = self._seen_head = self._until_close = self._keep = self._paused = False
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._code = ""
         self._ahead = self._framing = self._interim = 0
 
@@ -99,9 +102,8 @@ class Connection(asyncio.Protocol):
         return (
             self.done
             and self._keep
-            and not (self.lost or self._code or self._chunks or self._until_close)
+            and not (self.lost or self._code or self._chunks or self._until_close or self.is_closing())
             and transport is not None
-            and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
         )
 
@@ -113,7 +115,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes) -> None:
         """Write one whole request. Raises UpstreamFault cut_stream when the connection is gone."""
         transport = self._transport
-        if self.lost or transport is None or transport.is_closing():
+        if self.lost or transport is None or self.is_closing():
             raise UpstreamFault("cut_stream")
         self._begin()
         self.busy = True
@@ -124,24 +126,31 @@ class Connection(asyncio.Protocol):
         while not self._seen_head:
             if self._code:
                 raise UpstreamFault(self._code)
-            await self._wait(until)
+            if not await self._news(until):
+                raise UpstreamFault("timeout")
+
+    def arrived(self) -> bytes:
+        """Return what is here of the body, b"" for nothing. Never waits."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        self._chunks = []
+        self._ahead = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def body(self, until: float) -> bytes:
         """Return what has arrived of the body, waiting for something; b"" at its end. Raises UpstreamFault."""
-        while True:
-            if self._chunks:
-                data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-                self._chunks.clear()
-                self._ahead = 0
-                if self._paused and self._transport is not None:
-                    self._paused = False
-                    self._transport.resume_reading()
-                return data
+        while not (data := self.arrived()):
             if self._code:
                 raise UpstreamFault(self._code)
             if self.done:
                 return b""
-            await self._wait(until)
+            if not await self._news(until):
+                raise UpstreamFault("timeout")
+        return data
 
     def close(self) -> None:
         """Drop the connection now: the peer sees that nobody reads on."""
@@ -149,19 +158,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _wait(self, until: float) -> None:
-        if self._waiter is not None:
+    def _news(self, until: float) -> asyncio.Future[bool]:
+        """Return what ends when something has changed, true, or at that time, false."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
             raise RuntimeError("an answer has one reader")
-        waiter: asyncio.Future[bool] = self._loop.create_future()
-        self._waiter = waiter
+        waiter = self._waiter = self._loop.create_future()
         self._until = until
         if self._timer is None or until < self._timer_at:
             self._arm(until)
-        try:
-            if not await waiter:
-                raise UpstreamFault("timeout")
-        finally:
-            self._waiter = None
+        return waiter
 
     def _arm(self, at: float) -> None:
         """Look at the wait under way at that time. One timer serves many waits: nearly all end long before it."""
@@ -195,9 +201,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = OutboxTransport(transport, self._outbox)  # type: ignore[arg-type]
+        self.is_closing = transport.is_closing
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy or self.done or self._transport is None or self._transport.holding:
+        transport = self._transport
+        if not self.busy or self.done or transport is None or transport.held:
             self.close()  # nobody asked: what comes before a request has left answers something else
             return
         self._framing += len(data)  # `on_body` takes off what is body
@@ -209,10 +217,16 @@ class Connection(asyncio.Protocol):
         if self._framing > _FRAMING_BYTES:
             self._fail("malformed")
             return
-        self._framing = max(self._framing, -_FRAMING_BYTES)  # a long body buys no endless trailer
+        if self._framing < -_FRAMING_BYTES:
+            self._framing = -_FRAMING_BYTES  # a long body buys no endless trailer
         if self._ahead > _AHEAD_BYTES and not self._paused:
             self._paused = True
-            self._transport.pause_reading()
+            transport.pause_reading()
+        if self._seen_head:
+            # Once for all that one read brought: an answer that comes whole wakes its reader once, for head and body.
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(True)
 
     def eof_received(self) -> bool:
         if self._until_close and self._seen_head:
@@ -271,20 +285,20 @@ class Connection(asyncio.Protocol):
         self.status = status
         self._until_close = coding is None and "content-length" not in self.headers and status not in _BODILESS
         self._seen_head = True
-        self._wake()
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
         self._ahead += len(body)
         self._framing -= _FRAMING_SHARE * len(body)
-        if len(self._chunks) == 1:
-            self._wake()
 
     def on_message_complete(self) -> None:
         if self._seen_head:
             self.done = True
             self._keep = self._parser.should_keep_alive()
-            self._wake()
+
+
+def _not_made() -> bool:
+    return True
 
 
 class Pool:
@@ -310,7 +324,7 @@ class Pool:
         self._limit = limit
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
-        self._outbox = Outbox(self._busy)
+        self._outbox = Outbox(self._busy, self.loop)
         self._dialling = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -318,12 +332,13 @@ class Pool:
 
     async def take(self, until: float) -> Connection:
         """Return a connection for one request; until: loop time. Give it back with `give`. Raises UpstreamFault."""
-        found = self._kept()
-        if found is not None:
-            return found
+        return self.kept() or await self.opened(until)
+
+    async def opened(self, until: float) -> Connection:
+        """As `take`, where none is idle: a new one, or the next that somebody gives back."""
         try:
             async with asyncio.timeout_at(until):
-                return await self._opened()
+                return await self._new()
         except TimeoutError:
             raise UpstreamFault("timeout") from None
 
@@ -338,7 +353,8 @@ class Pool:
                 self._sweeper = self.loop.call_later(KEEP_S, self._sweep)
         else:
             connection.close()
-        self._next()
+        if self._waiters:
+            self._next()
 
     def close(self) -> None:
         """Drop every connection; none can be taken afterwards."""
@@ -349,18 +365,19 @@ class Pool:
             connection.close()
         self._idle.clear()
 
-    def _kept(self) -> Connection | None:
+    def kept(self) -> Connection | None:
+        """Return an idle connection for one request, if there is one."""
         now = self.loop.time()
         while self._idle:
             connection = self._idle.pop()
-            # INVARIANT: `reusable` is asked again: bytes or an end may have come while it was idle.
-            if connection.reusable and now - connection.idle_since < KEEP_S:
+            # INVARIANT: it is looked at again. Bytes that came while it was idle have made it lost, an end closing.
+            if not connection.lost and not connection.is_closing() and now - connection.idle_since < KEEP_S:
                 self._busy.add(connection)
                 return connection
             connection.close()
         return None
 
-    async def _opened(self) -> Connection:
+    async def _new(self) -> Connection:
         while len(self._busy) + self._dialling >= self._limit:
             waiter: asyncio.Future[None] = self.loop.create_future()
             self._waiters.append(waiter)
@@ -370,7 +387,7 @@ class Pool:
                 if waiter.done() and not waiter.cancelled():
                     self._next()  # our turn is somebody else's now
                 raise
-            if (found := self._kept()) is not None:
+            if (found := self.kept()) is not None:
                 return found
         self._dialling += 1
         try:

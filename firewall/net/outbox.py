@@ -23,36 +23,28 @@ BYTES: Final = 32 * KIB  # much was worked on for that long: nobody waits for th
 class Outbox:
     """The writes of one turn, of any number of connections of one loop.
 
-    under_way: what may write; where it is one, there is nothing to wait for.
+    under_way: what may write; where it is one, there is nothing to wait for. Its connections' own, none else's.
     """
 
-    __slots__ = ("_bytes", "_under_way", "_waiting", "_writes")
+    __slots__ = ("loop", "under_way", "waiting", "waiting_bytes", "writes")
 
-    def __init__(self, under_way: Sized) -> None:
-        self._under_way = under_way
-        self._waiting: list[OutboxTransport] = []
-        self._writes = self._bytes = 0
+    def __init__(self, under_way: Sized, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """loop: None for the one that runs at the first write."""
+        self.under_way = under_way
+        self.loop = loop
+        self.waiting: list[OutboxTransport] = []
+        self.writes = self.waiting_bytes = 0
 
-    @property
-    def alone(self) -> bool:
-        """Whether nobody else may write in this turn."""
-        return len(self._under_way) < 2
-
-    def add(self, transport: OutboxTransport, size: int, *, first: bool) -> None:
-        """Remember that a connection has something to write. first: it had nothing before."""
-        if first:
-            if not self._waiting:
-                asyncio.get_running_loop().call_soon(self.flush)
-            self._waiting.append(transport)
-        self._writes += 1
-        self._bytes += size
-        if self._writes >= WRITES or self._bytes >= BYTES:
-            self.flush()
+    def flush_later(self) -> None:
+        """Flush when what is ready to run now has run."""
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write everything, connection by connection."""
-        waiting, self._waiting = self._waiting, []
-        self._writes = self._bytes = 0
+        waiting, self.waiting = self.waiting, []
+        self.writes = self.waiting_bytes = 0
         for transport in waiting:
             transport.flush()
 
@@ -60,34 +52,38 @@ class Outbox:
 class OutboxTransport(asyncio.Transport):
     """A transport whose writes go through an outbox; everything else is that of the one inside."""
 
-    __slots__ = ("_held", "_inner", "_outbox")
+    __slots__ = ("_inner", "_outbox", "held")
 
     def __init__(self, inner: asyncio.Transport, outbox: Outbox) -> None:
         super().__init__()
         self._inner = inner
         self._outbox = outbox
-        self._held: list[bytes] = []
-
-    @property
-    def holding(self) -> bool:
-        """Whether something was written here that the kernel has not been given yet."""
-        return bool(self._held)
+        self.held: list[bytes] = []  # what was written here that the kernel has not been given yet; read it only
 
     def write(self, data: bytes) -> None:  # type: ignore[override]  # of no mutable buffer: it would be read later
         """Write at the end of the turn, or earlier."""
-        held = self._held
-        if self._outbox.alone and not held:
-            if not self._inner.is_closing():
-                self._inner.write(data)
-            return
+        held, outbox = self.held, self._outbox
+        if not held:
+            if len(outbox.under_way) < 2:
+                if not self._inner.is_closing():
+                    self._inner.write(data)
+                return
+            if not outbox.waiting:
+                outbox.flush_later()
+            outbox.waiting.append(self)
         held.append(data)
-        self._outbox.add(self, len(data), first=len(held) == 1)
+        outbox.writes += 1
+        outbox.waiting_bytes += len(data)
+        if outbox.writes >= WRITES or outbox.waiting_bytes >= BYTES:
+            outbox.flush()
 
     def flush(self) -> None:
         """Write what is held, in one piece. A connection that is closed or lost takes nothing."""
-        held, self._held = self._held, []
-        if held and not self._inner.is_closing():
-            self._inner.write(held[0] if len(held) == 1 else b"".join(held))
+        held = self.held
+        if held:
+            self.held = []
+            if not self._inner.is_closing():
+                self._inner.write(held[0] if len(held) == 1 else b"".join(held))
 
     def close(self) -> None:
         """Write what is held, then close."""
@@ -96,7 +92,7 @@ class OutboxTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """Drop what is held, and the connection."""
-        self._held = []
+        self.held = []
         self._inner.abort()
 
     def is_closing(self) -> bool:
@@ -105,7 +101,8 @@ class OutboxTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes the kernel has not taken yet, those held among them."""
-        return sum(map(len, self._held)) + self._inner.get_write_buffer_size()
+        unsent = self._inner.get_write_buffer_size()
+        return unsent + sum(map(len, self.held)) if self.held else unsent
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See asyncio.Transport."""

@@ -221,13 +221,14 @@ class _Stream:
         now = self._loop.time()
         self._ends_at = now + self._deadline_s
         until = now + min(self._idle_s, self._deadline_s)
-        connection = self._connection = await self._pool.take(until)
+        pool = self._pool
+        connection = self._connection = pool.kept() or await pool.opened(until)
         try:
             connection.send(self._message)
             await connection.head(until)
             _check(connection)
         except BaseException:
-            self._pool.give(connection)
+            pool.give(connection)
             raise
         self.status, self.headers = connection.status, connection.headers
         return self
@@ -265,16 +266,15 @@ class _Stream:
             raise UpstreamFault("cut_stream")
         self._over = True
         connection, loop = self._connection, self._loop
-        parts: list[bytes] = []
-        total = 0
-        while data := await connection.body(min(self._ends_at, loop.time() + self._idle_s)):
-            total += len(data)
-            if total > max_bytes:
-                raise UpstreamFault("too_large")
-            parts.append(data)
+        parts = [connection.arrived()]  # nearly always all of it: it came with its head
+        total = len(parts[0])
+        while total <= max_bytes:
             if connection.read:
-                break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            data = await connection.body(min(self._ends_at, loop.time() + self._idle_s))
+            total += len(data)
+            parts.append(data)
+        raise UpstreamFault("too_large")
 
 
 class _Blocks:

@@ -12,7 +12,7 @@ from firewall.net import asgi
 
 
 def cleared(payload: bytes = b"{}") -> Cleared:
-    return Cleared(permit._SEAL, None, payload, ((b"mcp-session-id", b"s"),), "dec_x", "rec_x")
+    return Cleared(permit._ONLY, None, payload, ((b"mcp-session-id", b"s"),), "dec_x", "rec_x")
 
 
 def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ BIG = 3 * 1024 * 1024
 
 
 def cleared(payload: bytes = b"{}") -> Cleared:
-    return Cleared(permit._SEAL, None, payload, (), "d_x", "r_x")
+    return Cleared(permit._ONLY, None, payload, (), "d_x", "r_x")
 
 
 @dataclass
@@ -280,20 +280,20 @@ async def test_many_waits_of_a_connection_share_one_timer_and_leave_none_behind(
     client: PooledClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits, armed, connections = 0, 0, set()
-    wait, arm = http1.Connection._wait, http1.Connection._arm
+    news, arm = http1.Connection._news, http1.Connection._arm
 
-    async def counted_wait(self: http1.Connection, until: float) -> None:
+    def counted_news(self: http1.Connection, until: float) -> asyncio.Future[bool]:
         nonlocal waits
         waits += 1
         connections.add(self)
-        await wait(self, until)
+        return news(self, until)
 
     def counted_arm(self: http1.Connection, at: float) -> None:
         nonlocal armed
         armed += 1
         arm(self, at)
 
-    monkeypatch.setattr(http1.Connection, "_wait", counted_wait)
+    monkeypatch.setattr(http1.Connection, "_news", counted_news)
     monkeypatch.setattr(http1.Connection, "_arm", counted_arm)
 
     async def drips(writer: asyncio.StreamWriter) -> None:

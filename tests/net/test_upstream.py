@@ -21,7 +21,7 @@ PAYLOAD = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 
 def cleared(payload: bytes = PAYLOAD, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Cleared:
     """A Cleared as the guard makes them; tests of senders may use the seal."""
-    return Cleared(permit._SEAL, None, payload, headers, "dec_x", "rec_x")
+    return Cleared(permit._ONLY, None, payload, headers, "dec_x", "rec_x")
 
 
 @pytest.fixture
