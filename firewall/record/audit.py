@@ -1,7 +1,7 @@
 """The audit writer: one Merkle log per process, group commit, fail closed (core.ports.AuditLog).
 
 `append` writes one record and returns when ``write`` has returned; a single flusher
-thread makes groups durable (64 records or 5 ms), signs a checkpoint each second and anchors it.
+thread makes groups durable (256 records or 50 ms), signs a checkpoint each second and anchors it.
 When neither the directory nor the spool takes a record, `append` raises AuditUnavailable and the
 caller forwards nothing; it is tried again after a second. There is no mode that goes on without.
 The flusher also ends a log that has become a whole segment, and goes on in another.

@@ -75,6 +75,7 @@ class Metrics:
 
     directory: shared by the workers of the node; None keeps everything in this process.
     definitions: the closed list of metrics.
+    words: where the values stand; who has asked `series` or `durations` for a place adds to it there, with no call.
     Raises StateUnavailable when no file can be claimed.
     """
 
@@ -91,10 +92,10 @@ class Metrics:
         self._collectors: list[Callable[[], None]] = []
         self.dropped = 0
         self._map = mmap.mmap(-1, _FILE_BYTES) if self._directory is None else self._open(self._directory)
-        self._words = memoryview(self._map).cast("Q")
-        if self._words[0] != _MAGIC:
-            self._words[1] = 16
-            self._words[0] = _MAGIC
+        self.words = memoryview(self._map).cast("Q")
+        if self.words[0] != _MAGIC:
+            self.words[1] = 16
+            self.words[0] = _MAGIC
         self._adopt()
 
     def add(self, name: str, labels: tuple[str, ...] = (), amount: int = 1) -> None:
@@ -102,42 +103,31 @@ class Metrics:
         slot = self._slots.get((name, *labels))
         if slot is None:
             slot = self._slot((name, *labels))
-        self._words[slot] += amount
+        self.words[slot] += amount
 
     def series(self, name: str, labels: tuple[str, ...]) -> int:
-        """Return where a counter stands, for `count`. Beyond the bound of series `dropped` grows: keep it not then."""
+        """Return which of `words` a counter is. Beyond the bound of series `dropped` grows: keep it not then."""
         slot = self._slots.get((name, *labels))
         return slot if slot is not None else self._slot((name, *labels))
 
     def durations(self, name: str, labels: tuple[str, ...]) -> Histogram:
-        """Return a histogram, for `count`. Beyond the bound of series `dropped` grows: keep it not then."""
+        """Return where a histogram's `words` are. Beyond the bound of series `dropped` grows: keep it not then."""
         found = self._histograms.get((name, *labels))
         return found if found is not None else self._histogram((name, *labels))
-
-    def count(self, slots: Sequence[int], amount: int, histogram: Histogram | None, value_us: int) -> None:
-        """Add to each of some counters, and record one duration, whose places `series` and `durations` told."""
-        words = self._words
-        for slot in slots:
-            words[slot] += amount
-        if histogram is not None:
-            slots = histogram.slots
-            words[slots[bisect_left(histogram.buckets, value_us)]] += 1
-            if value_us > 0:
-                words[slots[-1]] += value_us
 
     def set(self, name: str, value: int, labels: tuple[str, ...] = ()) -> None:
         """Set a gauge (not negative)."""
         slot = self._slots.get((name, *labels))
         if slot is None:
             slot = self._slot((name, *labels))
-        self._words[slot] = value
+        self.words[slot] = value
 
     def observe(self, name: str, labels: tuple[str, ...], value_us: int) -> None:
         """Record one duration in microseconds."""
         found = self._histograms.get((name, *labels))
         if found is None:
             found = self._histogram((name, *labels))
-        words, slots = self._words, found.slots
+        words, slots = self.words, found.slots
         words[slots[bisect_left(found.buckets, value_us)]] += 1
         words[slots[-1]] += max(value_us, 0)
 
@@ -161,7 +151,7 @@ class Metrics:
     def close(self) -> None:
         """Give the file back to a later worker; the counts stay."""
         with self._lock:
-            self._words.release()
+            self.words.release()
             self._map.close()
             if self._claim >= 0:
                 os.close(self._claim)
@@ -188,15 +178,15 @@ class Metrics:
 
     def _append(self, text: str) -> int:
         raw = text.encode()
-        used = self._words[1]
+        used = self.words[1]
         slot = (used + 8 + -(-len(raw) // 8) * 8) // 8
         if (slot + 1) * 8 > _FILE_BYTES:
             self.dropped += 1
             return _FILE_BYTES // 8 - 1  # a word that no series owns
-        self._words[used // 8] = len(raw)
+        self.words[used // 8] = len(raw)
         self._map[used + 8 : used + 8 + len(raw)] = raw
-        self._words[slot] = 0
-        self._words[1] = (slot + 1) * 8  # published last
+        self.words[slot] = 0
+        self.words[1] = (slot + 1) * 8  # published last
         return slot
 
     def _histogram(self, key: tuple[str, ...]) -> Histogram:
@@ -216,7 +206,7 @@ class Metrics:
 
     def _adopt(self) -> None:
         """Find the series of the file's last owner; its gauges start at zero again."""
-        data = bytes(self._map[: self._words[1]])
+        data = bytes(self._map[: self.words[1]])
         for text, at in _series(data):
             parts = tuple(text.split("\x1f"))
             metric = self.definitions.get(parts[0])
@@ -224,7 +214,7 @@ class Metrics:
                 continue
             self._slots[parts] = at // 8
             if metric.kind == "gauge":
-                self._words[at // 8] = 0
+                self.words[at // 8] = 0
 
     # -- files ------------------------------------------------------------------------------------------
 
@@ -249,7 +239,7 @@ class Metrics:
 
     def _files(self) -> list[bytes]:
         if self._directory is None:
-            return [bytes(self._map[: self._words[1]])]
+            return [bytes(self._map[: self.words[1]])]
         found = []
         for path in sorted(self._directory.glob("worker-*.metrics")):
             try:

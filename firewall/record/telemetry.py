@@ -8,6 +8,7 @@ gets ``error.type = policy_denied`` since the call failed.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -83,7 +84,12 @@ class GuardTelemetry:
             told = (names.M_DECISIONS, (point.value, effect if effect in names.EFFECTS else OTHER))
             fired = [(names.M_RULES, (self._rule(rule),)) for rule in rules]
             known = self._places(slot, [told, *fired], names.M_DECISION_TIME, (point.value,))
-        self.metrics.count(known.slots, amount, known.histogram if eval_us else None, eval_us)
+        words, times = self.metrics.words, known.histogram
+        for place in known.slots:
+            words[place] += amount
+        if times is not None and eval_us > 0:
+            words[times.slots[bisect_left(times.buckets, eval_us)]] += 1
+            words[times.slots[-1]] += eval_us
 
     def finding(self, rule: str, point: Point) -> None:
         """Count one finding."""
@@ -105,7 +111,12 @@ class GuardTelemetry:
             counter = (names.M_OUTCOMES, (exchange.protocol, upstream, ended))
             timed = _TIMED.get(exchange.protocol, "")
             known = self._places(slot, [counter], timed, (method, error_type(outcome, error)))
-        self.metrics.count(known.slots, 1, known.histogram, duration_us)
+        words, times = self.metrics.words, known.histogram
+        for place in known.slots:
+            words[place] += 1
+        if times is not None:
+            words[times.slots[bisect_left(times.buckets, duration_us)]] += 1
+            words[times.slots[-1]] += duration_us
         if self._tracer is None or self._clock is None:
             return
         upstream, ended, method = self._labels_of(exchange, outcome)
