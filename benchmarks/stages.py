@@ -192,7 +192,7 @@ def _decision(worker: Worker, asked: tuple[Action, Exchange], tail: str) -> list
             revision=worker.bundle.revision,
         )
 
-    answer = engine.decide(action.point, question.asked)
+    answer = engine.decide(action.point, question)
     verdict = guard.check(action, exchange)
     assert isinstance(verdict, Permit), "the benchmark's call must be allowed"
     decision = verdict.decision
@@ -218,7 +218,7 @@ def _decision(worker: Worker, asked: tuple[Action, Exchange], tail: str) -> list
         (f"stage.encode_input.{tail}", cost_us(encode), "policy input"),
         (
             f"stage.policy.{tail}",
-            cost_us(lambda: engine.decide(action.point, question.asked)),
+            cost_us(lambda: engine.decide(action.point, question)),
             engine.name,
         ),
         (

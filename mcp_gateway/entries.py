@@ -81,7 +81,7 @@ class Entry:
 class Tool(Entry):
     """One tool; its schemas are compiled at first use."""
 
-    _input: Schema | None = None
+    given: Schema | None = None  # of its arguments
     _output: Schema | None = None
     _headers: dict[str, UpstreamHeaders] = field(default_factory=dict, compare=False, repr=False)
 
@@ -94,9 +94,9 @@ class Tool(Entry):
 
     def check_arguments(self, arguments: JSON) -> Verdict:
         """Return how arguments fit the definition's input schema."""
-        if self._input is None:
-            self._input = Schema(self.definition.value.get("inputSchema"))
-        return self._input.check(arguments)
+        if self.given is None:
+            self.given = Schema(self.definition.value.get("inputSchema"))
+        return self.given.check(arguments)
 
     def check_result(self, result: JSON) -> Verdict:
         """Return how a result's structured content fits the output schema; an error result has none."""

@@ -98,7 +98,8 @@ class ToolTarget:
 
     def asking(self) -> Resource:
         """See Target.asking."""
-        return self._facts(self.tool.check_arguments(self._arguments if self._arguments is not None else {}))
+        arguments, schema = self._arguments if self._arguments is not None else {}, self.tool.given
+        return self._facts(schema.check(arguments) if schema is not None else self.tool.check_arguments(arguments))
 
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""

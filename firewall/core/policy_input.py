@@ -9,7 +9,7 @@ from firewall.core.value import value
 
 @value
 class PolicyInput:
-    """One question, as `decide.question.ask` alone makes it.
+    """One question, of what `decide.question` alone makes.
 
     before, after: what stands around the exchange's id and the time, up to the arguments, encoded.
     frame: SHA-256 of both. request_id: the exchange's id. time_us: Unix microseconds. arguments: encoded.

@@ -102,6 +102,34 @@ def ask(
 ) -> PolicyInput:
     """Return the policy input document for one action, and what of it is the same in the caller's next one.
 
+    Parameters and errors are those of `parts`, which makes it.
+    """
+    frame, arguments = parts(
+        action,
+        findings,
+        label=label,
+        exchange=exchange,
+        now_us=now_us,
+        revision=revision,
+        limits=limits,
+        approval=approval,
+    )
+    return PolicyInput(frame.before, frame.after, frame.digest, exchange.id, now_us, arguments)
+
+
+def parts(
+    action: Action,
+    findings: Sequence[Finding],
+    *,
+    label: Label,
+    exchange: Exchange,
+    now_us: int,
+    revision: str,
+    limits: Mapping[str, JSON] | None = None,
+    approval: JSON = None,
+) -> tuple[Frame, bytes]:
+    """Return the frame of an action's policy input, and its arguments, encoded: with the exchange's id and the time, all of it.
+
     findings: at most POLICY_FINDINGS; spans and value digests never enter the document. Each gets
         ``item``: the name of the list entry that it stands in (``action.items_at``), else "".
     label: the caller's flow label *before* this action. now_us: Unix microseconds.
@@ -139,11 +167,11 @@ def ask(
                 _frames.clear()
             known = _frames[slot] = _framed(action, caller, _context(action, (), label, revision, None, None))
         frame = known
-    asked = PolicyInput(frame.before, frame.after, frame.digest, exchange.id, now_us, arguments)
     if frame.size + len(arguments) > _SURELY_FITS:
+        asked = PolicyInput(frame.before, frame.after, frame.digest, exchange.id, now_us, arguments)
         if len(asked.json) > bounds.POLICY_INPUT_BYTES:
             raise PolicyFault("input_invalid", "the policy input is too large")
-    return asked
+    return frame, arguments
 
 
 def _framed(action: Action, caller: Caller, context: bytes) -> Frame:

@@ -36,7 +36,7 @@ from firewall.core.ports import AuditLog, Clock, Ids, Labels, PolicyEngine, Remo
 from firewall.core.principal import Principal
 from firewall.core.step_up import StepUp
 from firewall.decide.contract import parse_decision
-from firewall.decide.question import ask
+from firewall.decide.question import ask, parts
 from firewall.enforce.kill_switch import KillSwitch
 from firewall.enforce.limits import Limits
 from firewall.enforce.obligations import apply, check_coupled, check_stream
@@ -166,9 +166,9 @@ class Guard:
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
                 if self._remote:
-                    answer = await self._engine.decide_remote(action.point, step.asked.json)  # type: ignore[union-attr]
+                    answer = await self._engine.decide_remote(action.point, step.json)  # type: ignore[union-attr]
                 else:
-                    answer = self._engine.decide(action.point, step.asked)  # type: ignore[union-attr]
+                    answer = self._engine.decide(action.point, step)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
         except Exception as error:  # noqa: BLE001  every failure is a deny
             findings = step.findings if isinstance(step, Question) else ()
@@ -268,7 +268,7 @@ class Guard:
             step = self.prepare(action, exchange, seen)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
-                answer = self._engine.decide(action.point, step.asked)  # type: ignore[union-attr]
+                answer = self._engine.decide(action.point, step)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
@@ -286,7 +286,7 @@ class Guard:
             step = self.prepare(action, exchange, seen)
             while isinstance(step, Question):
                 started = self._clock.monotonic_ns()
-                answer = await self._engine.decide_remote(action.point, step.asked.json)  # type: ignore[union-attr]
+                answer = await self._engine.decide_remote(action.point, step.json)  # type: ignore[union-attr]
                 step = self.conclude(step, answer, (self._clock.monotonic_ns() - started) // 1000)
             return step
         except Exception as error:  # noqa: BLE001  every failure is a deny
@@ -332,9 +332,10 @@ class Guard:
             if wait:
                 return self._recorder.refuse(action, exchange, FAULTS["over_limit"], decision_id, retry_after_s=wait)
         if principal.details or self._step_up:
-            refusal = self._by_token(action, exchange, decision_id, now_us)
-            if refusal is not None:
-                return refusal
+            # What the caller's token and sign-in do not reach is refused before policy, which cannot widen it.
+            short = unmet(action, self._step_up, now_us // 1_000_000)
+            if short is not None:
+                return self._recorder.refuse_short(action, exchange, decision_id, short)
         if aside is not None:
             findings = aside
         elif seen is not None:
@@ -347,23 +348,21 @@ class Guard:
             self._telemetry.finding(finding.rule, action.point)
         label = self._labels.current(principal)
         revision = self._engine.revision
-        asked = ask(action, findings, label=label, exchange=exchange, now_us=now_us, revision=revision)
-        return Question(action, exchange, decision_id, findings, label, asked, seen is not None, payload)
-
-    def _by_token(self, action: Action, exchange: Exchange, decision_id: str, now_us: int) -> Refusal | None:
-        """What the caller's token and sign-in do not reach is refused before policy, which cannot widen it."""
-        short = unmet(action, self._step_up, now_us // 1_000_000)
-        if short is None:
-            return None
-        return self._recorder.refuse(
+        frame, arguments = parts(action, findings, label=label, exchange=exchange, now_us=now_us, revision=revision)
+        return Question(
+            frame.before,
+            frame.after,
+            frame.digest,
+            exchange.id,
+            now_us,
+            arguments,
             action,
             exchange,
-            FAULTS[short.fault],
             decision_id,
-            challenge=short.challenge,
-            rules=(short.rule,),
-            step_up=short.step_up,
-            short=short,
+            findings,
+            label,
+            seen is not None,
+            payload,
         )
 
     def _ask(self, action: Action, findings: tuple[Finding, ...], label: Label, exchange: Exchange) -> PolicyInput:
@@ -385,7 +384,7 @@ class Guard:
         latest = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name)
         rules = tuple([r.rule for r in latest.reasons]) if latest.reasons else ()
         self._telemetry.decision(action.point, EFFECT_NAMES[latest.effect], rules, eval_us)
-        decision, frame, findings, spent_us = latest, question.asked.frame, question.findings, eval_us
+        decision, frame, findings, spent_us = latest, question.frame, question.findings, eval_us
         before = question.earlier
         if before is not None:
             decision, frame = joined(before.decision, latest), b""
@@ -453,9 +452,9 @@ class Guard:
                 return question
             started = self._clock.monotonic_ns()
             if self._remote:
-                answer = await self._engine.decide_remote(action.point, question.asked.json)  # type: ignore[union-attr]
+                answer = await self._engine.decide_remote(action.point, question.json)  # type: ignore[union-attr]
             else:
-                answer = self._engine.decide(action.point, question.asked)  # type: ignore[union-attr]
+                answer = self._engine.decide(action.point, question)  # type: ignore[union-attr]
             eval_us = (self._clock.monotonic_ns() - started) // 1000
             decision = parse_decision(answer, revision=self._engine.revision, engine=self._engine.name)
             rules = tuple(r.rule for r in decision.reasons)

@@ -128,6 +128,19 @@ class Recorder:
             return Refusal(FAULTS["audit_unavailable"], decision_id)
         return Refusal(told, decision_id, challenge, retry_after_s, rules, step_up, short.detail if short else None)
 
+    def refuse_short(self, action: Action, exchange: Exchange, decision_id: str, short: Unmet) -> Refusal:
+        """Refuse what the caller's token and sign-in do not reach."""
+        return self.refuse(
+            action,
+            exchange,
+            FAULTS[short.fault],
+            decision_id,
+            challenge=short.challenge,
+            rules=(short.rule,),
+            step_up=short.step_up,
+            short=short,
+        )
+
     def refuse_by(self, question: Question, decision: Decision, eval_us: int, rules: tuple[str, ...]) -> Refusal:
         """Refuse what a decision does not permit."""
         return self.refuse(

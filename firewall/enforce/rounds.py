@@ -38,8 +38,8 @@ class Earlier:
 
 
 @value
-class Question:
-    """An inspected Action and the policy input made from it; what stands between prepare and conclude.
+class Question(PolicyInput):
+    """A policy input, and the inspected Action that it was made from; what stands between prepare and conclude.
 
     given: the findings came from the caller, which knew what of the body is text. payload: the body as it
     will be sent if nothing changes it, b"" when it is not encoded yet. earlier: when a transformation made this.
@@ -50,7 +50,6 @@ class Question:
     decision_id: str
     findings: tuple[Finding, ...]
     label: Label
-    asked: PolicyInput
     given: bool
     payload: bytes
     earlier: Earlier | None = None
@@ -95,13 +94,19 @@ def following(
     rounds, noted = (before.rounds, before.findings) if before is not None else (0, ())
     if rounds + 1 >= ROUNDS:
         raise PolicyFault("obligation_failed", "a transformation does not come to rest")
+    asked = ask(action, findings, label, question.exchange)
     return Question(
+        asked.before,
+        asked.after,
+        asked.frame,
+        asked.request_id,
+        asked.time_us,
+        asked.arguments,
         action,
         question.exchange,
         question.decision_id,
         findings,
         label,
-        ask(action, findings, label, question.exchange),
         question.given,
         b"",
         Earlier(rounds + 1, decision, spent_us, (*noted, *question.findings)),
