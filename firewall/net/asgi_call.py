@@ -50,9 +50,7 @@ class Call:
         "written",
     )
 
-    def __init__(
-        self, connection: StrictProtocol, *, keep_alive: bool, head_only: bool, expects: bool, old: bool = False
-    ) -> None:
+    def __init__(self, connection: StrictProtocol, keep_alive: bool, head_only: bool, expects: bool, old: bool) -> None:
         """old: the request was HTTP/1.0, which ends with its connection."""
         self._connection = connection
         self._head_only = head_only
@@ -78,13 +76,17 @@ class Call:
         """Take a part of the body; return whether the client should wait."""
         self._body.append(body)
         self._held += len(body)
-        self.wake()
+        self._news = True
+        if self._waiting:
+            self.wake()
         return self._held > _HIGH_WATER
 
     def feed_end(self) -> None:
         """The body is whole."""
         self._more = False
-        self.wake()
+        self._news = True
+        if self._waiting:
+            self.wake()
 
     def leave(self) -> None:
         """The client is gone, or sent what cannot be read: nothing more is told it."""
@@ -171,7 +173,7 @@ class Call:
         if self._expects and self._more:
             # Never told to go on, the client may send its body or leave it out: what comes next has two readings.
             self.keep_alive = False
-        framing = response_head(
+        head, self._left, close = response_head(
             status,
             message.get("headers", ()),
             date=connection.state.date,
@@ -180,13 +182,12 @@ class Call:
             old=self._old,
         )
         self.started, self._expects = True, False
-        self.keep_alive = not framing.close
-        self._left = framing.length
-        if framing.length > 0:
-            self._head = framing.head
+        self.keep_alive = not close
+        if self._left > 0:
+            self._head = head
         else:
             self.written = True
-            connection.transport.write(framing.head)
+            connection.transport.write(head)
 
     def _continue(self, body: bytes, more: bool) -> None:
         transport = self._connection.transport
@@ -213,7 +214,8 @@ class Call:
             transport.write(body)
         if not more:
             self.complete = True
-            self.wake()
+            if self._waiting:
+                self.wake()
             if not self.keep_alive:
                 transport.close()
             self._connection.answered()
@@ -226,10 +228,10 @@ class Call:
             fault = FAULTS["internal"]
             body = edge_words(fault)
             headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-            framing = response_head(
+            head, _, _ = response_head(
                 fault.status, headers, date=self._connection.state.date, keep_alive=False, bodiless=self._head_only
             )
-            self._connection.transport.write(framing.head + (b"" if self._head_only else body))
+            self._connection.transport.write(head + (b"" if self._head_only else body))
         self.started = self.complete = True
         self.wake()
         transport = self._connection.transport

@@ -74,6 +74,8 @@ _NAMES: Final = {
     ),
 }
 _HOPS: Final = 32
+_PASSED: Final = 256  # requests that are known to pass, of `_PASSED_BYTES` of host and path each at most
+_PASSED_BYTES: Final = 256
 EXPLAINED: Final = frozenset({"host_foreign", "origin_foreign", "http_desync"})
 _FIELDS: Final = {"host_foreign": b"host", "origin_foreign": b"origin"}
 # A token in the query would stand in logs and histories: refused, not merely ignored (RS-12).
@@ -143,6 +145,7 @@ class Edge:
                 "edge_proxy", "a trusted proxy is no address or network", fix="write 10.0.0.5 or 10.0.0.0/24"
             ) from None
         self._seen: dict[bytes, bool] = {}
+        self._passed: set[tuple[bytes, str, bytes]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on. Scopes other than http and lifespan are closed."""
@@ -183,6 +186,11 @@ class Edge:
                 dropped = True
         if len(hosts) != 1:
             return "http_desync"
+        # Where nothing else of the head counts, what passed once passes: clients ask for the same again and again.
+        asked = (hosts[0], scope["method"], scope["raw_path"])
+        plain = not (origins or dropped or form or scope["query_string"])
+        if plain and asked in self._passed:
+            return ""
         if not self._serves(hosts[0]):
             return "host_foreign"
         if origins and (len(origins) > 1 or origins[0] not in self._origins):
@@ -203,6 +211,10 @@ class Edge:
             return "http_desync"
         if dropped:
             return self._forwarded(scope)
+        if plain and len(asked[0]) + len(asked[2]) <= _PASSED_BYTES:
+            if len(self._passed) >= _PASSED:
+                self._passed.clear()
+            self._passed.add(asked)
         return ""
 
     def _is_page(self, origin: bytes, scope: Scope) -> bool:

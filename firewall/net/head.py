@@ -37,91 +37,121 @@ _IN_VALUES: Final = bytes(b for b in range(256) if (b >= 0x20 or b == 0x09) and 
 _BODILESS: Final = frozenset({204, 304})
 
 
-def check_head(
-    version: str, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], known_host: bytes = b""
-) -> bool:
-    """Return whether a parsed head has one reading; names are lower case, values as sent.
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """A request line with one reading. raw: as it was sent, with its end; path: percent-decoded UTF-8."""
 
-    known_host: a Host value that passed before on the same connection; b"" for none.
-    """
+    raw: bytes
+    version: str
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+
+
+def request_line(version: str, method: bytes, target: bytes) -> RequestLine | None:
+    """Return the line that a parser read as these, None where it has no one reading."""
     if version not in _VERSIONS or method == b"CONNECT":
-        return False
+        return None
     if target[:1] != b"/" or b"#" in target or target.translate(None, _VISIBLE):
-        return False
-    hosts = lengths = codings = 0
+        return None
+    raw_path, _, query = target.partition(b"?")
+    path = raw_path.decode("ascii")
+    if "%" in path:
+        path = unquote(path)
+    raw = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+    return RequestLine(raw, version, method.decode("ascii"), path, raw_path, query)
+
+
+def check_fields(version: str, headers: list[tuple[bytes, bytes]], known_host: bytes) -> tuple[bytes, int, bool] | None:
+    """Return (Host, bytes of the body or 0 where none are said, whether 100 Continue is expected); None: two readings.
+
+    headers: names in lower case, values as sent. known_host: a Host value that passed before on the same connection;
+    b"" for none.
+    """
+    host, length, expects = b"", 0, False
+    hosts = framings = 0
     for name, value in headers:
         if name not in _JUDGED:
             if b"_" in name:
-                return False
+                return None
         elif name == b"host":
             hosts += 1
+            host = value
             if value != known_host or not known_host:
                 try:
                     parse_host(value)
                 except Malformed:
-                    return False
+                    return None
         elif name == b"content-length":
-            lengths += 1
+            framings += 1
             if not value.isdigit() or len(value) > _LENGTH_DIGITS or (value[:1] == b"0" and value != b"0"):
-                return False
+                return None
+            length = int(value)
         elif name == b"transfer-encoding":
-            codings += 1
+            framings += 1
             if value.lower() != b"chunked" or version != "1.1":
-                return False
+                return None
         elif name == b"connection":
             if not _CONNECTION_OPTIONS.issuperset(option.strip(b" \t").lower() for option in value.split(b",")):
-                return False
+                return None
         elif name == b"upgrade" or value.lower() != b"100-continue":
-            return False
-    return hosts == 1 and lengths + codings <= 1
+            return None
+        else:
+            expects = True
+    return (host, length, expects) if hosts == 1 and framings <= 1 else None
 
 
-def split_target(target: bytes) -> tuple[str, bytes, bytes]:
-    """Return (path, raw path, query) of a target that passed `check_head`; the path is percent-decoded UTF-8."""
-    raw, _, query = target.partition(b"?")
-    path = raw.decode("ascii")
-    return unquote(path) if "%" in path else path, raw, query
+def _line(name: bytes, value: bytes) -> bytes:
+    """Return a field as it is sent. Raises RuntimeError: it would be read as something else."""
+    if not name or name.translate(None, _TOKEN) or value.translate(None, _IN_VALUES):
+        raise RuntimeError("a response header has bytes that no header may have")
+    return b"%b: %b\r\n" % (name.lower(), value)
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """A response's head and how its body is framed.
-
-    length: bytes that must follow, −1 for chunks, −2 for what comes until the connection ends. close: after it.
-    """
-
-    head: bytes
-    length: int
-    close: bool
+# Fields that stand in most answers, looked at and written once. None of them frames a message.
+_WRITTEN: Final = {
+    field: _line(*field)
+    for field in (
+        (b"content-type", b"application/json"),
+        (b"content-type", b"text/event-stream"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-store"),
+        (b"cache-control", b"no-cache, no-transform"),
+        (b"x-accel-buffering", b"no"),
+    )
+}
 
 
 def response_head(
     status: int, headers: Pairs, *, date: bytes, keep_alive: bool, bodiless: bool, old: bool = False
-) -> Framing:
-    """Return the head of a response.
+) -> tuple[bytes, int, bool]:
+    """Return (the head of a response, the bytes that must follow, whether the connection ends after it).
 
-    date: a whole Date line, or b"". bodiless: the request was HEAD. old: it was HTTP/1.0, which knows no chunks
-    (RFC 9112 6.1): a body of no said length then ends with the connection.
+    Bytes that must follow: −1 for chunks, −2 for what comes until the connection ends. date: a whole Date line, or b"".
+    bodiless: the request was HEAD. old: it was HTTP/1.0, which knows no chunks (RFC 9112 6.1): a body of no said length
+    then ends with the connection.
     Raises RuntimeError: a field that would be read as something else, whoever made it (response splitting), or a body
     that is framed twice.
     """
     parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, date]
     length, chunked, close = -1, False, False
     for name, value in headers:
-        if not name or name.translate(None, _TOKEN) or value.translate(None, _IN_VALUES):
-            raise RuntimeError("a response header has bytes that no header may have")
-        name = name.lower()
-        if name == b"content-length":
-            if length >= 0 or chunked or not value.isdigit():
-                raise RuntimeError("a response has one framing")
-            length = int(value)
-        elif name == b"transfer-encoding":
-            if length >= 0 or chunked or value.lower() != b"chunked":
-                raise RuntimeError("a response has one framing")
-            chunked = True
-        elif name == b"connection":
-            close = close or b"close" in [option.strip().lower() for option in value.split(b",")]
-        parts += (name, b": ", value, b"\r\n")
+        line = _WRITTEN.get((name, value))
+        if line is None:
+            line = _line(name, value)
+            name = name.lower()
+            if name == b"content-length":
+                if length >= 0 or chunked or not value.isdigit():
+                    raise RuntimeError("a response has one framing")
+                length = int(value)
+            elif name == b"transfer-encoding":
+                if length >= 0 or chunked or value.lower() != b"chunked":
+                    raise RuntimeError("a response has one framing")
+                chunked = True
+            elif name == b"connection":
+                close = close or b"close" in [option.strip().lower() for option in value.split(b",")]
+        parts.append(line)
     if not keep_alive and not close:
         parts.append(b"connection: close\r\n")
     if status in _BODILESS or bodiless:
@@ -132,4 +162,4 @@ def response_head(
         else:
             parts.append(b"transfer-encoding: chunked\r\n")
     parts.append(b"\r\n")
-    return Framing(b"".join(parts), length, close or not keep_alive)
+    return b"".join(parts), length, close or not keep_alive

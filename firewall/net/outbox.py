@@ -52,12 +52,13 @@ class Outbox:
 class OutboxTransport(asyncio.Transport):
     """A transport whose writes go through an outbox; everything else is that of the one inside."""
 
-    __slots__ = ("_inner", "_outbox", "held")
+    __slots__ = ("_inner", "_outbox", "held", "is_closing")
 
     def __init__(self, inner: asyncio.Transport, outbox: Outbox) -> None:
         super().__init__()
         self._inner = inner
         self._outbox = outbox
+        self.is_closing = inner.is_closing  # type: ignore[method-assign]  # asked several times per request
         self.held: list[bytes] = []  # what was written here that the kernel has not been given yet; read it only
 
     def write(self, data: bytes) -> None:  # type: ignore[override]  # of no mutable buffer: it would be read later
@@ -65,7 +66,7 @@ class OutboxTransport(asyncio.Transport):
         held, outbox = self.held, self._outbox
         if not held:
             if len(outbox.under_way) < 2:
-                if not self._inner.is_closing():
+                if not self.is_closing():
                     self._inner.write(data)
                 return
             if not outbox.waiting:
@@ -82,7 +83,7 @@ class OutboxTransport(asyncio.Transport):
         held = self.held
         if held:
             self.held = []
-            if not self._inner.is_closing():
+            if not self.is_closing():
                 self._inner.write(held[0] if len(held) == 1 else b"".join(held))
 
     def close(self) -> None:
@@ -94,10 +95,6 @@ class OutboxTransport(asyncio.Transport):
         """Drop what is held, and the connection."""
         self.held = []
         self._inner.abort()
-
-    def is_closing(self) -> bool:
-        """See asyncio.Transport."""
-        return self._inner.is_closing()
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes the kernel has not taken yet, those held among them."""

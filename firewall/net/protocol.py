@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import httptools
 
@@ -24,7 +24,7 @@ from firewall.core.ports import Refusals
 from firewall.net.asgi import App
 from firewall.net.asgi_call import Call
 from firewall.net.edge import edge_words
-from firewall.net.head import check_head, split_target
+from firewall.net.head import RequestLine, check_fields, request_line
 from firewall.net.outbox import Outbox, OutboxTransport
 
 _STATUS: Final = {400: b"400 Bad Request", 408: b"408 Request Timeout", 431: b"431 Request Header Fields Too Large"}
@@ -105,13 +105,14 @@ class StrictProtocol(asyncio.Protocol):
         self._call: Call | None = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._line: RequestLine | None = None  # the last one that was judged: most requests of a client bear the same
         self._known_host = b""
+        self._room = 0  # fields that the head under way may still bring; none once it is over
         self._fault: Fault = FAULTS["http_desync"]
         self._deaf = False  # nothing that arrives is read any more
         self._in_head = True
         self._begun = False  # the first byte of the request under way has come
         self._raw = b""  # what arrived of the head under way; its first line is compared with what was parsed
-        self._header_total = 0
         self._framing = 0  # bytes after the head under way, less what its body paid for
         self._body_left = 0  # bytes of a body that said its length; 0 for any other
         self._reading_since = 0.0  # loop time at which the request under way began; 0 when none is
@@ -153,12 +154,9 @@ class StrictProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         left, call = self._body_left, self._call
         if 0 < left < len(data) and call is not None and call.complete:
-            self._read(data[:left])
+            self.data_received(data[:left])
             data = data[left:]
-        self._read(data)
-
-    def _read(self, data: bytes) -> None:
-        """Feed the parser. data: of one message's body, or from the first byte of a message on."""
+        # From here on it is of one message's body, or from the first byte of a message on.
         if self._deaf or self.transport.is_closing():
             return  # under TLS, what arrives until the end is said would still be given to us
         if self._in_head:
@@ -227,7 +225,7 @@ class StrictProtocol(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._begun = self._in_head = True
-        self._header_total = 0
+        self._room = self.settings.header_count
         self._reading_since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -236,58 +234,60 @@ class StrictProtocol(asyncio.Protocol):
             self._stop("headers_too_large")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            self._stop("http_desync")  # a trailer: the request that it would add to is already decided
-        headers, settings = self._headers, self.settings
-        self._header_total += len(name) + len(value)
-        if len(headers) >= settings.header_count or self._header_total > settings.header_bytes:
-            self._stop("headers_too_large")
-        headers.append((name.lower(), value))
+        if self._room <= 0:
+            # Beyond the head it is a trailer: the request that it would add to is already decided.
+            self._stop("headers_too_large" if self._in_head else "http_desync")
+        self._room -= 1
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._framing = 0
         raw, self._raw = self._raw, b""
-        parser, target, headers = self._parser, self._url, self._headers
-        version, method = parser.get_http_version(), parser.get_method()
-        # llhttp also reads RTSP and ICAP lines and several spaces; what it parsed must be what was written.
-        line = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
-        if not raw.lstrip(b"\r\n").startswith(line) or not check_head(
-            version, method, target, headers, self._known_host
-        ):
+        headers, line = self._headers, self._line
+        if len(raw) > self.settings.header_bytes:  # with what came of the body; nearly never
+            total = sum([len(name) + len(value) for name, value in headers])
+            if total > self.settings.header_bytes:
+                self._stop("headers_too_large")
+        # A line that is the last one's bytes is read as the last one was.
+        if line is None or not raw.startswith(line.raw):
+            line = self._line = self._read_line(raw)
+        fields = check_fields(line.version, headers, self._known_host)
+        if fields is None:
             self._stop("http_desync")
-        expects = False
-        self._body_left = 0
-        for name, value in headers:
-            if name == b"host":
-                self._known_host = value
-            elif name == b"content-length":
-                self._body_left = int(value)
-            elif name == b"expect":
-                expects = version == "1.1"  # an older client knows no answer before the answer (RFC 9110 10.1.1)
-        path, raw_path, query = split_target(target)
+        self._known_host, self._body_left, expects = fields
+        self._in_head = False  # not before: a head that is refused has had no answer
+        self._framing = self._room = 0
+        old = line.version == "1.0"
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": version,
+            "http_version": line.version,
             "server": self._server,
             "client": self.client,
             "scheme": self._scheme,
-            "method": method.decode("ascii"),
+            "method": line.method,
             "root_path": "",
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
+            "path": line.path,
+            "raw_path": line.raw_path,
+            "query_string": line.query,
             "headers": headers,
             "state": {},
         }
         if self._tls is not None:
             scope["extensions"] = {"bartizan.tls": dict(self._tls)}
-        keep_alive = version == "1.1" and parser.should_keep_alive()
-        head_only, old = method == b"HEAD", version == "1.0"
-        call = self._call = Call(self, keep_alive=keep_alive, head_only=head_only, expects=expects, old=old)
+        keep_alive = not old and self._parser.should_keep_alive()
+        # An older client knows no answer before the answer (RFC 9110 10.1.1).
+        call = self._call = Call(self, keep_alive, line.method == "HEAD", expects and not old, old)
         call.task = self.loop.create_task(call.run(self._app, scope))
         self.state.tasks.add(call.task)
+
+    def _read_line(self, raw: bytes) -> RequestLine:
+        """Return the request line. Raises _Refused: it has more than one reading."""
+        parser = self._parser
+        line = request_line(parser.get_http_version(), parser.get_method(), self._url)
+        # llhttp also reads RTSP and ICAP lines and several spaces; what it parsed must be what was written.
+        if line is None or not raw.lstrip(b"\r\n").startswith(line.raw):
+            self._stop("http_desync")
+        return line
 
     def on_body(self, body: bytes) -> None:
         self._framing -= _FRAMING_SHARE * len(body)
@@ -311,9 +311,10 @@ class StrictProtocol(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self._idle_since = self.loop.time()
-        self.resume_reading()
+        if self.reading_paused:
+            self.resume_reading()
 
-    def _stop(self, code: str) -> None:
+    def _stop(self, code: str) -> NoReturn:
         self._fault = FAULTS[code]
         raise _Refused
 

@@ -328,3 +328,94 @@ def test_no_field_that_is_dropped_passes_as_one_that_says_nothing() -> None:
     assert not plain & edge._DROPPED
     assert not [name for name in plain if name.startswith(edge._DROPPED_PREFIXES)]
     assert {name for name, kind in edge._NAMES.items() if kind == edge._GONE} == edge._DROPPED
+
+
+class Listening:
+    """One edge that is asked several times."""
+
+    def __init__(self, settings: EdgeSettings = SERVED) -> None:
+        self.edge = Edge(self.application, settings)
+        self.passed: list[dict[str, Any]] = []
+        self.told = 0
+
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
+        self.passed.append(scope)
+        self.told = 200
+
+    async def ask(
+        self,
+        *headers: tuple[bytes, bytes],
+        host: bytes = b"edge.test",
+        path: bytes = b"/mcp",
+        method: str = "POST",
+        query: bytes = b"",
+    ) -> int:
+        async def send(message: Any) -> None:
+            self.told = message.get("status", self.told)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request"}
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path.decode("latin-1"),
+            "raw_path": path,
+            "query_string": query,
+            "headers": [(b"host", host), *headers],
+            "client": (PROXY, 1),
+            "scheme": "http",
+        }
+        await self.edge(scope, receive, send)
+        return self.told
+
+
+@pytest.mark.parametrize(
+    ("headers", "changed", "status"),
+    [
+        ((), {"host": b"other.test"}, 421),
+        ((), {"path": b"/mcp/../api"}, 404),
+        ((), {"method": "TRACE"}, 405),
+        ((), {"query": b"access_token=x"}, 400),
+        (((b"host", b"edge.test"),), {}, 400),
+        (((b"origin", b"https://other.test"),), {}, 403),
+        (((b"content-type", b"application/x-www-form-urlencoded"),), {}, 400),
+        (((b"authorization", b"Bearer \xff"),), {}, 400),
+        (((b"x-forwarded-proto", b"ftp"),), {}, 400),
+    ],
+)
+async def test_what_passed_once_vouches_for_nothing_that_differs_in_any_part(
+    headers: tuple[tuple[bytes, bytes], ...], changed: dict[str, Any], status: int
+) -> None:
+    listening = Listening()
+    for _ in range(2):
+        assert await listening.ask() == 200
+        assert await listening.ask(*headers, **changed) == status
+    assert len(listening.passed) == 2
+    # Twin: the same request again, with fields that count for nothing, passes.
+    assert await listening.ask((b"accept", b"*/*"), (b"x-other", b"1")) == 200
+
+
+async def test_what_passed_once_is_forgotten_of_whom_the_forwarded_fields_speak() -> None:
+    listening = Listening()
+    await listening.ask()
+    await listening.ask((b"x-forwarded-for", b"192.0.2.7"), (b"x-forwarded-proto", b"https"))
+    await listening.ask()
+    assert [scope["client"][0] for scope in listening.passed] == [PROXY, "192.0.2.7", PROXY]
+    assert [scope["scheme"] for scope in listening.passed] == ["http", "https", "http"]
+
+
+async def test_what_one_edge_serves_another_need_not() -> None:
+    first, second = Listening(), Listening(EdgeSettings(hosts=frozenset({"other.test"}), methods=frozenset({"GET"})))
+    assert (await first.ask(), await second.ask()) == (200, 421)
+    assert (await second.ask(host=b"other.test"), await first.ask(host=b"other.test")) == (405, 421)
+
+
+async def test_what_is_remembered_as_passing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "_PASSED", 4)
+    listening = Listening()
+    for number in range(10):
+        assert await listening.ask(path=b"/mcp/%d" % number) == 200
+        assert len(listening.edge._passed) <= 4
+    await listening.ask(path=b"/mcp/" + b"a" * 300)
+    assert max(len(path) for _, _, path in listening.edge._passed) < edge._PASSED_BYTES
