@@ -142,9 +142,10 @@ class Relay:
                 return await turn.refuse(cleared, tool_call=target.method == "tools/call")
             exchange = link.exchange(rpc_id, cleared, await credentials())
             turn.out.about = target.asking
-            turn.out.begin()
-            if turn.face is not None and isinstance(exchange, (HTTPExchange, PumpedExchange)):
-                exchange.pausing(turn.out.let_go)
+            if turn.face is not None:
+                turn.out.begin()
+                if isinstance(exchange, (HTTPExchange, PumpedExchange)):
+                    exchange.pausing(turn.out.let_go)
             rounds = retry.rounds if retry is not None else 1
             step = await self._follow(turn, target, link, exchange, rpc_id, credentials, key, rounds, fresh=True)
             if isinstance(step, str):
@@ -171,7 +172,7 @@ class Relay:
             version=version,
             transport=link.transport,
             headers=target.headers(version),
-            arguments=target.arguments(),
+            arguments=target.arguments,
         )
 
     async def _follow(

@@ -50,6 +50,7 @@ class Target(Protocol):
     def upstream_params(self, call: Call) -> JSONObject:
         """Return the parameters for the upstream: a closed list, names and URIs translated to its own; a new object."""
 
+    @property
     def arguments(self) -> JSONObject:
         """Return what rules read of the request: the same object that stands in the body."""
 
@@ -67,7 +68,7 @@ class ToolTarget:
     upstream's URIs; None: as they are. extensions: those that this request declares upstream.
     """
 
-    __slots__ = ("_arguments", "_facts", "extensions", "headers", "outward", "spec", "tool")
+    __slots__ = ("_facts", "_given", "arguments", "extensions", "headers", "outward", "spec", "tool")
 
     method: Final = "tools/call"
     asked: Final = Point.MCP_TOOL_CALL
@@ -78,7 +79,8 @@ class ToolTarget:
     ) -> None:
         self.tool = tool
         self.spec = tool.spec
-        self._arguments = arguments
+        self._given = arguments is not None  # what is not given is not sent
+        self.arguments: JSONObject = arguments if arguments is not None else {}
         self._facts = facts
         self.outward = outward
         self.extensions: JSONObject = {}
@@ -88,18 +90,15 @@ class ToolTarget:
         """See Target.upstream_params."""
         del call
         params: JSONObject = {"name": self.tool.definition.name}
-        if self._arguments is not None:
-            params["arguments"] = self._arguments
+        if self._given:
+            params["arguments"] = self.arguments
         return params
-
-    def arguments(self) -> JSONObject:
-        """See Target.arguments."""
-        return self._arguments if self._arguments is not None else {}
 
     def asking(self) -> Resource:
         """See Target.asking."""
-        arguments, schema = self._arguments if self._arguments is not None else {}, self.tool.given
-        return self._facts(schema.check(arguments) if schema is not None else self.tool.check_arguments(arguments))
+        schema = self.tool.given
+        fits = schema.check(self.arguments) if schema is not None else self.tool.check_arguments(self.arguments)
+        return self._facts(fits)
 
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
@@ -150,13 +149,14 @@ class PromptTarget(_Reading):
             params["arguments"] = self._arguments
         return params
 
+    @property
     def arguments(self) -> JSONObject:
         """See Target.arguments."""
         return self._arguments if self._arguments is not None else {}
 
     def asking(self) -> Resource:
         """See Target.asking."""
-        return self._facts("ok" if lists.prompt_fits(self.entry.definition, self.arguments()) else "mismatch")
+        return self._facts("ok" if lists.prompt_fits(self.entry.definition, self.arguments) else "mismatch")
 
     def result(self, call: Call, result: JSON, said: Opened) -> tuple[JSONObject, Resource]:
         """See Target.result."""
@@ -188,6 +188,7 @@ class ResourceTarget(_Reading):
         del call
         return {"uri": self._uri}
 
+    @property
     def arguments(self) -> JSONObject:
         """See Target.arguments."""
         return uri_arguments(self._uri)
@@ -236,6 +237,7 @@ class CompletionTarget(_Reading):
             params["context"] = {"arguments": self._context}
         return params
 
+    @property
     def arguments(self) -> JSONObject:
         """See Target.arguments."""
         found: JSONObject = {"argument": self._argument}

@@ -143,7 +143,7 @@ class TaskCalls:
             version=version,
             transport=link.transport,
             headers=target.headers(version),
-            arguments=target.arguments(),
+            arguments=target.arguments,
         )
         credentials = self._catalog.credentials(principal, target.spec)
         answer = await self._errand.run(turn, target.spec, link, rpc_id, action, credentials)

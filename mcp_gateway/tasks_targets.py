@@ -70,9 +70,10 @@ class TaskableTarget:
             params["task"] = {} if self._ttl_ms is None else {"ttl": self._ttl_ms}
         return params
 
+    @property
     def arguments(self) -> JSONObject:
         """See Target.arguments."""
-        return self._inner.arguments()
+        return self._inner.arguments
 
     def asking(self) -> Resource:
         """See Target.asking."""
@@ -132,6 +133,7 @@ class ResultTarget:
         del call
         return {"taskId": self._theirs}
 
+    @property
     def arguments(self) -> JSONObject:
         """See Target.arguments."""
         return {}

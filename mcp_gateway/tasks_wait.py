@@ -148,7 +148,7 @@ class TaskWait:
             version=version,
             transport=link.transport,
             headers=target.headers(version) if first else None,
-            arguments=target.arguments() if first else {},
+            arguments=target.arguments if first else {},
         )
         return await self._errand.run(
             turn, target.spec, link, rpc_id, action, self._catalog.credentials(principal, target.spec)

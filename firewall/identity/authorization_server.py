@@ -341,7 +341,7 @@ def build_identity(
     handed = None
     if broker is not None:
         handed = HandedTokens(
-            broker.broker, tokens, resources, grants, clock, ids, record, delegation.labels, settings.clients
+            broker.credentials, tokens, resources, grants, clock, ids, record, delegation.labels, settings.clients
         )
     return Identity(
         front_door=front_door,

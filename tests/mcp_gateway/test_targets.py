@@ -66,7 +66,7 @@ def test_the_parameters_are_a_closed_list_and_policy_reads_the_same_objects(targ
     params = target.upstream_params(call(target.method, sneaked=1, requestState="x"))
     assert "sneaked" not in params
     assert "requestState" not in params
-    read = target.arguments()
+    read = target.arguments
     if target.method in ("tools/call", "prompts/get"):
         assert read is params["arguments"]
     elif target.method == "completion/complete":
@@ -96,7 +96,7 @@ def test_a_read_of_a_template_has_the_pin_and_the_digest_of_the_template():
 
 def test_arguments_of_rules_are_the_parts_of_the_uri():
     note = one("resource", uri="https://wiki.example/a%20b?q=1")
-    read = ResourceTarget(Address(note, note.definition.name), facts(note)).arguments()
+    read = ResourceTarget(Address(note, note.definition.name), facts(note)).arguments
     assert read == {
         "uri": "https://wiki.example/a%20b?q=1",
         "uri_scheme": "https",

@@ -91,9 +91,10 @@ class PeopleParts:
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """broker: for the gateways. subjects: for whoever signs people in. routes: for the front door."""
+    """credentials: for the gateways: the broker, or where no upstream has a sign-in what it would ask. subjects: for whoever signs people in. routes: for the front door."""
 
     broker: UpstreamBroker
+    credentials: UpstreamBroker | StaticUpstreamCredentials
     subjects: SubjectTokens
     grants: UpstreamGrants
     routes: Mapping[str, Mapping[str, Handler]]
@@ -158,11 +159,12 @@ def build_upstreams(
             links=people.links,
         )
     )
+    static = StaticUpstreamCredentials(given.static, given.environment)
     broker = UpstreamBroker(
         BrokerParts(
             public_url=settings.public_url,
             auths=given.auths,
-            static=StaticUpstreamCredentials(given.static, given.environment),
+            static=static,
             discovery=discovery,
             minting=minting,
             personal=personal,
@@ -204,7 +206,7 @@ def build_upstreams(
     people.users.on_remove(grants.drop_person)
     people.users.on_remove(subjects.drop)
     routes = {**ConnectPages(parts).routes, **AccountPage(parts).routes, **_documents(identity)}
-    return Upstreams(broker, subjects, grants, routes, clock)
+    return Upstreams(broker, broker if given.auths else static, subjects, grants, routes, clock)
 
 
 def _documents(identity: ClientIdentity) -> Mapping[str, Mapping[str, Handler]]:
