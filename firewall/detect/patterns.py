@@ -1,7 +1,7 @@
 """Which rules can match anywhere in these bytes? Linear time.
 
-hyperscan (block mode, one event a rule) answers from three databases: the first is asked always, the one of numbers
-where digits stand, the one of definitions where definitions are judged. Where it cannot be imported, google-re2's
+hyperscan (block mode, one event a rule) answers from four databases: the first is asked always, that of numbers
+where digits stand, that of tokens where a run of their bytes does, that of definitions where those are judged. Where it cannot be imported, google-re2's
 Set does, more slowly, with the same rules. Either only *nominates*: `match.py` finds the place with
 google-re2, so that both give the same findings (tests/detect/test_patterns.py).
 
@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 import re2
 
 from firewall.detect import egress, hygiene, injection, pii, secrets, views
-from firewall.detect.rule import DIGITS, Rule
+from firewall.detect.rule import DIGITS, RUN, Rule
 from firewall.state.once import one_at_a_time
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -32,20 +32,25 @@ RULES: Final[tuple[Rule, ...]] = (
 )
 # What only definitions are judged by: ordinary prose is dear to look through for it.
 REVIEWS: Final = tuple(i for i, rule in enumerate(RULES) if rule.family == "review")
-# Several rules may share the expressions of the first database; those that share `DIGITS` are told
-# apart by a second, which is asked only then.
-PROBES: Final = tuple(dict.fromkeys(rule.probe or (rule.pattern,) for i, rule in enumerate(RULES) if i not in REVIEWS))
+# Several rules may share the expressions of the first database; those that share one of `SHARED` are told
+# apart by a database of their own, which is asked only then.
+SHARED: Final = (DIGITS, RUN)
+PROBES: Final = tuple(
+    sorted(
+        dict.fromkeys(rule.probe or (rule.pattern,) for i, rule in enumerate(RULES) if i not in REVIEWS),
+        key=SHARED.__contains__,  # last: the engine makes one small automaton of them then, half as dear for digits
+    )
+)
 NOMINATED: Final = tuple(
     tuple(i for i, rule in enumerate(RULES) if i not in REVIEWS and (rule.probe or (rule.pattern,)) == probe)
     for probe in PROBES
 )
-NUMBERS: Final = tuple(i for i, rule in enumerate(RULES) if rule.probe == DIGITS)
-_DIGITS_PROBE: Final = PROBES.index(DIGITS)
+NUMBERS, TOKENS = (tuple(i for i, rule in enumerate(RULES) if rule.probe == probe) for probe in SHARED)
+_SHARED_AT: Final = {PROBES.index(probe): at for at, probe in enumerate(SHARED)}
 # The expressions of each database, and what each expression says when it matches.
 _EXPRESSIONS: Final[tuple[tuple[tuple[bytes, int], ...], ...]] = (
     tuple((expression, i) for i, probe in enumerate(PROBES) for expression in probe),
-    tuple((RULES[i].pattern, i) for i in NUMBERS),
-    tuple((RULES[i].pattern, i) for i in REVIEWS),
+    *(tuple((RULES[i].pattern, i) for i in rules) for rules in (NUMBERS, TOKENS, REVIEWS)),
 )
 RULES_HASH: Final = sha256(repr(_EXPRESSIONS).encode()).hexdigest()
 _MAGIC: Final = b"bartizan patterns 3\n"
@@ -80,10 +85,10 @@ class HyperscanDatabase:
         self._local = threading.local()
         path = cache / f"patterns-{self._key()}.hsdb" if cache is not None else None
         self._databases: list[Any] = self._load(path) or self._made(path)
-        self._first, self._numbers, self._reviews = (database.scan for database in self._databases)
+        self._first, *self._shared, self._reviews = (database.scan for database in self._databases)
         # A database that is deaf must not serve: a tag character is the first rule's, the others have a word each.
-        heard = self.nominate("\U000e0041 123-45-6789 always bcc".encode())
-        if 0 not in heard or not set(NUMBERS).intersection(heard) or not set(REVIEWS).intersection(heard):
+        heard = set(self.nominate(_HEARD))
+        if 0 not in heard or any(heard.isdisjoint(rules) for rules in (NUMBERS, TOKENS, REVIEWS)):
             raise RuntimeError("the pattern database does not answer")
 
     def _key(self) -> str:
@@ -162,25 +167,27 @@ class HyperscanDatabase:
     def nominate(self, data: bytes, definitions: bool = True) -> list[int]:
         """See `Database.nominate`."""
         try:
-            first, second, third = self._local.scratch
+            first, shared, last = self._local.scratch
         except AttributeError:
-            made = tuple(self._hs.Scratch(database) for database in self._databases)
-            first, second, third = self._local.scratch = made
+            first, *shared, last = (self._hs.Scratch(database) for database in self._databases)
+            self._local.scratch = first, shared, last
         hits: list[int] = []
         self._first(data, _heard, 0, hits, first)
         out: list[int] = []
         if definitions:
-            self._reviews(data, _heard, 0, out, third)
+            self._reviews(data, _heard, 0, out, last)
         if not hits:
             return out
         for probe in hits:
-            if probe == _DIGITS_PROBE:
-                numbers: list[int] = []
-                self._numbers(data, _heard, 0, numbers, second)
-                out += numbers
-            else:
+            at = _SHARED_AT.get(probe)
+            if at is None:
                 out += NOMINATED[probe]
+            else:
+                self._shared[at](data, _heard, 0, out, shared[at])
         return out
+
+
+_HEARD: Final = f"\U000e0041 123-45-6789 {'a1' * 16} always bcc".encode()
 
 
 def _ours(directory: Path) -> bool:

@@ -74,14 +74,14 @@ class Seen:
         return not self.data[self.low : self.start].strip() and not self.data[self.end : self.high].strip()
 
 
-# A probe that many rules share: six digits with at most three separators between them, four numbers with dots,
-# or digits between letters.
-# Where it is nominated, a second database tells which of those rules it is.
+# Probes that many rules share; where one is nominated, a database of its own tells which of those rules it is.
+# Six digits with at most three separators or capital letters between them, or four numbers with dots:
 DIGITS: Final = (
-    rb"[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9][ .()/-]{0,3}[0-9]"
-    rb"|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
-    rb"|[A-Z][0-9]{2}[A-Z][0-9]{2}[A-Z][0-9]{3}",
+    b"[0-9][ .()/A-Z-]{0,3}" * 5 + b"[0-9]"
+    rb"|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
 )
+# A run of a token's bytes, of rules that have no literal of three bytes and more:
+RUN: Final = (rb"[A-Za-z0-9+/_-]{24}",)
 
 Confirm = Callable[[Seen], bool]
 Judge = Callable[[Seen], Sequence[Verdict]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firewall.detect.rule import DIGITS, TOKEN, WORD, Confirm, Rule, Seen
+from firewall.detect.rule import DIGITS, RUN, TOKEN, WORD, Confirm, Rule, Seen
 from firewall.detect.values import any_but_placeholder, entropy, is_placeholder, random_looking
 
 UUID: Final = r"[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{12}"
@@ -413,7 +413,7 @@ def _rules() -> tuple[Rule, ...]:
             else WORD
             if name in _LONG
             else frozenset(),
-            probe=DIGITS if name in _DIGITS_FIRST else (),
+            probe=DIGITS if name in _DIGITS_FIRST else RUN if name in _SHORT else (),
         )
         for name, expression, severity, check in SHAPES
     ]
@@ -473,5 +473,7 @@ _LONG: Final = frozenset(
 )
 # They begin with eight digits and more.
 _DIGITS_FIRST: Final = frozenset({"facebook_app_token", "telegram_token"})
+# Two letters, and a run: ordinary text is full of such literals ("…s. ").
+_SHORT: Final = frozenset({"twilio_key", "vault_legacy_token", "discord_token", "grafana_token", "supabase_key"})
 
 RULES: Final = _rules()

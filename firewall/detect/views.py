@@ -16,7 +16,7 @@ from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 from firewall.detect.hygiene import CONFUSABLES, clean
-from firewall.detect.rule import Rule
+from firewall.detect.rule import RUN, Rule
 
 DECODED_CHARS: Final = 64 * 1024
 
@@ -151,8 +151,6 @@ def _rule(name: str, pattern: bytes, *probe: bytes) -> Rule:
     return Rule(f"decode.{name}", "SCAN-02", "injection", 0, "decode", pattern, probe=probe)
 
 
-_RUN: Final = rb"[A-Za-z0-9+/_-]{24}"  # one probe for both kinds of run
-
 # Four letters set apart. One expression would be awake at every space; each of these has a literal to look for.
 _SPACED: Final = tuple(
     b"(?i) [a-z0-9@$!] [a-z0-9@$!] [a-z0-9@$!] \\x%02x " % last for last in b"abcdefghijklmnopqrstuvwxyz0123456789@$!"
@@ -160,8 +158,8 @@ _SPACED: Final = tuple(
 
 # Runs are long here: they are looked for in whole strings only, never in streams.
 RULES: Final = (
-    _rule("base64", rb"[A-Za-z0-9+/_-]{24,}={0,2}", _RUN),
-    _rule("hex", rb"(?i)\b[0-9a-f]{32,}", _RUN),
+    _rule("base64", rb"[A-Za-z0-9+/_-]{24,}={0,2}", *RUN),
+    _rule("hex", rb"(?i)\b[0-9a-f]{32,}", *RUN),
     _rule("hex", rb"(?i)(?:\\x[0-9a-f]{2}){10,}", rb"(?i)\\x[0-9a-f]{2}\\x[0-9a-f]{2}\\x"),
     _rule("hex", rb"(?i)\b(?:[0-9a-f]{2}[ :]){15,}[0-9a-f]{2}", rb"(?i)(?:(?: [0-9a-f]{2}){8}|(?::[0-9a-f]{2}){8})"),
     _rule(

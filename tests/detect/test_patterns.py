@@ -14,7 +14,7 @@ import pytest
 
 from firewall.core.points import INFO, Point
 from firewall.detect import patterns
-from firewall.detect.patterns import NUMBERS, REVIEWS, RULES, HyperscanDatabase, RE2Database, open_database
+from firewall.detect.patterns import NUMBERS, REVIEWS, RULES, TOKENS, HyperscanDatabase, RE2Database, open_database
 from firewall.detect.rule import REACH, byte_expression
 from firewall.detect.scan import ENABLED, STREAMED, PatternScanner
 from firewall.net.spawn import Job
@@ -179,9 +179,10 @@ def test_threads_scan_at_the_same_time_and_find_the_same(scanner: PatternScanner
     assert wrong == []
 
 
-def test_the_second_database_is_asked_only_where_six_digits_stand(scanner: PatternScanner) -> None:
-    assert not set(NUMBERS).intersection(scanner.database.nominate(b"room 12, floor 3, 2026"))
+def test_the_databases_behind_a_shared_probe_are_asked_only_where_it_stands(scanner: PatternScanner) -> None:
+    assert not set(NUMBERS + TOKENS).intersection(scanner.database.nominate(b"room 12, floor 3, its. 2026 SKU gl_1"))
     assert set(NUMBERS).intersection(scanner.database.nominate(b"4111 1111 1111 1111"))
+    assert set(TOKENS).intersection(scanner.database.nominate(b"s.Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8"))
 
 
 def test_definitions_are_asked_for_where_they_are_judged_and_nowhere_else(scanner: PatternScanner) -> None:
@@ -202,6 +203,11 @@ def test_what_shares_a_probe_is_nominated_wherever_it_matches(scanner: PatternSc
         "RSSMRA85T10A562S",
         "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0",
         "123456789012345|abcdefghijklmnopqrstuvwxyz0",
+        "s.Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8",
+        "SK0123456789abcdef0123456789abcdef",
+        "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gabcde.abcdefghijklmnopqrstuvwxyz0",
+        "glsa_0123456789abcdefghijklmnopqrstuv_01234567",
+        "sbp_0123456789abcdef0123456789abcdef01234567",
         *(f"i g n o r e p r e v i o {last} u s" for last in "azAZ059@$!"),
     ):
         data = text.encode()
