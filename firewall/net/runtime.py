@@ -41,7 +41,7 @@ class RandomIds:
             tail = self._drawn.pop()  # one step for the interpreter: two threads never get the same
         except IndexError:
             drawn = os.urandom(_ID_CHARS * _IDS_DRAWN).translate(_CROCKFORD).decode()
-            tail, *rest = (drawn[at : at + _ID_CHARS] for at in range(0, len(drawn), _ID_CHARS))
+            tail, *rest = [drawn[at : at + _ID_CHARS] for at in range(0, len(drawn), _ID_CHARS)]
             self._drawn.extend(rest)
         return f"{prefix}_{tail}"
 

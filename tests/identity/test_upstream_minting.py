@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey
 from firewall.core.errors import ConfigFault, UpstreamFault
 from firewall.core.principal import Principal
 from firewall.identity.upstream import verify
+from firewall.identity.upstream.credentials import CredentialSettings, StaticUpstreamCredentials
 from firewall.identity.upstream.settings import Secret, UpstreamAuth
 from firewall.wire import jwt
 from tests.support.issuer import EXCHANGE, JWT_BEARER, Issuer, issuer
@@ -380,3 +381,17 @@ async def test_op_08_a_server_that_is_down_costs_nothing_while_the_token_lives()
             await token_of(node)
         server.answer = lambda _form: None
         assert await token_of(node) != first
+
+
+def test_the_broker_is_asked_wherever_any_upstream_has_a_sign_in_and_nobody_stands_before_a_secret_else() -> None:
+    some = make_node(
+        files=UpstreamAuth(url=URL, client_id="bartizan", method="private_key_jwt", ways=("user",))
+    ).identity.upstreams
+    none = make_node(static={"files": CredentialSettings()}).identity.upstreams
+    assert some is not None
+    assert none is not None
+    assert some.credentials is some.broker
+    assert isinstance(none.credentials, StaticUpstreamCredentials)
+    assert none.credentials.key_for(principal(), "files") == none.broker.key_for(principal(), "files")
+    none.broker.add("late", CredentialSettings())  # what is registered later is known to both
+    assert none.credentials.key_for(principal(), "late") == none.broker.key_for(principal(), "late")

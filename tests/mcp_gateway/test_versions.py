@@ -11,7 +11,9 @@ from mcp_gateway.versions import (
     KNOWN_VERSIONS,
     METHODS,
     MODERN_VERSIONS,
+    REQUESTS,
     era_of,
+    is_notification,
     negotiated,
     point_of,
 )
@@ -53,6 +55,16 @@ def test_every_method_of_the_table_exists_in_its_era():
     for method, era, flow in METHODS:
         if flow == "request" and method != ERROR:
             assert method in known[era], (method, era)
+
+
+def test_the_requests_are_every_row_of_a_client_that_is_no_notification():
+    rows = {(method, era) for method, era, flow in METHODS if flow == "request"}
+    assert {row for row in rows if not is_notification(row[0])} == REQUESTS
+    assert rows - REQUESTS == {("notifications/initialized", "legacy"), ("notifications/cancelled", "legacy")}
+    for row in [("tools/call", "modern"), ("initialize", "legacy"), ("server/discover", "modern")]:
+        assert row in REQUESTS
+    for row in [("initialize", "modern"), ("server/discover", "legacy"), (ERROR, "modern"), ("tools/none", "modern")]:
+        assert row not in REQUESTS
 
 
 # What the specification has and we answer ourselves or let end here, with the reason.
