@@ -54,17 +54,17 @@ def is_blind(sources: Iterable[str]) -> bool:
 class Memo:
     """Answers of one point's steady program. blind: it reads no argument (`is_blind`).
 
-    Two generations: what was asked for since the young one began is kept when it is full, the rest goes.
+    Two generations: what was asked for since the young one began is kept when it is full, the rest goes. young: may be
+    read beside `get`.
     """
 
-    __slots__ = ("_answers", "_old", "_young", "blind", "hits")
+    __slots__ = ("_answers", "_old", "blind", "young")
 
     def __init__(self, *, blind: bool) -> None:
-        self._young: dict[bytes, bytes] = {}
+        self.young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
         self._answers: dict[bytes, bytes] = {}
         self.blind = blind
-        self.hits = 0
 
     def key(self, asked: PolicyInput) -> bytes:
         """Return a digest of the part of a question that counts, or b"" when it is not to be remembered."""
@@ -76,13 +76,12 @@ class Memo:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the answer of an input with this key, or None."""
-        answer = self._young.get(key)
+        answer = self.young.get(key)
         if answer is None:
             answer = self._old.get(key)
             if answer is None:
                 return None
             self._keep(key, answer)
-        self.hits += 1
         return answer
 
     def put(self, key: bytes, answer: bytes) -> None:
@@ -92,6 +91,6 @@ class Memo:
         self._keep(key, self._answers.setdefault(answer, answer))
 
     def _keep(self, key: bytes, answer: bytes) -> None:
-        if len(self._young) >= ENTRIES:
-            self._old, self._young = self._young, {}
-        self._young[key] = answer
+        if len(self.young) >= ENTRIES:
+            self._old, self.young = self.young, {}
+        self.young[key] = answer

@@ -71,7 +71,7 @@ class RegorusEngine:
                 if memo is not None:
                     key = question.frame if memo.blind else memo.key(question)
                     if key:
-                        answer = memo.get(key)
+                        answer = memo.young.get(key) or memo.get(key)
             if answer is None:
                 try:
                     answer = compiled.decide(document_of(question))

@@ -54,15 +54,11 @@ class SampledEngine:
         self._strict = Strict(bundle.modules, bundle.data_json)
         self._wake = asyncio.Event()
         self.revision = engine.revision
+        self.name = engine.name  # of what decides right now
         self.sampled = 0
         engine.watch(self._keep)  # the very first decision is a sample
         # Returns the engine's decision; now and then it is kept for `drain`. Raises PolicyFault.
         self.decide = engine.decide
-
-    @property
-    def name(self) -> str:
-        """The engine that decides right now."""
-        return self._engine.name
 
     @property
     def mode(self) -> str:
@@ -91,6 +87,7 @@ class SampledEngine:
                 reference = None
             if not same_document(answer, reference):
                 self._engine.use_interpreter("a sampled decision differed from the interpreter's")
+                self.name = self._engine.name
                 self._queue.clear()
                 self._alarm(Difference(point, _effect(answer), _effect(reference), self.revision))
         return done

@@ -143,7 +143,7 @@ def test_memory_is_bounded() -> None:
     memo = Memo(blind=True)
     for n in range(3 * ENTRIES):
         memo.put(str(n).encode(), b"{}")
-    assert len(memo._young) + len(memo._old) <= 2 * ENTRIES
+    assert len(memo.young) + len(memo._old) <= 2 * ENTRIES
     for n in range(3 * ANSWERS):
         memo.put(b"one", str(n).encode())
     assert len(memo._answers) <= ANSWERS
