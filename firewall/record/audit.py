@@ -169,10 +169,10 @@ class AuditWriter:
             except Malformed:
                 raise self._too_long() from None
             self._appended += 1
-            self._pending += 1
-            if self._pending == 1:
+            pending = self._pending = self._pending + 1
+            if pending == 1:
                 self._wake.set()
-            elif self._pending == GROUP_RECORDS:
+            elif pending == GROUP_RECORDS:
                 self._full.set()
             return Receipt(uid, index)
 
