@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from firewall.core.errors import AuditUnavailable
+from firewall.core.record_form import Filled, Form
 from firewall.net.runtime import FakeClock
 from firewall.record import log as log_module
 from firewall.record.log import Log, Syncing, iter_bundles
@@ -238,6 +239,26 @@ def test_the_spool_takes_over_at_once_and_gives_back(
     for place in ("audit", "spool"):
         report = verify(tmp_path / place, [writer.vkey])
         assert report.ok, report.text()
+
+
+def test_a_filled_form_that_the_spool_takes_says_what_the_record_says(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(spool=tmp_path / "spool", checkpoint_s=60.0, group_ms=1)
+    form = Form(decision(1, decision_id="d_1"))
+    values = (77, "h:11", 9, "d_2", "x_2", "", "", "", "", "", "")
+    homed = writer.append(Filled((form, values)))
+    disk = Disk(monkeypatch)
+    disk.error, disk.under = errno.ENOSPC, str(tmp_path / "audit")
+    spooled = writer.append(Filled((form, values)))
+    disk.error = 0
+    home, away = (
+        orjson.loads(entry_of(tmp_path / where, one.uid)) for where, one in (("audit", homed), ("spool", spooled))
+    )
+    assert away["uid"] == spooled.uid
+    assert (home["args"], home["exchange"], home["decision_id"]) == ({"bytes": 77, "hmac": "h:11"}, "x_2", "d_2")
+    own = ("uid", "seq", "log", "time_us")
+    assert {**home, **dict.fromkeys(own)} == {**away, **dict.fromkeys(own)}
 
 
 def test_a_half_record_that_cannot_be_cut_off_ends_the_log(
