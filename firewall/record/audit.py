@@ -396,6 +396,8 @@ class AuditWriter:
         if begun is not None:
             log.finish_sync(begun)
             with self._lock:
+                if place.log is not log:
+                    return  # given up meanwhile: who waits here now waits for another log's records
                 place.synced = begun.size
                 done = [w for w in place.waiters if w[0] < begun.size]
                 place.waiters = [w for w in place.waiters if w[0] >= begun.size]

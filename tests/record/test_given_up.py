@@ -1,0 +1,53 @@
+"""A log that is given up while its sync is under way."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from firewall.record.log import Log, Syncing
+
+from .conftest import Make, decision
+
+
+def test_a_sync_of_a_log_that_was_given_up_says_nothing_of_the_next_ones_records(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next log may be shorter, and what the first one's sync covered covers none of its records."""
+    writer = make(checkpoint_s=60.0, group_ms=1)
+    place, finish = writer._places[0], Log.finish_sync
+    under_way, go_on = threading.Event(), threading.Event()
+    after: list[tuple[int, int]] = []
+
+    def slow(log: Log, begun: Syncing) -> None:
+        if begun.size > 40 and not under_way.is_set():
+            under_way.set()
+            go_on.wait(10)
+        finish(log, begun)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "finish_sync", slow)
+        writer.append_all([decision(n) for n in range(50)])
+        assert under_way.wait(10)
+        first = place.log
+        assert first is not None
+        with writer._lock:
+            (tmp_path / "audit" / writer.log_id / "damaged").write_text("planted\n")
+            first.broken = True  # what a record that could not be cut off leaves
+            writer._failed(place, "OSError")
+        place.failed_at -= 1
+        receipt = writer.append(decision(99))
+        assert receipt.index < 40
+        ends, tick = threading.Event(), writer._watch_clock
+
+        def watched() -> None:
+            after.append((place.synced, place.log.size if place.log else 0))
+            tick()
+            ends.set()
+
+        patch.setattr(writer, "_watch_clock", watched)
+        go_on.set()
+        assert ends.wait(10)
+    assert after[0][0] <= after[0][1]
