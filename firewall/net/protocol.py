@@ -227,6 +227,9 @@ class StrictProtocol(asyncio.Protocol):
         self._begun = self._in_head = True
         self._room = self.settings.header_count
         self._reading_since = self.loop.time()
+        if not self._raw:
+            # INVARIANT: `_raw` holds a head from its first byte. This one began in what was read as a body's end.
+            self._stop("http_desync")
 
     def on_url(self, url: bytes) -> None:
         self._url += url

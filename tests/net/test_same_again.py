@@ -63,6 +63,32 @@ async def test_a_line_that_passed_once_vouches_for_no_other_head(second: bytes) 
     assert (await answers(ONE, ONE))[0].count(b"HTTP/1.1 200 OK") == 2
 
 
+class _Early(Said):
+    """An application that answers before the body is whole."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        for message in self.messages:
+            await send(message)
+
+
+@pytest.mark.parametrize("value", [LINE, b"x\r\n"])
+async def test_a_head_that_begins_in_a_body_s_last_bytes_is_not_read_by_its_remainder(value: bytes) -> None:
+    """The remainder, a field's value, may look like the line that the connection's last request bore."""
+    app = _Early(*ANSWER)
+    open_body = LINE + b"Host: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    other = b"DELETE /other HTTP/1.1\r\nHost: b\r\nX: "
+    async with ours(app) as port:
+        got = await exchange(port, open_body, b"0\r\n\r\n" + other, value + b"\r\n")
+    assert [scope["method"] for scope in app.scopes] == ["POST"]
+    assert (got.count(b"HTTP/1.1 200 OK"), got.count(b"HTTP/1.1 400 ")) == (1, 1)
+    # Twin: the body's end by itself, and the connection goes on; each request bears its own line.
+    app = _Early(*ANSWER)
+    async with ours(app) as port:
+        await exchange(port, open_body, b"0\r\n\r\n", other, value + b"\r\n")
+    assert [(scope["method"], scope["path"]) for scope in app.scopes] == [("POST", "/p"), ("DELETE", "/other")]
+
+
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
