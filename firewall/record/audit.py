@@ -115,7 +115,7 @@ class AuditWriter:
             lock=self._lock,
             ready=self._can_switch,
             switch=self._switch,
-            append=self.append,
+            append=self._append_in,
             on_fault=self._on_fault,
         )
         self._offset_us = self._clock_offset()
@@ -273,6 +273,18 @@ class AuditWriter:
         if before < GROUP_RECORDS <= self._pending:
             self._full.set()
         return receipts
+
+    def _append_in(self, place: Place, record: JSONObject) -> None:
+        """Write a record about a place's own segments there: from another directory it would name what is not there."""
+        with self._lock:
+            log = self._log
+            if log is None or place is not self._place:
+                raise AuditUnavailable("audit_write", "another directory is written to")
+            try:
+                self._write(log, record)
+            except OSError as error:
+                self._failed(place, type(error).__name__)
+                raise AuditUnavailable("audit_write", type(error).__name__) from error
 
     def _too_long(self) -> AuditUnavailable:
         self._refused += 1

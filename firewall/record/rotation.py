@@ -35,6 +35,7 @@ class Switch(Protocol):
 class Rotation:
     """One writer's rotation. Not thread-safe: one thread calls `turn`.
 
+    append: writes a record about a place's own segments, into that place's log and no other. Raises AuditUnavailable.
     ready: whether another log could be gone on in now; without that none is begun, which would stay behind empty.
     on_fault: told audit_rotate, audit_sync, audit_retire and the kind of error; the present log then goes on.
     """
@@ -48,7 +49,7 @@ class Rotation:
         lock: threading.Lock,
         ready: Callable[[Place], bool],
         switch: Switch,
-        append: Callable[[JSONObject], Any],
+        append: Callable[[Place, JSONObject], Any],
         on_fault: Callable[[str, str], None],
     ) -> None:
         self._settings, self._clock, self._ids = settings, clock, ids
@@ -108,7 +109,7 @@ class Rotation:
         try:
             old.sign(frontier)
             place.anchor.append(LOG_SEALED, old.signed, next=place.log_id)
-            self._append(segments.ended(LOG_SEALED, ending.log_id, old.signed))
+            self._append(place, segments.ended(LOG_SEALED, ending.log_id, old.signed))
         except (OSError, BartizanError) as error:
             self._on_fault("audit_rotate", type(error).__name__)
 
@@ -116,7 +117,7 @@ class Rotation:
         """Finish what another worker began, that was ended in the middle and did not come back."""
         try:
             for log_id, checkpoint in place.seal_cut():
-                self._append(segments.ended(LOG_SEALED, log_id, checkpoint))
+                self._append(place, segments.ended(LOG_SEALED, log_id, checkpoint))
         except (OSError, BartizanError) as error:
             self._on_fault("audit_rotate", type(error).__name__)
 
@@ -124,7 +125,7 @@ class Rotation:
         try:
             retired = segments.retire(place, self._settings, self._clock.now_us())
             for log_id, checkpoint in retired:
-                self._append(segments.ended(LOG_RETIRED, log_id, checkpoint))
+                self._append(place, segments.ended(LOG_RETIRED, log_id, checkpoint))
         except (OSError, BartizanError) as error:
             self._on_fault("audit_retire", type(error).__name__)
             return False

@@ -1,4 +1,4 @@
-"""A log that is given up while its sync is under way."""
+"""A directory that fails in the middle of what the flusher does there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from firewall.record.log import Log, Syncing
+from firewall.record.place import Ending, Place
+from firewall.record.rotation import Rotation
+from firewall.record.segments import SegmentSettings
+from firewall.record.verify import verify
 
 from .conftest import Make, decision
 
@@ -51,3 +55,34 @@ def test_a_sync_of_a_log_that_was_given_up_says_nothing_of_the_next_ones_records
         go_on.set()
         assert ends.wait(10)
     assert after[0][0] <= after[0][1]
+
+
+def test_the_spool_says_nothing_of_a_segment_that_ended_in_the_other_directory(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verifier of the spool would miss it there, and call that a log that does not hold."""
+    told: list[str] = []
+    writer = make(
+        spool=tmp_path / "spool",
+        segments=SegmentSettings(bytes=4_000, hours=0),
+        group_ms=1,
+        on_fault=lambda code, _detail: told.append(code),
+    )
+    end, ended = Rotation._end, threading.Event()
+
+    def fail_first(rotation: Rotation, place: Place, ending: Ending) -> None:
+        with writer._lock:
+            writer._failed(place, "OSError")
+        writer.append(decision(99))
+        assert writer.stats()["spooling"] == 1
+        end(rotation, place, ending)
+        ended.set()
+
+    monkeypatch.setattr(Rotation, "_end", fail_first)
+    writer.append_all([decision(n) for n in range(20)])
+    assert ended.wait(10)
+    writer.close()
+    for place in ("audit", "spool"):
+        report = verify(tmp_path / place, [writer.vkey])
+        assert report.ok, report.text()
+    assert "audit_rotate" in told
