@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import cast
 
 import orjson
 import pytest
 
 from firewall.cli import main as command
-from firewall.identity.rfc8693.handing import HandedTokens
-from firewall.identity.upstream.broker import UpstreamBroker
 from firewall.identity.upstream.grants import Place, UpstreamGrant, UpstreamGrants
 from firewall.state import resealing
 from firewall.worker import Worker
@@ -24,8 +21,9 @@ pytestmark = pytest.mark.flow
 
 def grants_of(worker: Worker) -> UpstreamGrants:
     """Return the very rows that the worker's broker reads."""
-    handed = cast(HandedTokens, worker.parts["credentials"])
-    return cast(UpstreamBroker, handed._behind)._parts.grants
+    upstreams = worker.identity.upstreams
+    assert upstreams is not None
+    return upstreams.grants
 
 
 def place(name: str) -> Place:
