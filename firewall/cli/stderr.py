@@ -22,7 +22,7 @@ class Stderr:
         """descriptor: of a pipe, a terminal, a file; None: our stderr, if we were started with one."""
         # Without one the number 2 is the next file's that was opened, and Python has None in its place.
         own = sys.stderr.fileno() if descriptor is None and sys.stderr is not None else -1
-        self._descriptor = own if descriptor is None else descriptor
+        self._descriptor = _unwaiting(own if descriptor is None else descriptor)
         self._torn = False
         self.unread = 0  # texts that were left out or torn
 
@@ -47,3 +47,15 @@ class Stderr:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         return any(events & select.POLLOUT for _, events in poll.poll(0))
+
+
+def _unwaiting(descriptor: int) -> int:
+    """Return a descriptor of a terminal that never waits, of anything else the same.
+
+    A terminal that is said to be writable takes some bytes, not as many as a pipe does: a write waits for the rest. Not
+    to wait is a property of what was opened, which is the shell's as well; so the terminal is opened once more, for us.
+    """
+    try:
+        return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # no terminal, or one that has no name here
+        return descriptor

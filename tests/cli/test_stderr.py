@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,3 +90,27 @@ def test_a_reader_that_is_gone_is_no_fault() -> None:
     os.close(read)
     assert not Stderr(write).write("words\n")
     os.close(write)
+
+
+def test_a_terminal_that_nobody_reads_is_not_waited_for() -> None:
+    screen, terminal = os.openpty()
+    out = Stderr(terminal)
+    blocking = os.get_blocking(terminal)
+
+    def speak() -> None:
+        for _ in range(100):
+            out.write("z" * 3_000 + "\n")
+
+    speaking = threading.Thread(target=speak, daemon=True)
+    speaking.start()
+    speaking.join(5)
+    assert not speaking.is_alive()
+    assert out.unread > 0
+    assert os.get_blocking(terminal) is blocking  # the shell's too: left as it was
+    # Twin: once it is read, it is written to again.
+    unread = out.unread
+    while drain(screen):
+        pass
+    assert out.write("heard\n")
+    assert out.unread == unread
+    assert drain(screen).endswith(b"heard\r\n")
