@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from firewall.core.bounds import POLICY_FINDINGS
-from firewall.core.jsonvalue import get, parse_pointer, strings
+from firewall.core.jsonvalue import JSON, get, parse_pointer, strings
 from firewall.core.points import Point
 from firewall.detect import hygiene, views
 from firewall.detect.scan import CONSTANTS, ENABLED, PatternScanner, places_of, strings_of
@@ -153,17 +153,27 @@ def test_what_stands_beside_a_constant_is_scanned(call: Scan) -> None:
     assert call({"io.modelcontextprotocol/clientInfo " + AWS_KEY: 1})
 
 
-def test_places_are_told_in_the_order_of_the_strings() -> None:
-    body = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "params": {"a": ["x", {"b": 4111111111111111, "c": [1, None, True, "y"]}], "d": {}},
-    }
+NESTED = {"a": ["x", {"b": 4111111111111111, "c": [1, None, True, "y"]}], "d": {}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"jsonrpc": "2.0", "id": 1, "params": NESTED},
+        {"jsonrpc": "2.0", "extra": 4111111111111111, "params": NESTED},
+        {"extra": 4111111111111111, "params": NESTED},
+        [4111111111111111, NESTED],
+        4111111111111111,
+    ],
+    ids=["message", "a number in a message", "a number in an object", "a number in a list", "a number"],
+)
+def test_places_are_told_in_the_order_of_the_strings(body: JSON) -> None:
     texts, places = strings_of(body), places_of(body)
     assert len(texts) == len(places)
     for text, (path, is_key) in zip(texts, places, strict=True):
         assert text == (path[-1] if is_key else str(get(body, path)))
-    assert {text for _, text in strings(body["params"])} <= set(texts)  # type: ignore[index]
+    if isinstance(body, dict):
+        assert {text for _, text in strings(body["params"])} <= set(texts)
 
 
 def test_a_card_number_sent_as_a_number_is_found(call: Scan) -> None:
