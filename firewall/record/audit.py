@@ -403,8 +403,8 @@ class AuditWriter:
                 return
             if place is self._place:
                 self._pending = 0
-            begun = log.begin_sync() if log.size != place.synced else None
             edge = log.edge() if sign and log.size > log.signed.size else None
+            begun = log.begin_sync() if log.size != place.synced else None
         if begun is not None:
             log.finish_sync(begun)
             with self._lock:

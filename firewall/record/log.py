@@ -135,10 +135,17 @@ class Log:
             self._take()
 
     def edge(self) -> Frontier:
-        """Return the frontier of all entries: an independent copy."""
+        """Return the frontier of all entries: an independent copy.
+
+        Raises LogDamaged("tree_miscounted"): an entry was lost on its way into the tree (a `_take` that was broken off),
+        and nothing may be signed over the rest. The entries are the evidence: opened again, the log holds.
+        """
         with self._growing:
             self._take()
-            return self._edge()
+            edge = self._edge()
+        if edge.size != self.size:
+            raise LogDamaged("tree_miscounted", f"{edge.size} of {self.size} entries are in the tree")
+        return edge
 
     def append(self, entry: bytes) -> int:
         """Write one entry and return its index once ``write`` has returned.

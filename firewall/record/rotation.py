@@ -94,7 +94,6 @@ class Rotation:
     def _end(self, place: Place, ending: Ending) -> None:
         """Make a segment durable, sign its whole, and say twice that it is sealed."""
         old = ending.log
-        frontier = old.edge()
         try:
             old.sync()  # nobody writes to it any more
         except OSError as error:
@@ -107,7 +106,7 @@ class Rotation:
             ending.state, waiters = "synced", ending.waiters
         wake_up(waiters, None)
         try:
-            old.sign(frontier)
+            old.sign(old.edge())
             place.anchor.append(LOG_SEALED, old.signed, next=place.log_id)
             self._append(place, segments.ended(LOG_SEALED, ending.log_id, old.signed))
         except (OSError, BartizanError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from firewall.record.log import Log, Syncing
+from firewall.record.log import Log, LogDamaged, Syncing
 from firewall.record.place import Ending, Place
 from firewall.record.rotation import Rotation
 from firewall.record.segments import SegmentSettings
@@ -86,3 +86,25 @@ def test_the_spool_says_nothing_of_a_segment_that_ended_in_the_other_directory(
         report = verify(tmp_path / place, [writer.vkey])
         assert report.ok, report.text()
     assert "audit_rotate" in told
+
+
+def test_a_tree_that_lost_an_entry_is_never_signed_and_the_log_goes_on_from_its_entries(
+    make: Make, tmp_path: Path
+) -> None:
+    """An interrupt or a want of memory may break off the tree's growth between taking an entry and hashing it."""
+    writer = make(checkpoint_s=60.0, group_ms=1)
+    place = writer._places[0]
+    log = place.log
+    assert log is not None
+    with writer._lock, log._growing:
+        log.append(b'{"lost":1}')
+        log._waiting.clear()
+    with pytest.raises(LogDamaged, match="tree_miscounted"):
+        writer._flush(place, sign=True)
+    writer._give_up(place, "LogDamaged")
+    place.failed_at -= 1
+    receipt = writer.append(decision(1))
+    writer.close()
+    assert receipt.uid.startswith(writer.log_id)
+    assert place.synced > receipt.index
+    assert b'{"lost":1}' in (tmp_path / "audit" / writer.log_id / "live").read_bytes()
