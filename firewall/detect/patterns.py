@@ -1,9 +1,9 @@
 """Which rules can match anywhere in these bytes? Linear time.
 
 hyperscan (block mode, one event a rule) answers from four databases: the first is asked always, that of numbers
-where digits stand, that of tokens where a run of their bytes does, that of definitions where those are judged. Where it cannot be imported, google-re2's
-Set does, more slowly, with the same rules. Either only *nominates*: `match.py` finds the place with
-google-re2, so that both give the same findings (tests/detect/test_patterns.py).
+where digits stand, that of tokens where a run of their bytes does, that of definitions where those are judged.
+Where it cannot be imported, google-re2's Set does, more slowly, with the same rules. Either only *nominates*:
+`match.py` finds the place with google-re2, so that both give the same findings (tests/detect/test_patterns.py).
 
 The compiled databases are kept in a directory that only we can write (their bytes are trusted by
 the engine), named by the rules, the engine's version and the CPU: loading takes milliseconds,
